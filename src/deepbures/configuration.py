@@ -1,0 +1,139 @@
+"""Checks of a configuration: against its schema, and for sense. Every mistake gives one line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jsonschema
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
+class ConfigurationError(ValueError):
+    """A mistake in a configuration; its message is one line that names key, value and what is allowed."""
+
+
+def with_numbers(value: Any) -> Any:
+    """Copy of a configuration in which strings like "1e-6", which YAML does not read as numbers, are numbers."""
+    if isinstance(value, Mapping):
+        return {key: with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    return value
+
+
+def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a merged configuration and return it with its numbers read.
+
+    Parameters
+    ----------
+    config
+        As loaded from YAML, overlays merged.
+    schema
+        JSON schema of the configuration, closed at every level.
+
+    Raises
+    ------
+    ConfigurationError
+        On the first mistake: one line.
+    """
+    config = with_numbers(config)
+    for mistake in _not_finite(config, ""):
+        raise ConfigurationError(mistake)
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if errors:
+        raise ConfigurationError(_one_line(jsonschema.exceptions.best_match(errors)))
+    for mistake in _senseless(config):
+        raise ConfigurationError(mistake)
+    return config
+
+
+def _one_line(error: jsonschema.ValidationError) -> str:
+    where = _join(error.absolute_path) or "the top level"
+    value = error.instance
+    match error.validator:
+        case "additionalProperties":
+            allowed = list(error.schema.get("properties", ()))
+            unknown = next(key for key in value if key not in allowed)
+            return f"{where}: unknown key {unknown!r}{_nearest(unknown, allowed)}; allowed: {', '.join(allowed)}"
+        case "propertyNames":
+            return f"{where}: {value!r} is no valid name: lower-case letters, digits and _ only"
+        case "required":
+            missing = next(key for key in error.validator_value if key not in value)
+            return f"{where}: the key {missing!r} is missing{_nearest(missing, list(value), 'is {} meant for it?')}"
+        case "enum":
+            allowed = [str(item) for item in error.validator_value]
+            return f"{where}: {value!r} is not allowed{_nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
+        case "type":
+            return f"{where}: {_short(value)} must be of type {error.validator_value}"
+        case "minimum" | "exclusiveMinimum":
+            bound = "at least" if error.validator == "minimum" else "more than"
+            return f"{where}: {value!r} must be {bound} {error.validator_value}"
+        case "minItems" | "minProperties":
+            return f"{where}: {_short(value)} must hold at least {error.validator_value} value"
+        case "uniqueItems":
+            twice = next(item for item in value if value.count(item) > 1)
+            return f"{where}: {twice!r} stands there twice; every value is allowed once"
+        case _:
+            return f"{where}: {' '.join(error.message.split())}"
+
+
+def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
+    """Mistakes that a schema cannot see."""
+    study = config["study"]
+    if study["results"] == study["figures"]:
+        yield f"study.figures: {study['figures']!r} must differ from study.results"
+    for name, block in config["experiments"].items():
+        where, n = f"experiments.{name}", block["dimension"]
+        for i, rank in enumerate(block["grid"]["rank"]):
+            if rank > n:
+                yield f"{where}.grid.rank[{i}]: {rank} must be at most the dimension, {n}"
+        if block["initialization"]["kind"] == "close" and block["loss"] != "bures-wasserstein":
+            yield f"{where}.initialization.kind: 'close' needs loss: bures-wasserstein, not {block['loss']!r}"
+    for name, figure in config["figures"].items():
+        experiment = config["experiments"].get(figure["experiment"])
+        if experiment is None:
+            known = list(config["experiments"])
+            yield (
+                f"figures.{name}.experiment: there is no experiment {figure['experiment']!r}"
+                f"{_nearest(figure['experiment'], known)}; allowed: {', '.join(known)}"
+            )
+            continue
+        for axis, values in figure.get("show", {}).items():
+            absent = [value for value in values if value not in experiment["grid"][axis]]
+            if absent:
+                yield (
+                    f"figures.{name}.show.{axis}: {absent[0]!r} is not in the grid of {figure['experiment']}; "
+                    f"allowed: {', '.join(map(str, experiment['grid'][axis]))}"
+                )
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _not_finite(item, f"{where}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: {value} must be a finite number"
+
+
+def _join(path: Iterable[str | int]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+
+
+def _nearest(word: str, candidates: list[str], question: str = "did you mean {}?") -> str:
+    close = difflib.get_close_matches(word, candidates, n=1)
+    return f", {question.format(repr(close[0]))}" if close else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

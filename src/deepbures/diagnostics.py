@@ -1,0 +1,66 @@
+"""What is measured along a run, from factors F of the end-to-end covariance S = F Fᵀ; all take stacks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .losses import CovarianceLoss
+from .psd import Array, geometric_sum
+
+#: Singular values below this share of the largest do not count towards the rank.
+RANK_TOLERANCE = 1e-3
+
+
+def numerical_rank(singular_values: Array, tolerance: float = RANK_TOLERANCE) -> Array:
+    """Number of singular values (last axis) above `tolerance` times the largest."""
+    return np.sum(singular_values > tolerance * singular_values.max(axis=-1, keepdims=True), axis=-1)
+
+
+def effective_rank(singular_values: Array) -> Array:
+    """exp(−Σ p_i log p_i) with p_i = s_i / Σ s (Roy and Vetterli 2007; paper.md section 7)."""
+    p = singular_values / singular_values.sum(axis=-1, keepdims=True)
+    logarithm = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.exp(-np.sum(p * logarithm, axis=-1))
+
+
+def squared_bures_distance(F: Array, G: Array) -> Array:
+    """B²(F Fᵀ, G Gᵀ) = min_Q ‖F − G Q‖²_F over orthogonal Q, for factors (..., n, p) and (..., n, q).
+
+    The minimiser is the polar factor of Gᵀ F. A sum of squares: relative accuracy near 0.
+    """
+    p, q = F.shape[-1], G.shape[-1]
+    if p < q:
+        F = np.concatenate([F, np.zeros((*F.shape[:-1], q - p))], axis=-1)
+    elif q < p:
+        G = np.concatenate([G, np.zeros((*G.shape[:-1], p - q))], axis=-1)
+    U, _, Vh = np.linalg.svd(np.swapaxes(G, -1, -2) @ F)
+    return np.sum((F - G @ (U @ Vh)) ** 2, axis=(-2, -1))
+
+
+def covariance_distance(F: Array, covariance: Array) -> Array:
+    """‖F Fᵀ − S*‖_F."""
+    return np.linalg.norm(F @ np.swapaxes(F, -1, -2) - covariance, axis=(-2, -1))
+
+
+def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
+    """Norm of the gradient over all N layers of the balanced network with factor F = P diag(s) Vᵀ.
+
+    (Σ_j ‖∂L/∂W_j‖²)^{1/2}. With A = Pᵀ ∇L(F) V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the
+    top layer also the part (I − P Pᵀ) ∇L(F) V s^{(N−1)/N} that leaves the range of F. Its square is the
+    rate at which the flow loses loss: dL/dt = −Σ_j ‖∂L/∂W_j‖².
+    """
+    P, s, Vh = np.linalg.svd(F, full_matrices=False)
+    gradient = loss.gradient(F) @ np.swapaxes(Vh, -1, -2)
+    inside = np.swapaxes(P, -1, -2) @ gradient
+    leaving = gradient - P @ inside
+    root = s ** (2 / depth)
+    weights = geometric_sum(root[..., :, None], root[..., None, :], depth)
+    squares = np.sum(inside**2 * weights, axis=(-2, -1))
+    squares += np.sum(leaving**2 * root[..., None, :] ** (depth - 1), axis=(-2, -1))
+    return np.sqrt(squares)
+
+
+def alignment(F: Array, eigenvectors: Array) -> Array:
+    """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n)."""
+    P, _, _ = np.linalg.svd(F, full_matrices=False)
+    return np.abs(np.swapaxes(P, -1, -2) @ eigenvectors)

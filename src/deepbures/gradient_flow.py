@@ -1,0 +1,207 @@
+"""Gradient flow of all N layers, at a cost that does not grow with N: the reduced flow.
+
+From a balanced start the N layers are carried by one n×k matrix Z, the top layer up to a rotation.
+With G = Zᵀ Z and any C such that C Cᵀ = G^{N−1}, F = Z C is a factor of the end-to-end covariance,
+S = F Fᵀ = Z G^{N−1} Zᵀ, and (paper.md section 4)
+
+    dZ/dt = − ∇L(F) Cᵀ,    Z(0) = U_k diag(s^{1/N})  where  W(0) = U diag(s) Vᵀ,
+
+for every loss whose gradient at W is B(S) W: ∇L(Z C) Cᵀ = B Z G^{N−1}. It costs one decomposition,
+that in ∇L, and about 2 log₂ N products of k×k matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.integrate import DOP853, DenseOutput, OdeSolution
+
+from .losses import CovarianceLoss
+from .network import check_depth
+from .psd import Array, finite_array, integer_power
+from .trajectory import StopReason, Trajectory
+
+#: The least relative tolerance that scipy's integrators accept, 100 eps: the floor of the error control.
+_ROUNDING = 100 * np.finfo(float).eps
+#: First step: the relative change of the end-to-end matrix that it is expected to make.
+_FIRST_CHANGE = 0.01
+
+
+def gradient_flow(
+    loss: CovarianceLoss,
+    initial: ArrayLike,
+    depth: int,
+    times: ArrayLike | None = None,
+    *,
+    rank: int | None = None,
+    rtol: float = 1e-6,
+    atol: float = 0.0,
+    excess_tolerance: float = 0.0,
+    max_time: float | None = None,
+    max_steps: int = 100_000,
+    samples: int = 100,
+) -> Trajectory:
+    """Integrate the gradient flow of a deep linear network from a balanced start.
+
+    Parameters
+    ----------
+    loss
+        Loss on the end-to-end matrix.
+    initial : (n, d_0)
+        End-to-end matrix W(0), taken as the product of N balanced layers. Its rank is kept by the flow.
+    depth
+        N ≥ 1.
+    times : (m,), optional
+        Increasing times ≥ 0 at which to sample; the flow runs to the last one. If it stops earlier, the
+        samples end there. Default: `samples` times from 0 to where the flow stopped, spread evenly over
+        the integrator's steps, so that they are dense where the solution changes fast.
+    rank
+        k, the bottleneck that L − L* refers to; default the numerical rank of W(0).
+    rtol
+        Error allowed in a step, relative to the distance |Z(t + h) − Z(t)| of the step itself. So the
+        distance to the limit keeps a relative accuracy of about `rtol` all the way down an exponential
+        tail, which a tolerance relative to |Z| cannot do.
+    atol
+        Absolute error allowed in an entry of Z on top; there is always a floor of 100 eps |Z|.
+    excess_tolerance
+        Stop once L − L* is at most this.
+    max_time, max_steps
+        Horizon (without `times`) and step budget.
+    samples
+        Number of samples without `times`.
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    ValueError
+        On input that is out of range, not finite, or of the wrong shape.
+    """
+    check_depth(depth)
+    W = finite_array("initial", initial, 2).astype(float)
+    if W.ndim != 2 or W.shape[0] != loss.dimension:
+        raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
+    if not rtol > 0 or atol < 0:
+        raise ValueError(f"rtol must be positive and atol not negative, not {rtol} and {atol}")
+    if times is not None:
+        times = finite_array("times", times, 1).astype(float)
+        if times.ndim != 1 or times[0] < 0 or np.any(np.diff(times) <= 0):
+            raise ValueError("times must be increasing and not negative")
+        max_time = float(times[-1])
+    elif max_time is None or not max_time > 0:
+        raise ValueError(f"max_time must be positive where no times are given, not {max_time}")
+
+    U, s, _ = np.linalg.svd(loss.eigenvectors.T @ W, full_matrices=False)
+    k = max(1, int(np.sum(s > max(W.shape) * np.finfo(float).eps * s[0])))
+    rank = k if rank is None else rank
+    if not k <= rank <= min(W.shape):
+        raise ValueError(f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(W.shape)}, not {rank}")
+    Z = U[:, :k] * s[:k] ** (1 / depth)
+    flow = _ReducedFlow(loss, depth, Z.shape)
+
+    def excess(z: Array) -> float:
+        return float(loss.excess_in_eigenbasis(flow.factor(z.reshape(Z.shape)), rank))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        knots, pieces, stop_reason = _integrate(
+            flow, Z.ravel(), max_time, rtol, atol, lambda z: excess(z) <= excess_tolerance, max_steps
+        )
+    end = knots[-1]
+    if times is None:
+        times = np.interp(np.linspace(0, len(knots) - 1, samples), np.arange(len(knots)), knots)
+        times = np.unique(times)
+    else:
+        times = np.append(times[times < end], end)
+    states = OdeSolution(knots, pieces)(times) if pieces else Z.reshape(-1, 1)
+    factors = flow.factor(states.T.reshape(-1, *Z.shape))
+    return Trajectory(
+        times=times,
+        loss=loss.value_in_eigenbasis(factors),
+        excess=loss.excess_in_eigenbasis(factors, rank),
+        factors=loss.eigenvectors @ factors,
+        stop_reason=stop_reason,
+        steps=len(pieces),
+        evaluations=flow.evaluations,
+    )
+
+
+class _ReducedFlow:
+    """Right-hand side of the reduced flow, in the eigenbasis of the target, on flattened Z."""
+
+    def __init__(self, loss: CovarianceLoss, depth: int, shape: tuple[int, int]) -> None:
+        self.gradient = loss.gradient_in_eigenbasis
+        self.depth = depth
+        self.shape = shape
+        self.evaluations = 0
+        self._lower = np.tri(shape[1])
+
+    def half_power(self, Z: Array) -> Array:
+        """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k); for even N the odd factor Zᵀ Z = R_Zᵀ R_Z comes from a QR."""
+        half = (self.depth - 1) // 2
+        if self.depth % 2:
+            return integer_power(np.swapaxes(Z, -1, -2) @ Z, half)
+        transposed_R = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
+        return integer_power(np.swapaxes(Z, -1, -2) @ Z, half) @ transposed_R if half else transposed_R
+
+    def factor(self, Z: Array) -> Array:
+        """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""
+        return Z @ self.half_power(Z)
+
+    def __call__(self, _time: float, z: Array) -> Array:
+        self.evaluations += 1
+        Z = z.reshape(self.shape)
+        C = self.half_power(Z)
+        F = Z @ C
+        # A stage that overshoots overflows in G^{N-1}: NaN makes the integrator shrink the step.
+        if not np.isfinite(np.vdot(F, F)):
+            return np.full_like(z, np.nan)
+        return -(self.gradient(F) @ C.T).ravel()
+
+
+def _integrate(
+    flow: _ReducedFlow,
+    z: Array,
+    max_time: float,
+    rtol: float,
+    atol: float,
+    converged: Callable[[Array], bool],
+    max_steps: int,
+) -> tuple[Array, list[DenseOutput], StopReason]:
+    """Step scipy's DOP853, its tolerance following the length of the steps; knots and interpolants."""
+    if converged(z):
+        return np.zeros(1), [], StopReason.CONVERGED
+    speed, size = np.linalg.norm(flow(0.0, z)), np.linalg.norm(z)
+    if speed * max_time <= np.finfo(float).eps * size:
+        return np.zeros(1), [], StopReason.STATIONARY
+    first_step = min(_FIRST_CHANGE / flow.depth * size / speed, max_time)
+    mean_square = np.sqrt(z.size)  # scipy's error norm is a root mean square
+    solver = DOP853(
+        flow,
+        0.0,
+        z,
+        max_time,
+        first_step=first_step,
+        rtol=_ROUNDING,
+        atol=atol + rtol * first_step * speed / mean_square,
+    )
+    knots, pieces = [0.0], []
+    while solver.status == "running":
+        before = solver.y
+        solver.step()
+        if solver.status == "failed":
+            return np.array(knots), pieces, StopReason.STEP_UNDERFLOW
+        knots.append(solver.t)
+        pieces.append(solver.dense_output())
+        length = np.linalg.norm(solver.y - before)
+        if converged(solver.y):
+            return np.array(knots), pieces, StopReason.CONVERGED
+        if length <= np.finfo(float).eps * np.linalg.norm(before):
+            return np.array(knots), pieces, StopReason.STATIONARY
+        if len(pieces) == max_steps and solver.status == "running":
+            return np.array(knots), pieces, StopReason.STEP_BUDGET
+        solver.atol = atol + rtol * length / mean_square
+    return np.array(knots), pieces, StopReason.END_TIME

@@ -1,0 +1,83 @@
+"""The grid: from a configuration to cells, seed blocks and paths.
+
+A cell is one point of an experiment's grid; a job computes one cell for a block of seeds. Values enter
+paths as canonical strings, made here and never parsed back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Grid axes in the order in which they nest in paths and tables.
+AXES = ("epsilon", "smin", "rank", "depth")
+
+
+def canonical(value: float) -> str:
+    """One spelling for each number: 1 and 1.0 are "1", 1e-3 is "0.001"."""
+    return f"{float(value):.12g}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One grid point of an experiment.
+
+    Attributes
+    ----------
+    experiment
+        Its name in the configuration.
+    values
+        Value of each axis, in the order of `AXES`.
+    settings
+        All that the numbers of the cell depend on, besides the seeds: ready for JSON.
+    """
+
+    experiment: str
+    values: tuple[float, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Hive-style folder, such as `epsilon=0.1/smin=1/rank=20/depth=10`."""
+        return "/".join(f"{axis}={canonical(value)}" for axis, value in zip(AXES, self.values, strict=True))
+
+
+def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
+    """All cells of an experiment, in grid order."""
+    block = config["experiments"][experiment]
+    shared = {
+        key: block[key] for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration")
+    }
+    grid = [block["grid"][axis] for axis in AXES]
+    return [
+        Cell(experiment, values, {"study_seed": config["study"]["seed"], **shared, **dict(zip(AXES, values, strict=True))})
+        for values in itertools.product(*grid)
+    ]
+
+
+def seed_blocks(config: Mapping[str, Any], experiment: str) -> list[str]:
+    """Seed blocks of an experiment, such as ["0-9", "10-14"]: adding seeds adds blocks."""
+    block = config["experiments"][experiment]
+    seeds, size = block["seeds"], block["seeds_per_job"]
+    return [f"{first}-{min(first + size, seeds) - 1}" for first in range(0, seeds, size)]
+
+
+def seeds_of(block: str) -> range:
+    """Seed indices of a block: "0-9" is 0, …, 9.
+
+    Raises
+    ------
+    ValueError
+        If it is not two integers FIRST-LAST with 0 ≤ FIRST ≤ LAST.
+    """
+    first, _, last = block.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise ValueError(f"seeds must be FIRST-LAST with 0 ≤ FIRST ≤ LAST, such as 0-9, not {block!r}")
+    return range(int(first), int(last) + 1)
+
+
+def jobs(config: Mapping[str, Any], experiment: str) -> Iterator[tuple[Cell, str]]:
+    """Every job of an experiment: (cell, seed block), in grid order."""
+    return itertools.product(cells(config, experiment), seed_blocks(config, experiment))

@@ -1,0 +1,355 @@
+"""The losses on the end-to-end matrix: Bures-Wasserstein (smoothed) and Frobenius.
+
+Both depend on a matrix W only through S = W Wᵀ, and are evaluated in the basis Ω of the target
+Σ0 = Ω diag(λ) Ωᵀ, where the target and its root are diagonal: products with R = Σ0^{1/2} become
+row scalings. The methods `…_in_eigenbasis` work there, on F = Ωᵀ W.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .psd import Array, finite_array, spectrum, symmetrize
+
+#: Below this μ_n/μ_1 the eigenvalues of M are taken from singular values instead: eigh gives them
+#: to an absolute eps·μ_1, and the transport map needs μ^{-1/2}.
+_EIGH_CONDITION = 1e-6
+
+
+def _transpose(matrix: Array) -> Array:
+    return np.swapaxes(matrix, -1, -2)
+
+
+class CovarianceLoss(ABC):
+    """A loss L(W) = ℓ(W Wᵀ) that compares the generated covariance S = W Wᵀ with a target.
+
+    Parameters
+    ----------
+    covariance : (n, n)
+        Target Σ0, symmetric positive semidefinite.
+
+    Attributes
+    ----------
+    covariance, eigenvalues, eigenvectors
+        Σ0 and its spectrum: λ_1 ≥ … ≥ λ_n in `eigenvalues`, Ω in the columns of `eigenvectors`.
+
+    Notes
+    -----
+    Every method takes stacks: W of shape (..., n, d), for any d ≥ 1.
+    """
+
+    #: Name in configurations, tables and figures.
+    name: str
+
+    def __init__(self, covariance: ArrayLike) -> None:
+        self.eigenvalues, self.eigenvectors = spectrum("covariance", covariance)
+        self.covariance = symmetrize(np.asarray(covariance, dtype=self.eigenvalues.dtype))
+
+    @property
+    def dimension(self) -> int:
+        """n, the dimension of the data."""
+        return len(self.eigenvalues)
+
+    def value(self, W: ArrayLike) -> Array:
+        """L(W): shape (...) for W of shape (..., n, d)."""
+        return self.value_in_eigenbasis(self._to_eigenbasis("W", W))
+
+    def excess(self, W: ArrayLike, rank: int | None = None) -> Array:
+        """L(W) − L*, with L* the minimum over matrices of rank ≤ `rank` (default: n), for W of that rank.
+
+        Computed as a sum of squares rather than as a difference, so that it keeps its relative
+        accuracy down to 1e-24 and below, where L − L* has long ended in rounding noise.
+        """
+        F = self._to_eigenbasis("W", W)
+        return self.excess_in_eigenbasis(F, self._checked_rank(rank))
+
+    def gradient(self, W: ArrayLike) -> Array:
+        """∇L(W), shape of W."""
+        return self.eigenvectors @ self.gradient_in_eigenbasis(self._to_eigenbasis("W", W))
+
+    def hessian_product(self, W: ArrayLike, V: ArrayLike) -> Array:
+        """∇²L(W)[V], the derivative of the gradient along V; W and V of one shape (..., n, d)."""
+        F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
+        if F.shape != E.shape:
+            raise ValueError(f"V must have the shape of W, {F.shape}, not {E.shape}")
+        return self.eigenvectors @ self.hessian_product_in_eigenbasis(F, E)
+
+    def minimum(self, rank: int | None = None) -> tuple[Array, float]:
+        """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
+
+        paper.md section 3: the k largest eigenvalues, the same choice as in Eckart-Young.
+        """
+        rank = self._checked_rank(rank)
+        spectrum = self.minimum_spectrum(rank)
+        covariance = (self.eigenvectors * spectrum) @ self.eigenvectors.T
+        return symmetrize(covariance), self.minimum_value(rank)
+
+    @abstractmethod
+    def minimum_spectrum(self, rank: int) -> Array:
+        """Eigenvalues s*_1 ≥ … ≥ s*_n of the minimiser over rank ≤ `rank`, shape (n,)."""
+
+    @abstractmethod
+    def minimum_value(self, rank: int) -> float:
+        """L*, the minimum over rank ≤ `rank`."""
+
+    @abstractmethod
+    def saddle_values(self, rank: int) -> Array:
+        """Loss at the critical points that keep the i largest eigenvalues, i = 0..rank: the energy levels."""
+
+    @abstractmethod
+    def value_in_eigenbasis(self, F: Array) -> Array: ...
+
+    @abstractmethod
+    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array: ...
+
+    @abstractmethod
+    def gradient_in_eigenbasis(self, F: Array) -> Array: ...
+
+    @abstractmethod
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array: ...
+
+    def _to_eigenbasis(self, name: str, W: ArrayLike) -> Array:
+        W = finite_array(name, W, 2)
+        if W.shape[-2] != self.dimension:
+            raise ValueError(
+                f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}"
+            )
+        return self.eigenvectors.T.astype(W.dtype, copy=False) @ W
+
+    def _checked_rank(self, rank: int | None) -> int:
+        rank = self.dimension if rank is None else rank
+        if not 1 <= rank <= self.dimension:
+            raise ValueError(f"rank must lie between 1 and the dimension {self.dimension}, not {rank}")
+        return rank
+
+
+class BuresWasserstein(CovarianceLoss):
+    """Squared Bures-Wasserstein distance between N(0, W Wᵀ + εI) and N(0, Σ0).
+
+    L_ε(W) = tr(S + εI) + tr Σ0 − 2 tr (R (S + εI) R)^{1/2}, with S = W Wᵀ and R = Σ0^{1/2}
+    (paper.md section 2; Bréchet et al. 2023, where ε is written τ).
+
+    Parameters
+    ----------
+    covariance : (n, n)
+        Target Σ0, symmetric positive semidefinite; it may be singular.
+    epsilon
+        Smoothing ε ≥ 0; ε = 0 is the distance itself.
+
+    Raises
+    ------
+    ValueError
+        On a covariance that is not symmetric positive semidefinite and finite, or on ε < 0.
+
+    Notes
+    -----
+    The gradient is 2 (I − T) W with T = R M^{-1/2} R the optimal transport map from N(0, S + εI)
+    to N(0, Σ0) and M = R (S + εI) R. For ε = 0 it is taken from the thin SVD R W = U σ Vᵀ as
+    2 (W − R U Vᵀ), which costs O(n² d) and keeps the digits that M = (R W)(R W)ᵀ loses on a
+    singular S. Singular values below max(n, d) · eps · σ_1 count as zero (pseudo-inverse of M).
+    """
+
+    name = "bures-wasserstein"
+
+    def __init__(self, covariance: ArrayLike, epsilon: float = 0.0) -> None:
+        super().__init__(covariance)
+        if not (np.isfinite(epsilon) and epsilon >= 0):
+            raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon}")
+        self.epsilon = float(epsilon)
+        self._root = np.sqrt(self.eigenvalues)[:, None]  # diag(R) in its eigenbasis, as a column
+        positive = int(np.sum(self.eigenvalues > 0))
+        root = self._root[:positive]
+        self._support = positive  # rank of Σ0: M is regular on the first `support` coordinates
+        self._root_outer = root * root.T
+        self._smoothing = np.diag(self.epsilon * self.eigenvalues[:positive])
+
+    def minimum_spectrum(self, rank: int) -> Array:
+        """s*_j = (λ_j − ε)_+ for j ≤ rank, 0 beyond (paper.md section 3)."""
+        kept = np.arange(self.dimension) < rank
+        return np.where(kept, np.maximum(self.eigenvalues - self.epsilon, 0), 0)
+
+    def minimum_value(self, rank: int) -> float:
+        """L* = Σ (√λ_j − √ε)² over the directions that the minimiser leaves empty (paper.md section 3)."""
+        empty = self.minimum_spectrum(rank) == 0
+        return float(np.sum((np.sqrt(self.eigenvalues[empty]) - np.sqrt(self.epsilon)) ** 2))
+
+    def saddle_values(self, rank: int) -> Array:
+        """Σ_{j>i} (√λ_j − √ε)² for i = 0..rank; for ε = 0 the partial traces Σ_{j>i} λ_j."""
+        missing = (np.sqrt(self.eigenvalues) - np.sqrt(self.epsilon)) ** 2
+        return missing.sum() - np.concatenate([[0.0], np.cumsum(missing[:rank])])
+
+    def _smoothed_root(self, F: Array) -> Array:
+        """A with A Aᵀ = F Fᵀ + εI, symmetric, shape (..., n, n); F itself when ε = 0."""
+        if self.epsilon == 0:
+            return F
+        U, sigma, _ = np.linalg.svd(F, full_matrices=True)
+        squares = np.zeros(U.shape[:-1], dtype=F.dtype)
+        squares[..., : sigma.shape[-1]] = sigma**2
+        return (U * np.sqrt(squares + self.epsilon)[..., None, :]) @ _transpose(U)
+
+    def value_in_eigenbasis(self, F: Array) -> Array:
+        """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R, Q the polar factor of R A (paper.md section 2, squared-distance form)."""
+        A = self._smoothed_root(F)
+        U, _, Vh = np.linalg.svd(self._root * A, full_matrices=False)
+        distance = np.sum((A - self._root * (U @ Vh)) ** 2, axis=(-2, -1))
+        outside = self._root[:, 0] ** 2 * (1 - np.sum(U**2, axis=-1))  # only where A has fewer than n columns
+        return distance + (np.sum(outside, axis=-1) if A.shape[-1] < self.dimension else 0.0)
+
+    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+        """Sum-of-squares form of L − L*.
+
+        ε > 0: with T* the transport map at the minimiser, t_j = 1 where s*_j > 0 and √(λ_j/ε) elsewhere,
+        L − L* = ‖T*^{1/2} A − T*^{-1/2} R Q‖² + tr (I − T*)(S − S*).
+        ε = 0: with R F = U σ Vᵀ and U_⊥ the complement of U,
+        L − L* = ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|².
+        """
+        eigenvalues, root = self.eigenvalues, self._root
+        if self.epsilon == 0:
+            F = _thin_factor(F, rank)
+            width = F.shape[-1]
+            U, _, Vh = np.linalg.svd(root * F, full_matrices=width < self.dimension)
+            range_, complement = U[..., :width], U[..., width:]
+            distance = np.sum((F - root * (range_ @ Vh[..., :width, :])) ** 2, axis=(-2, -1))
+            gap = eigenvalues - eigenvalues[rank - 1]
+            leaked = np.sum(range_**2, axis=-1)[..., rank:] @ -gap[rank:]
+            lost = np.sum(complement**2, axis=-1)[..., :rank] @ gap[:rank]
+            missing = (rank - width) * eigenvalues[rank - 1]  # a narrower F lacks λ_k once a column
+            return distance + leaked + lost + missing
+        filled = self.minimum_spectrum(rank) > 0
+        transport = np.where(filled, 1.0, np.sqrt(eigenvalues / self.epsilon))
+        scale = np.sqrt(transport)[:, None]
+        scaled_root = np.divide(root, scale, out=np.zeros_like(root), where=scale > 0)
+        A = self._smoothed_root(F)
+        U, _, Vh = np.linalg.svd(root * A, full_matrices=False)
+        distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
+        return distance + np.sum(F**2, axis=-1) @ (1 - transport)
+
+    def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
+        """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
+        F = F[..., : self._support, :]
+        mu, Q = np.linalg.eigh(self._root_outer * (F @ _transpose(F)) + self._smoothing)
+        if (mu[..., 0] > _EIGH_CONDITION * mu[..., -1]).all():
+            return np.sqrt(mu), Q
+        noise = np.broadcast_to(np.sqrt(self.epsilon) * np.eye(self._support), (*F.shape[:-1], self._support))
+        stacked = self._root[: self._support] * np.concatenate([F, noise], axis=-1)  # R [F, √ε I]
+        Q, sigma, _ = np.linalg.svd(stacked, full_matrices=False)
+        return sigma, Q
+
+    def gradient_in_eigenbasis(self, F: Array) -> Array:
+        if self.epsilon == 0:
+            U, sigma, Vh = np.linalg.svd(self._root * F, full_matrices=False)
+            if sigma[..., -1].min() <= max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma.max():
+                floor = max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma[..., :1]
+                U = U * (sigma > floor)[..., None, :]
+            return 2 * (F - self._root * (U @ Vh))
+        sigma, Q = self._root_spectrum(F)
+        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
+        gradient = 2 * F
+        gradient[..., : self._support, :] -= 2 * transported
+        return gradient
+
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
+        if self.epsilon == 0:
+            return 2 * (V - self._root * _polar_derivative(self._root * F, self._root * V))
+        support = self._support
+        F_, V_ = F[..., :support, :], V[..., :support, :]
+        sigma, Q = self._root_spectrum(F)
+        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
+        rows, columns = sigma[..., :, None], sigma[..., None, :]
+        inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
+        derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
+        product = 2 * V
+        product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
+        product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
+        return product
+
+
+class Frobenius(CovarianceLoss):
+    """Square loss L_F(W) = ‖W Wᵀ − Σ0‖²_F (paper.md section 2, the comparison).
+
+    Parameters
+    ----------
+    covariance : (n, n)
+        Target Σ0, symmetric positive semidefinite.
+    """
+
+    name = "frobenius"
+
+    def minimum_spectrum(self, rank: int) -> Array:
+        """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""
+        return np.where(np.arange(self.dimension) < rank, self.eigenvalues, 0)
+
+    def minimum_value(self, rank: int) -> float:
+        """L* = Σ_{j>rank} λ_j²."""
+        return float(np.sum(self.eigenvalues[rank:] ** 2))
+
+    def saddle_values(self, rank: int) -> Array:
+        """Σ_{j>i} λ_j² for i = 0..rank."""
+        squares = self.eigenvalues**2
+        return squares.sum() - np.concatenate([[0.0], np.cumsum(squares[:rank])])
+
+    def _residual(self, F: Array) -> Array:
+        return F @ _transpose(F) - np.diag(self.eigenvalues).astype(F.dtype, copy=False)
+
+    def value_in_eigenbasis(self, F: Array) -> Array:
+        return np.sum(self._residual(F) ** 2, axis=(-2, -1))
+
+    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+        """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj: the cross term of ‖(S − S*) + (S* − Σ0)‖²."""
+        difference = F @ _transpose(F) - np.diag(self.minimum_spectrum(rank))
+        return np.sum(difference**2, axis=(-2, -1)) - 2 * np.sum(F**2, axis=-1)[..., rank:] @ self.eigenvalues[rank:]
+
+    def gradient_in_eigenbasis(self, F: Array) -> Array:
+        return 4 * self._residual(F) @ F
+
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
+        """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
+        return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
+
+
+def _thin_factor(F: Array, rank: int) -> Array:
+    """Factor of the same F Fᵀ with at most `rank` columns, for F of that rank.
+
+    Raises
+    ------
+    ValueError
+        If F has a higher rank.
+    """
+    if F.shape[-1] <= rank:
+        return F
+    U, sigma, _ = np.linalg.svd(F, full_matrices=False)
+    if rank < sigma.shape[-1] and np.any(
+        sigma[..., rank] > max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma[..., 0]
+    ):
+        raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
+    return (U * sigma[..., None, :])[..., :rank]
+
+
+def _polar_derivative(X: Array, dX: Array) -> Array:
+    """Derivative along dX of the polar factor U Vᵀ of X = U σ Vᵀ, for X of full rank min(n, d).
+
+    Raises
+    ------
+    ValueError
+        If X is numerically singular: there the polar factor is not differentiable.
+    """
+    U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
+    if np.any(sigma[..., -1] <= max(X.shape[-2:]) * np.finfo(X.dtype).eps * sigma[..., 0]):
+        raise ValueError(
+            "W must have full rank min(n, d) on the range of the target: "
+            "for ε = 0 the loss is not twice differentiable at a matrix of lower rank"
+        )
+    V = _transpose(Vh)
+    core = _transpose(U) @ dX @ V
+    rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
+    derivative = U @ rotation @ Vh
+    if X.shape[-2] > X.shape[-1]:
+        derivative += ((dX - U @ (_transpose(U) @ dX)) @ V / sigma[..., None, :]) @ Vh
+    elif X.shape[-2] < X.shape[-1]:
+        derivative += (U / sigma[..., None, :]) @ (_transpose(U) @ dX @ (np.eye(X.shape[-1]) - V @ Vh))
+    return derivative

@@ -1,0 +1,121 @@
+"""Symmetric positive semidefinite matrices: checks, spectra, integer powers, divided differences."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.floating]
+
+#: Relative size (to the largest entry or eigenvalue) below which asymmetry and negative
+#: eigenvalues of an input count as rounding errors.
+INPUT_TOLERANCE = 1e-8
+
+
+def symmetrize(matrix: Array) -> Array:
+    """Symmetric part (A + Aᵀ)/2 of a stack of square matrices (..., n, n)."""
+    return (matrix + np.swapaxes(matrix, -1, -2)) / 2
+
+
+def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
+    """Return `value` as a floating array with at least `dimensions` axes.
+
+    float32 stays float32; everything else becomes float64.
+
+    Raises
+    ------
+    ValueError
+        If it has fewer axes, an empty axis, or an entry that is not a finite real number.
+    """
+    array = np.asarray(value)
+    if array.dtype != np.float32:
+        try:
+            array = array.astype(np.float64, casting="same_kind", copy=False)
+        except TypeError:
+            raise ValueError(f"{name} must hold real numbers, not {array.dtype}") from None
+    if array.ndim < dimensions or 0 in array.shape:
+        raise ValueError(
+            f"{name} must be a non-empty array with at least {dimensions} axes, not of shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, but it holds {np.sum(~np.isfinite(array))} NaN or infinite entries")
+    return array
+
+
+def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
+    """Eigenvalues, largest first, and eigenvectors of a covariance matrix.
+
+    Parameters
+    ----------
+    name
+        What to call the matrix in an error message.
+    covariance : (n, n)
+        Symmetric positive semidefinite, up to a relative 1e-8 (rounding); eigenvalues below
+        n · eps · λ_1 are set to zero.
+
+    Returns
+    -------
+    eigenvalues : (n,)
+        λ_1 ≥ … ≥ λ_n ≥ 0.
+    eigenvectors : (n, n)
+        Ω, one eigenvector a column.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, not finite, not symmetric, or indefinite.
+    """
+    matrix = finite_array(name, covariance, 2)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name} must be a square matrix, not of shape {matrix.shape}")
+    scale = np.abs(matrix).max()
+    asymmetry = np.abs(matrix - matrix.T).max()
+    tolerance = max(INPUT_TOLERANCE, 10 * np.finfo(matrix.dtype).eps)
+    if asymmetry > tolerance * scale:
+        raise ValueError(f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry:.3g}")
+    eigenvalues, eigenvectors = np.linalg.eigh(symmetrize(matrix))
+    if eigenvalues[0] < -tolerance * scale:
+        raise ValueError(
+            f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}"
+        )
+    floor = len(matrix) * np.finfo(matrix.dtype).eps * max(eigenvalues[-1], 0.0)
+    eigenvalues = np.where(eigenvalues > floor, eigenvalues, 0.0).astype(matrix.dtype)
+    return eigenvalues[::-1].copy(), eigenvectors[:, ::-1].copy()
+
+
+def integer_power(matrix: Array, exponent: int) -> Array:
+    """A^p of a stack of square matrices (..., n, n), p ≥ 0, by repeated squaring: about 2 log₂ p products."""
+    if exponent == 0:
+        return np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
+    result = None
+    while True:
+        if exponent & 1:
+            result = matrix if result is None else result @ matrix
+        exponent >>= 1
+        if not exponent:
+            return result
+        matrix = matrix @ matrix
+
+
+def geometric_sum(x: ArrayLike, y: ArrayLike, terms: int) -> Array:
+    """Σ_{j=1}^{N} x^{N-j} y^{j-1} = (x^N − y^N) / (x − y), without cancellation when x ≈ y.
+
+    Parameters
+    ----------
+    x, y
+        Non-negative, broadcast against each other.
+    terms
+        N ≥ 1.
+
+    Notes
+    -----
+    With the larger of the two as x and δ = log(y/x) ≤ 0 it is x^{N−1} expm1(N δ) / expm1(δ).
+    """
+    x, y = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+    large, small = np.maximum(x, y), np.minimum(x, y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        delta = np.log(small / large)
+        ratio = np.expm1(terms * delta) / np.expm1(delta)
+    ratio = np.where(delta == 0, terms, ratio)  # x = y
+    ratio = np.where(large == 0, float(terms == 1), ratio)  # 0⁰ = 1
+    return large ** (terms - 1) * ratio

@@ -1,0 +1,130 @@
+"""Convergence slopes measured on a recorded loss curve, in decades per unit time (negative: it decays)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .psd import Array
+
+#: The authors' constants (paper.md section 7): sampling interval, band of log10 |L − L*|, window, horizon.
+SAMPLING = 1e-4
+BAND = (-3.5, -2.0)
+WINDOW = 0.1
+HORIZON = 3.0
+
+
+class SlopeFit(NamedTuple):
+    """Slope of log10(L − L*) against time, r² of the regression, and its interval; NaN where there is none."""
+
+    slope: float
+    r_squared: float
+    start: float
+    end: float
+
+
+NO_FIT = SlopeFit(*[float("nan")] * 4)
+
+
+def authors_slope(times: Array, excess: Array, step_size: float) -> SlopeFit:
+    """Convergence slope by the authors' definition (paper.md section 7), for samples at every step.
+
+    y = log10 |L − L*|, finite values only; its exponentially weighted mean of span s = 1e-4/η, every s-th
+    sample kept; the longest run of those with −3.5 < y < −2; regression of the raw y on t over the 0.1
+    time units that end at the last sample of that run.
+
+    Parameters
+    ----------
+    times, excess : (m,)
+        t and L − L* at consecutive steps, spaced by `step_size`.
+    step_size
+        η ≤ 1e-4; a flow may be sampled at η = 1e-4, where no averaging is left.
+    """
+    y, kept = _log10_finite(excess)
+    t = np.asarray(times)[kept]
+    span = max(round(SAMPLING / step_size), 1)
+    smooth = _weighted_mean(y, span)[::span]
+    inside = (smooth > BAND[0]) & (smooth < BAND[1])
+    if not inside.any():
+        return NO_FIT
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
+    starts, stops = edges[::2], edges[1::2]
+    last = (stops[np.argmax(stops - starts)] - 1) * span
+    first = max(last - round(WINDOW / step_size), 0)
+    return _regress(t[first : last + 1], y[first : last + 1])
+
+
+def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> SlopeFit:
+    """The authors' slope of a gradient flow, sampled every 1e-4 up to their horizon t = 3.
+
+    Parameters
+    ----------
+    times, excess, gradient_norm : (m,)
+        Samples of the flow, from t = 0. Between them log10(L − L*) is interpolated by cubics with the exact
+        derivative dL/dt = −‖∇L^N‖².
+    """
+    positive = excess > 0
+    times, excess, gradient_norm = times[positive], excess[positive], gradient_norm[positive]
+    if len(times) < 2:
+        return NO_FIT
+    y = np.log10(excess)
+    derivative = -(gradient_norm**2) / (excess * np.log(10))
+    below = np.flatnonzero(y < BAND[0])
+    end = min(HORIZON, times[below[0]] if below.size else times[-1])
+    t = np.arange(0, end + SAMPLING / 2, SAMPLING)
+    return authors_slope(t, 10 ** _cubic_hermite(t, times, y, derivative), SAMPLING)
+
+
+def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
+    """Slope over the last `decades` of decay: the regression that theory's asymptotic rate is compared with.
+
+    Parameters
+    ----------
+    times, excess : (m,)
+        Samples of a run that ended in its exponential tail, above the noise floor.
+    decades
+        How far above the last sample the regression begins.
+    """
+    y, kept = _log10_finite(excess)
+    t = np.asarray(times)[kept]
+    if y.size == 0 or y.max() < y[-1] + decades:
+        return NO_FIT
+    first = np.flatnonzero(y > y[-1] + decades)[-1] + 1
+    return _regress(t[first:], y[first:])
+
+
+def _log10_finite(excess: Array) -> tuple[Array, Array]:
+    with np.errstate(divide="ignore"):
+        y = np.log10(np.abs(excess))
+    kept = np.isfinite(y)
+    return y[kept], kept
+
+
+def _weighted_mean(y: Array, span: int) -> Array:
+    """Exponentially weighted mean with weights (1 − α)^i, α = 2/(span + 1), normalised (pandas' `ewm(span)`)."""
+    if span == 1:
+        return y
+    import pandas as pd
+
+    return pd.Series(y).ewm(span=span).mean().to_numpy()
+
+
+def _regress(t: Array, y: Array) -> SlopeFit:
+    if len(t) < 3:
+        return NO_FIT
+    dt, dy = t - t.mean(), y - y.mean()
+    covariance, variance, total = dt @ dy, dt @ dt, dy @ dy
+    if total == 0:
+        return NO_FIT
+    return SlopeFit(covariance / variance, covariance**2 / (variance * total), float(t[0]), float(t[-1]))
+
+
+def _cubic_hermite(t: Array, knots: Array, values: Array, derivatives: Array) -> Array:
+    """Piecewise cubic through the values and derivatives at the knots."""
+    i = np.clip(np.searchsorted(knots, t, side="right") - 1, 0, len(knots) - 2)
+    h = knots[i + 1] - knots[i]
+    x = (t - knots[i]) / h
+    left = values[i] * (1 + 2 * x) + h * derivatives[i] * x
+    right = values[i + 1] * (3 - 2 * x) + h * derivatives[i + 1] * (x - 1)
+    return left * (1 - x) ** 2 + right * x**2

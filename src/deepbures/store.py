@@ -1,0 +1,187 @@
+"""Result files: Parquet with a fixed schema, written whole or not at all, carrying their provenance."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_PACKAGE = Path(__file__).parent
+_VECTOR = pa.list_(pa.float64())
+
+#: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first.
+RUNS = pa.schema(
+    [
+        ("seed", pa.int32()),
+        ("epsilon_effective", pa.float64()),
+        ("lambda_max", pa.float64()),
+        ("lambda_min", pa.float64()),
+        ("target_trace", pa.float64()),
+        ("start_scale", pa.float64()),
+        ("start_draws", pa.int32()),
+        ("loss_initial", pa.float64()),
+        ("loss_minimum", pa.float64()),
+        ("excess_initial", pa.float64()),
+        ("margin", pa.float64()),
+        ("C_0", pa.float64()),
+        ("K", pa.float64()),
+        ("M", pa.float64()),
+        ("log10_Delta", pa.float64()),
+        ("log10_eta_1", pa.float64()),
+        ("log10_eta_2", pa.float64()),
+        ("log10_eta_3", pa.float64()),
+        ("bound_rate", pa.float64()),
+        ("sharp_rate", pa.float64()),
+        ("stop_reason", pa.string()),
+        ("time_final", pa.float64()),
+        ("steps", pa.int32()),
+        ("evaluations", pa.int32()),
+        ("loss_final", pa.float64()),
+        ("excess_final", pa.float64()),
+        ("energy_levels", _VECTOR),
+        ("eigenvalues_target", _VECTOR),
+        ("eigenvalues_initial", _VECTOR),
+        ("eigenvalues_final", _VECTOR),
+        ("alignment", _VECTOR),
+    ]
+)
+
+#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*).
+TRAJECTORIES = pa.schema(
+    [
+        ("seed", pa.int32()),
+        ("time", pa.float64()),
+        ("loss", pa.float64()),
+        ("excess", pa.float64()),
+        ("gradient_norm", pa.float64()),
+        ("covariance_distance", pa.float64()),
+        ("squared_bures", pa.float64()),
+        ("squared_bures_logged", pa.float64()),
+        ("rank", pa.int16()),
+        ("effective_rank", pa.float64()),
+        ("eigenvalue_distances", pa.list_(pa.float32())),
+    ]
+)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Temporary file in the folder of `path` that takes its place when the block ends well, and goes away if not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: str | os.PathLike[str], table: pa.Table) -> None:
+    """Write a Parquet file, atomically."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Table:
+    """Table of the given columns (arrays or lists), with JSON metadata under the key `deepbures`.
+
+    Raises
+    ------
+    KeyError, pyarrow.ArrowInvalid
+        If columns are missing or of another type than the schema says.
+    """
+    arrays = [pa.array(list(columns[field.name]), type=field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema.with_metadata({"deepbures": json.dumps(metadata, sort_keys=True)}))
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Provenance of a result file.
+
+    Raises
+    ------
+    ValueError
+        If the file was not written by this package.
+    """
+    metadata = pq.read_schema(path).metadata or {}
+    if b"deepbures" not in metadata:
+        raise ValueError(f"{path} carries no deepbures metadata: it was not written by this package")
+    return json.loads(metadata[b"deepbures"])
+
+
+def provenance(root: str) -> dict[str, str]:
+    """Versions and code digest that a result depends on; `root` is the module that computed it."""
+    packages = {name: version(name) for name in ("deepbures", "numpy", "scipy", "pyarrow")}
+    return {"code": code_digest(root), "python": platform.python_version(), **packages}
+
+
+@functools.cache
+def code_digest(root: str) -> str:
+    """Digest of a module of this package and all those it imports, docstrings and comments left out.
+
+    Given to Snakemake as a parameter, it reruns what depends on an edited module and nothing else.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_imported(root)):
+        tree = ast.parse(_source(name).read_text(encoding="utf-8"))
+        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _imported(root: str) -> set[str]:
+    """Names of the modules in this package that `root` imports, directly or not, and its own."""
+    found: set[str] = set()
+    waiting = [root]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        folder = name.split(".")[:-1]
+        for node in ast.walk(ast.parse(_source(name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = folder[: len(folder) - (node.level - 1)]
+                if node.module:
+                    waiting.append(".".join([*base, node.module]))
+                else:
+                    waiting += [".".join([*base, alias.name]) for alias in node.names if _exists([*base, alias.name])]
+    return found
+
+
+def _exists(parts: list[str]) -> bool:
+    return _PACKAGE.joinpath(*parts).with_suffix(".py").exists() or _PACKAGE.joinpath(*parts, "__init__.py").exists()
+
+
+def _source(name: str) -> Path:
+    package = _PACKAGE.joinpath(*name.split("."), "__init__.py")
+    return package if package.exists() else _PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return tree
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
