@@ -140,7 +140,7 @@ def _samples(loss: CovarianceLoss, rank: int, depth: int, trajectory: Trajectory
         "covariance_distance": diagnostics.covariance_distance(F, optimum),
         "squared_bures": diagnostics.squared_bures_distance(F, optimum_factor),
         "squared_bures_logged": diagnostics.squared_bures_distance(smoothed, optimum_factor),
-        "rank": diagnostics.numerical_rank(singular_values),
+        "numerical_rank": diagnostics.numerical_rank(singular_values),
         "effective_rank": diagnostics.effective_rank(singular_values),
         "eigenvalue_distances": singular_values**2 - spectrum[: singular_values.shape[-1]],
     }

@@ -39,9 +39,14 @@ class Cell:
     settings: Mapping[str, Any]
 
     @property
+    def axes(self) -> dict[str, float]:
+        """Value by axis."""
+        return dict(zip(AXES, self.values, strict=True))
+
+    @property
     def path(self) -> str:
         """Hive-style folder, such as `epsilon=0.1/smin=1/rank=20/depth=10`."""
-        return "/".join(f"{axis}={canonical(value)}" for axis, value in zip(AXES, self.values, strict=True))
+        return "/".join(f"{axis}={canonical(value)}" for axis, value in self.axes.items())
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:

@@ -23,8 +23,10 @@ class SlopeFit(NamedTuple):
     start: float
     end: float
 
-
-NO_FIT = SlopeFit(*[float("nan")] * 4)
+    @classmethod
+    def none(cls) -> SlopeFit:
+        """The fit of a curve that has no such slope: all NaN."""
+        return cls(*[float("nan")] * 4)
 
 
 def authors_slope(times: Array, excess: Array, step_size: float) -> SlopeFit:
@@ -47,7 +49,7 @@ def authors_slope(times: Array, excess: Array, step_size: float) -> SlopeFit:
     smooth = _weighted_mean(y, span)[::span]
     inside = (smooth > BAND[0]) & (smooth < BAND[1])
     if not inside.any():
-        return NO_FIT
+        return SlopeFit.none()
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
     starts, stops = edges[::2], edges[1::2]
     last = (stops[np.argmax(stops - starts)] - 1) * span
@@ -67,7 +69,7 @@ def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> 
     positive = excess > 0
     times, excess, gradient_norm = times[positive], excess[positive], gradient_norm[positive]
     if len(times) < 2:
-        return NO_FIT
+        return SlopeFit.none()
     y = np.log10(excess)
     derivative = -(gradient_norm**2) / (excess * np.log(10))
     below = np.flatnonzero(y < BAND[0])
@@ -89,7 +91,7 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
     y, kept = _log10_finite(excess)
     t = np.asarray(times)[kept]
     if y.size == 0 or y.max() < y[-1] + decades:
-        return NO_FIT
+        return SlopeFit.none()
     first = np.flatnonzero(y > y[-1] + decades)[-1] + 1
     return _regress(t[first:], y[first:])
 
@@ -112,11 +114,11 @@ def _weighted_mean(y: Array, span: int) -> Array:
 
 def _regress(t: Array, y: Array) -> SlopeFit:
     if len(t) < 3:
-        return NO_FIT
+        return SlopeFit.none()
     dt, dy = t - t.mean(), y - y.mean()
     covariance, variance, total = dt @ dy, dt @ dt, dy @ dy
     if total == 0:
-        return NO_FIT
+        return SlopeFit.none()
     return SlopeFit(covariance / variance, covariance**2 / (variance * total), float(t[0]), float(t[-1]))
 
 

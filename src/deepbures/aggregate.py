@@ -1,0 +1,85 @@
+"""From the files of single jobs to the tables that figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .rates import SlopeFit, authors_slope_of_flow, tail_slope
+from .store import replacing
+
+#: Axes that count; the others are real numbers.
+_INTEGER_AXES = ("rank", "depth")
+
+
+def collect_runs(
+    destination: str | Path,
+    axes: Iterable[Mapping[str, float]],
+    runs: Sequence[str | Path],
+    trajectories: Sequence[str | Path],
+) -> None:
+    """Write one table of all runs of an experiment, with its axes and convergence slopes as columns.
+
+    Adds `authors_…` and `tail_…` (slope in decades per unit time, r_squared, start, end; see `rates`).
+    A tail is fitted only where the run converged: elsewhere its last decades are not the asymptotic ones.
+
+    Parameters
+    ----------
+    destination
+        Parquet file.
+    axes
+        Position in the grid of each file: its value on each axis.
+    runs, trajectories
+        Files of the jobs, in the same order.
+    """
+    tables = []
+    for position, run_file, trajectory_file in zip(axes, runs, trajectories, strict=True):
+        table = pq.read_table(run_file, partitioning=None)
+        converged = dict(zip(table["seed"].to_pylist(), (r == "converged" for r in table["stop_reason"].to_pylist()), strict=True))
+        fits = []
+        for seed, times, excess, gradient_norm in _curves(trajectory_file):
+            authors = authors_slope_of_flow(times, excess, gradient_norm)
+            tail = tail_slope(times, excess) if converged[seed] else SlopeFit.none()
+            fits.append([*authors, *tail])
+        names = [f"{kind}_{field}" for kind in ("authors", "tail") for field in SlopeFit._fields]
+        for name, values in zip(names, np.array(fits).T, strict=True):
+            table = table.append_column(name, pa.array(values))
+        tables.append(_with_axes(table, position))
+    with replacing(destination) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+
+
+def collect_trajectories(
+    destination: str | Path, axes: Iterable[Mapping[str, float]], trajectories: Sequence[str | Path]
+) -> None:
+    """Write one table of all trajectories of an experiment, with its axes as columns; one row group a job."""
+    with replacing(destination) as temporary:
+        writer = None
+        for position, trajectory_file in zip(axes, trajectories, strict=True):
+            table = _with_axes(pq.read_table(trajectory_file, partitioning=None), position)
+            writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
+            writer.write_table(table)
+        if writer is None:
+            raise ValueError("there are no trajectories to collect")
+        writer.close()
+
+
+def _curves(trajectory_file: str | Path) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    names = ["seed", "time", "excess", "gradient_norm"]
+    table = pq.read_table(trajectory_file, columns=names, partitioning=None)
+    seeds, *columns = (table[name].to_numpy() for name in names)
+    starts = np.flatnonzero(np.diff(seeds, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(seeds)], strict=True):
+        yield int(seeds[start]), *(column[start:stop] for column in columns)
+
+
+def _with_axes(table: pa.Table, position: Mapping[str, float]) -> pa.Table:
+    """Put the cell's axes in front, and leave its metadata (which the job's own file keeps) behind."""
+    for column, (axis, value) in enumerate(position.items()):
+        dtype = np.int32 if axis in _INTEGER_AXES else np.float64
+        table = table.add_column(column, axis, pa.array(np.full(len(table), value, dtype=dtype)))
+    return table.replace_schema_metadata(None)
