@@ -14,8 +14,7 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
-        [],
-        [],
+        [path for family in FAMILIES.values() for path in family_outputs(family)],
 
 
 rule runs:
@@ -25,4 +24,8 @@ rule runs:
 
 rule aggregates:
     input:
-        expand(f"{RESULTS}/{{experiment}}/{{table}}.parquet", experiment=STUDY["experiments"], table=["runs", "trajectories"]),
+        expand(
+            f"{RESULTS}/{{experiment}}/{{table}}.parquet",
+            experiment=STUDY["experiments"],
+            table=["runs", "trajectories"],
+        ),

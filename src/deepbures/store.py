@@ -155,13 +155,13 @@ def provenance(root: str) -> dict[str, str]:
 
 
 @functools.cache
-def code_digest(root: str) -> str:
-    """Digest of a module of this package and all those it imports, docstrings and comments left out.
+def code_digest(*roots: str) -> str:
+    """Digest of modules of this package and all those they import, docstrings and comments left out.
 
     Given to Snakemake as a parameter, it reruns what depends on an edited module and nothing else.
     """
     digest = hashlib.sha256()
-    for name in sorted(_imported(root)):
+    for name in sorted(set().union(*map(_imported, roots))):
         tree = ast.parse(_source(name).read_text(encoding="utf-8"))
         digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
     return digest.hexdigest()[:16]

@@ -1,0 +1,52 @@
+# Figures and tables: one parameterised notebook a family, which reads the tables of one experiment.
+# F1, G1, T2, … number them as in the paper's study; config.yaml says under `figures` what they show.
+FAMILIES = {
+    "trajectories": {"figures": ["F1_trajectories"]},
+    "rates": {
+        "figures": [
+            "F2_rate_contours_authors",
+            "F2_rate_contours_tail",
+            "F3_rate_against_depth_authors",
+            "F3_rate_against_depth_tail",
+            "G1_measured_against_sharp",
+            "G2_bound_tightness",
+            "G8_spread_over_seeds",
+        ],
+        "tables": ["T3_rates"],
+    },
+    "constants": {"tables": ["T2_constants"]},
+    "spectra": {"figures": ["F7_alignment", "F9_spectra"]},
+    "low_rank": {
+        "figures": ["F4_ranks", "F5_energy_levels", "F6_eigenvalue_distances"],
+    },
+}
+PLOTTING_CODE = store.code_digest("plotting.convergence", "plotting.spectral", "plotting.tables")
+
+
+def family_outputs(family):
+    return figure_files(*family.get("figures", [])) + table_files(*family.get("tables", []))
+
+
+for name, family in FAMILIES.items():
+    experiment = STUDY["figures"][name]["experiment"]
+
+    rule:
+        name:
+            f"notebook_{name}"
+        input:
+            notebook=f"workflow/notebooks/{name}.ipynb",
+            runs=f"{RESULTS}/{experiment}/runs.parquet",
+            trajectories=f"{RESULTS}/{experiment}/trajectories.parquet",
+        output:
+            family_outputs(family),
+            notebook=f"{RESULTS}/notebooks/{name}.ipynb",
+        params:
+            show=STUDY["figures"][name].get("show", {}),
+            figures=FIGURE_FOLDER,
+            tables=f"{RESULTS}/tables",
+            code=PLOTTING_CODE,
+        log:
+            f"logs/{RESULTS}/notebooks/{name}.log",
+        retries: 2 # kernels that start at once may collide on a port
+        script:
+            "../scripts/notebook.py"

@@ -1,0 +1,88 @@
+"""Reading, selecting and averaging the tables that figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..grid import AXES
+from ..psd import Array
+
+#: How the axes of the grid are written in figures.
+SYMBOLS = {"epsilon": r"\varepsilon", "smin": r"s_{\min}", "rank": "k", "depth": "N"}
+
+
+def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a table, only the rows whose axes have one of the values to `show`."""
+    filters = [(axis, "in", list(values)) for axis, values in (show or {}).items()] or None
+    return pd.read_parquet(path, filters=filters, columns=columns)
+
+
+def label(**values: float) -> str:
+    """Legend entry such as ε = 0.1, N = 10, in mathematical type."""
+    return ", ".join(f"${SYMBOLS[axis]} = {value:g}$" for axis, value in values.items())
+
+
+def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Sub-frames by one column, in ascending order."""
+    yield from frame.groupby(by, sort=True)
+
+
+def only_value(frame: pd.DataFrame, axis: str) -> float:
+    """The one value of an axis in a frame.
+
+    Raises
+    ------
+    ValueError
+        If the frame holds several: the figure's `show` must name one.
+    """
+    values = frame[axis].unique()
+    if len(values) != 1:
+        raise ValueError(f"this figure shows one value of {axis}, not {len(values)}: name it under `show`")
+    return float(values[0])
+
+
+def over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Mean, population standard deviation (ddof 0) and number of seeds with a value, one row a cell."""
+    grouped = frame.groupby(list(AXES), sort=True)
+    parts = [
+        grouped[list(columns)].mean().add_suffix("_mean"),
+        grouped[list(columns)].std(ddof=0).add_suffix("_std"),
+        grouped[list(columns)].count().add_suffix("_count"),
+    ]
+    return pd.concat(parts, axis=1).reset_index()
+
+
+def curves(trajectories: pd.DataFrame, column: str, times: Array, *, logarithmic: bool = True) -> Array:
+    """A column of every seed's trajectory at common times: (seeds, times), NaN after a run's end.
+
+    Interpolated linearly in time, in the logarithm of the column where `logarithmic`.
+    """
+    result = []
+    for _, run in trajectories.groupby("seed", sort=True):
+        values = run[column].to_numpy(dtype=float)
+        if logarithmic:
+            values = np.log10(np.maximum(values, 1e-300))
+        result.append(np.interp(times, run["time"], values, right=np.nan))
+    return 10 ** np.array(result) if logarithmic else np.array(result)
+
+
+def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
+    """Logarithmic times from the first steps of the fastest run to the end of the slowest."""
+    first = trajectories.loc[trajectories["time"] > 0, "time"].min()
+    return np.geomspace(max(first, 1e-4 * trajectories["time"].max()), trajectories["time"].max(), number)
+
+
+def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Array]:
+    """Mean and mean ∓ one standard deviation over seeds (first axis), of logarithms where `logarithmic`.
+
+    NaN once one of the seeds has ended.
+    """
+    data = np.log10(values) if logarithmic else values
+    mean, deviation = data.mean(axis=0), data.std(axis=0)
+    bounds = mean, mean - deviation, mean + deviation
+    return tuple(10**b for b in bounds) if logarithmic else bounds

@@ -1,0 +1,127 @@
+"""Figures of spectra along training: ranks, energy levels, eigenvalues, alignment (F4-F7, F9)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..diagnostics import effective_rank
+from . import frames, style
+
+
+def ranks(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+    """F4: numerical and effective rank along training, by depth; dashed: the target's best rank-k approximation."""
+    epsilons = sorted(samples["epsilon"].unique())
+    figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.4, sharey=True)
+    for axis, epsilon in zip(axes[0], epsilons, strict=True):
+        cells, cell_runs = samples[samples["epsilon"] == epsilon], runs[runs["epsilon"] == epsilon]
+        times = frames.time_grid(cells)
+        depths = sorted(cells["depth"].unique())
+        for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
+            cell = cells[cells["depth"] == depth]
+            for column, line in (("effective_rank", "-"), ("numerical_rank", ":")):
+                mean, low, high = frames.band(frames.curves(cell, column, times, logarithmic=False), logarithmic=False)
+                axis.plot(times, mean, line, color=color, label=frames.label(depth=depth) if line == "-" else None)
+                if line == "-":
+                    axis.fill_between(times, low, high, color=color, **style.BAND)
+        rank = int(frames.only_value(cell_runs, "rank"))
+        optimum = [
+            effective_rank(np.sqrt(np.maximum(np.array(row.eigenvalues_target[:rank]) - row.epsilon_effective, 0)))
+            for row in cell_runs.drop_duplicates("seed").itertuples()
+        ]
+        axis.axhline(np.mean(optimum), **style.THEORY)
+        axis.set(xscale="log", xlabel=r"time $t$", title=f"{frames.label(epsilon=epsilon, rank=rank)}")
+    axes[0, 0].set_ylabel("rank of $W$: effective (solid),\nnumerical (dotted)")
+    axes[0, 0].legend()
+    style.label_panels(axes[0])
+    return figure
+
+
+def energy_levels(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+    """F5: loss of one seed along training, with the saddle values Σ_{j>i} (√λ_j − √ε)² as horizontal lines."""
+    epsilons, depths = sorted(samples["epsilon"].unique()), sorted(samples["depth"].unique())
+    figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.6)
+    seed = samples["seed"].min()
+    for axis, epsilon in zip(axes[0], epsilons, strict=True):
+        cells = samples[(samples["epsilon"] == epsilon) & (samples["seed"] == seed)]
+        run = runs[(runs["epsilon"] == epsilon) & (runs["seed"] == seed)].iloc[0]
+        for i, level in enumerate(run["energy_levels"]):
+            axis.axhline(level, **style.THEORY | {"linewidth": 0.5})
+            axis.annotate(f"$i={i}$", (1.005, level), xycoords=("axes fraction", "data"), fontsize=5.5, va="center")
+        for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
+            cell = cells[cells["depth"] == depth]
+            axis.plot(cell["time"], cell["loss"], color=color, label=frames.label(depth=depth))
+        axis.set(xscale="log", xlabel=r"time $t$", title=frames.label(epsilon=epsilon, rank=run["rank"]))
+    axes[0, 0].set_ylabel(r"loss $L_\varepsilon$")
+    axes[0, 0].legend(loc="lower left")
+    style.label_panels(axes[0])
+    return figure
+
+
+def eigenvalue_distances(samples: pd.DataFrame) -> Figure:
+    """F6: |s_i² − s*_i| along training, s*_i = (λ_i − ε)_+, by index i; one panel a depth, mean over seeds."""
+    depths = sorted(samples["depth"].unique())
+    figure, axes = style.panels(1, len(depths), style.TEXT, 2.4, sharey=True)
+    for axis, depth in zip(axes[0], depths, strict=True):
+        cell = samples[samples["depth"] == depth]
+        times = frames.time_grid(cell)
+        distances = np.abs(np.stack(cell["eigenvalue_distances"].to_numpy()))
+        for i, color in enumerate(style.sequential(distances.shape[1])):
+            mean, low, high = frames.band(frames.curves(cell.assign(distance=distances[:, i]), "distance", times))
+            axis.plot(times, mean, color=color, label=f"$i={i + 1}$")
+            axis.fill_between(times, low, high, color=color, **style.BAND)
+        epsilon, rank = frames.only_value(cell, "epsilon"), frames.only_value(cell, "rank")
+        axis.set(xscale="log", yscale="log", ylim=(1e-8, None), xlabel=r"time $t$")
+        axis.set_title(frames.label(depth=depth, epsilon=epsilon, rank=rank))
+    axes[0, 0].set_ylabel(r"$|s_i^2 - (\lambda_i - \varepsilon)|$")
+    axes[0, -1].legend(loc="lower left", ncols=2)
+    style.label_panels(axes[0])
+    return figure
+
+
+def alignment(runs: pd.DataFrame) -> Figure:
+    """F7: |cos| between the model's final eigenvectors and Ω (mean over seeds), and the eigenvalue distances."""
+    n = len(runs["eigenvalues_target"].iloc[0])
+    cosines = np.stack(runs["alignment"].to_numpy()).reshape(len(runs), -1, n).mean(axis=0)
+    figure, axes = style.panels(1, 2, style.TEXT, 2.7)
+    left, right = axes[0]
+    image = left.imshow(cosines, cmap="cividis", vmin=0, vmax=1, extent=(0.5, n + 0.5, len(cosines) + 0.5, 0.5))
+    figure.colorbar(image, ax=left, label=r"$|\cos|$", shrink=0.9)
+    left.set(xlabel=r"eigenvector $\Omega_j$ of the target", ylabel="eigenvector $i$ of the model")
+    left.spines[:].set_visible(False)
+    target, final = (np.stack(runs[name].to_numpy()) for name in ("eigenvalues_target", "eigenvalues_final"))
+    distance = np.abs(final - np.maximum(target - runs["epsilon_effective"].to_numpy()[:, None], 0))[:, : len(cosines)]
+    index = np.arange(1, distance.shape[1] + 1)
+    floor = 1e-17
+    right.plot(index, np.median(distance, axis=0) + floor, "o-", label="median")
+    right.fill_between(index, distance.min(axis=0) + floor, distance.max(axis=0) + floor, **style.BAND, label="range over seeds")
+    right.set(yscale="log", xlabel="index $i$", ylabel=r"$|s_i^2 - (\lambda_i - \varepsilon)|$ at the end")
+    right.legend()
+    style.label_panels(axes[0])
+    return figure
+
+
+def spectra(runs: pd.DataFrame) -> Figure:
+    """F9: eigenvalues of target, initial and final model; mean and standard deviation over seeds."""
+    figure, axes = style.panels(1, 1, style.COLUMN, 2.4)
+    axis = axes[0, 0]
+    index = np.arange(1, len(runs["eigenvalues_target"].iloc[0]) + 1)
+    shift = runs["epsilon_effective"].to_numpy()[:, None]
+    series = {
+        "target": (r"target $\lambda_i$", "s"),
+        "initial": (r"initial model $s_i^2(0)$", "^"),
+        "final": (r"final model $s_i^2$", "o"),
+    }
+    for (name, (text, marker)), color in zip(series.items(), style.PALETTE, strict=False):
+        values = np.stack(runs[f"eigenvalues_{name}"].to_numpy())
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
+        axis.plot(index, mean, marker=marker, color=color, label=text, linewidth=0.8)
+        axis.fill_between(index, mean - deviation, mean + deviation, color=color, **style.BAND)
+    optimum = np.maximum(np.stack(runs["eigenvalues_target"].to_numpy()) - shift, 0).mean(axis=0)
+    axis.plot(index, optimum, **style.THEORY, label=r"optimum $\lambda_i - \varepsilon$")
+    axis.set(xlabel="index $i$", ylabel="eigenvalue", xticks=index[::3])
+    axis.set_title(frames.label(**{a: frames.only_value(runs, a) for a in ("epsilon", "smin", "rank", "depth")}), fontsize=7.5)
+    axis.legend()
+    return figure
+

@@ -1,0 +1,73 @@
+"""Style of the figures: sizes and fonts of a two-column paper, colour-blind-safe colours, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.figure import Figure
+
+#: Widths in inches of a column and of the text of a two-column page.
+COLUMN, TEXT = 3.3, 6.8
+#: Okabe and Ito's palette, told apart with every common colour vision; black stays for theory.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
+#: Theory in every figure: a thin black or dashed line.
+THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": "--"}
+BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
+
+_PARAMETERS = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "mathtext.fontset": "cm",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 220,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "deepbures",
+}
+
+
+def panels(
+    rows: int = 1, columns: int = 1, width: float = COLUMN, height: float = 2.3, **options: Any
+) -> tuple[Figure, Any]:
+    """Figure and axes (always a rows × columns array) in the style of the study; sizes in inches."""
+    with mpl.rc_context(_PARAMETERS):
+        return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+
+
+def sequential(number: int) -> list[Any]:
+    """Colours for ordered values, dark to light (cividis, without its lightest end)."""
+    return [mpl.colormaps["cividis"](i / max(number - 1, 1) * 0.88) for i in range(number)]
+
+
+def label_panels(axes: Sequence[Any]) -> None:
+    """Letters (a), (b), … at the upper left of each panel."""
+    for letter, axis in zip("abcdefghijklmnop", axes, strict=False):
+        axis.set_title(f"({letter}) {axis.get_title()}".rstrip(), loc="left")
+        if axis.get_title():
+            axis.set_title("", loc="center")
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> Figure:
+    """Write `folder/name.pdf` and `.png`, the same bytes for the same figure, and return it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(_PARAMETERS):
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    plt.close(figure)
+    return figure

@@ -1,0 +1,88 @@
+"""Tables of the study as CSV and LaTeX (T2, T3 of paper.md section 7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..grid import AXES
+from .frames import over_seeds
+
+#: LaTeX headings of the columns.
+HEADINGS = {
+    "epsilon": r"$\varepsilon$",
+    "epsilon_effective": r"$\varepsilon_{\mathrm{eff}}$",
+    "smin": r"$s_{\min}$",
+    "rank": "$k$",
+    "depth": "$N$",
+    "margin": "$c$",
+    "C_0": "$C_0$",
+    "K": "$K$",
+    "M": "$M$",
+    "log10_Delta": r"$\log_{10}\Delta$",
+    "log10_eta_1": r"$\log_{10}\eta_1$",
+    "log10_eta_2": r"$\log_{10}\eta_2$",
+    "log10_eta_3": r"$\log_{10}\eta_3$",
+    "bound_rate": "bound",
+    "loss_initial": "$L(0)$",
+    "loss_minimum": "$L^*$",
+    "sharp_rate": "sharp rate",
+    "tail_rate": "tail rate",
+    "authors_slope": "authors' slope",
+    "authors_r_squared": "$r^2$",
+    "tail_slope": "tail slope",
+    "tail_r_squared": "$r^2$ (tail)",
+}
+
+
+def constants(runs: pd.DataFrame) -> pd.DataFrame:
+    """T2: the paper's constants, step sizes and guaranteed rate of every run."""
+    columns = ["margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3", "bound_rate"]
+    return runs[[*AXES, "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
+
+
+def rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """T3: slopes, r², tail rate, sharp rate and bound, mean and standard deviation over seeds, one row a cell.
+
+    Slopes are in decades per unit time, rates per unit time. `converged` counts the seeds that reached the
+    tail; `limited` tells that ε exceeds λ_n and was replaced by it, so that cells which differ in ε alone
+    may be one and the same problem.
+    """
+    table = runs.assign(tail_rate=-runs["tail_slope"] * np.log(10))
+    columns = ["authors_slope", "authors_r_squared", "tail_slope", "tail_r_squared", "tail_rate", "sharp_rate", "bound_rate"]
+    summary = over_seeds(table, columns)
+    grouped = runs.groupby(list(AXES), sort=True)
+    extra = pd.DataFrame({
+        "seeds": grouped["seed"].count(),
+        "converged": grouped["stop_reason"].agg(lambda reasons: int((reasons == "converged").sum())),
+        "epsilon_effective": grouped["epsilon_effective"].mean(),
+    }).reset_index()
+    merged = extra.merge(summary, on=list(AXES))
+    merged.insert(len(AXES), "limited", merged["epsilon_effective"] < merged["epsilon"] * (1 - 1e-12))
+    return merged.drop(columns=[f"{name}_count" for name in columns])
+
+
+def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Columns `x_mean`, `x_std` joined into one text column, mean ± std, under the heading of `x`."""
+    joined = {
+        HEADINGS[name]: [
+            "--" if np.isnan(mean) else rf"${mean:.4g} \pm {deviation:.2g}$"
+            for mean, deviation in zip(summary[f"{name}_mean"], summary[f"{name}_std"], strict=True)
+        ]
+        for name in columns
+    }
+    axes = summary[list(AXES)].rename(columns=HEADINGS)
+    return pd.concat([axes, pd.DataFrame(joined, index=axes.index)], axis=1)
+
+
+def save(table: pd.DataFrame, folder: str | Path, name: str, latex: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Write `folder/name.csv` (full precision) and `.tex` (booktabs, `latex` in place of the table if given)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False)
+    shown = table.rename(columns=HEADINGS) if latex is None else latex
+    shown = shown.rename(columns=lambda column: column if "$" in column else column.replace("_", r"\_"))
+    shown.to_latex(folder / f"{name}.tex", index=False, longtable=True, na_rep="--", float_format="{:.4g}".format)
+    return table

@@ -1,0 +1,73 @@
+"""One BLAS thread, pinned before NumPy is loaded, and what the tests share."""
+
+import os
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def _merge(base, overlay):
+    """Lay one configuration over another as Snakemake does: recursively, lists replaced."""
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(2303)
+
+
+@pytest.fixture(scope="session")
+def make_target():
+    """Factory of covariances with a known spectrum, in a random basis (or a diagonal one)."""
+
+    def make(eigenvalues, seed=0, diagonal=False):
+        eigenvalues = np.asarray(eigenvalues, dtype=float)
+        if diagonal:
+            return np.diag(eigenvalues)
+        basis, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(eigenvalues),) * 2))
+        covariance = (basis * eigenvalues) @ basis.T
+        return (covariance + covariance.T) / 2
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Loader of a reference case by name, as a dict."""
+
+    def load(name):
+        with np.load(Path(__file__).parent / "reference" / f"{name}.npz", allow_pickle=False) as file:
+            return {key: file[key] if file[key].ndim else file[key].item() for key in file.files}
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def schema():
+    return yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def shipped():
+    """Loader of the shipped configuration, a fresh copy each time, with overlays from config/ merged over it."""
+
+    def load(*overlays):
+        merged = {}
+        for name in ("config.yaml", *overlays):
+            _merge(merged, yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8")))
+        return merged
+
+    return load

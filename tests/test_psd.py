@@ -1,0 +1,89 @@
+"""Spectra, integer powers, divided differences."""
+
+import mpmath as mp
+import numpy as np
+import pytest
+
+from deepbures.psd import finite_array, geometric_sum, integer_power, spectrum
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3, 10, 100])
+@pytest.mark.parametrize("x", [0.0, 1e-8, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("relative", [0.0, 1e-15, -1e-15, 1e-9, -1e-4, 0.5, -1.0])
+def test_geometric_sum_against_mpmath(x, relative, terms):
+    # Σ_{j=1}^{N} x^{N−j} y^{j−1}, to 2 N eps: it inherits the conditioning N of a power.
+    y = x * (1 + relative)
+    with mp.workdps(50):
+        exact = mp.fsum(mp.mpf(x) ** (terms - j) * mp.mpf(y) ** (j - 1) for j in range(1, terms + 1))
+    assert geometric_sum(x, y, terms) == pytest.approx(float(exact), rel=5e-16 * (terms + 2), abs=0)
+
+
+def test_geometric_sum_closed_form_and_symmetry(rng):
+    # (x^N − y^N)/(x − y) where x and y are well apart.
+    x, y = rng.uniform(0.1, 1, 50), rng.uniform(1.2, 2, 50)
+    np.testing.assert_allclose(geometric_sum(x, y, 7), (x**7 - y**7) / (x - y), rtol=1e-14)
+    np.testing.assert_array_equal(geometric_sum(x, y, 7), geometric_sum(y, x, 7))
+
+
+def test_geometric_sum_of_equal_arguments():
+    # x = y: N x^{N−1}; 0⁰ = 1.
+    assert geometric_sum(0.7, 0.7, 5) == pytest.approx(5 * 0.7**4, rel=1e-15)
+    assert geometric_sum(0, 0, 1) == 1
+    assert geometric_sum(0, 0, 4) == 0
+    assert geometric_sum(2, 0, 4) == 8
+
+
+def test_geometric_sum_broadcasts():
+    x = np.array([0.5, 1.0, 2.0])
+    table = geometric_sum(x[:, None], x, 3)  # x² + xy + y²
+    np.testing.assert_allclose(table, x[:, None] ** 2 + np.outer(x, x) + x**2, rtol=1e-14)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 7, 16, 99])
+def test_integer_power_against_numpy(rng, exponent):
+    matrices = rng.standard_normal((4, 3, 3)) / 2
+    expected = np.linalg.matrix_power(matrices, exponent)
+    np.testing.assert_allclose(integer_power(matrices, exponent), expected, rtol=1e-11, atol=1e-13)
+
+
+def test_spectrum_is_sorted_and_reconstructs(make_target):
+    covariance = make_target([1.0, 5.0, 0.0, 3.0])
+    eigenvalues, basis = spectrum("covariance", covariance)
+    np.testing.assert_allclose(eigenvalues, [5, 3, 1, 0], atol=1e-14)
+    assert eigenvalues[-1] == 0  # rounding noise is set to zero
+    np.testing.assert_allclose((basis * eigenvalues) @ basis.T, covariance, atol=1e-14)
+
+
+def test_spectrum_accepts_rounding_errors():
+    eigenvalues, _ = spectrum("covariance", [[1, 1e-9], [0, -1e-9]])
+    np.testing.assert_allclose(eigenvalues, [1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("value", "fragments"),
+    [
+        (np.ones((2, 3)), ("square matrix", "(2, 3)")),
+        (np.ones((2, 2, 2)), ("square matrix", "(2, 2, 2)")),
+        (np.ones(3), ("at least 2 axes", "(3,)")),
+        (np.ones((0, 0)), ("non-empty", "(0, 0)")),
+        ([[1, 0.5], [0, 1]], ("symmetric", "0.5")),
+        (np.diag([2.0, -0.25]), ("positive semidefinite", "-0.25")),
+        (np.diag([1.0, np.nan]), ("finite", "1 NaN")),
+        (np.diag([np.inf, np.inf]), ("finite", "2 NaN or infinite")),
+        (np.eye(2, dtype=complex), ("real numbers", "complex128")),
+        ([["a", "b"], ["c", "d"]], ("real numbers", "<U1")),
+    ],
+)
+def test_spectrum_names_argument_value_and_what_is_allowed(value, fragments):
+    with pytest.raises(ValueError, match=r"^my matrix must") as caught:
+        spectrum("my matrix", value)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(np.float32, np.float32), (np.float64, np.float64), (np.int64, np.float64), (bool, np.float64)]
+)
+def test_finite_array_keeps_float32_only(given, kept):
+    assert finite_array("x", np.ones((2, 2), dtype=given), 2).dtype == kept
