@@ -14,6 +14,8 @@ from .store import replacing
 
 #: Axes that count; the others are real numbers.
 _INTEGER_AXES = ("rank", "depth")
+#: Statistics only for these: with them pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
+_WRITING = {"compression": "zstd", "write_statistics": list(_INTEGER_AXES)}
 
 
 def collect_runs(
@@ -39,7 +41,9 @@ def collect_runs(
     tables = []
     for position, run_file, trajectory_file in zip(axes, runs, trajectories, strict=True):
         table = pq.read_table(run_file, partitioning=None)
-        converged = dict(zip(table["seed"].to_pylist(), (r == "converged" for r in table["stop_reason"].to_pylist()), strict=True))
+        converged = dict(
+            zip(table["seed"].to_pylist(), (r == "converged" for r in table["stop_reason"].to_pylist()), strict=True)
+        )
         fits = []
         for seed, times, excess, gradient_norm in _curves(trajectory_file):
             authors = authors_slope_of_flow(times, excess, gradient_norm)
@@ -50,7 +54,7 @@ def collect_runs(
             table = table.append_column(name, pa.array(values))
         tables.append(_with_axes(table, position))
     with replacing(destination) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+        pq.write_table(pa.concat_tables(tables), temporary, **_WRITING)
 
 
 def collect_trajectories(
@@ -61,7 +65,7 @@ def collect_trajectories(
         writer = None
         for position, trajectory_file in zip(axes, trajectories, strict=True):
             table = _with_axes(pq.read_table(trajectory_file, partitioning=None), position)
-            writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
+            writer = writer or pq.ParquetWriter(temporary, table.schema, **_WRITING)
             writer.write_table(table)
         if writer is None:
             raise ValueError("there are no trajectories to collect")

@@ -43,15 +43,15 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
     ConfigurationError
         On the first mistake: one line.
     """
-    config = with_numbers(config)
-    for mistake in _not_finite(config, ""):
+    checked: dict[str, Any] = with_numbers(config)
+    for mistake in _not_finite(checked, ""):
         raise ConfigurationError(mistake)
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(checked))
     if errors:
         raise ConfigurationError(_one_line(jsonschema.exceptions.best_match(errors)))
-    for mistake in _senseless(config):
+    for mistake in _senseless(checked):
         raise ConfigurationError(mistake)
-    return config
+    return checked
 
 
 def _one_line(error: jsonschema.ValidationError) -> str:

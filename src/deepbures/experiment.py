@@ -44,7 +44,8 @@ def run_cell(settings: Mapping[str, Any], seeds: Iterable[int]) -> tuple[pa.Tabl
     metadata = {"cell": dict(settings), **store.provenance("experiment")}
     run_columns = {field.name: [run[field.name] for run in runs] for field in store.RUNS}
     sample_columns = {
-        field.name: [value for trajectory in samples for value in trajectory[field.name]] for field in store.TRAJECTORIES
+        field.name: [value for trajectory in samples for value in trajectory[field.name]]
+        for field in store.TRAJECTORIES
     }
     return (
         store.table_of(run_columns, store.RUNS, metadata),
@@ -69,6 +70,8 @@ def make_start(settings: Mapping[str, Any], seed: int, loss: CovarianceLoss) -> 
     kind = initialization["kind"]
     rng = generator(settings["study_seed"], "initialization", seed, dimension=loss.dimension, kind=kind)
     if kind == "close":
+        if not isinstance(loss, BuresWasserstein):
+            raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
         return close_start(rng, loss, settings["rank"])
     return small_start(rng, loss.dimension, settings["rank"], initialization["scale"])
 

@@ -23,8 +23,9 @@ from .network import check_depth
 from .psd import Array, finite_array, integer_power
 from .trajectory import StopReason, Trajectory
 
-#: The least relative tolerance that scipy's integrators accept, 100 eps: the floor of the error control.
-_ROUNDING = 100 * np.finfo(float).eps
+_EPS = float(np.finfo(float).eps)
+#: The least relative tolerance that scipy's integrators accept: the floor of the error control.
+_ROUNDING = 100 * _EPS
 #: First step: the relative change of the end-to-end matrix that it is expected to make.
 _FIRST_CHANGE = 0.01
 
@@ -99,7 +100,9 @@ def gradient_flow(
     k = max(1, int(np.sum(s > max(W.shape) * np.finfo(float).eps * s[0])))
     rank = k if rank is None else rank
     if not k <= rank <= min(W.shape):
-        raise ValueError(f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(W.shape)}, not {rank}")
+        raise ValueError(
+            f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(W.shape)}, not {rank}"
+        )
     Z = U[:, :k] * s[:k] ** (1 / depth)
     flow = _ReducedFlow(loss, depth, Z.shape)
 
@@ -172,36 +175,33 @@ def _integrate(
     max_steps: int,
 ) -> tuple[Array, list[DenseOutput], StopReason]:
     """Step scipy's DOP853, its tolerance following the length of the steps; knots and interpolants."""
+    knots, pieces = [0.0], list[DenseOutput]()
+    speed, size = float(np.linalg.norm(flow(0.0, z))), float(np.linalg.norm(z))
     if converged(z):
-        return np.zeros(1), [], StopReason.CONVERGED
-    speed, size = np.linalg.norm(flow(0.0, z)), np.linalg.norm(z)
-    if speed * max_time <= np.finfo(float).eps * size:
-        return np.zeros(1), [], StopReason.STATIONARY
+        return np.array(knots), pieces, StopReason.CONVERGED
+    if speed * max_time <= _EPS * size:
+        return np.array(knots), pieces, StopReason.STATIONARY
     first_step = min(_FIRST_CHANGE / flow.depth * size / speed, max_time)
-    mean_square = np.sqrt(z.size)  # scipy's error norm is a root mean square
-    solver = DOP853(
-        flow,
-        0.0,
-        z,
-        max_time,
-        first_step=first_step,
-        rtol=_ROUNDING,
-        atol=atol + rtol * first_step * speed / mean_square,
-    )
-    knots, pieces = [0.0], []
-    while solver.status == "running":
+    root_size = np.sqrt(z.size)  # scipy's error norm is a root mean square
+    tolerance = atol + rtol * first_step * speed / root_size
+    solver = DOP853(flow, 0.0, z, max_time, first_step=first_step, rtol=_ROUNDING, atol=tolerance)
+    stop_reason = None
+    while stop_reason is None:
         before = solver.y
         solver.step()
         if solver.status == "failed":
-            return np.array(knots), pieces, StopReason.STEP_UNDERFLOW
+            stop_reason = StopReason.STEP_UNDERFLOW
+            break
         knots.append(solver.t)
         pieces.append(solver.dense_output())
-        length = np.linalg.norm(solver.y - before)
+        length = float(np.linalg.norm(solver.y - before))
+        solver.atol = atol + rtol * length / root_size
         if converged(solver.y):
-            return np.array(knots), pieces, StopReason.CONVERGED
-        if length <= np.finfo(float).eps * np.linalg.norm(before):
-            return np.array(knots), pieces, StopReason.STATIONARY
-        if len(pieces) == max_steps and solver.status == "running":
-            return np.array(knots), pieces, StopReason.STEP_BUDGET
-        solver.atol = atol + rtol * length / mean_square
-    return np.array(knots), pieces, StopReason.END_TIME
+            stop_reason = StopReason.CONVERGED
+        elif solver.status == "finished":
+            stop_reason = StopReason.END_TIME
+        elif length <= _EPS * np.linalg.norm(before):
+            stop_reason = StopReason.STATIONARY
+        elif len(pieces) == max_steps:
+            stop_reason = StopReason.STEP_BUDGET
+    return np.array(knots), pieces, stop_reason

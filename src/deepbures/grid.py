@@ -52,12 +52,14 @@ class Cell:
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
     """All cells of an experiment, in grid order."""
     block = config["experiments"][experiment]
-    shared = {
-        key: block[key] for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration")
-    }
+    shared = {key: block[key] for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration")}
     grid = [block["grid"][axis] for axis in AXES]
     return [
-        Cell(experiment, values, {"study_seed": config["study"]["seed"], **shared, **dict(zip(AXES, values, strict=True))})
+        Cell(
+            experiment,
+            values,
+            {"study_seed": config["study"]["seed"], **shared, **dict(zip(AXES, values, strict=True))},
+        )
         for values in itertools.product(*grid)
     ]
 

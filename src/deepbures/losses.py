@@ -100,23 +100,25 @@ class CovarianceLoss(ABC):
         """Loss at the critical points that keep the i largest eigenvalues, i = 0..rank: the energy levels."""
 
     @abstractmethod
-    def value_in_eigenbasis(self, F: Array) -> Array: ...
+    def value_in_eigenbasis(self, F: Array) -> Array:
+        """L from F = Ωᵀ W."""
 
     @abstractmethod
-    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array: ...
+    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+        """L − L* from F = Ωᵀ W."""
 
     @abstractmethod
-    def gradient_in_eigenbasis(self, F: Array) -> Array: ...
+    def gradient_in_eigenbasis(self, F: Array) -> Array:
+        """Ωᵀ ∇L from F = Ωᵀ W."""
 
     @abstractmethod
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array: ...
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
+        """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W."""
 
     def _to_eigenbasis(self, name: str, W: ArrayLike) -> Array:
         W = finite_array(name, W, 2)
         if W.shape[-2] != self.dimension:
-            raise ValueError(
-                f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}"
-            )
+            raise ValueError(f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}")
         return self.eigenvectors.T.astype(W.dtype, copy=False) @ W
 
     def _checked_rank(self, rank: int | None) -> int:
@@ -239,6 +241,7 @@ class BuresWasserstein(CovarianceLoss):
         return sigma, Q
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
+        """2 (F − T F): from the thin SVD of R F for ε = 0, from one eigh of M otherwise."""
         if self.epsilon == 0:
             U, sigma, Vh = np.linalg.svd(self._root * F, full_matrices=False)
             if sigma[..., -1].min() <= max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma.max():
@@ -253,6 +256,7 @@ class BuresWasserstein(CovarianceLoss):
         return gradient
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
+        """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
         if self.epsilon == 0:
             return 2 * (V - self._root * _polar_derivative(self._root * F, self._root * V))
         support = self._support
@@ -297,6 +301,7 @@ class Frobenius(CovarianceLoss):
         return F @ _transpose(F) - np.diag(self.eigenvalues).astype(F.dtype, copy=False)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
+        """‖F Fᵀ − Λ‖²."""
         return np.sum(self._residual(F) ** 2, axis=(-2, -1))
 
     def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
@@ -305,6 +310,7 @@ class Frobenius(CovarianceLoss):
         return np.sum(difference**2, axis=(-2, -1)) - 2 * np.sum(F**2, axis=-1)[..., rank:] @ self.eigenvalues[rank:]
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
+        """4 (F Fᵀ − Λ) F."""
         return 4 * self._residual(F) @ F
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
@@ -323,9 +329,7 @@ def _thin_factor(F: Array, rank: int) -> Array:
     if F.shape[-1] <= rank:
         return F
     U, sigma, _ = np.linalg.svd(F, full_matrices=False)
-    if rank < sigma.shape[-1] and np.any(
-        sigma[..., rank] > max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma[..., 0]
-    ):
+    if rank < sigma.shape[-1] and np.any(sigma[..., rank] > max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma[..., 0]):
         raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
     return (U * sigma[..., None, :])[..., :rank]
 

@@ -96,10 +96,13 @@ class DeepLinearNetwork:
         """max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, 0 for one layer; shape (...)."""
         if self.depth == 1:
             return np.zeros(self.layers[0].shape[:-2])
-        return np.max([
-            np.linalg.norm(np.swapaxes(upper, -1, -2) @ upper - lower @ np.swapaxes(lower, -1, -2), axis=(-2, -1))
-            for lower, upper in zip(self.layers, self.layers[1:], strict=False)
-        ], axis=0)
+        return np.max(
+            [
+                np.linalg.norm(np.swapaxes(upper, -1, -2) @ upper - lower @ np.swapaxes(lower, -1, -2), axis=(-2, -1))
+                for lower, upper in zip(self.layers, self.layers[1:], strict=False)
+            ],
+            axis=0,
+        )
 
     def _prefixes(self) -> list[Array]:
         products = [self.layers[0]]

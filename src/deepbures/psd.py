@@ -68,17 +68,15 @@ def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
     matrix = finite_array(name, covariance, 2)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} must be a square matrix, not of shape {matrix.shape}")
-    scale = np.abs(matrix).max()
-    asymmetry = np.abs(matrix - matrix.T).max()
-    tolerance = max(INPUT_TOLERANCE, 10 * np.finfo(matrix.dtype).eps)
+    scale = float(np.abs(matrix).max())
+    asymmetry = float(np.abs(matrix - matrix.T).max())
+    tolerance = max(INPUT_TOLERANCE, 10 * float(np.finfo(matrix.dtype).eps))
     if asymmetry > tolerance * scale:
         raise ValueError(f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry:.3g}")
     eigenvalues, eigenvectors = np.linalg.eigh(symmetrize(matrix))
     if eigenvalues[0] < -tolerance * scale:
-        raise ValueError(
-            f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}"
-        )
-    floor = len(matrix) * np.finfo(matrix.dtype).eps * max(eigenvalues[-1], 0.0)
+        raise ValueError(f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}")
+    floor = len(matrix) * np.finfo(matrix.dtype).eps * max(float(eigenvalues[-1]), 0.0)
     eigenvalues = np.where(eigenvalues > floor, eigenvalues, 0.0).astype(matrix.dtype)
     return eigenvalues[::-1].copy(), eigenvectors[:, ::-1].copy()
 
@@ -87,14 +85,15 @@ def integer_power(matrix: Array, exponent: int) -> Array:
     """A^p of a stack of square matrices (..., n, n), p ≥ 0, by repeated squaring: about 2 log₂ p products."""
     if exponent == 0:
         return np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
-    result = None
-    while True:
-        if exponent & 1:
-            result = matrix if result is None else result @ matrix
-        exponent >>= 1
-        if not exponent:
-            return result
+    while exponent & 1 == 0:
         matrix = matrix @ matrix
+        exponent >>= 1
+    result = matrix
+    while exponent := exponent >> 1:
+        matrix = matrix @ matrix
+        if exponent & 1:
+            result = result @ matrix
+    return result
 
 
 def geometric_sum(x: ArrayLike, y: ArrayLike, terms: int) -> Array:

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def write_table(path: str | os.PathLike[str], table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def table_of(columns: Mapping[str, Sequence[Any]], schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Table:
+def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Table:
     """Table of the given columns (arrays or lists), with JSON metadata under the key `deepbures`.
 
     Raises
@@ -113,10 +113,12 @@ def table_of(columns: Mapping[str, Sequence[Any]], schema: pa.Schema, metadata: 
         If a value cannot become the type of its column.
     """
     arrays = [_array(columns[field.name], field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema.with_metadata({"deepbures": json.dumps(metadata, sort_keys=True)}))
+    return pa.Table.from_arrays(
+        arrays, schema=schema.with_metadata({"deepbures": json.dumps(metadata, sort_keys=True)})
+    )
 
 
-def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
+def _array(values: Any, type_: pa.DataType) -> pa.Array:
     """Arrow array without nulls, made from buffers: `pyarrow.array` imports pandas, half a second a job."""
     if pa.types.is_string(type_):
         encoded = [str(value).encode() for value in values]
@@ -130,7 +132,7 @@ def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(type_, len(array), [None, pa.py_buffer(array)])
 
 
-def _offsets(values: Sequence[Sized]) -> NDArray[np.int32]:
+def _offsets(values: Iterable[Sized]) -> NDArray[np.int32]:
     return np.cumsum([0, *map(len, values)], dtype=np.int32)
 
 

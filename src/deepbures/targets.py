@@ -64,7 +64,7 @@ def draw_target(
         S = S / np.arange(1, dimension + 1) + rng.standard_normal(dimension)
         S = np.sort(S)[::-1]
         S = S - S[-1] + 1 / dimension
-    if 0 <= smin and S[-1] < smin:
+    if smin >= 0 and S[-1] < smin:
         S = S + (smin - S[-1] + 1 / dimension)
     if rank is not None:
         S = np.where(np.arange(dimension) < rank, S, 0.0)

@@ -54,7 +54,12 @@ class Constants:
 
 
 def paper_constants(
-    eigenvalues: Array, epsilon: float, depth: int, loss_initial: float, margin: float | None = None, rank: int | None = None
+    eigenvalues: Array,
+    epsilon: float,
+    depth: int,
+    loss_initial: float,
+    margin: float | None = None,
+    rank: int | None = None,
 ) -> Constants:
     """Constants of the paper for a run.
 
@@ -80,7 +85,9 @@ def paper_constants(
     M = np.sqrt(C_0)
     log_c = np.log(margin) if margin > 0 else np.nan
     log_M = np.log(M)
-    log_Delta = (N + 1) * np.log(2) - 2 * N * log_c + 2 * np.log(N) + (4 * N - 3) / N * log_M + np.log(eigenvalues[0]) / 2
+    log_Delta = (
+        (N + 1) * np.log(2) - 2 * N * log_c + 2 * np.log(N) + (4 * N - 3) / N * log_M + np.log(eigenvalues[0]) / 2
+    )
     if N > 1:
         second = np.log(8 * N * (N - 1)) + (3 * N - 4) / N * log_M + np.log(M ** (1 / N) + trace)
         log_Delta = np.logaddexp(log_Delta, second)
@@ -91,9 +98,9 @@ def paper_constants(
         np.log(N / 2) + log_power - log_Delta,
         -np.log(4 * N) - log_power,
     )
-    log10_Delta, *log10_eta = (float(value / np.log(10)) for value in natural)
+    log10_Delta, log10_eta_1, log10_eta_2, log10_eta_3 = (float(value / np.log(10)) for value in natural)
     bound_rate = float(8 * N * np.exp(2 * (2 * N - 1) / N * log_c) * K)
-    return Constants(margin, C_0, K, float(M), log10_Delta, *log10_eta, bound_rate)
+    return Constants(margin, C_0, K, float(M), log10_Delta, log10_eta_1, log10_eta_2, log10_eta_3, bound_rate)
 
 
 def flow_bound(times: Array, excess_initial: float, bound_rate: float) -> Array:
@@ -136,7 +143,9 @@ def local_rates(
     inside = eigenvalues[J]
     outside = np.delete(eigenvalues, J)
     if np.any(inside * (1 + INPUT_TOLERANCE) < epsilon):
-        raise ValueError(f"epsilon must not exceed the kept eigenvalues, whose least is {inside.min():.6g}, not {epsilon}")
+        raise ValueError(
+            f"epsilon must not exceed the kept eigenvalues, whose least is {inside.min():.6g}, not {epsilon}"
+        )
     s = np.maximum(inside - epsilon, 0)
     a, b = np.triu_indices(len(J))
     root = s ** (1 / depth)

@@ -8,10 +8,12 @@ rule collect:
     output:
         runs=f"{RESULTS}/{{experiment}}/runs.parquet",
         trajectories=f"{RESULTS}/{{experiment}}/trajectories.parquet",
-    params:
-        code=store.code_digest("aggregate"),
-        axes=lambda wildcards: [cell.axes for cell, _ in grid.jobs(STUDY, wildcards.experiment)],
     log:
         f"logs/{RESULTS}/{{experiment}}/collect.log",
+    params:
+        code=store.code_digest("aggregate"),
+        axes=lambda wildcards: [
+            cell.axes for cell, _ in grid.jobs(STUDY, wildcards.experiment)
+        ],
     script:
         "../scripts/collect.py"

@@ -9,7 +9,11 @@ from deepbures import configuration, grid, store
 
 def checked_study():
     """The configuration, checked; on a mistake, one line and no job."""
-    schema = yaml.safe_load(Path(workflow.source_path("../schemas/config.schema.yaml")).read_text(encoding="utf-8"))
+    schema = yaml.safe_load(
+        Path(workflow.source_path("../schemas/config.schema.yaml")).read_text(
+            encoding="utf-8"
+        )
+    )
     try:
         return configuration.check(config, schema)
     except configuration.ConfigurationError as mistake:
@@ -21,7 +25,10 @@ RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 
 # Cells by experiment and path: paths are never parsed back.
-CELLS = {experiment: {cell.path: cell for cell in grid.cells(STUDY, experiment)} for experiment in STUDY["experiments"]}
+CELLS = {
+    experiment: {cell.path: cell for cell in grid.cells(STUDY, experiment)}
+    for experiment in STUDY["experiments"]
+}
 
 
 wildcard_constraints:
@@ -33,7 +40,10 @@ wildcard_constraints:
 
 def job_files(experiment, table):
     """Result files of an experiment's jobs, in grid order."""
-    return [f"{RESULTS}/{experiment}/{table}/{cell.path}/seeds={seeds}.parquet" for cell, seeds in grid.jobs(STUDY, experiment)]
+    return [
+        f"{RESULTS}/{experiment}/{table}/{cell.path}/seeds={seeds}.parquet"
+        for cell, seeds in grid.jobs(STUDY, experiment)
+    ]
 
 
 def run_files(experiment):
@@ -42,9 +52,17 @@ def run_files(experiment):
 
 def figure_files(*names):
     """The two files of each figure."""
-    return [f"{FIGURE_FOLDER}/{name}.{suffix}" for name in names for suffix in ("pdf", "png")]
+    return [
+        f"{FIGURE_FOLDER}/{name}.{suffix}"
+        for name in names
+        for suffix in ("pdf", "png")
+    ]
 
 
 def table_files(*names):
     """The two files of each table."""
-    return [f"{RESULTS}/tables/{name}.{suffix}" for name in names for suffix in ("csv", "tex")]
+    return [
+        f"{RESULTS}/tables/{name}.{suffix}"
+        for name in names
+        for suffix in ("csv", "tex")
+    ]

@@ -20,11 +20,15 @@ FAMILIES = {
         "figures": ["F4_ranks", "F5_energy_levels", "F6_eigenvalue_distances"],
     },
 }
-PLOTTING_CODE = store.code_digest("plotting.convergence", "plotting.spectral", "plotting.tables")
+PLOTTING_CODE = store.code_digest(
+    "plotting.convergence", "plotting.spectral", "plotting.tables"
+)
 
 
 def family_outputs(family):
-    return figure_files(*family.get("figures", [])) + table_files(*family.get("tables", []))
+    return figure_files(*family.get("figures", [])) + table_files(
+        *family.get("tables", [])
+    )
 
 
 for name, family in FAMILIES.items():
@@ -40,13 +44,13 @@ for name, family in FAMILIES.items():
         output:
             family_outputs(family),
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
+        log:
+            f"logs/{RESULTS}/notebooks/{name}.log",
+        retries: 2  # kernels that start at once may collide on a port
         params:
             show=STUDY["figures"][name].get("show", {}),
             figures=FIGURE_FOLDER,
             tables=f"{RESULTS}/tables",
             code=PLOTTING_CODE,
-        log:
-            f"logs/{RESULTS}/notebooks/{name}.log",
-        retries: 2 # kernels that start at once may collide on a port
         script:
             "../scripts/notebook.py"

@@ -8,6 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..grid import AXES
 from ..theory import flow_bound
 from . import frames, style
 
@@ -16,6 +17,7 @@ SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
 _LN10 = np.log(10)
 
 
+@style.styled
 def trajectories(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """F1: excess loss, Bures and Frobenius distance to the optimum against time, by depth.
 
@@ -54,6 +56,7 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
 def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
     """F2: measured slope, and r² of its fit, over depth × λ_min(Σ0^{1/2}), one column a smoothing ε.
 
@@ -91,6 +94,7 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
     return figure
 
 
+@style.styled
 def rate_against_depth(runs: pd.DataFrame, kind: str) -> Figure:
     """F3: measured slope against depth for several s_min, with its regression line and the sharp rate."""
     slope = f"{kind}_slope"
@@ -117,10 +121,13 @@ def rate_against_depth(runs: pd.DataFrame, kind: str) -> Figure:
     return figure
 
 
+@style.styled
 def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     """G1: tail rate against the sharp rate, every grid point, on one diagonal; below: their ratio."""
     table = runs.assign(measured=-runs["tail_slope"] * _LN10)
-    table = frames.over_seeds(table.assign(ratio=table["measured"] / table["sharp_rate"]), ["measured", "sharp_rate", "ratio"])
+    table = frames.over_seeds(
+        table.assign(ratio=table["measured"] / table["sharp_rate"]), ["measured", "sharp_rate", "ratio"]
+    )
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     for (epsilon, cell), color, marker in zip(frames.groups(table, "epsilon"), style.PALETTE, "os^Dv<>", strict=False):
         cell = cell[cell["measured_count"] > 0]
@@ -128,9 +135,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
             continue
         points = {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
         axes[0, 0].plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
-        axes[1, 0].errorbar(
-            cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points
-        )
+        axes[1, 0].errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
     ends = table.loc[table["measured_count"] > 0, "sharp_rate_mean"].agg(["min", "max"])
     axes[0, 0].plot(ends, ends, **style.THEORY, label="equal")
     axes[1, 0].axhline(1, **style.THEORY)
@@ -141,6 +146,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
 def bound_tightness(runs: pd.DataFrame) -> Figure:
     """G2: the paper's guaranteed rate as a share of the measured one, against depth."""
     measured = -runs["authors_slope"] * _LN10
@@ -160,11 +166,12 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
 def spread_over_seeds(runs: pd.DataFrame) -> Figure:
     """G8: how far one seed may lie from the mean over seeds, by definition of the slope."""
     figure, axes = style.panels(1, 2, style.TEXT, 2.3, sharey=True)
     for axis, (kind, text) in zip(axes[0], SLOPES.items(), strict=True):
-        cells = runs.groupby(list(frames.AXES))[f"{kind}_slope"]
+        cells = runs.groupby(list(AXES))[f"{kind}_slope"]
         relative = (runs[f"{kind}_slope"] / cells.transform("mean") - 1).abs() * 100
         table = runs.assign(relative=relative).dropna(subset=["relative"])
         for (epsilon, part), color in zip(frames.groups(table, "epsilon"), style.PALETTE, strict=False):
@@ -173,7 +180,7 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
             axis.fill_between(
                 by_smin.median().index, by_smin.quantile(0.1), by_smin.quantile(0.9), color=color, **style.BAND
             )
-        axis.set(xlabel=r"$s_{\min}$", yscale="log")
+        axis.set(xlabel=r"$s_{\min}$", ylim=(0, None))
         axis.set_title(text)
     axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
     axes[0, 0].legend(ncols=2)

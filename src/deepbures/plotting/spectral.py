@@ -10,6 +10,7 @@ from ..diagnostics import effective_rank
 from . import frames, style
 
 
+@style.styled
 def ranks(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """F4: numerical and effective rank along training, by depth; dashed: the target's best rank-k approximation."""
     epsilons = sorted(samples["epsilon"].unique())
@@ -38,6 +39,7 @@ def ranks(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
 def energy_levels(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """F5: loss of one seed along training, with the saddle values Σ_{j>i} (√λ_j − √ε)² as horizontal lines."""
     epsilons, depths = sorted(samples["epsilon"].unique()), sorted(samples["depth"].unique())
@@ -59,6 +61,7 @@ def energy_levels(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
 def eigenvalue_distances(samples: pd.DataFrame) -> Figure:
     """F6: |s_i² − s*_i| along training, s*_i = (λ_i − ε)_+, by index i; one panel a depth, mean over seeds."""
     depths = sorted(samples["depth"].unique())
@@ -80,6 +83,7 @@ def eigenvalue_distances(samples: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
 def alignment(runs: pd.DataFrame) -> Figure:
     """F7: |cos| between the model's final eigenvectors and Ω (mean over seeds), and the eigenvalue distances."""
     n = len(runs["eigenvalues_target"].iloc[0])
@@ -95,13 +99,16 @@ def alignment(runs: pd.DataFrame) -> Figure:
     index = np.arange(1, distance.shape[1] + 1)
     floor = 1e-17
     right.plot(index, np.median(distance, axis=0) + floor, "o-", label="median")
-    right.fill_between(index, distance.min(axis=0) + floor, distance.max(axis=0) + floor, **style.BAND, label="range over seeds")
+    right.fill_between(
+        index, distance.min(axis=0) + floor, distance.max(axis=0) + floor, **style.BAND, label="range over seeds"
+    )
     right.set(yscale="log", xlabel="index $i$", ylabel=r"$|s_i^2 - (\lambda_i - \varepsilon)|$ at the end")
     right.legend()
     style.label_panels(axes[0])
     return figure
 
 
+@style.styled
 def spectra(runs: pd.DataFrame) -> Figure:
     """F9: eigenvalues of target, initial and final model; mean and standard deviation over seeds."""
     figure, axes = style.panels(1, 1, style.COLUMN, 2.4)
@@ -121,7 +128,8 @@ def spectra(runs: pd.DataFrame) -> Figure:
     optimum = np.maximum(np.stack(runs["eigenvalues_target"].to_numpy()) - shift, 0).mean(axis=0)
     axis.plot(index, optimum, **style.THEORY, label=r"optimum $\lambda_i - \varepsilon$")
     axis.set(xlabel="index $i$", ylabel="eigenvalue", xticks=index[::3])
-    axis.set_title(frames.label(**{a: frames.only_value(runs, a) for a in ("epsilon", "smin", "rank", "depth")}), fontsize=7.5)
+    axis.set_title(
+        frames.label(**{a: frames.only_value(runs, a) for a in ("epsilon", "smin", "rank", "depth")}), fontsize=7.5
+    )
     axis.legend()
     return figure
-

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 #: Widths in inches of a column and of the text of a two-column page.
 COLUMN, TEXT = 3.3, 6.8
@@ -44,9 +47,19 @@ _PARAMETERS = {
 def panels(
     rows: int = 1, columns: int = 1, width: float = COLUMN, height: float = 2.3, **options: Any
 ) -> tuple[Figure, Any]:
-    """Figure and axes (always a rows × columns array) in the style of the study; sizes in inches."""
-    with mpl.rc_context(_PARAMETERS):
-        return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+    """Figure and axes (always a rows × columns array); sizes in inches."""
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+
+
+def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw a figure in the style of the study, and leave matplotlib's settings as they were."""
+
+    @functools.wraps(function)
+    def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
+        with mpl.rc_context(_PARAMETERS):
+            return function(*arguments, **options)
+
+    return draw
 
 
 def sequential(number: int) -> list[Any]:
@@ -57,9 +70,9 @@ def sequential(number: int) -> list[Any]:
 def label_panels(axes: Sequence[Any]) -> None:
     """Letters (a), (b), … at the upper left of each panel."""
     for letter, axis in zip("abcdefghijklmnop", axes, strict=False):
-        axis.set_title(f"({letter}) {axis.get_title()}".rstrip(), loc="left")
-        if axis.get_title():
-            axis.set_title("", loc="center")
+        title = axis.get_title()
+        axis.set_title("")
+        axis.set_title(f"({letter}) {title}".rstrip(), loc="left")
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> Figure:

@@ -51,14 +51,24 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     may be one and the same problem.
     """
     table = runs.assign(tail_rate=-runs["tail_slope"] * np.log(10))
-    columns = ["authors_slope", "authors_r_squared", "tail_slope", "tail_r_squared", "tail_rate", "sharp_rate", "bound_rate"]
+    columns = [
+        "authors_slope",
+        "authors_r_squared",
+        "tail_slope",
+        "tail_r_squared",
+        "tail_rate",
+        "sharp_rate",
+        "bound_rate",
+    ]
     summary = over_seeds(table, columns)
     grouped = runs.groupby(list(AXES), sort=True)
-    extra = pd.DataFrame({
-        "seeds": grouped["seed"].count(),
-        "converged": grouped["stop_reason"].agg(lambda reasons: int((reasons == "converged").sum())),
-        "epsilon_effective": grouped["epsilon_effective"].mean(),
-    }).reset_index()
+    extra = pd.DataFrame(
+        {
+            "seeds": grouped["seed"].count(),
+            "converged": grouped["stop_reason"].agg(lambda reasons: int((reasons == "converged").sum())),
+            "epsilon_effective": grouped["epsilon_effective"].mean(),
+        }
+    ).reset_index()
     merged = extra.merge(summary, on=list(AXES))
     merged.insert(len(AXES), "limited", merged["epsilon_effective"] < merged["epsilon"] * (1 - 1e-12))
     return merged.drop(columns=[f"{name}_count" for name in columns])

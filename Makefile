@@ -1,0 +1,53 @@
+# make study   the whole study, from nothing to figures/ and results/
+# make test    the tests
+CORES ?= all
+CONFIG ?= config/config.yaml
+PYTHON ?= python3.11
+VENV ?= .venv
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# One thread for each process: jobs fill the cores, and the same bits come out on any number of them.
+export OPENBLAS_NUM_THREADS := 1
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: study test slow-test lint format bench lock clean
+
+study: $(VENV)/.installed
+	snakemake --cores $(CORES) --configfile $(CONFIG)
+
+test: $(VENV)/.installed
+	python -m pytest -n auto
+
+slow-test: $(VENV)/.installed
+	python -m pytest -n auto -m slow
+
+lint: $(VENV)/.installed
+	ruff format --check
+	ruff check
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	mypy
+
+format: $(VENV)/.installed
+	ruff format
+	ruff check --fix
+	snakefmt Snakefile workflow
+
+bench: $(VENV)/.installed
+	python benchmarks/flow.py
+	python benchmarks/job.py
+
+# Needs uv (pip install uv); the lock holds versions and hashes, and no address.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf results figures logs .snakemake

@@ -1,0 +1,104 @@
+"""Deep linear networks: balanced layers, end-to-end matrix, layer gradients."""
+
+from functools import reduce
+
+import numpy as np
+import pytest
+
+from deepbures.losses import BuresWasserstein, Frobenius
+from deepbures.network import DeepLinearNetwork, check_depth
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 8, 100])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 6), (5, 3)])
+def test_balanced_network_has_the_product_and_no_imbalance(rng, shape, depth):
+    # W_N ⋯ W_1 = W and W_{j+1}ᵀ W_{j+1} = W_j W_jᵀ.
+    W = rng.standard_normal(shape)
+    network = DeepLinearNetwork.balanced(W, depth)
+    assert network.depth == len(network.layers) == depth
+    np.testing.assert_allclose(network.end_to_end(), W, rtol=1e-10, atol=1e-12)
+    assert network.balancedness() < 1e-13
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_narrow_balanced_network_is_the_best_approximation(rng, depth, width):
+    W = rng.standard_normal((4, 6))
+    network = DeepLinearNetwork.balanced(W, depth, width)
+    U, s, Vh = np.linalg.svd(W, full_matrices=False)
+    np.testing.assert_allclose(network.end_to_end(), (U * s)[:, :width] @ Vh[:width], atol=1e-13)
+    assert network.balancedness() < 1e-13
+    widths = [layer.shape[0] for layer in network.layers]
+    assert widths == [width] * (depth - 1) + [4]
+
+
+def test_balancedness_is_the_largest_norm_over_the_interfaces(rng):
+    layers = [rng.standard_normal(shape) for shape in [(3, 5), (2, 3), (4, 2)]]
+    expected = max(np.linalg.norm(upper.T @ upper - lower @ lower.T) for lower, upper in zip(layers, layers[1:], strict=False))
+    assert DeepLinearNetwork(layers).balancedness() == pytest.approx(expected, rel=1e-14)
+    assert DeepLinearNetwork(layers[:1]).balancedness() == 0
+
+
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("widths", [[4, 4], [4, 4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
+def test_layer_gradients_by_central_differences(make_target, rng, widths, kind):
+    # ∂L^N/∂W_j = (W_N⋯W_{j+1})ᵀ ∇L(W) (W_{j−1}⋯W_1)ᵀ.
+    covariance = make_target([3.0, 2.0, 1.0, 0.5])
+    loss = Frobenius(covariance) if kind == "frobenius" else BuresWasserstein(covariance, kind)
+    layers = [rng.standard_normal((above, below)) for below, above in zip(widths, widths[1:], strict=False)]
+    network = DeepLinearNetwork(layers)
+    gradients = network.layer_gradients(loss.gradient(network.end_to_end()))
+    h = 1e-5
+    for j, gradient in enumerate(gradients):
+        assert gradient.shape == layers[j].shape
+        V = rng.standard_normal(gradient.shape)
+
+        def moved(step, j=j, V=V):
+            changed = [*layers[:j], layers[j] + step * V, *layers[j + 1 :]]
+            return loss.value(reduce(lambda x, y: y @ x, changed))
+
+        difference = (moved(h) - moved(-h)) / (2 * h)
+        assert np.vdot(gradient, V) == pytest.approx(difference, rel=1e-6, abs=1e-7)
+
+
+def test_stack_equals_loop(rng):
+    W, gradient = rng.standard_normal((2, 3, 4, 5))
+    stack = DeepLinearNetwork.balanced(W, 4)
+    products, imbalance = stack.end_to_end(), stack.balancedness()
+    gradients = stack.layer_gradients(gradient)
+    assert products.shape == (3, 4, 5)
+    assert imbalance.shape == (3,)
+    for i in range(3):
+        one = DeepLinearNetwork.balanced(W[i], 4)
+        np.testing.assert_allclose(products[i], one.end_to_end(), atol=1e-14)
+        for stacked, single in zip(gradients, one.layer_gradients(gradient[i]), strict=True):
+            np.testing.assert_allclose(stacked[i], single, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], r"layers must hold at least one matrix"),
+        ([np.ones((3, 4)), np.ones((5, 4))], r"layers must chain: layer 2 has 4 columns, but layer 1 has 3 rows"),
+        ([np.eye(2), np.eye(2), np.ones((2, 3))], r"layers must chain: layer 3 has 3 columns, but layer 2 has 2 rows"),
+        ([np.eye(2), np.diag([1, np.nan])], r"layer 2 must be finite"),
+        ([np.ones(3)], r"layer 1 must be .*\(3,\)"),
+    ],
+)
+def test_layers_must_chain(layers, message):
+    with pytest.raises(ValueError, match=message):
+        DeepLinearNetwork(layers)
+
+
+@pytest.mark.parametrize("width", [0, 4])
+def test_width_must_fit(width):
+    with pytest.raises(ValueError, match=rf"width must lie between 1 and min\(n, d_0\) = 3, not {width}"):
+        DeepLinearNetwork.balanced(np.ones((3, 5)), 2, width)
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.0, 2.5, "2", None])
+def test_depth_must_be_a_positive_integer(depth):
+    with pytest.raises(ValueError, match="depth must be an integer ≥ 1"):
+        check_depth(depth)
+    with pytest.raises(ValueError, match="depth must be an integer ≥ 1"):
+        DeepLinearNetwork.balanced(np.eye(3), depth)
