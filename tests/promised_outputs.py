@@ -3,11 +3,21 @@
 import sys
 from pathlib import Path
 
-FIGURES = """
-F1_trajectories F2_rate_contours_authors F2_rate_contours_tail F3_rate_against_depth_authors
-F3_rate_against_depth_tail F4_ranks F5_energy_levels F6_eigenvalue_distances F7_alignment F9_spectra
-G1_measured_against_sharp G2_bound_tightness G8_spread_over_seeds
-""".split()
+FIGURES = [
+    "F1_trajectories",
+    "F2_rate_contours_authors",
+    "F2_rate_contours_tail",
+    "F3_rate_against_depth_authors",
+    "F3_rate_against_depth_tail",
+    "F4_ranks",
+    "F5_energy_levels",
+    "F6_eigenvalue_distances",
+    "F7_alignment",
+    "F9_spectra",
+    "G1_measured_against_sharp",
+    "G2_bound_tightness",
+    "G8_spread_over_seeds",
+]
 TABLES = ["T2_constants", "T3_rates"]
 STARTS = {"pdf": b"%PDF", "png": b"\x89PNG"}
 

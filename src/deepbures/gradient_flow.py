@@ -26,6 +26,8 @@ from .trajectory import StopReason, Trajectory
 _EPS = float(np.finfo(float).eps)
 #: The least relative tolerance that scipy's integrators accept: the floor of the error control.
 _ROUNDING = 100 * _EPS
+#: A stage with a larger ‖F‖² is refused before LAPACK sees it: products with it may overflow.
+_OVERSHOOT = 1e100
 #: First step: the relative change of the end-to-end matrix that it is expected to make.
 _FIRST_CHANGE = 0.01
 
@@ -160,7 +162,7 @@ class _ReducedFlow:
         C = self.half_power(Z)
         F = Z @ C
         # A stage that overshoots overflows in G^{N-1}: NaN makes the integrator shrink the step.
-        if not np.isfinite(np.vdot(F, F)):
+        if not np.vdot(F, F) < _OVERSHOOT:
             return np.full_like(z, np.nan)
         return -(self.gradient(F) @ C.T).ravel()
 

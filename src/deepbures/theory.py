@@ -139,7 +139,7 @@ def local_rates(
         If ε exceeds some λ_a with a in J: the closed form does not cover that.
     """
     eigenvalues = np.asarray(eigenvalues, dtype=float)
-    J = np.arange(len(eigenvalues) if rank is None else rank) if kept is None else np.asarray(kept)
+    J = np.asarray(range(rank or len(eigenvalues)) if kept is None else kept)
     inside = eigenvalues[J]
     outside = np.delete(eigenvalues, J)
     if np.any(inside * (1 + INPUT_TOLERANCE) < epsilon):

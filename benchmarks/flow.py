@@ -1,0 +1,129 @@
+"""Times of the gradient flow beside its limits: python benchmarks/flow.py
+
+Everything is measured in one process, one thread; compare ratios and medians.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from deepbures.gradient_flow import _ReducedFlow, gradient_flow
+from deepbures.initialization import close_start, small_start
+from deepbures.losses import BuresWasserstein
+from deepbures.network import DeepLinearNetwork
+from deepbures.seeds import generator
+from deepbures.targets import draw_target
+
+N_DIMENSION = 20
+EPSILONS, SMINS, DEPTHS = (0, 0.1, 0.5, 1), (-1, 0.5, 1, 2, 3, 5), (1, 2, 7, 10, 30, 50, 100)
+
+
+def problem(epsilon: float, smin: float, seed: int = 0) -> tuple[BuresWasserstein, np.ndarray]:
+    covariance = draw_target(generator(0, "target", seed), N_DIMENSION, smin)
+    least = BuresWasserstein(covariance).eigenvalues[-1]
+    loss = BuresWasserstein(covariance, min(epsilon, least))
+    return loss, close_start(generator(0, "start", seed), loss, N_DIMENSION).end_to_end
+
+
+def seconds(function: Callable[[], object], repeats: int = 3) -> float:
+    """Least of some timings."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def flow_over_grid() -> None:
+    by_depth: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
+    for epsilon in EPSILONS:
+        for smin in SMINS:
+            loss, start = problem(epsilon, smin)
+            for depth in DEPTHS:
+                by_depth[depth].append(
+                    seconds(
+                        lambda: gradient_flow(loss, start, depth, max_time=1e3, excess_tolerance=1e-5, max_steps=500), 1
+                    )
+                )
+    everything = [t for times in by_depth.values() for t in times]
+    print(
+        f"flow to an excess loss of 1e-5, n = 20, {len(everything)} settings of the authors' grid: "
+        f"median {1e3 * statistics.median(everything):.0f} ms, largest {1e3 * max(everything):.0f} ms"
+    )
+    medians = {depth: statistics.median(times) for depth, times in by_depth.items()}
+    print("  median by depth (ms): " + ", ".join(f"{depth}: {1e3 * t:.0f}" for depth, t in medians.items()))
+    print(f"  depth 100 / depth 2: {medians[100] / medians[2]:.2f}")
+
+
+def step_against_eigh() -> None:
+    for epsilon in (0.0, 0.1):
+        loss, start = problem(epsilon, 1)
+        U, s, _ = np.linalg.svd(loss.eigenvectors.T @ start)
+        M = loss.covariance
+        reference = seconds(lambda: [np.linalg.eigh(M) for _ in range(2000)]) / 2000
+        for depth in (1, 2, 3, 10, 100):
+            Z = U * s ** (1 / depth)
+            flow, z = _ReducedFlow(loss, depth, Z.shape), Z.ravel()
+            step = seconds(lambda flow=flow, z=z: [flow(0.0, z) for _ in range(2000)]) / 2000
+            print(
+                f"gradient of the reduced flow, ε = {epsilon}, N = {depth}: {1e6 * step:.0f} µs, "
+                f"{step / reference:.2f} times one 20×20 eigh ({1e6 * reference:.0f} µs)"
+            )
+
+
+def against_layers() -> None:
+    """The same problem to the same time and tolerance by DOP853: all N layers, or the reduced flow."""
+    loss, start = problem(0.1, 1)
+    end = {2: 1.0, 10: 0.3, 30: 0.1, 100: 0.03}
+    for depth, time_ in end.items():
+        layers = DeepLinearNetwork.balanced(start, depth).layers
+        shapes, sizes = [W.shape for W in layers], [W.size for W in layers]
+        cuts = np.cumsum(sizes)[:-1]
+
+        def field(_t: float, y: np.ndarray) -> np.ndarray:
+            network = DeepLinearNetwork(
+                [part.reshape(shape) for part, shape in zip(np.split(y, cuts), shapes, strict=True)]
+            )
+            W = network.end_to_end()
+            if not np.vdot(W, W) < 1e100:  # overshoot, as in the reduced flow
+                return np.full_like(y, np.nan)
+            gradients = network.layer_gradients(loss.gradient(W))
+            return -np.concatenate([gradient.ravel() for gradient in gradients])
+
+        y = np.concatenate([W.ravel() for W in layers])
+        U, s, _ = np.linalg.svd(loss.eigenvectors.T @ start)
+        Z = U * s ** (1 / depth)
+        flow = _ReducedFlow(loss, depth, Z.shape)
+        options = {"method": "DOP853", "rtol": 1e-8, "atol": 1e-10}
+        slow = seconds(lambda: solve_ivp(field, (0, time_), y, **options))
+        fast = seconds(lambda: solve_ivp(flow, (0, time_), Z.ravel(), **options))
+        print(
+            f"N = {depth}: layers {1e3 * slow:.0f} ms, reduced flow {1e3 * fast:.0f} ms, {slow / fast:.1f} times faster"
+        )
+
+
+def large() -> None:
+    n, rank, depth = 500, 10, 10
+    loss = BuresWasserstein(draw_target(generator(0, "target", 0), n, 0.5))
+    start = small_start(generator(0, "start", 0), n, rank, 0.5).end_to_end
+    begin = time.perf_counter()
+    result = gradient_flow(loss, start, depth, max_time=1e4, excess_tolerance=1e-8, max_steps=5000)
+    print(
+        f"n = {n}, rank {rank}, ε = 0, N = {depth}: {time.perf_counter() - begin:.1f} s, {result.steps} steps, "
+        f"{result.stop_reason} at an excess loss of {result.excess[-1]:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    flow_over_grid()
+    step_against_eigh()
+    against_layers()
+    large()

@@ -1,0 +1,214 @@
+"""The real Snakemake on tiny grids: fresh runs, reruns, extensions, order, mistakes."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from promised_outputs import missing
+
+ROOT = Path(__file__).parents[1]
+TINY = """
+study: {results: results/tiny, figures: figures/tiny}
+experiments:
+  convergence:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0, 0.1], smin: [0.5, 1], rank: [4], depth: [1, 3]}
+  low_rank:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0.1], smin: [0.5], rank: [2], depth: [1, 2]}
+figures:
+  trajectories: {show: {epsilon: [0.1], smin: [1], depth: [1, 3]}}
+  rates: {show: {epsilon: [0.1], smin: [0.5, 1]}}
+  spectra: {show: {epsilon: [0.1], smin: [0.5], depth: [3]}}
+  low_rank: {show: {epsilon: [0.1], rank: [2], depth: [1, 2]}}
+"""
+
+
+def copy_of_project(folder: Path) -> Path:
+    """A working copy without results, its own sources first on the path."""
+    for name in ("config", "workflow", "src"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "tiny.yaml").write_text(TINY)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, config: str | None = "tiny.yaml") -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),
+    }
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    if config:
+        command += ["--configfile", config]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def planned(folder: Path, *arguments: str, config: str | None = "tiny.yaml") -> dict[str, int]:
+    """Number of jobs by rule that a dry run lists."""
+    dry = snakemake(folder, "--dry-run", *arguments, config=config)
+    assert dry.returncode == 0, dry.stderr
+    table = dry.stdout.split("Job stats:")[-1].split("\n\n")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)}
+
+
+def contents(folder: Path, pattern: str = "results/**/*.parquet") -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob(pattern))}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny study; tests copy it before they change it."""
+    folder = copy_of_project(tmp_path_factory.mktemp("finished"))
+    run = snakemake(folder)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished study, times of files and Snakemake's records included."""
+    return Path(shutil.copytree(finished, tmp_path / "study"))
+
+
+def test_default_study_holds_the_authors_grid(tmp_path):
+    # 4 ε × 11 smin × 21 depths = 924 cells of one seed block, and 3 × 4 × 5 = 60 low-rank cells
+    assert planned(copy_of_project(tmp_path), "runs", config=None)["run_cell"] == 924 + 60
+
+
+@pytest.mark.slow
+def test_one_command_makes_every_promised_output(finished):
+    assert missing(finished / "results/tiny", finished / "figures/tiny") == []
+
+
+@pytest.mark.slow
+def test_nothing_is_left_to_do_after_a_run(study):
+    assert "Nothing to be done" in snakemake(study, "--dry-run").stdout
+
+
+@pytest.mark.slow
+def test_an_added_depth_runs_only_the_new_cells_and_changes_no_number(study):
+    before = contents(study, "results/tiny/*/*/*/**/*.parquet")
+    edit(study / "tiny.yaml", "rank: [4], depth: [1, 3]}", "rank: [4], depth: [1, 3, 200]}")
+    assert planned(study, "runs") == {"run_cell": 4, "runs": 1, "total": 5}
+    assert snakemake(study, "aggregates").returncode == 0
+    after = contents(study, "results/tiny/*/*/*/**/*.parquet")
+    assert len(after) == len(before) + 2 * 4
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.slow
+def test_an_added_epsilon_and_seed_block_run_only_what_is_new(study):
+    edit(study / "tiny.yaml", "grid: {epsilon: [0, 0.1], smin", "grid: {epsilon: [0, 0.05, 0.1], smin")
+    assert planned(study, "runs")["run_cell"] == 4
+    edit(
+        study / "tiny.yaml",
+        "seeds: 2\n    seeds_per_job: 2\n    grid: {epsilon: [0, 0.05",
+        "seeds: 4\n    seeds_per_job: 2\n    grid: {epsilon: [0, 0.05",
+    )
+    assert planned(study, "runs")["run_cell"] == 4 + 12
+
+
+@pytest.mark.slow
+def test_a_changed_setting_reruns_its_experiment_only(study):
+    edit(study / "config/config.yaml", "      scale: 0.01", "      scale: 0.02")
+    assert planned(study, "runs")["run_cell"] == 2
+
+
+@pytest.mark.slow
+def test_an_edited_numerical_module_reruns_the_cells_and_a_comment_does_not(study):
+    edit(study / "src/deepbures/psd.py", '"""Symmetric part', '"""The symmetric part')
+    edit(study / "src/deepbures/losses.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-6  # a comment")
+    assert "Nothing to be done" in snakemake(study, "--dry-run").stdout
+    edit(study / "src/deepbures/losses.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-7")
+    assert planned(study)["run_cell"] == 8 + 2
+
+
+@pytest.mark.slow
+def test_an_edited_figure_function_reruns_notebooks_and_no_cell(study):
+    edit(study / "src/deepbures/plotting/style.py", "COLUMN, TEXT = 3.3, 6.8", "COLUMN, TEXT = 3.4, 6.8")
+    jobs = planned(study)
+    assert "run_cell" not in jobs
+    assert "collect" not in jobs
+    assert jobs["notebook_rates"] == 1
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_cores_order_or_blocks(finished, tmp_path):
+    folder = copy_of_project(tmp_path)
+    edit(folder / "tiny.yaml", "depth: [1, 3]}\n  low", "depth: [3, 1]}\n  low")  # another order of jobs
+    edit(folder / "tiny.yaml", "epsilon: [0, 0.1]", "epsilon: [0.1, 0]")
+    assert snakemake(folder, "--cores", "1", "runs").returncode == 0
+    here, there = (contents(place, "results/tiny/*/*/*/**/*.parquet") for place in (folder, finished))
+    assert here == there
+    assert len(here) == 2 * (8 + 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trajectories", "rates", "spectra", "constants", "low_rank"])
+def test_a_notebook_runs_alone_with_its_default_parameters(finished, tmp_path, name):
+    import papermill
+
+    # The defaults name the full study's folders and grid values: give them tables with such values.
+    folder = tmp_path / "project"
+    shutil.copytree(finished / "workflow", folder / "workflow")
+    shutil.copytree(finished / "results/tiny", folder / "results")
+    notebooks = folder / "workflow/notebooks"
+    defaults = papermill.inspect_notebook(str(notebooks / f"{name}.ipynb"))
+    shown = yaml.safe_load(defaults["show"]["default"])
+    assert set(shown) <= {"epsilon", "smin", "rank", "depth"}
+    if name == "low_rank":  # of the tiny study, k = 2 only
+        edit(notebooks / "low_rank.ipynb", "'rank': [5]", "'rank': [2]")
+    if name == "spectra":
+        edit(notebooks / "spectra.ipynb", "'depth': [10]", "'depth': [3]")
+    papermill.execute_notebook(
+        str(notebooks / f"{name}.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(notebooks), progress_bar=False
+    )
+    assert list(folder.glob("figures/*.png")) or list((folder / "results/tables").glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fragments"),
+    [
+        ("depth: [1, 3]", "depth: [1, -4]", ["experiments.convergence.grid.depth[1]", "-4", "at least 1"]),
+        ("depth: [1, 3]", "dept: [1, 3]", ["unknown key 'dept'", "did you mean 'depth'?"]),
+        ("rank: [4]", "rank: [9]", ["experiments.convergence.grid.rank[0]", "9", "at most the dimension, 4"]),
+    ],
+)
+def test_a_mistake_in_the_configuration_gives_one_line_and_no_job(tmp_path, old, new, fragments):
+    folder = copy_of_project(tmp_path)
+    edit(folder / "tiny.yaml", old, new)
+    run = snakemake(folder)
+    assert run.returncode != 0
+    lines = [line for line in run.stderr.splitlines() if line.strip() and "is extended by" not in line]
+    assert len(lines) == 1, run.stderr
+    assert all(fragment in lines[0] for fragment in fragments)
+    assert not (folder / "results").exists()
+    assert not (folder / "logs").exists()
+
+
+def test_a_failing_run_names_its_mistake_in_its_log(tmp_path):
+    # ε > λ_n is limited, but a close start of rank 1 has L* > λ_1: no start has a margin
+    folder = copy_of_project(tmp_path)
+    edit(folder / "tiny.yaml", "rank: [4]", "rank: [1]")
+    run = snakemake(folder, "results/tiny/convergence/runs/epsilon=0/smin=1/rank=1/depth=1/seeds=0-1.parquet")
+    assert run.returncode != 0
+    log = (folder / "logs/results/tiny/convergence/epsilon=0/smin=1/rank=1/depth=1/seeds=0-1.log").read_text()
+    assert log.startswith("deepbures: no start close to the target has a margin")
+    assert "Traceback" not in log
