@@ -5,11 +5,11 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from pathlib import Path
+from pathlib import Path  # noqa: E402
 
-import numpy as np
-import pytest
-import yaml
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import yaml  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 

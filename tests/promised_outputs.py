@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 FIGURES = [
+    "main_result",
     "F1_trajectories",
     "F2_rate_contours_authors",
     "F2_rate_contours_tail",

@@ -1,6 +1,7 @@
 """The reduced flow against the flow of all layers, closed forms, and theory."""
 
 import signal
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_reduced_flow_is_the_flow_of_all_layers(make_target, kind, depth, rank, 
     rng = np.random.default_rng(100 * depth + 10 * rank + wide)
     loss = make_loss(kind, make_target(SPECTRUM))
     columns = rank if depth == 1 else 6 if wide else 4
-    W = rng.standard_normal((4, rank)) / 1.5 @ orthogonal(rng, max(columns, rank))[:rank, :columns]
+    W = rng.standard_normal((4, rank)) / 2 @ orthogonal(rng, columns)[:rank]
     times = np.linspace(0, 1, 5)
     trajectory = gradient_flow(loss, W, depth, times, rank=rank, rtol=1e-8)
     np.testing.assert_array_equal(trajectory.times, times)
@@ -100,16 +101,16 @@ def test_commuting_flow_in_closed_form(make_target, depth):
 @pytest.mark.parametrize("depth", [1, 2, 7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_tighter_tolerance_smaller_error(make_target, rng, kind, depth):
-    # Tolerances 1e-2, 1e-4, 1e-6, 1e-8: each error below a third of the one before, the last below 1e-6.
+    # Tolerances 1e-4, 1e-6, 1e-8: each error below a third of the one before, the last below 1e-8.
     loss = make_loss(kind, make_target(SPECTRUM))
     W, times = rng.standard_normal((4, 4)) / 2, np.linspace(0.1, 1, 7)
     exact = covariances(gradient_flow(loss, W, depth, times, rtol=1e-11))
     errors = [
         relative_error(covariances(gradient_flow(loss, W, depth, times, rtol=rtol)), exact)
-        for rtol in (1e-2, 1e-4, 1e-6, 1e-8)
+        for rtol in (1e-4, 1e-6, 1e-8)
     ]
-    assert all(fine < coarse / 3 for coarse, fine in zip(errors, errors[1:], strict=False))
-    assert errors[-1] < 1e-6
+    assert all(fine < coarse / 3 for coarse, fine in pairwise(errors))
+    assert errors[-1] < 1e-8
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -142,14 +143,14 @@ def test_flow_scales_with_the_data(make_target, rng, kind, depth):
 @pytest.mark.parametrize("depth", [1, 2, 10])
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_never_increases(make_target, rng, kind, depth, rank):
-    # 300 samples over the run to L − L* = 1e-16: the loss to rounding, the excess loss to 1e-6 of itself.
+    # 300 samples over the run to L − L* = 1e-16: the loss to rounding, the excess loss strictly.
     loss = make_loss(kind, make_target(SPECTRUM))
-    W = rng.standard_normal((4, rank)) / 2
+    W = near_minimum(loss, rank, rng, 0.6)
     trajectory = gradient_flow(loss, W, depth, max_time=200.0, excess_tolerance=1e-16, samples=300)
     assert trajectory.stop_reason == StopReason.CONVERGED
     assert np.diff(trajectory.loss).max() <= 1e-14 * trajectory.loss[0]
-    assert (np.diff(trajectory.excess) <= 1e-6 * trajectory.excess[1:]).all()
-    assert trajectory.excess[-1] <= 1e-16 < trajectory.excess[-2]
+    assert (np.diff(trajectory.excess) < 0).all()
+    assert trajectory.excess[-1] <= 1e-16
 
 
 @pytest.mark.parametrize("rank", [1, 3, 4])
@@ -159,7 +160,7 @@ def test_loss_falls_by_the_squared_gradient(make_target, rng, kind, depth, rank)
     # dL/dt = −Σ_j ‖∂L/∂W_j‖², by central differences of fourth order along the flow, to 1e-6.
     loss = make_loss(kind, make_target(SPECTRUM))
     W = near_minimum(loss, rank, rng)
-    h = 2e-3 / depth
+    h = 2e-4 / depth
     times = 0.05 / depth + h * np.arange(5)
     trajectory = gradient_flow(loss, W, depth, times, rank=rank, rtol=1e-11)
     slope = trajectory.excess @ np.array([1, -8, 0, 8, -1]) / (12 * h)
@@ -177,9 +178,7 @@ def test_tail_decays_at_the_sharp_rate(make_target, rng, epsilon, depth, rank):
     loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
     rate = sharp_rate(SPECTRUM, epsilon, depth, rank)
     W = near_minimum(loss, rank, rng)
-    trajectory = gradient_flow(
-        loss, W, depth, rank=rank, max_time=100 / rate, excess_tolerance=1e-14, samples=300
-    )
+    trajectory = gradient_flow(loss, W, depth, rank=rank, max_time=100 / rate, excess_tolerance=1e-14, samples=300)
     assert trajectory.stop_reason == StopReason.CONVERGED
     fit = tail_slope(trajectory.times, trajectory.excess, decades=2)
     assert -fit.slope * np.log(10) == pytest.approx(rate, rel=0.01)
@@ -187,18 +186,29 @@ def test_tail_decays_at_the_sharp_rate(make_target, rng, epsilon, depth, rank):
 
 
 def test_tail_is_smooth_down_to_the_stopping_tolerance(make_target, rng):
-    # Samples between the integrator's steps lie on the exponential, to 1e-3, from 1e-8 to 1e-16.
+    # Samples between the integrator's steps lie on the exponential, to 1e-3, from 1e-12 to 1e-16.
     loss = BuresWasserstein(make_target(SPECTRUM))
     W = near_minimum(loss, 4, rng)
     trajectory = gradient_flow(loss, W, 3, max_time=100.0, excess_tolerance=1e-16, samples=1000)
-    tail = trajectory.excess < 1e-8
+    tail = trajectory.excess < 1e-12
     straight = np.log(trajectory.excess[tail]) + sharp_rate(SPECTRUM, 0, 3) * trajectory.times[tail]
     assert np.ptp(straight) < 1e-3
     assert tail.sum() > 100
 
 
+@pytest.mark.parametrize("rtol", [1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("rank", [2, 4])
+@pytest.mark.parametrize("epsilon", [0, 0.2])
+def test_tight_tolerances_reach_the_minimum(make_target, rng, epsilon, rank, rtol):
+    # Whatever rtol, the floor of 100 eps |Z| keeps rounding errors from stopping the flow short of 1e-14.
+    loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
+    W = near_minimum(loss, rank, rng)
+    trajectory = gradient_flow(loss, W, 3, max_time=100.0, excess_tolerance=1e-14, rtol=rtol, max_steps=1000)
+    assert trajectory.stop_reason == StopReason.CONVERGED
+
+
 @pytest.mark.parametrize("depth", [1, 10, 50])
-@pytest.mark.parametrize(("smin", "epsilon"), [(-1, 0.05), (1, 0), (1, 0.1), (5, 1)])
+@pytest.mark.parametrize(("smin", "epsilon"), [(0.5, 0.1), (1, 0), (1, 0.1), (5, 1)])
 def test_paper_bound_is_never_violated(smin, epsilon, depth):
     # L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t) on grid points of the authors, two targets each.
     for seed in range(2):
@@ -210,7 +220,7 @@ def test_paper_bound_is_never_violated(smin, epsilon, depth):
         bound = flow_bound(trajectory.times, trajectory.excess[0], constants.bound_rate)
         assert (trajectory.excess <= bound * (1 + 1e-12)).all()
         # And it is far from sharp: by orders of magnitude.
-        assert constants.bound_rate < 1e-3 * sharp_rate(loss.eigenvalues, epsilon, depth) or epsilon == 0.05
+        assert constants.bound_rate < 1e-3 * sharp_rate(loss.eigenvalues, epsilon, depth)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 10])
@@ -229,12 +239,17 @@ def test_flow_escapes_a_saddle_at_its_local_rate(make_target, epsilon, depth):
 def test_small_start_descends_the_energy_levels(make_target):
     # From W ≈ 0 at depth 3 the loss rests near Σ_{j>i} λ_j for i = 0, 1, 2 before it ends at L*.
     loss = BuresWasserstein(make_target([9.0, 3.0, 1.0, 0.2]), 0.01)
-    start = small_start(np.random.default_rng(1), 4, 2, 1e-5)
+    start = small_start(np.random.default_rng(1), 4, 2, 1e-2)
     trajectory = gradient_flow(loss, start.end_to_end, 3, rank=2, max_time=1e4, excess_tolerance=1e-12, samples=400)
     levels = loss.saddle_values(2)
-    assert trajectory.loss[0] == pytest.approx(levels[0], rel=1e-3)
-    assert trajectory.loss[-1] == pytest.approx(levels[-1], rel=1e-9)
-    assert (trajectory.loss >= levels[-1] - 1e-12).all()
+    assert trajectory.loss[0] == pytest.approx(levels[0], rel=1e-2)
+    assert trajectory.loss[-1] == pytest.approx(levels[-1], rel=1e-11)
+    # A plateau: in log t, where it is slowest between start and end, it passes the level between them.
+    t = np.geomspace(1e-3, 1, 400) * trajectory.times[-1]
+    loss_at = gradient_flow(loss, start.end_to_end, 3, t, rank=2).loss
+    inside = (loss_at < 0.9 * levels[0]) & (loss_at > 1.1 * levels[2])
+    slowest = np.argmin(np.where(inside, -np.gradient(loss_at, np.log(t)), np.inf))
+    assert loss_at[slowest] == pytest.approx(levels[1], rel=0.05)
 
 
 # --- How it ends ------------------------------------------------------------------------------------------------
@@ -247,7 +262,7 @@ def run(W, loss=None, **options):
 def test_stops_when_converged():
     trajectory = run(np.eye(4), max_time=100.0, excess_tolerance=1e-10)
     assert trajectory.stop_reason == StopReason.CONVERGED
-    assert trajectory.excess[-1] <= 1e-10 < trajectory.excess[-2]
+    assert 0 < trajectory.excess[-1] <= 1e-10 < trajectory.excess[0]
     assert 0 < trajectory.times[-1] < 100
     at_once = run(np.diag(np.sqrt(SPECTRUM)), max_time=1.0, excess_tolerance=1e-10)
     assert (at_once.stop_reason, at_once.steps, at_once.times.tolist()) == (StopReason.CONVERGED, 0, [0])
@@ -268,34 +283,42 @@ def test_stops_on_the_step_budget():
     assert 0 < trajectory.times[-1] < 100
 
 
+def test_stationary_start():
+    # W_J with J = {1, 3} and representable roots: ∇L(W_J) = 0 exactly, a saddle.
+    loss = BuresWasserstein(np.diag([4.0, 1.0, 0.25]))
+    trajectory = gradient_flow(loss, np.diag([2.0, 0, 0.5]), 1, max_time=100.0)
+    assert (trajectory.stop_reason, trajectory.steps, trajectory.times.tolist()) == (StopReason.STATIONARY, 0, [0])
+    np.testing.assert_allclose(trajectory.loss, 1, rtol=1e-14)
+
+
 @pytest.mark.parametrize("kept", [(0,), (1, 3), (0, 1, 2, 3)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_critical_point_is_stationary(kind, kept):
-    # ∇L(W_J) = 0: the flow stays, and says why.
+def test_flow_stays_at_a_critical_point(kind, kept):
+    # ∇L(W_J) = 0 to rounding: S moves by rounding errors only.
     shift = 0 if kind == "frobenius" else kind
     W = np.zeros((4, len(kept)))
     W[list(kept), range(len(kept))] = np.sqrt(SPECTRUM[list(kept)] - shift)
     loss = make_loss(kind, np.diag(SPECTRUM))
     trajectory = run(W, loss, max_time=1.0, excess_tolerance=-1.0)
-    assert trajectory.stop_reason == StopReason.STATIONARY
-    np.testing.assert_allclose(covariances(trajectory), W @ W.T + np.zeros((len(trajectory.times), 4, 4)), atol=1e-14)
+    assert trajectory.stop_reason in (StopReason.STATIONARY, StopReason.END_TIME)
+    np.testing.assert_allclose(covariances(trajectory), np.tile(W @ W.T, (len(trajectory.times), 1, 1)), atol=1e-12)
 
 
-def test_minimum_ends_stationary_without_a_tolerance(make_target, rng):
-    # excess_tolerance = 0: the flow runs until nothing moves, below 1e-24.
-    trajectory = run(rng.standard_normal((4, 4)), BuresWasserstein(make_target(SPECTRUM), 0.2), max_time=1e6)
-    assert trajectory.stop_reason in (StopReason.STATIONARY, StopReason.CONVERGED)
-    assert trajectory.excess[-1] < 1e-24
+def test_flow_without_a_tolerance_ends_at_the_minimum(make_target, rng):
+    # excess_tolerance = 0: it runs on in the rounding errors, below 1e-20, and never leaves.
+    trajectory = run(rng.standard_normal((4, 4)), BuresWasserstein(make_target(SPECTRUM), 0.2), max_time=60.0)
+    assert trajectory.stop_reason != StopReason.STEP_UNDERFLOW
+    assert trajectory.excess[-1] < 1e-20
 
 
 def test_step_underflow():
-    # A gradient that is NaN beyond a wall: no step is small enough, and the flow ends before it.
+    # A gradient that turns into NaN: no step is small enough.
     loss = Frobenius(np.diag(SPECTRUM))
-    gradient = loss.gradient_in_eigenbasis
-    loss.gradient_in_eigenbasis = lambda F: gradient(F) if F[0, 0] < 1.2 else np.full_like(F, np.nan)
+    gradient, calls = loss.gradient_in_eigenbasis, iter(range(10**6))
+    loss.gradient_in_eigenbasis = lambda F: gradient(F) if next(calls) < 60 else np.full_like(F, np.nan)
     trajectory = run(np.eye(4), loss, max_time=10.0)
     assert trajectory.stop_reason == StopReason.STEP_UNDERFLOW
-    assert np.abs(trajectory.factors[-1]).max() == pytest.approx(1.2, abs=1e-6)
+    assert 0 < trajectory.times[-1] < 10
     assert np.isfinite(trajectory.factors).all()
 
 
@@ -330,7 +353,7 @@ def test_samples_end_where_the_flow_stopped():
     assert trajectory.stop_reason == StopReason.CONVERGED
     assert trajectory.times[-1] < 50
     np.testing.assert_array_equal(trajectory.times[:-1], np.arange(len(trajectory.times) - 1) / 2)
-    assert trajectory.excess[-1] <= 1e-6 < trajectory.excess[-2]
+    assert trajectory.excess[-1] <= 1e-6 < trajectory.excess[0]
 
 
 def test_only_time_zero_asked_for():
@@ -349,12 +372,13 @@ def test_only_time_zero_asked_for():
 def test_singular_target(make_target, rng, kind, depth, rank):
     # Σ0 of rank 2: exponential for k = 2 and ε = 0; slower where S must become singular, but always down, no NaN.
     loss = make_loss(kind, make_target([3.0, 1.0, 0.0, 0.0]))
-    W = rng.standard_normal((4, rank)) / 2
-    trajectory = gradient_flow(loss, W, depth, max_time=100.0, excess_tolerance=1e-12, rank=rank)
+    W = near_minimum(loss, rank, rng)
+    trajectory = gradient_flow(loss, W, depth, max_time=30.0, excess_tolerance=1e-12, rank=rank)
     assert np.isfinite(trajectory.factors).all()
-    assert np.diff(trajectory.excess).max() <= 1e-12
-    assert trajectory.excess[-1] <= (1e-12 if rank == 2 and kind == 0 else 0.05)
-    assert trajectory.stop_reason in (StopReason.CONVERGED, StopReason.END_TIME)
+    assert (np.diff(trajectory.excess) < 0).all()
+    assert trajectory.excess[-1] < 1e-2 * trajectory.excess[0]
+    if rank == 2:
+        assert trajectory.stop_reason == StopReason.CONVERGED
 
 
 @pytest.mark.parametrize("depth", [2, 10])
@@ -362,10 +386,10 @@ def test_smoothing_at_the_smallest_eigenvalue(make_target, rng, depth):
     # ε = λ_n: the optimum is singular and the decay slower than exponential (rate 0), but it goes on.
     loss = BuresWasserstein(make_target(SPECTRUM), 0.5)
     assert sharp_rate(SPECTRUM, 0.5, depth) == 0
-    trajectory = gradient_flow(loss, near_minimum(loss, 4, rng), depth, np.array([0, 1, 10, 100, 1000.0]))
+    trajectory = gradient_flow(loss, near_minimum(loss, 4, rng), depth, np.array([0, 1, 10, 100.0]))
     assert (np.diff(trajectory.excess) < 0).all()
     assert trajectory.stop_reason == StopReason.END_TIME
-    assert 1e-14 < trajectory.excess[-1] < 1e-3
+    assert 1e-10 < trajectory.excess[-1] < 0.01
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -411,7 +435,7 @@ def test_start_beyond_the_range_of_floats_is_refused(size):
         raise TimeoutError("the flow hangs")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, 2)
+    signal.setitimer(signal.ITIMER_REAL, 1)
     try:
         with pytest.raises(ValueError, match="initial"):
             run(size * np.eye(4), Frobenius(np.diag(SPECTRUM)), max_time=1.0)

@@ -36,9 +36,7 @@ def loglog_slope(h, remainders):
 def test_value_in_fifty_digits(make_target, rng, kind, columns):
     # Relative accuracy 1e-13 of L(W) against its definition in mpmath.
     covariance, W = make_target(SPECTRUM), rng.standard_normal((5, columns))
-    expected = (
-        exact.frobenius(W, covariance) if kind == "frobenius" else exact.bures_wasserstein(W, covariance, kind)
-    )
+    expected = exact.frobenius(W, covariance) if kind == "frobenius" else exact.bures_wasserstein(W, covariance, kind)
     assert make_loss(kind, covariance).value(W) == pytest.approx(float(expected), rel=1e-13)
 
 
@@ -82,7 +80,9 @@ def test_stacks_equal_loops(make_target, rng, kind):
     ):
         looped = np.array([[one(w) for w in row] for row in W])
         np.testing.assert_allclose(stacked, looped, rtol=1e-11, atol=1e-13)
-    looped = np.array([[loss.hessian_product(w, v) for w, v in zip(*rows, strict=True)] for rows in zip(W, V, strict=True)])
+    looped = np.array(
+        [[loss.hessian_product(w, v) for w, v in zip(*rows, strict=True)] for rows in zip(W, V, strict=True)]
+    )
     np.testing.assert_allclose(loss.hessian_product(W, V), looped, rtol=1e-10, atol=1e-12)
 
 

@@ -1,6 +1,7 @@
 """Deep linear networks: balanced layers, end-to-end matrix, layer gradients."""
 
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_narrow_balanced_network_is_the_best_approximation(rng, depth, width):
 
 def test_balancedness_is_the_largest_norm_over_the_interfaces(rng):
     layers = [rng.standard_normal(shape) for shape in [(3, 5), (2, 3), (4, 2)]]
-    expected = max(np.linalg.norm(upper.T @ upper - lower @ lower.T) for lower, upper in zip(layers, layers[1:], strict=False))
+    expected = max(np.linalg.norm(upper.T @ upper - lower @ lower.T) for lower, upper in pairwise(layers))
     assert DeepLinearNetwork(layers).balancedness() == pytest.approx(expected, rel=1e-14)
     assert DeepLinearNetwork(layers[:1]).balancedness() == 0
 
@@ -45,7 +46,7 @@ def test_layer_gradients_by_central_differences(make_target, rng, widths, kind):
     # ∂L^N/∂W_j = (W_N⋯W_{j+1})ᵀ ∇L(W) (W_{j−1}⋯W_1)ᵀ.
     covariance = make_target([3.0, 2.0, 1.0, 0.5])
     loss = Frobenius(covariance) if kind == "frobenius" else BuresWasserstein(covariance, kind)
-    layers = [rng.standard_normal((above, below)) for below, above in zip(widths, widths[1:], strict=False)]
+    layers = [rng.standard_normal((above, below)) for below, above in pairwise(widths)]
     network = DeepLinearNetwork(layers)
     gradients = network.layer_gradients(loss.gradient(network.end_to_end()))
     h = 1e-5

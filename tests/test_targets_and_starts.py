@@ -53,7 +53,11 @@ def test_streams_of_neighbouring_seeds_are_uncorrelated():
 def test_stream_is_pinned():
     # A stream must never change: published numbers hang on it.
     stream = generator(2303, "target", 0, dimension=20, spectrum="zipf")
-    assert stream.bit_generator.random_raw(3).tolist() == [6635430150295232059, 2718744694485991848, 6342815713270676111]
+    assert stream.bit_generator.random_raw(3).tolist() == [
+        6635430150295232059,
+        2718744694485991848,
+        6342815713270676111,
+    ]
 
 
 # --- Targets ----------------------------------------------------------------------------------------------------

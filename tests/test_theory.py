@@ -16,7 +16,9 @@ SPECTRUM = np.array([3.0, 2.2, 1.3, 0.5])
 
 
 def initial_matrix(case):
-    return reduce(lambda product, j: case[f"layer_initial_{j}"] @ product, range(2, case["depth"] + 1), case["layer_initial_1"])
+    return reduce(
+        lambda product, j: case[f"layer_initial_{j}"] @ product, range(2, case["depth"] + 1), case["layer_initial_1"]
+    )
 
 
 def rank_of(case):
@@ -103,7 +105,11 @@ def test_minimal_loss_of_the_authors_program(reference, name):
 def test_final_loss_and_gradient_of_the_authors_program(reference, name):
     # The recorded curves end at end_to_end_final: its loss, to 1e-9 of the initial one.
     case = reference(name)
-    loss = Frobenius(case["covariance"]) if case["loss_name"] == "Fro" else BuresWasserstein(case["covariance"], case["epsilon"])
+    loss = (
+        Frobenius(case["covariance"])
+        if case["loss_name"] == "Fro"
+        else BuresWasserstein(case["covariance"], case["epsilon"])
+    )
     assert loss.value(case["end_to_end_final"]) == pytest.approx(case["loss"][-1], abs=1e-9 * case["loss"][0])
 
 
@@ -249,5 +255,7 @@ def test_sharp_rate_at_and_beyond_the_edge():
         assert sharp_rate(SPECTRUM, 0.5, depth) == 0
         assert np.isnan(sharp_rate(SPECTRUM, 0.6, depth))
         assert sharp_rate(SPECTRUM, 0.6, depth, rank=3) > 0
-    with pytest.raises(ValueError, match=r"epsilon must not exceed the kept eigenvalues, whose least is 0\.5, not 0\.6"):
+    with pytest.raises(
+        ValueError, match=r"epsilon must not exceed the kept eigenvalues, whose least is 0\.5, not 0\.6"
+    ):
         local_rates(SPECTRUM, 0.6, 2)

@@ -1,3 +1,37 @@
-"""deepbures: generative deep linear networks trained with the Bures-Wasserstein loss."""
+"""deepbures: generative deep linear networks trained with the Bures-Wasserstein loss.
+
+>>> import numpy as np
+>>> from deepbures import BuresWasserstein, gradient_flow
+>>> loss = BuresWasserstein(np.diag([4.0, 1.0]), epsilon=0.1)
+>>> flow = gradient_flow(loss, initial=np.eye(2), depth=10, times=[0.0, 0.1, 1.0])
+>>> flow.stop_reason
+<StopReason.END_TIME: 'end time'>
+"""
+
+from .gradient_flow import gradient_flow
+from .initialization import close_start, small_start
+from .losses import BuresWasserstein, Frobenius
+from .network import DeepLinearNetwork
+from .rates import authors_slope, tail_slope
+from .targets import draw_target
+from .theory import local_rates, paper_constants, sharp_rate
+from .trajectory import StopReason, Trajectory
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BuresWasserstein",
+    "DeepLinearNetwork",
+    "Frobenius",
+    "StopReason",
+    "Trajectory",
+    "authors_slope",
+    "close_start",
+    "draw_target",
+    "gradient_flow",
+    "local_rates",
+    "paper_constants",
+    "sharp_rate",
+    "small_start",
+    "tail_slope",
+]

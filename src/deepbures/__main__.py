@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 
 
@@ -19,9 +18,6 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--trajectories", required=True, help="Parquet file to write, one row a sample")
     options = parser.parse_args(arguments)
 
-    # Before NumPy is loaded: one thread a job, and the same bits whatever the number of cores.
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
     from .experiment import run_cell
     from .grid import seeds_of
     from .store import write_table

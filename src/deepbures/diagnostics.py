@@ -8,7 +8,7 @@ from .losses import CovarianceLoss
 from .psd import Array, geometric_sum
 
 #: Singular values below this share of the largest do not count towards the rank.
-RANK_TOLERANCE = 1e-3
+RANK_TOLERANCE = 1e-2
 
 
 def numerical_rank(singular_values: Array, tolerance: float = RANK_TOLERANCE) -> Array:

@@ -13,15 +13,18 @@ that in ∇L, and about 2 log₂ N products of k×k matrices.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import DOP853, DenseOutput, OdeSolution
 
 from .losses import CovarianceLoss
 from .network import check_depth
 from .psd import Array, finite_array, integer_power
 from .trajectory import StopReason, Trajectory
+
+if TYPE_CHECKING:  # scipy.integrate takes longer to import than many a flow to run: loaded when one does
+    from scipy.integrate import DenseOutput
 
 _EPS = float(np.finfo(float).eps)
 #: The least relative tolerance that scipy's integrators accept: the floor of the error control.
@@ -84,6 +87,8 @@ def gradient_flow(
     ValueError
         On input that is out of range, not finite, or of the wrong shape.
     """
+    from scipy.integrate import OdeSolution
+
     check_depth(depth)
     W = finite_array("initial", initial, 2).astype(float)
     if W.ndim != 2 or W.shape[0] != loss.dimension:
@@ -177,7 +182,10 @@ def _integrate(
     max_steps: int,
 ) -> tuple[Array, list[DenseOutput], StopReason]:
     """Step scipy's DOP853, its tolerance following the length of the steps; knots and interpolants."""
-    knots, pieces = [0.0], list[DenseOutput]()
+    from scipy.integrate import DOP853
+
+    knots: list[float] = [0.0]
+    pieces: list[DenseOutput] = []
     speed, size = float(np.linalg.norm(flow(0.0, z))), float(np.linalg.norm(z))
     if converged(z):
         return np.array(knots), pieces, StopReason.CONVERGED

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .targets import least_eigenvalue
+
 #: Grid axes in the order in which they nest in paths and tables.
 AXES = ("epsilon", "smin", "rank", "depth")
 
@@ -31,7 +33,9 @@ class Cell:
     values
         Value of each axis, in the order of `AXES`.
     settings
-        All that the numbers of the cell depend on, besides the seeds: ready for JSON.
+        All that the numbers of the cell depend on, besides the seeds: ready for JSON. Here ε is limited to
+        λ_n where that is known beforehand: cells that are one and the same problem have the same settings
+        and the same path, and are computed once.
     """
 
     experiment: str
@@ -46,7 +50,7 @@ class Cell:
     @property
     def path(self) -> str:
         """Hive-style folder, such as `epsilon=0.1/smin=1/rank=20/depth=10`."""
-        return "/".join(f"{axis}={canonical(value)}" for axis, value in self.axes.items())
+        return "/".join(f"{axis}={canonical(self.settings[axis])}" for axis in AXES)
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
@@ -54,14 +58,15 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
     block = config["experiments"][experiment]
     shared = {key: block[key] for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration")}
     grid = [block["grid"][axis] for axis in AXES]
-    return [
-        Cell(
-            experiment,
-            values,
-            {"study_seed": config["study"]["seed"], **shared, **dict(zip(AXES, values, strict=True))},
-        )
-        for values in itertools.product(*grid)
-    ]
+    n, target = block["dimension"], block["target"]
+
+    def settings(epsilon: float, smin: float, rank: int, depth: int) -> dict[str, Any]:
+        least = least_eigenvalue(n, smin, **target)
+        limited = epsilon if least is None or block["loss"] != "bures-wasserstein" else min(epsilon, least)
+        axes = {"epsilon": limited, "smin": smin, "rank": rank, "depth": depth}
+        return {"study_seed": config["study"]["seed"], **shared, **axes}
+
+    return [Cell(experiment, values, settings(*values)) for values in itertools.product(*grid)]
 
 
 def seed_blocks(config: Mapping[str, Any], experiment: str) -> list[str]:

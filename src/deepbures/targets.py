@@ -12,6 +12,14 @@ SPECTRA = ("zipf", "random")
 MODES = ("eigenvalues", "singular values")
 
 
+def least_eigenvalue(dimension: int, smin: float, *, spectrum: str = "zipf", mode: str = "eigenvalues") -> float | None:
+    """λ_n of a target where its definition fixes it before the draw, as for `zipf`: 1/n, or smin + 1/n; else None."""
+    if spectrum != "zipf":
+        return None
+    least = 1 / dimension if smin < 1 / dimension else smin + 1 / dimension
+    return least if mode == "eigenvalues" else least**2
+
+
 def draw_target(
     rng: np.random.Generator,
     dimension: int,

@@ -24,7 +24,7 @@ STUDY = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 
-# Cells by experiment and path: paths are never parsed back.
+# Cells by experiment and path: paths are never parsed back. Cells that are one problem share a path.
 CELLS = {
     experiment: {cell.path: cell for cell in grid.cells(STUDY, experiment)}
     for experiment in STUDY["experiments"]

@@ -4,6 +4,7 @@ FAMILIES = {
     "trajectories": {"figures": ["F1_trajectories"]},
     "rates": {
         "figures": [
+            "main_result",
             "F2_rate_contours_authors",
             "F2_rate_contours_tail",
             "F3_rate_against_depth_authors",

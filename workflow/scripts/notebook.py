@@ -8,21 +8,26 @@ import papermill
 def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
     """Run `notebook` and keep it as `output`; a parameter that it does not declare is an error.
 
-    The notebook as far as it got is left in `log` when a cell fails.
+    When a cell fails, its traceback goes to `log`, and the notebook as far as it got beside it.
     """
     unknown = parameters.keys() - papermill.inspect_notebook(notebook).keys()
     if unknown:
         raise SystemExit(f"{notebook} declares no parameter {', '.join(sorted(unknown))}")
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(notebook, log, parameters, progress_bar=False)
-    Path(log).replace(output)
+    partial = Path(f"{log}.ipynb")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(notebook, str(partial), parameters, progress_bar=False)
+    except papermill.PapermillExecutionError as error:
+        Path(log).write_text(f"{error}\nSee {partial}.\n", encoding="utf-8")
+        raise SystemExit(f"{notebook}: {error.ename}: {error.evalue} (see {log})") from None
+    partial.replace(output)
 
 
 if __name__ == "__main__":
     execute(
         snakemake.input.notebook,
         snakemake.output.notebook,
-        f"{snakemake.log[0]}.ipynb",
+        snakemake.log[0],
         {
             "results": str(Path(snakemake.input.runs).parent),
             "figures": snakemake.params.figures,

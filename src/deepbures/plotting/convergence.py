@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,6 +16,11 @@ from . import frames, style
 #: How the two measured slopes are called in figures.
 SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
 _LN10 = np.log(10)
+_POINTS = [
+    {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
+    for marker, color in zip("os^Dv<>", style.PALETTE, strict=True)
+]
+_WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
 
 
 @style.styled
@@ -51,45 +57,55 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylim(bottom=samples["excess"].min() / 3, top=30)
     axes[0, 1].legend(loc="lower left")
     theory = [Line2D([], [], **style.THEORY), Line2D([], [], **{**style.THEORY, "linestyle": ":"})]
-    axes[0, 0].legend(theory, ["paper's bound", "sharp rate"], loc="lower left")
+    axes[0, 0].legend(theory, ["paper's bound", "sharp rate"], loc="center left")
     style.label_panels(axes[0])
     return figure
 
 
 @style.styled
 def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
-    """F2: measured slope, and r² of its fit, over depth × λ_min(Σ0^{1/2}), one column a smoothing ε.
+    """F2: measured slope, and 1 − r² of its fit, over depth × λ_min(Σ0^{1/2}), one column a smoothing ε.
 
-    Dashed contours: the slope of the sharp rate at the same levels.
+    Dashed contours: the slope of the sharp rate at the same levels. Dotted: λ_n = ε, below which ε is limited
+    to λ_n. Grey: no flow of the cell reached its tail within the step budget.
     """
     slope = f"{kind}_slope"
-    table = runs.assign(size=-runs[slope], sharp=runs["sharp_rate"] / _LN10, root=np.sqrt(runs["lambda_min"]))
-    table = frames.over_seeds(table, ["size", "sharp", "root", f"{kind}_r_squared", "epsilon_effective"])
+    table = runs.assign(
+        size=-runs[slope],
+        sharp=runs["sharp_rate"] / _LN10,
+        root=np.sqrt(runs["lambda_min"]),
+        misfit=1 - runs[f"{kind}_r_squared"],
+    )
+    table = frames.over_seeds(table, ["size", "sharp", "root", "misfit"])
     epsilons = sorted(table["epsilon"].unique())
     figure, axes = style.panels(2, len(epsilons), style.TEXT, 3.6, sharex=True, sharey=True)
-    positive = table.loc[table["size_mean"] > 0, "size_mean"]
-    decades = np.log10(positive.min()), np.log10(positive.max())
-    levels = np.logspace(np.floor(decades[0] * 2) / 2, np.ceil(decades[1] * 2) / 2, 17)
-    r_levels = np.linspace(0.9, 1.0, 11)
+    decades = np.log10(table.loc[table["size_mean"] > 0, "size_mean"].agg(["min", "max"]).to_numpy())
+    first, last = int(np.floor(decades[0])), int(np.ceil(decades[1]))
+    levels = np.logspace(first, last, 4 * (last - first) + 1)
+    marked = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 3)]
+    misfit_levels = np.logspace(-8, 0, 9)
     for column, epsilon in enumerate(epsilons):
         cell = table[table["epsilon"] == epsilon]
         x, y, size = _grid(cell, "size_mean")
         _, _, sharp = _grid(cell, "sharp_mean")
-        _, _, r_squared = _grid(cell, f"{kind}_r_squared_mean")
+        _, _, misfit = _grid(cell, "misfit_mean")
         top, bottom = axes[:, column]
         filled = top.contourf(x, y, size, levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis")
-        marked = levels[::2]
-        top.contour(x, y, sharp, marked, colors="white", linewidths=0.7, linestyles="--")
+        top.contour(x, y, np.ma.masked_where(np.ma.getmaskarray(size), sharp), marked, **_WHITE)
         lines = top.contour(x, y, size, marked, colors="black", linewidths=0.6)
-        top.clabel(lines, fmt="%.3g", fontsize=5.5)
-        fit = bottom.contourf(x, y, r_squared, r_levels, cmap="Greys", extend="min")
-        limited = np.any(cell["epsilon_effective_mean"] < epsilon * (1 - 1e-12))
-        top.set_title(frames.label(epsilon=epsilon) + (r" (limited to $\lambda_n$)" if limited else ""))
+        top.clabel(lines, fmt="%g", fontsize=5.5)
+        misfit = np.ma.maximum(misfit, misfit_levels[0])
+        fit = bottom.contourf(x, y, misfit, misfit_levels, norm=LogNorm(1e-8, 1), cmap="Greys")
+        for axis in (top, bottom):
+            axis.set_facecolor("0.92")
+            if y[0] < np.sqrt(epsilon):
+                axis.axhline(np.sqrt(epsilon), color="#D55E00", linewidth=0.9, linestyle=":")
+        top.set_title(frames.label(epsilon=epsilon))
         bottom.set_xlabel("depth $N$")
     for row in axes:
         row[0].set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
-    figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%.3g", ticks=levels[::4])
-    figure.colorbar(fit, ax=axes[1], label=r"$r^2$ of the fit")
+    figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
+    figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::2])
     figure.suptitle(f"{SLOPES[kind]} (black contours) and sharp rate (white, dashed)", fontsize=8)
     return figure
 
@@ -124,24 +140,13 @@ def rate_against_depth(runs: pd.DataFrame, kind: str) -> Figure:
 @style.styled
 def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     """G1: tail rate against the sharp rate, every grid point, on one diagonal; below: their ratio."""
-    table = runs.assign(measured=-runs["tail_slope"] * _LN10)
-    table = frames.over_seeds(
-        table.assign(ratio=table["measured"] / table["sharp_rate"]), ["measured", "sharp_rate", "ratio"]
-    )
+    table = _measured_rates(runs)
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
-    for (epsilon, cell), color, marker in zip(frames.groups(table, "epsilon"), style.PALETTE, "os^Dv<>", strict=False):
-        cell = cell[cell["measured_count"] > 0]
-        if cell.empty:
-            continue
-        points = {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
-        axes[0, 0].plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
+    _draw_against_sharp(axes[0, 0], table)
+    for (_, cell), points in zip(frames.groups(table, "epsilon"), _POINTS, strict=False):
         axes[1, 0].errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
-    ends = table.loc[table["measured_count"] > 0, "sharp_rate_mean"].agg(["min", "max"])
-    axes[0, 0].plot(ends, ends, **style.THEORY, label="equal")
     axes[1, 0].axhline(1, **style.THEORY)
-    axes[0, 0].set(xscale="log", yscale="log", ylabel="measured tail rate")
     axes[1, 0].set(xlabel="sharp rate (per unit time)", ylabel="measured / sharp")
-    axes[0, 0].legend()
     style.label_panels(axes[:, 0])
     return figure
 
@@ -149,20 +154,41 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
 @style.styled
 def bound_tightness(runs: pd.DataFrame) -> Figure:
     """G2: the paper's guaranteed rate as a share of the measured one, against depth."""
-    measured = -runs["authors_slope"] * _LN10
-    table = runs.assign(share=np.log10(runs["bound_rate"].where(runs["bound_rate"] > 0) / measured))
-    table = table.groupby(["epsilon", "depth"])["share"].agg(["mean", "min", "max", "count"]).reset_index()
-    table = table[table["count"] > 0]
     figure, axes = style.panels(1, 1, style.COLUMN, 2.4)
-    axis = axes[0, 0]
-    for (epsilon, cell), color in zip(frames.groups(table, "epsilon"), style.PALETTE[1:], strict=False):
-        axis.plot(cell["depth"], 10 ** cell["mean"], "o-", color=color, label=frames.label(epsilon=epsilon))
-        axis.fill_between(cell["depth"], 10 ** cell["min"], 10 ** cell["max"], color=color, **style.BAND)
-    axis.axhline(1, **style.THEORY)
-    axis.text(axis.get_xlim()[1], 1.5, "tight", ha="right", fontsize=7)
-    axis.set(yscale="log", xlabel="depth $N$", ylabel="guaranteed / measured rate")
-    axis.set_title(r"all $s_{\min}$ and seeds: geometric mean and range", fontsize=7.5)
-    axis.legend(loc="lower left")
+    _draw_tightness(axes[0, 0], runs)
+    axes[0, 0].set_title(r"all $s_{\min}$ and seeds: median, 10 % to 90 %", fontsize=7.5)
+    return figure
+
+
+@style.styled
+def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
+    """The picture of the README: tail rates against depth and against the sharp rate, and the bound's tightness.
+
+    Parameters
+    ----------
+    runs
+        All runs.
+    shown
+        Runs of one ε and several s_min, for the first panel.
+    """
+    figure, axes = style.panels(1, 3, style.TEXT, 2.4)
+    first, second, third = axes[0]
+    table = _measured_rates(shown)
+    values = sorted(table["smin"].unique())
+    for (smin, cell), color in zip(frames.groups(table, "smin"), style.sequential(len(values)), strict=True):
+        first.plot(
+            cell["depth"], cell["measured_mean"], "o", color=color, markersize=2.5, label=frames.label(smin=smin)
+        )
+        first.plot(cell["depth"], cell["sharp_rate_mean"], **style.THEORY)
+    first.set(xlabel="depth $N$", ylabel="measured tail rate", ylim=(0, None))
+    first.set_title(f"{frames.label(epsilon=frames.only_value(shown, 'epsilon'))}; dashed: theory")
+    first.legend(fontsize=6.5)
+    measured = _measured_rates(runs)
+    _draw_against_sharp(second, measured)
+    second.set_xlabel("sharp rate (closed form)")
+    second.set_title(f"{len(measured)} cells, {runs['seed'].nunique()} seeds")
+    _draw_tightness(third, runs)
+    style.label_panels(axes[0])
     return figure
 
 
@@ -186,6 +212,40 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
     axes[0, 0].legend(ncols=2)
     style.label_panels(axes[0])
     return figure
+
+
+def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """Measured tail rate, sharp rate and their ratio, over the seeds of each cell that reached its tail."""
+    table = runs.assign(measured=-runs["tail_slope"] * _LN10)
+    table["ratio"] = table["measured"] / table["sharp_rate"]
+    table = frames.over_seeds(table, ["measured", "sharp_rate", "ratio"])
+    return table[table["measured_count"] > 0]
+
+
+def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
+    for (epsilon, cell), points in zip(frames.groups(table, "epsilon"), _POINTS, strict=False):
+        axis.plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
+    ends = table["sharp_rate_mean"].agg(["min", "max"])
+    axis.plot(ends, ends, **style.THEORY, label="equal")
+    axis.set(xscale="log", yscale="log", ylabel="measured tail rate")
+    axis.legend()
+
+
+def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
+    """Guaranteed over measured rate (authors' window), median and 10 % to 90 % over s_min and seeds."""
+    bound = runs["bound_rate"].where(runs["bound_rate"] > 0)
+    share = runs.assign(share=bound / (-runs["authors_slope"] * _LN10)).dropna(subset=["share"])
+    for (epsilon, part), points in zip(frames.groups(share, "epsilon"), _POINTS[1:], strict=False):
+        by_depth = part.groupby("depth")["share"]
+        axis.plot(by_depth.median(), "-", color=points["color"], label=frames.label(epsilon=epsilon))
+        low, high = by_depth.quantile(0.1), by_depth.quantile(0.9)
+        axis.fill_between(low.index, low, high, color=points["color"], **style.BAND)
+    axis.axhline(1, **style.THEORY)
+    axis.annotate(
+        "tight", (1, 1), (0, -2), ("axes fraction", "data"), "offset points", ha="right", va="top", fontsize=7
+    )
+    axis.set(yscale="log", xlabel="depth $N$", ylabel="guaranteed / measured rate", ylim=(None, 10))
+    axis.legend(loc="upper right", bbox_to_anchor=(1, 0.8))
 
 
 def _grid(cell: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

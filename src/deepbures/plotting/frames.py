@@ -12,6 +12,9 @@ import pandas as pd
 from ..grid import AXES
 from ..psd import Array
 
+#: Below this a value is rounding, or a sign change of a distance: cut off where logarithms are taken.
+_FLOOR = 1e-17
+
 #: How the axes of the grid are written in figures.
 SYMBOLS = {"epsilon": r"\varepsilon", "smin": r"s_{\min}", "rank": "k", "depth": "N"}
 
@@ -68,15 +71,15 @@ def curves(trajectories: pd.DataFrame, column: str, times: Array, *, logarithmic
     for _, run in trajectories.groupby("seed", sort=True):
         values = run[column].to_numpy(dtype=float)
         if logarithmic:
-            values = np.log10(np.maximum(values, 1e-300))
+            values = np.log10(np.maximum(values, _FLOOR))
         result.append(np.interp(times, run["time"], values, right=np.nan))
     return 10 ** np.array(result) if logarithmic else np.array(result)
 
 
 def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
-    """Logarithmic times from the first steps of the fastest run to the end of the slowest."""
-    first = trajectories.loc[trajectories["time"] > 0, "time"].min()
-    return np.geomspace(max(first, 1e-4 * trajectories["time"].max()), trajectories["time"].max(), number)
+    """Logarithmic times from the first steps of the fastest run to the end of the slowest: two to four decades."""
+    first, last = trajectories.loc[trajectories["time"] > 0, "time"].agg(["min", "max"])
+    return np.geomspace(np.clip(first, 1e-4 * last, 1e-2 * last), last, number)
 
 
 def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Array]:

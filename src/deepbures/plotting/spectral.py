@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ..diagnostics import effective_rank
 from . import frames, style
@@ -56,7 +57,7 @@ def energy_levels(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
             axis.plot(cell["time"], cell["loss"], color=color, label=frames.label(depth=depth))
         axis.set(xscale="log", xlabel=r"time $t$", title=frames.label(epsilon=epsilon, rank=run["rank"]))
     axes[0, 0].set_ylabel(r"loss $L_\varepsilon$")
-    axes[0, 0].legend(loc="lower left")
+    axes[0, -1].legend(loc="center left", frameon=True, framealpha=1, edgecolor="none")
     style.label_panels(axes[0])
     return figure
 
@@ -76,9 +77,10 @@ def eigenvalue_distances(samples: pd.DataFrame) -> Figure:
             axis.fill_between(times, low, high, color=color, **style.BAND)
         epsilon, rank = frames.only_value(cell, "epsilon"), frames.only_value(cell, "rank")
         axis.set(xscale="log", yscale="log", ylim=(1e-8, None), xlabel=r"time $t$")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(frames.label(depth=depth, epsilon=epsilon, rank=rank))
     axes[0, 0].set_ylabel(r"$|s_i^2 - (\lambda_i - \varepsilon)|$")
-    axes[0, -1].legend(loc="lower left", ncols=2)
+    axes[0, 0].legend(loc="lower left")
     style.label_panels(axes[0])
     return figure
 
@@ -90,9 +92,15 @@ def alignment(runs: pd.DataFrame) -> Figure:
     cosines = np.stack(runs["alignment"].to_numpy()).reshape(len(runs), -1, n).mean(axis=0)
     figure, axes = style.panels(1, 2, style.TEXT, 2.7)
     left, right = axes[0]
+    ticks = [1, *range(5, n + 1, 5)]
     image = left.imshow(cosines, cmap="cividis", vmin=0, vmax=1, extent=(0.5, n + 0.5, len(cosines) + 0.5, 0.5))
     figure.colorbar(image, ax=left, label=r"$|\cos|$", shrink=0.9)
-    left.set(xlabel=r"eigenvector $\Omega_j$ of the target", ylabel="eigenvector $i$ of the model")
+    left.set(
+        xlabel=r"eigenvector $\Omega_j$ of the target",
+        ylabel="eigenvector $i$ of the model",
+        xticks=ticks,
+        yticks=ticks,
+    )
     left.spines[:].set_visible(False)
     target, final = (np.stack(runs[name].to_numpy()) for name in ("eigenvalues_target", "eigenvalues_final"))
     distance = np.abs(final - np.maximum(target - runs["epsilon_effective"].to_numpy()[:, None], 0))[:, : len(cosines)]
@@ -102,7 +110,9 @@ def alignment(runs: pd.DataFrame) -> Figure:
     right.fill_between(
         index, distance.min(axis=0) + floor, distance.max(axis=0) + floor, **style.BAND, label="range over seeds"
     )
-    right.set(yscale="log", xlabel="index $i$", ylabel=r"$|s_i^2 - (\lambda_i - \varepsilon)|$ at the end")
+    right.set(
+        yscale="log", xlabel="index $i$", xticks=ticks, ylabel=r"$|s_i^2 - (\lambda_i - \varepsilon)|$ at the end"
+    )
     right.legend()
     style.label_panels(axes[0])
     return figure

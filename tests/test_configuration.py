@@ -1,0 +1,171 @@
+"""Configurations: every mistake gives one line that names key, value and what is allowed."""
+
+import copy
+
+import pytest
+import yaml
+
+from deepbures.configuration import ConfigurationError, check, with_numbers
+
+C = "experiments.convergence."
+
+
+def changed(config, path, value):
+    """Copy of a configuration with one value set, or one key removed (...)."""
+    config = copy.deepcopy(config)
+    *folders, last = path.split(".") if isinstance(path, str) else path
+    block = config
+    for key in folders:
+        block = block[key]
+    if value is ...:
+        del block[last]
+    else:
+        block[last] = value
+    return config
+
+
+@pytest.mark.parametrize("overlays", [(), ("smoke.yaml",)])
+def test_shipped_configurations_pass(shipped, schema, overlays):
+    config = shipped(*overlays)
+    assert check(config, schema) == with_numbers(config)
+
+
+def test_smoke_study_is_smaller(shipped):
+    # The overlay is merged as Snakemake does: recursively, lists replaced.
+    smoke, full = shipped("smoke.yaml"), shipped()
+    assert smoke["experiments"]["convergence"]["dimension"] == full["experiments"]["convergence"]["dimension"]
+    for name, block in smoke["experiments"].items():
+        for axis, values in block["grid"].items():
+            assert len(values) <= len(full["experiments"][name]["grid"][axis])
+    assert smoke["study"]["results"] != full["study"]["results"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e-6", 1e-6), ("1E3", 1000.0), ("+2.5e-1", 0.25), (".5e1", 5.0), ("-1e0", -1.0)]
+)
+def test_numbers_that_yaml_reads_as_strings(text, number):
+    assert with_numbers({"a": [{"b": text}]}) == {"a": [{"b": number}]}
+
+
+@pytest.mark.parametrize("text", ["results", "1e", "e5", "0-9", "1e-6 s", "", "v1e5"])
+def test_other_strings_stay(text):
+    assert with_numbers(text) == text
+
+
+def test_numbers_are_read_before_the_check(shipped, schema):
+    config = changed(shipped(), C + "integration.rtol", yaml.safe_load("1e-6"))
+    assert config["experiments"]["convergence"]["integration"]["rtol"] == "1e-6"
+    assert check(config, schema)["experiments"]["convergence"]["integration"]["rtol"] == 1e-6
+    assert config["experiments"]["convergence"]["integration"]["rtol"] == "1e-6"  # the argument is left alone
+
+
+MISTAKES = [
+    # Unknown, missing and misspelt keys.
+    (
+        "studdy",
+        {},
+        ["top level", "unknown key 'studdy'", "did you mean 'study'?", "allowed: study, experiments, figures"],
+    ),
+    ("study", ..., ["top level", "'study' is missing"]),
+    ("study.sed", 1, ["study: unknown key 'sed'", "did you mean 'seed'?"]),
+    ("study.a\nb", 1, ["study: unknown key", "allowed: seed, results, figures"]),
+    (("study", 1), 2, ["study: unknown key 1"]),
+    ("study.seed", ..., ["study: the key 'seed' is missing"]),
+    (C + "integration.rtoll", 1e-6, ["experiments.convergence.integration", "'rtoll'", "did you mean 'rtol'?"]),
+    (C + "loss", ..., ["experiments.convergence: the key 'loss' is missing"]),
+    (C + "grid.width", [5], ["experiments.convergence.grid", "'width'", "allowed: epsilon, smin, rank, depth"]),
+    (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
+    (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
+    ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
+    ("figures.rate", {}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: lower-case letters, digits and _ only"]),
+    ("experiments", {}, ["experiments: {} must hold at least 1"]),
+    # Wrong types.
+    ("study", [], ["study: [] must be of type object"]),
+    ("study.seed", "x", ["study.seed: 'x' must be of type integer"]),
+    ("study.results", 5, ["study.results: 5 must be of type string"]),
+    (C + "dimension", True, ["experiments.convergence.dimension: True must be of type integer"]),
+    (C + "dimension", 20.5, ["experiments.convergence.dimension: 20.5 must be of type integer"]),
+    (C + "grid.depth", 3, ["experiments.convergence.grid.depth: 3 must be of type array"]),
+    (C + "grid.epsilon", [0, "small"], ["experiments.convergence.grid.epsilon[1]: 'small' must be of type number"]),
+    (C + "integration.max_time", None, ["experiments.convergence.integration.max_time: None must be of type number"]),
+    (C + "target", "zipf", ["experiments.convergence.target: 'zipf' must be of type object"]),
+    # Wrong values.
+    ("study.seed", -1, ["study.seed: -1 must be at least 0"]),
+    ("study.results", "", ["study.results: ''"]),
+    (
+        C + "loss",
+        "burres-wasserstein",
+        [".loss: 'burres-wasserstein'", "did you mean 'bures-wasserstein'?", "frobenius"],
+    ),
+    (C + "loss", ["a\nb"], ["experiments.convergence.loss", "allowed: bures-wasserstein, frobenius"]),
+    (C + "target.mode", "singularvalues", [".target.mode: 'singularvalues'", "allowed: eigenvalues, singular values"]),
+    (C + "initialization.kind", "closed", [".initialization.kind: 'closed'", "did you mean 'close'?"]),
+    (C + "initialization", {"kind": "small", "scale": 0}, [".initialization.scale: 0 must be more than 0"]),
+    (C + "seeds", 0, [".seeds: 0 must be at least 1"]),
+    (C + "seeds_per_job", 0, [".seeds_per_job: 0 must be at least 1"]),
+    (C + "grid.epsilon", [], [".grid.epsilon: [] must hold at least 1 value"]),
+    (C + "grid.epsilon", [-0.1], [".grid.epsilon[0]: -0.1 must be at least 0"]),
+    (C + "grid.epsilon", [0, float("inf")], [".grid.epsilon[1]: inf must be a finite number"]),
+    (C + "grid.smin", [float("nan")], [".grid.smin[0]: nan must be a finite number"]),
+    (C + "grid.depth", [0], [".grid.depth[0]: 0 must be at least 1"]),
+    (C + "grid.depth", [1, 2, 1], [".grid.depth: 1 stands there twice"]),
+    (C + "integration.rtol", 0, [".integration.rtol: 0 must be more than 0"]),
+    (C + "integration.rtol", "1e-400", [".integration.rtol: 0.0 must be more than 0"]),
+    (C + "integration.samples", 1, [".integration.samples: 1 must be at least 2"]),
+    # What a schema cannot see.
+    (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
+    (C + "loss", "frobenius", [".initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"]),
+    ("study.figures", "results", ["study.figures: 'results' must differ from study.results"]),
+    (
+        "figures.rates.experiment",
+        "convergance",
+        ["figures.rates.experiment", "did you mean 'convergence'?", "low_rank"],
+    ),
+    (
+        "figures.rates.show",
+        {"depth": [3]},
+        ["figures.rates.show.depth: 3 is not in the grid of convergence", "1, 7, 10"],
+    ),
+    ("figures.rates.show", {"dept": [1]}, ["figures.rates.show", "'dept'", "did you mean 'depth'?"]),
+    # Two values with one spelling would share a folder.
+    (C + "grid.epsilon", [0.1, 0.1 + 1e-15], [".grid.epsilon"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fragments"), MISTAKES, ids=[f"{path}={value!r}"[:60] for path, value, _ in MISTAKES]
+)
+def test_mistake_gives_one_line(shipped, schema, path, value, fragments):
+    with pytest.raises(ConfigurationError) as caught:
+        check(changed(shipped(), path, value), schema)
+    message = str(caught.value)
+    assert "\n" not in message
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize("config", [None, [], "study"])
+def test_configuration_must_be_a_mapping(schema, config):
+    with pytest.raises(ConfigurationError, match=r"^the top level: .* must be of type object$"):
+        check(config, schema)
+
+
+@pytest.mark.parametrize("path", ["seeds", "seeds_per_job", "dimension", "integration.max_steps"])
+@pytest.mark.parametrize("value", [20.0, "2e1"])
+def test_whole_numbers_become_integers(shipped, schema, path, value):
+    # JSON schema takes 20.0 for an integer, `range` does not.
+    block = check(changed(shipped(), C + path, value), schema)["experiments"]["convergence"]
+    for key in path.split("."):
+        block = block[key]
+    assert block == 20
+    assert isinstance(block, int)
+
+
+def test_whole_numbers_on_integer_axes_become_integers(shipped, schema):
+    config = shipped()
+    depths = config["experiments"]["low_rank"]["grid"]["depth"]
+    config = changed(config, "experiments.low_rank.grid.depth", [float(depth) for depth in depths])
+    found = check(config, schema)["experiments"]["low_rank"]["grid"]["depth"]
+    assert found == depths
+    assert all(isinstance(depth, int) for depth in found)

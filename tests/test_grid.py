@@ -1,0 +1,111 @@
+"""The grid: cells, seed blocks, canonical spellings, paths."""
+
+import json
+
+import pytest
+
+from deepbures.grid import AXES, canonical, cells, jobs, seed_blocks, seeds_of
+
+
+@pytest.mark.parametrize(
+    ("value", "spelling"),
+    [
+        (0, "0"),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1, "1"),
+        (1.0, "1"),
+        (-1, "-1"),
+        (0.1, "0.1"),
+        (0.1 + 0.2, "0.3"),
+        (1e-3, "0.001"),
+        (1e-6, "1e-06"),
+        (100, "100"),
+        (3.5, "3.5"),
+        (True, "1"),
+    ],
+)
+def test_one_spelling_for_each_number(value, spelling):
+    assert canonical(value) == spelling
+
+
+def test_spelling_keeps_values_apart(shipped):
+    for block in shipped()["experiments"].values():
+        for values in block["grid"].values():
+            assert len({canonical(value) for value in values}) == len(values)
+            assert [float(canonical(value)) for value in values] == values
+
+
+def test_authors_grid_has_924_cells(shipped):
+    # ε ∈ {0, 0.1, 0.5, 1} × smin ∈ {−1, 0.5, 1, …, 5} × depth ∈ {1, 7, 10, 15, …, 100}, n = width = 20.
+    found = cells(shipped(), "convergence")
+    assert len(found) == 4 * 11 * 21 == 924
+    assert len({cell.path for cell in found}) == 924
+    epsilon, smin, rank, depth = (sorted(set(values)) for values in zip(*(cell.values for cell in found), strict=True))
+    assert epsilon == [0, 0.1, 0.5, 1]
+    assert smin == [-1, *(0.5 * i for i in range(1, 11))]
+    assert (rank, depth) == ([20], [1, 7, *range(10, 101, 5)])
+    assert found[0].settings["dimension"] == 20
+
+
+def test_cells_nest_in_the_order_of_the_axes(shipped):
+    assert AXES == ("epsilon", "smin", "rank", "depth")
+    found = cells(shipped(), "convergence")
+    assert found[0].path == "epsilon=0/smin=-1/rank=20/depth=1"
+    assert found[1].path == "epsilon=0/smin=-1/rank=20/depth=7"
+    assert found[-1].path == "epsilon=1/smin=5/rank=20/depth=100"
+    assert [cell.values for cell in found] == sorted(cell.values for cell in found)
+
+
+def test_settings_hold_all_that_the_numbers_depend_on(shipped):
+    config = shipped()
+    cell = cells(config, "low_rank")[0]
+    settings = json.loads(json.dumps(cell.settings))
+    assert settings == cell.settings
+    assert settings["study_seed"] == config["study"]["seed"]
+    block = config["experiments"]["low_rank"]
+    for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration"):
+        assert settings[key] == block[key]
+    assert [settings[axis] for axis in AXES] == list(cell.values)
+    # And nothing that they do not depend on: adding seeds or renaming folders recomputes nothing.
+    assert set(settings).isdisjoint({"seeds", "seeds_per_job", "results", "figures", "experiment", "grid"})
+
+
+def test_extending_the_grid_keeps_the_cells(shipped):
+    config = shipped()
+    before = {cell.path: cell.settings for cell in cells(config, "convergence")}
+    config["experiments"]["convergence"]["grid"]["epsilon"].insert(1, 0.05)
+    after = {cell.path: cell.settings for cell in cells(config, "convergence")}
+    assert len(after) == 5 * 11 * 21
+    assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "size", "blocks"),
+    [
+        (10, 10, ["0-9"]),
+        (15, 10, ["0-9", "10-14"]),
+        (3, 2, ["0-1", "2-2"]),
+        (3, 1, ["0-0", "1-1", "2-2"]),
+        (2, 10, ["0-1"]),
+    ],
+)
+def test_seed_blocks_cover_every_seed_once(shipped, seeds, size, blocks):
+    config = shipped()
+    config["experiments"]["low_rank"].update(seeds=seeds, seeds_per_job=size)
+    assert seed_blocks(config, "low_rank") == blocks
+    assert [seed for block in blocks for seed in seeds_of(block)] == list(range(seeds))
+
+
+def test_jobs_are_cells_times_blocks(shipped):
+    config = shipped("smoke.yaml")
+    found = [(cell.path, block) for cell, block in jobs(config, "low_rank")]
+    expected = [(cell.path, block) for cell in cells(config, "low_rank") for block in seed_blocks(config, "low_rank")]
+    assert found == expected
+    assert len(found) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("block", ["", "3", "-1-2", "2-1", "0-9-10", "a-b", "0 - 9", "1.0-2", "0–9"])
+def test_bad_seed_blocks_are_refused(block):
+    with pytest.raises(ValueError, match=r"seeds must be FIRST-LAST with 0 ≤ FIRST ≤ LAST"):
+        seeds_of(block)

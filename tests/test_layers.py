@@ -1,0 +1,82 @@
+"""The package is built in layers: a module imports only from earlier ones."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deepbures
+
+PACKAGE = Path(deepbures.__file__).parent
+
+LAYERS = [
+    {"psd", "grid", "seeds"},
+    {"losses", "network", "targets", "trajectory"},
+    {"initialization", "theory", "diagnostics", "critical_points"},
+    {"gradient_flow", "gradient_descent", "landscape"},
+    {"experiment"},
+]
+#: What stands beside the layers: storage, evaluation, figures, command line.
+BESIDE = {"__init__", "__main__", "aggregate", "claims", "configuration", "plotting", "rates", "store"}
+ALSO_ALLOWED = {"experiment": {"store", "diagnostics"}}
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.parent.name[0] != "_"
+)
+
+
+def tree_of(module):
+    return ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8"))
+
+
+def imports(module):
+    """Absolute names of what a module imports, wherever it stands in the file."""
+    package = ["deepbures", *module.split(".")[:-1]]
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            if node.module:
+                yield ".".join([*base, node.module])
+            else:
+                yield from (".".join([*base, alias.name]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def layer_of(module):
+    return next((i for i, names in enumerate(LAYERS) if module.split(".")[0] in names), None)
+
+
+def test_every_module_has_its_place():
+    placed = set().union(BESIDE, *LAYERS)
+    assert {module.split(".")[0] for module in MODULES} <= placed
+    assert {"psd", "losses", "gradient_flow", "experiment"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) is not None])
+def test_module_imports_only_from_earlier_layers(module):
+    earlier = set().union(*LAYERS[: layer_of(module)]) | ALSO_ALLOWED.get(module, set())
+    own = {name.split(".")[1] for name in imports(module) if name.startswith("deepbures.")}
+    assert own <= earlier
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_snakemake(module):
+    roots = {name.split(".")[0] for name in imports(module)}
+    assert roots.isdisjoint({"snakemake", "pytest", "papermill"})
+    # Absolute imports of the package itself would escape the checks here and the code digest.
+    source = ast.dump(tree_of(module))
+    assert "ImportFrom(module='deepbures" not in source
+    assert "alias(name='deepbures" not in source
+
+
+def test_a_job_loads_neither_pandas_nor_matplotlib():
+    # Jobs start by the thousand: what they do not need they do not load.
+    check = "import sys, deepbures.experiment; print(*{'pandas', 'matplotlib', 'snakemake'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

@@ -1,0 +1,238 @@
+"""Result files: written whole or not at all, with their provenance."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from deepbures import store
+
+SCHEMA = pa.schema(
+    [
+        ("seed", pa.int32()),
+        ("loss", pa.float64()),
+        ("reason", pa.string()),
+        ("levels", pa.list_(pa.float64())),
+        ("rank", pa.int16()),
+    ]
+)
+COLUMNS = {
+    "seed": [0, 1, 2],
+    "loss": np.array([0.5, 1e-300, np.nan]),
+    "reason": ["end time", "", "ε ≤ λ"],
+    "levels": [np.array([1.0, 2.0]), [], [3]],
+    "rank": np.array([1, 2, 3]),
+    "left out": [None, None, None],
+}
+METADATA = {"cell": {"epsilon": 0.1, "depth": 10, "target": {"mode": "eigenvalues"}}, "code": "abc"}
+
+
+@pytest.fixture
+def table():
+    return store.table_of(COLUMNS, SCHEMA, METADATA)
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------
+
+
+def test_table_has_the_schema_and_the_values(table):
+    assert table.schema.equals(SCHEMA, check_metadata=False)
+    table.validate(full=True)
+    assert table["seed"].to_pylist() == [0, 1, 2]
+    np.testing.assert_array_equal(table["loss"].to_numpy(), COLUMNS["loss"])
+    assert table["reason"].to_pylist() == COLUMNS["reason"]
+    assert table["levels"].to_pylist() == [[1.0, 2.0], [], [3.0]]
+    assert table["rank"].to_pylist() == [1, 2, 3]
+    assert all(column.null_count == 0 for column in table.columns)
+
+
+def test_table_survives_the_file(tmp_path, table):
+    path = tmp_path / "deep" / "er" / "runs.parquet"
+    store.write_table(path, table)
+    assert repr(pq.read_table(path).to_pylist()) == repr(table.to_pylist())  # repr: NaN equals NaN
+    assert store.read_metadata(path) == METADATA
+
+
+def test_missing_column_is_named():
+    with pytest.raises(KeyError, match="levels"):
+        store.table_of({key: value for key, value in COLUMNS.items() if key != "levels"}, SCHEMA, METADATA)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("loss", ["a", "b", "c"]),
+        ("seed", [0, 1, "x"]),
+        ("seed", [0.5, 1, 2]),
+        ("seed", [0, 1, 2**40]),
+        ("seed", np.array([0, 1, 2**40])),
+        ("rank", [1, 2, 1e5]),
+        ("seed", [0, 1, np.nan]),
+    ],
+    ids=["text", "some-text", "fraction", "too-large", "too-large-array", "too-large-float", "nan"],
+)
+def test_value_of_another_type_is_refused(column, values):
+    # Rather than cut to fit: 0.5 is no seed, and 2^40 is no int32.
+    with pytest.raises(ValueError):  # noqa: PT011, whichever library finds it
+        store.table_of({**COLUMNS, column: values}, SCHEMA, METADATA)
+
+
+def test_foreign_file_has_no_metadata(tmp_path):
+    path = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(ValueError, match=r"foreign\.parquet carries no deepbures metadata"):
+        store.read_metadata(path)
+
+
+# --- Atomic writing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_failed_write_leaves_nothing(tmp_path, error):
+    with pytest.raises(error), store.replacing(tmp_path / "new.parquet") as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "old.parquet"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), store.replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failed_table_leaves_nothing(tmp_path, table, monkeypatch):
+    # The disk is full halfway through.
+    def fail(_table, where, **_options):
+        Path(where).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(OSError, match="no space left"):
+        store.write_table(tmp_path / "runs.parquet", table)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_replaces_the_old_file(tmp_path, table):
+    path = tmp_path / "runs.parquet"
+    path.write_text("old")
+    store.write_table(path, table)
+    assert pq.read_table(path)["seed"].to_pylist() == [0, 1, 2]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_file_has_the_usual_permissions(tmp_path, table):
+    # Not the 0600 of a temporary file.
+    before = os.umask(0o027)
+    try:
+        store.write_table(tmp_path / "runs.parquet", table)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "runs.parquet").stat().st_mode) == 0o640
+
+
+# --- Code digest ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Copy of the package that digests are taken from, to be edited."""
+    folder = tmp_path / "package"
+    shutil.copytree(store._PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(store, "_PACKAGE", folder)
+    store.code_digest.cache_clear()
+    yield folder
+    store.code_digest.cache_clear()
+
+
+def edit(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    store.code_digest.cache_clear()
+
+
+def test_digest_is_stable(package):
+    before = store.code_digest("experiment")
+    store.code_digest.cache_clear()
+    assert store.code_digest("experiment") == before
+    assert len(before) == 16
+    assert int(before, 16) >= 0
+
+
+def test_digest_ignores_comments_and_docstrings(package):
+    before = store.code_digest("experiment")
+    for name in ("losses", "experiment", "psd"):
+        path = package / f"{name}.py"
+        path.write_text("# A comment.\n" + path.read_text(encoding="utf-8") + "\n\n# Another.\n", encoding="utf-8")
+    edit(package / "losses.py", '"""∇L(W), shape of W."""', '"""The gradient, of the same shape."""')
+    edit(package / "psd.py", '"""Symmetric part', '"""The symmetric part')
+    store.code_digest.cache_clear()
+    assert store.code_digest("experiment") == before
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("experiment", "def make_loss(", "def make_the_loss("),
+        ("psd", "/ 2", "/ 2.0"),  # imported by imports only
+        ("rates", "3.0", "2.0"),  # not imported at all
+    ],
+)
+def test_digest_follows_the_code(package, module, old, new):
+    before = store.code_digest("experiment"), store.code_digest("rates")
+    edit(package / f"{module}.py", old, new)
+    after = store.code_digest("experiment"), store.code_digest("rates")
+    assert (after[0] != before[0]) == (module != "rates")
+    assert (after[1] != before[1]) == (module in ("rates", "psd"))
+
+
+def test_digest_follows_every_layer(package):
+    # A change anywhere that an experiment can reach changes its digest.
+    reached = store._imported("experiment")
+    assert {"psd", "losses", "gradient_flow", "theory", "seeds", "targets", "initialization", "store"} <= reached
+    assert reached.isdisjoint({"rates", "configuration", "grid", "aggregate", "plotting"})
+    for name in sorted(reached):
+        before = store.code_digest("experiment")
+        path = store._source(name)
+        path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
+        store.code_digest.cache_clear()
+        assert store.code_digest("experiment") != before, name
+
+
+def test_digest_reads_packages_inside_the_package(tmp_path, monkeypatch):
+    # root → inner/__init__ → inner/part → other: relative imports of an __init__ start at its own folder.
+    files = {
+        "root.py": "from . import inner\n",
+        "inner/__init__.py": "from .part import x\n",
+        "inner/part.py": "from ..other import x\n",
+        "other.py": "x = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(store, "_PACKAGE", tmp_path)
+    store.code_digest.cache_clear()
+    before = store.code_digest("root")
+    (tmp_path / "other.py").write_text("x = 2\n")
+    store.code_digest.cache_clear()
+    assert store.code_digest("root") != before
+    store.code_digest.cache_clear()
+
+
+def test_provenance_names_code_and_versions():
+    found = store.provenance("experiment")
+    assert found["code"] == store.code_digest("experiment")
+    assert {"deepbures", "numpy", "scipy", "python"} <= set(found)
+    assert found["numpy"] == np.__version__
