@@ -26,7 +26,6 @@ lint: $(VENV)/.installed
 	ruff format --check
 	ruff check
 	snakefmt --check Snakefile workflow
-	snakemake --lint
 	mypy
 
 format: $(VENV)/.installed

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 
 from deepbures.diagnostics import (
+    RANK_TOLERANCE,
     alignment,
     balanced_gradient_norm,
     covariance_distance,
@@ -24,7 +25,8 @@ def orthogonal(rng, n):
 
 
 def test_numerical_rank():
-    values = np.array([[5.0, 1.0, 5.1e-3, 4.9e-3], [1.0, 0, 0, 0], [1, 1, 1, 1]])
+    # Singular values above a share of the largest.
+    values = np.array([[5.0, 1.0, 5.1 * RANK_TOLERANCE, 4.9 * RANK_TOLERANCE], [1.0, 0, 0, 0], [1, 1, 1, 1]])
     assert numerical_rank(values).tolist() == [3, 1, 4]
     assert numerical_rank(values, 1e-6).tolist() == [4, 1, 4]
     assert numerical_rank(values[0]) == 3

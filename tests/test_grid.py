@@ -40,12 +40,40 @@ def test_authors_grid_has_924_cells(shipped):
     # ε ∈ {0, 0.1, 0.5, 1} × smin ∈ {−1, 0.5, 1, …, 5} × depth ∈ {1, 7, 10, 15, …, 100}, n = width = 20.
     found = cells(shipped(), "convergence")
     assert len(found) == 4 * 11 * 21 == 924
-    assert len({cell.path for cell in found}) == 924
     epsilon, smin, rank, depth = (sorted(set(values)) for values in zip(*(cell.values for cell in found), strict=True))
     assert epsilon == [0, 0.1, 0.5, 1]
     assert smin == [-1, *(0.5 * i for i in range(1, 11))]
     assert (rank, depth) == ([20], [1, 7, *range(10, 101, 5)])
     assert found[0].settings["dimension"] == 20
+
+
+def test_cells_that_are_one_problem_are_computed_once(shipped):
+    # ε is limited to λ_n = 1/20 for smin = −1: there ε = 0.1, 0.5 and 1 share settings and folder, 21 depths each.
+    # λ_n = 0.55 for smin = 0.5 limits ε = 1, and coincides with nothing.
+    found = cells(shipped(), "convergence")
+    assert len({cell.path for cell in found}) == 924 - 2 * 21
+    by_path = {cell.path: cell.settings for cell in found}
+    for cell in found:
+        assert by_path[cell.path] == cell.settings
+        epsilon, smin, _, _ = cell.values
+        least = 0.05 if smin == -1 else smin + 0.05
+        assert cell.settings["epsilon"] == min(epsilon, least)
+        assert cell.axes["epsilon"] == epsilon
+
+
+def test_different_problems_have_different_folders(shipped):
+    for experiment in shipped()["experiments"]:
+        found = cells(shipped(), experiment)
+        settings = {json.dumps(cell.settings, sort_keys=True) for cell in found}
+        assert len({cell.path for cell in found}) == len(settings)
+
+
+def test_epsilon_is_kept_where_the_least_eigenvalue_is_not_known(shipped):
+    # Random spectra have no λ_n before the draw, and the Frobenius loss no ε to limit.
+    for change in ({"target": {"spectrum": "random", "mode": "eigenvalues"}}, {"loss": "frobenius"}):
+        config = shipped()
+        config["experiments"]["convergence"].update(change)
+        assert all(cell.settings["epsilon"] == cell.values[0] for cell in cells(config, "convergence"))
 
 
 def test_cells_nest_in_the_order_of_the_axes(shipped):
@@ -66,7 +94,7 @@ def test_settings_hold_all_that_the_numbers_depend_on(shipped):
     block = config["experiments"]["low_rank"]
     for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration"):
         assert settings[key] == block[key]
-    assert [settings[axis] for axis in AXES] == list(cell.values)
+    assert [settings[axis] for axis in AXES] == list(cell.values)  # ε = 0 needs no limit
     # And nothing that they do not depend on: adding seeds or renaming folders recomputes nothing.
     assert set(settings).isdisjoint({"seeds", "seeds_per_job", "results", "figures", "experiment", "grid"})
 
@@ -74,9 +102,9 @@ def test_settings_hold_all_that_the_numbers_depend_on(shipped):
 def test_extending_the_grid_keeps_the_cells(shipped):
     config = shipped()
     before = {cell.path: cell.settings for cell in cells(config, "convergence")}
-    config["experiments"]["convergence"]["grid"]["epsilon"].insert(1, 0.05)
+    config["experiments"]["convergence"]["grid"]["epsilon"].insert(1, 0.02)
     after = {cell.path: cell.settings for cell in cells(config, "convergence")}
-    assert len(after) == 5 * 11 * 21
+    assert len(after) == len(before) + 11 * 21
     assert before.items() <= after.items()
 
 

@@ -12,14 +12,14 @@ import deepbures
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"psd", "grid", "seeds"},
+    {"psd", "seeds"},
     {"losses", "network", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics", "critical_points"},
     {"gradient_flow", "gradient_descent", "landscape"},
     {"experiment"},
 ]
-#: What stands beside the layers: storage, evaluation, figures, command line.
-BESIDE = {"__init__", "__main__", "aggregate", "claims", "configuration", "plotting", "rates", "store"}
+#: What stands beside the layers: the grid, storage, evaluation, figures, command line.
+BESIDE = {"__init__", "__main__", "aggregate", "claims", "configuration", "grid", "plotting", "rates", "store"}
 ALSO_ALLOWED = {"experiment": {"store", "diagnostics"}}
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

@@ -91,6 +91,14 @@ def test_default_study_holds_the_authors_grid(tmp_path):
     assert planned(copy_of_project(tmp_path), "runs", config=None)["run_cell"] == 924 + 60
 
 
+def test_snakemake_lint_asks_for_nothing_but_environments(tmp_path):
+    # The environment of every rule is the one that the lock installs and Snakemake itself runs in.
+    folder = copy_of_project(tmp_path)
+    report = snakemake(folder, "--lint", config=None).stderr
+    titles = set(re.findall(r"^ +\* (.*)$", report, flags=re.MULTILINE))
+    assert titles == {"Specify a conda environment or container for each rule.:"}
+
+
 @pytest.mark.slow
 def test_one_command_makes_every_promised_output(finished):
     assert missing(finished / "results/tiny", finished / "figures/tiny") == []

@@ -153,9 +153,9 @@ class _ReducedFlow:
         """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k); for even N the odd factor Zᵀ Z = R_Zᵀ R_Z comes from a QR."""
         half = (self.depth - 1) // 2
         if self.depth % 2:
-            return integer_power(np.swapaxes(Z, -1, -2) @ Z, half)
+            return integer_power(Z.swapaxes(-1, -2) @ Z, half)
         transposed_R = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
-        return integer_power(np.swapaxes(Z, -1, -2) @ Z, half) @ transposed_R if half else transposed_R
+        return integer_power(Z.swapaxes(-1, -2) @ Z, half) @ transposed_R if half else transposed_R
 
     def factor(self, Z: Array) -> Array:
         """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""

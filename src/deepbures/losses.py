@@ -20,7 +20,12 @@ _EIGH_CONDITION = 1e-6
 
 
 def _transpose(matrix: Array) -> Array:
-    return np.swapaxes(matrix, -1, -2)
+    return matrix.swapaxes(-1, -2)
+
+
+def _rank_tolerance(matrix: Array) -> float:
+    """Share of the largest singular value below which others count as zero: max(n, d) · eps."""
+    return max(matrix.shape[-2:]) * float(np.finfo(matrix.dtype).eps)
 
 
 class CovarianceLoss(ABC):
@@ -244,8 +249,8 @@ class BuresWasserstein(CovarianceLoss):
         """2 (F − T F): from the thin SVD of R F for ε = 0, from one eigh of M otherwise."""
         if self.epsilon == 0:
             U, sigma, Vh = np.linalg.svd(self._root * F, full_matrices=False)
-            if sigma[..., -1].min() <= max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma.max():
-                floor = max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma[..., :1]
+            floor = _rank_tolerance(F) * sigma[..., :1]
+            if (sigma[..., -1:] <= floor).any():
                 U = U * (sigma > floor)[..., None, :]
             return 2 * (F - self._root * (U @ Vh))
         sigma, Q = self._root_spectrum(F)
@@ -329,7 +334,7 @@ def _thin_factor(F: Array, rank: int) -> Array:
     if F.shape[-1] <= rank:
         return F
     U, sigma, _ = np.linalg.svd(F, full_matrices=False)
-    if rank < sigma.shape[-1] and np.any(sigma[..., rank] > max(F.shape[-2:]) * np.finfo(F.dtype).eps * sigma[..., 0]):
+    if rank < sigma.shape[-1] and np.any(sigma[..., rank] > _rank_tolerance(F) * sigma[..., 0]):
         raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
     return (U * sigma[..., None, :])[..., :rank]
 
@@ -343,7 +348,7 @@ def _polar_derivative(X: Array, dX: Array) -> Array:
         If X is numerically singular: there the polar factor is not differentiable.
     """
     U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
-    if np.any(sigma[..., -1] <= max(X.shape[-2:]) * np.finfo(X.dtype).eps * sigma[..., 0]):
+    if np.any(sigma[..., -1] <= _rank_tolerance(X) * sigma[..., 0]):
         raise ValueError(
             "W must have full rank min(n, d) on the range of the target: "
             "for ε = 0 the loss is not twice differentiable at a matrix of lower rank"

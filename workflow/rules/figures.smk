@@ -50,8 +50,7 @@ for name, family in FAMILIES.items():
         retries: 2  # kernels that start at once may collide on a port
         params:
             show=STUDY["figures"][name].get("show", {}),
-            figures=FIGURE_FOLDER,
-            tables=f"{RESULTS}/tables",
+            folders={"figures": FIGURE_FOLDER, "tables": f"{RESULTS}/tables"},
             code=PLOTTING_CODE,
         script:
             "../scripts/notebook.py"

@@ -30,8 +30,7 @@ if __name__ == "__main__":
         snakemake.log[0],
         {
             "results": str(Path(snakemake.input.runs).parent),
-            "figures": snakemake.params.figures,
-            "tables": snakemake.params.tables,
+            **snakemake.params.folders,
             "show": dict(snakemake.params.show),
         },
     )

@@ -83,7 +83,7 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
     first, last = int(np.floor(decades[0])), int(np.ceil(decades[1]))
     levels = np.logspace(first, last, 4 * (last - first) + 1)
     marked = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 3)]
-    misfit_levels = np.logspace(-8, 0, 9)
+    misfit_levels = np.logspace(-8, 0, 17)
     for column, epsilon in enumerate(epsilons):
         cell = table[table["epsilon"] == epsilon]
         x, y, size = _grid(cell, "size_mean")
@@ -105,7 +105,7 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
     for row in axes:
         row[0].set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
     figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
-    figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::2])
+    figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::4])
     figure.suptitle(f"{SLOPES[kind]} (black contours) and sharp rate (white, dashed)", fontsize=8)
     return figure
 
