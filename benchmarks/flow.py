@@ -118,9 +118,10 @@ def large() -> None:
     start = small_start(generator(0, "start", 0), n, rank, 0.5).end_to_end
     begin = time.perf_counter()
     result = gradient_flow(loss, start, depth, max_time=1e4, excess_tolerance=1e-8, max_steps=5000)
+    end = f"excess loss {result.excess[0]:.3g} to {result.excess[-1]:.1e}, L* = {loss.minimum_value(rank):.3g}"
+    seconds_ = time.perf_counter() - begin
     print(
-        f"n = {n}, rank {rank}, ε = 0, N = {depth}: {time.perf_counter() - begin:.1f} s, {result.steps} steps, "
-        f"{result.stop_reason}; excess loss {result.excess[0]:.3g} to {result.excess[-1]:.1e}, L* = {loss.minimum_value(rank):.3g}"
+        f"n = {n}, rank {rank}, ε = 0, N = {depth}: {seconds_:.1f} s, {result.steps} steps, {result.stop_reason}; {end}"
     )
 
 

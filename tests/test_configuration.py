@@ -111,7 +111,7 @@ MISTAKES = [
     (C + "grid.depth", [0], [".grid.depth[0]: 0 must be at least 1"]),
     (C + "grid.depth", [1, 2, 1], [".grid.depth: 1 stands there twice"]),
     (C + "integration.rtol", 0, [".integration.rtol: 0 must be more than 0"]),
-    (C + "integration.rtol", "1e-400", [".integration.rtol: 0.0 must be more than 0"]),
+    (C + "integration.rtol", "1e-400", [".integration.rtol: 0 must be more than 0"]),
     (C + "integration.samples", 1, [".integration.samples: 1 must be at least 2"]),
     # What a schema cannot see.
     (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),

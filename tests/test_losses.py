@@ -195,6 +195,16 @@ def test_unsmoothed_hessian_near_a_singular_matrix(columns, vanishing, slope):
     np.testing.assert_allclose(highest, 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("epsilon", [1e-14, 1e-10, 1e-3])
+def test_gradient_keeps_its_digits_where_little_smoothing_meets_a_singular_matrix(make_target, rng, epsilon):
+    # W = Ω diag(σ) Q: ∇L_ε = 2 Ω diag((1 − √(λ/(σ² + ε))) σ) Q. The condition of M reaches 1e14, that of its root 1e7.
+    loss = BuresWasserstein(make_target([4.0, 2.0, 1.0]), epsilon)
+    sigma, Q = np.array([3.0, 1.0, 1e-6]), orthogonal(rng, 3)
+    expected = 2 * loss.eigenvectors * ((1 - np.sqrt(loss.eigenvalues / (sigma**2 + epsilon))) * sigma) @ Q
+    found = loss.gradient(loss.eigenvectors * sigma @ Q)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("rank", [2, 4])
 def test_hessian_refuses_where_the_loss_is_not_twice_differentiable(rng, rank):
     W = rng.standard_normal((5, 5))

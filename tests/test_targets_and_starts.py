@@ -35,8 +35,9 @@ def test_same_key_same_numbers():
         lambda: generator(5, "target", 4, dimension=4),
         lambda: generator(5, "target", 3, dimension=5),
         lambda: generator(5, "target", 3),
+        lambda: generator(6, "target", 2, dimension=4),
     ],
-    ids=["study", "role", "seed", "setting", "no-setting"],
+    ids=["study", "role", "seed", "setting", "no-setting", "same-sum"],
 )
 def test_other_key_other_numbers(other):
     numbers = generator(5, "target", 3, dimension=4).standard_normal(8)
@@ -212,9 +213,10 @@ def test_close_start_of_low_rank_and_wide_input(make_target):
 
 
 def test_right_factor_of_a_close_start_is_random():
-    # V: the same S(0), another rotation from the right, so that W(0) is not symmetric.
+    # W(0) = U diag(√eig) Vᵀ with a random V: its columns are not orthogonal.
     W = close_start(generator(1, "initialization", 0), BuresWasserstein(draw(0, smin=1)), 20).end_to_end
-    assert np.abs(W - W.T).max() > 0.1
+    gram = W.T @ W
+    assert np.abs(gram - np.diag(np.diag(gram))).max() > 0.1
 
 
 def test_close_start_raises_where_there_is_no_margin(make_target):
@@ -222,8 +224,8 @@ def test_close_start_raises_where_there_is_no_margin(make_target):
     loss = BuresWasserstein(make_target([3, 2, 1.5, 1, 1, 0.5]))
     with pytest.raises(ValueError, match=r"minimal loss over rank 3 is 2\.5, not below λ_3 = 1\.5.*higher rank"):
         close_start(generator(1, "initialization", 0), loss, 3)
-    at_the_edge = BuresWasserstein(np.diag([3.0, 2.0, 2.0]))  # L* = λ_2
-    with pytest.raises(ValueError, match="not below λ_2 = 2"):
+    at_the_edge = BuresWasserstein(np.diag([9.0, 4.0, 4.0]))  # L* = λ_2, without rounding
+    with pytest.raises(ValueError, match="not below λ_2 = 4"):
         close_start(generator(1, "initialization", 0), at_the_edge, 2)
 
 

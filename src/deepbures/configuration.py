@@ -10,6 +10,8 @@ from typing import Any
 
 import jsonschema
 
+from .grid import canonical
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
@@ -18,13 +20,18 @@ class ConfigurationError(ValueError):
 
 
 def with_numbers(value: Any) -> Any:
-    """Copy of a configuration in which strings like "1e-6", which YAML does not read as numbers, are numbers."""
+    """Copy of a configuration with numbers in one form.
+
+    Strings like "1e-6", which YAML does not read as numbers, become numbers; 20.0 becomes 20.
+    """
     if isinstance(value, Mapping):
         return {key: with_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [with_numbers(item) for item in value]
     if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return float(value)
+        value = float(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value
 
 
@@ -48,7 +55,8 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
         raise ConfigurationError(mistake)
     errors = list(jsonschema.Draft202012Validator(schema).iter_errors(checked))
     if errors:
-        raise ConfigurationError(_one_line(jsonschema.exceptions.best_match(errors)))
+        names = [error for error in errors if error.validator == "pattern"]
+        raise ConfigurationError(_one_line(names[0] if names else jsonschema.exceptions.best_match(errors)))
     for mistake in _senseless(checked):
         raise ConfigurationError(mistake)
     return checked
@@ -61,8 +69,8 @@ def _one_line(error: jsonschema.ValidationError) -> str:
         case "additionalProperties":
             allowed = list(error.schema.get("properties", ()))
             unknown = next(key for key in value if key not in allowed)
-            return f"{where}: unknown key {unknown!r}{_nearest(unknown, allowed)}; allowed: {', '.join(allowed)}"
-        case "propertyNames":
+            return f"{where}: unknown key {unknown!r}{_nearest(str(unknown), allowed)}; allowed: {', '.join(allowed)}"
+        case "pattern":
             return f"{where}: {value!r} is no valid name: lower-case letters, digits and _ only"
         case "required":
             missing = next(key for key in error.validator_value if key not in value)
@@ -94,6 +102,12 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         for i, rank in enumerate(block["grid"]["rank"]):
             if rank > n:
                 yield f"{where}.grid.rank[{i}]: {rank} must be at most the dimension, {n}"
+        for axis, values in block["grid"].items():
+            spellings = [canonical(value) for value in values]
+            for i, spelling in enumerate(spellings):
+                if spelling in spellings[:i]:
+                    where_ = f"{where}.grid.{axis}[{i}]"
+                    yield f"{where_}: {values[i]!r} stands there twice, to 12 digits; every value is allowed once"
         if block["initialization"]["kind"] == "close" and block["loss"] != "bures-wasserstein":
             yield f"{where}.initialization.kind: 'close' needs loss: bures-wasserstein, not {block['loss']!r}"
     for name, figure in config["figures"].items():

@@ -93,8 +93,10 @@ def gradient_flow(
     W = finite_array("initial", initial, 2).astype(float)
     if W.ndim != 2 or W.shape[0] != loss.dimension:
         raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
-    if not rtol > 0 or atol < 0:
+    if not rtol > 0 or not atol >= 0:
         raise ValueError(f"rtol must be positive and atol not negative, not {rtol} and {atol}")
+    if max_steps < 1 or samples < 2:
+        raise ValueError(f"max_steps must be at least 1 and samples at least 2, not {max_steps} and {samples}")
     if times is not None:
         times = finite_array("times", times, 1).astype(float)
         if times.ndim != 1 or times[0] < 0 or np.any(np.diff(times) <= 0):
@@ -187,14 +189,23 @@ def _integrate(
     knots: list[float] = [0.0]
     pieces: list[DenseOutput] = []
     speed, size = float(np.linalg.norm(flow(0.0, z))), float(np.linalg.norm(z))
+    if not np.isfinite(speed):
+        raise ValueError("initial must be small enough for its loss and gradient to be finite numbers")
     if converged(z):
         return np.array(knots), pieces, StopReason.CONVERGED
+    if max_time == 0:
+        return np.array(knots), pieces, StopReason.END_TIME
     if speed * max_time <= _EPS * size:
         return np.array(knots), pieces, StopReason.STATIONARY
     first_step = min(_FIRST_CHANGE / flow.depth * size / speed, max_time)
     root_size = np.sqrt(z.size)  # scipy's error norm is a root mean square
-    tolerance = atol + rtol * first_step * speed / root_size
-    solver = DOP853(flow, 0.0, z, max_time, first_step=first_step, rtol=_ROUNDING, atol=tolerance)
+
+    def tolerance(length: float, size: float) -> float:
+        """Absolute tolerance for an entry of Z in the next step, from the length of this one and the size of Z."""
+        return atol + (rtol * length + _ROUNDING * size) / root_size
+
+    atol_first = tolerance(first_step * speed, size)
+    solver = DOP853(flow, 0.0, z, max_time, first_step=first_step, rtol=_ROUNDING, atol=atol_first)
     stop_reason = None
     while stop_reason is None:
         before = solver.y
@@ -205,7 +216,7 @@ def _integrate(
         knots.append(solver.t)
         pieces.append(solver.dense_output())
         length = float(np.linalg.norm(solver.y - before))
-        solver.atol = atol + rtol * length / root_size
+        solver.atol = tolerance(length, float(np.linalg.norm(before)))
         if converged(solver.y):
             stop_reason = StopReason.CONVERGED
         elif solver.status == "finished":

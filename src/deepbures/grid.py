@@ -19,7 +19,7 @@ AXES = ("epsilon", "smin", "rank", "depth")
 
 def canonical(value: float) -> str:
     """One spelling for each number: 1 and 1.0 are "1", 1e-3 is "0.001"."""
-    return f"{float(value):.12g}"
+    return f"{float(value) + 0.0:.12g}"  # + 0.0: -0.0 is "0" too
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def close_start(
         If L* ≥ λ_k, where no start has a margin (the authors' program never returns), or ε > λ_n.
     """
     n, eigenvalues = loss.dimension, loss.eigenvalues
-    floor = loss.minimum_value(rank)
+    _, floor = loss.minimum(rank)
     if floor >= eigenvalues[rank - 1]:
         raise ValueError(
             f"no start close to the target has a margin: the minimal loss over rank {rank} is {floor:.6g}, "
@@ -105,6 +105,10 @@ def small_start(
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, not {scale}")
+    if not 1 <= rank <= min(dimension, input_dimension or dimension):
+        raise ValueError(
+            f"rank must lie between 1 and min(n, d_0) = {min(dimension, input_dimension or dimension)}, not {rank}"
+        )
     U = random_orthogonal(rng, dimension)[:, :rank]
     V = random_orthogonal(rng, input_dimension or dimension)[:, :rank]
     return Start(scale * U @ V.T, scale, 1)

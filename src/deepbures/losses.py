@@ -186,7 +186,8 @@ class BuresWasserstein(CovarianceLoss):
     def saddle_values(self, rank: int) -> Array:
         """Σ_{j>i} (√λ_j − √ε)² for i = 0..rank; for ε = 0 the partial traces Σ_{j>i} λ_j."""
         missing = (np.sqrt(self.eigenvalues) - np.sqrt(self.epsilon)) ** 2
-        return missing.sum() - np.concatenate([[0.0], np.cumsum(missing[:rank])])
+        gained = np.where(self.eigenvalues > self.epsilon, missing, 0.0)[:rank]  # the others stay empty
+        return missing.sum() - np.concatenate([[0.0], np.cumsum(gained)])
 
     def _smoothed_root(self, F: Array) -> Array:
         """A with A Aᵀ = F Fᵀ + εI, symmetric, shape (..., n, n); F itself when ε = 0."""
@@ -263,7 +264,12 @@ class BuresWasserstein(CovarianceLoss):
     def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
         if self.epsilon == 0:
-            return 2 * (V - self._root * _polar_derivative(self._root * F, self._root * V))
+            root = self._root[: self._support]
+            product = 2 * V
+            product[..., : self._support, :] -= (
+                2 * root * _polar_derivative(root * F[..., : self._support, :], root * V[..., : self._support, :])
+            )
+            return product
         support = self._support
         F_, V_ = F[..., :support, :], V[..., :support, :]
         sigma, Q = self._root_spectrum(F)

@@ -92,7 +92,8 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
     t = np.asarray(times)[kept]
     if y.size == 0 or y.max() < y[-1] + decades:
         return SlopeFit.none()
-    first = np.flatnonzero(y > y[-1] + decades)[-1] + 1
+    above = np.flatnonzero(y > y[-1] + decades)
+    first = above[-1] + 1 if above.size else 0
     return _regress(t[first:], y[first:])
 
 

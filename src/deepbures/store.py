@@ -128,7 +128,11 @@ def _array(values: Any, type_: pa.DataType) -> pa.Array:
         offsets = _array(_offsets(values), pa.int32())
         items = np.concatenate([np.asarray(value) for value in values])
         return pa.ListArray.from_arrays(offsets, _array(items, type_.value_type))
-    array = np.ascontiguousarray(values, dtype=type_.to_pandas_dtype())
+    given = np.asarray(values)
+    with np.errstate(invalid="ignore"):
+        array = np.ascontiguousarray(given.astype(type_.to_pandas_dtype()))
+    if pa.types.is_integer(type_) and not np.array_equal(array, given):
+        raise ValueError(f"values must be of type {type_}, but {given[array != given][0]} is not")
     return pa.Array.from_buffers(type_, len(array), [None, pa.py_buffer(array)])
 
 
@@ -178,7 +182,9 @@ def _imported(root: str) -> set[str]:
         if name in found:
             continue
         found.add(name)
-        folder = name.split(".")[:-1]
+        folder = name.split(".")
+        if _source(name).name != "__init__.py":
+            folder.pop()
         for node in ast.walk(ast.parse(_source(name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = folder[: len(folder) - (node.level - 1)]

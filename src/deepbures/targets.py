@@ -16,7 +16,7 @@ def least_eigenvalue(dimension: int, smin: float, *, spectrum: str = "zipf", mod
     """λ_n of a target where its definition fixes it before the draw, as for `zipf`: 1/n, or smin + 1/n; else None."""
     if spectrum != "zipf":
         return None
-    least = 1 / dimension if smin < 1 / dimension else smin + 1 / dimension
+    least = 1 / dimension if smin <= 1 / dimension else smin + 1 / dimension
     return least if mode == "eigenvalues" else least**2
 
 
@@ -32,7 +32,7 @@ def draw_target(
     """Random target covariance Σ0 = Ω Λ Ωᵀ.
 
     A Gaussian n×n matrix A = U diag(S) Vᵀ gives Ω = U and the spectrum. `random` keeps S. `zipf` takes
-    S_i / i + N(0, 1), sorted, shifted so that its minimum is 1/n. If smin ≥ 0 and the minimum is below
+    S_1 / i + N(0, 1), sorted, shifted so that its minimum is 1/n. If smin ≥ 0 and the minimum is below
     smin, the whole spectrum is shifted: S ← S + smin − S_n + 1/n, so that λ_n = smin + 1/n.
 
     Parameters
@@ -69,7 +69,7 @@ def draw_target(
         raise ValueError(f"rank must lie between 1 and the dimension {dimension}, not {rank}")
     U, S, _ = np.linalg.svd(rng.standard_normal((dimension, dimension)))
     if spectrum == "zipf":
-        S = S / np.arange(1, dimension + 1) + rng.standard_normal(dimension)
+        S = S[0] / np.arange(1, dimension + 1) + rng.standard_normal(dimension)
         S = np.sort(S)[::-1]
         S = S - S[-1] + 1 / dimension
     if smin >= 0 and S[-1] < smin:

@@ -88,7 +88,7 @@ def paper_constants(
     log_Delta = (
         (N + 1) * np.log(2) - 2 * N * log_c + 2 * np.log(N) + (4 * N - 3) / N * log_M + np.log(eigenvalues[0]) / 2
     )
-    if N > 1:
+    if N > 1 and margin > 0:
         second = np.log(8 * N * (N - 1)) + (3 * N - 4) / N * log_M + np.log(M ** (1 / N) + trace)
         log_Delta = np.logaddexp(log_Delta, second)
     log_power = 2 * (N - 1) / N * log_c  # log c^{2(N-1)/N}
