@@ -42,11 +42,11 @@ def gradient_flow(
     times: ArrayLike | None = None,
     *,
     rank: int | None = None,
-    rtol: float = 1e-6,
+    rtol: float = 1e-7,
     atol: float = 0.0,
     excess_tolerance: float = 0.0,
     max_time: float | None = None,
-    max_steps: int = 100_000,
+    max_steps: int = 20_000,
     samples: int = 100,
 ) -> Trajectory:
     """Integrate the gradient flow of a deep linear network from a balanced start.
@@ -221,7 +221,7 @@ def _integrate(
             stop_reason = StopReason.CONVERGED
         elif solver.status == "finished":
             stop_reason = StopReason.END_TIME
-        elif length <= _EPS * np.linalg.norm(before):
+        elif length <= _ROUNDING * np.linalg.norm(before):
             stop_reason = StopReason.STATIONARY
         elif len(pieces) == max_steps:
             stop_reason = StopReason.STEP_BUDGET

@@ -34,7 +34,7 @@ class Constants:
     bound_rate
         8 N c^{2(2N-1)/N} K, per unit time: L(t) − L* ≤ (L(0) − L*) exp(−bound_rate · t).
 
-    Every field but C_0, M and K is NaN where c ≤ 0: the theorems do not apply.
+    Where c ≤ 0 the theorems do not apply: Δ, the step sizes and bound_rate are NaN.
     """
 
     margin: float
