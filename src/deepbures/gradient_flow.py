@@ -31,6 +31,8 @@ _EPS = float(np.finfo(float).eps)
 _ROUNDING = 100 * _EPS
 #: A stage with a larger ‖F‖² is refused before LAPACK sees it: products with it may overflow.
 _OVERSHOOT = 1e100
+#: A step that is smaller than this share of the mean step has collapsed: the tolerance cannot be met.
+_COLLAPSE = 1e-6
 #: First step: the relative change of the end-to-end matrix that it is expected to make.
 _FIRST_CHANGE = 0.01
 
@@ -221,8 +223,9 @@ def _integrate(
             stop_reason = StopReason.CONVERGED
         elif solver.status == "finished":
             stop_reason = StopReason.END_TIME
-        elif length <= _ROUNDING * np.linalg.norm(before):
-            stop_reason = StopReason.STATIONARY
+        elif length <= _ROUNDING * np.linalg.norm(before):  # lost in rounding: the speed is, or the step collapsed
+            collapsed = solver.step_size < _COLLAPSE * solver.t / len(pieces)
+            stop_reason = StopReason.STEP_UNDERFLOW if collapsed else StopReason.STATIONARY
         elif len(pieces) == max_steps:
             stop_reason = StopReason.STEP_BUDGET
     return np.array(knots), pieces, stop_reason
