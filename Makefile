@@ -11,10 +11,15 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
+# Snakemake and pip write the folder's path unquoted into commands and scripts.
+ifneq ($(words $(CURDIR)),1)
+$(error the path of this folder must not hold spaces: $(CURDIR))
+endif
+
 .PHONY: study test slow-test lint format bench lock clean
 
 study: $(VENV)/.installed
-	snakemake --cores $(CORES) --configfile $(CONFIG)
+	snakemake --cores $(CORES) --configfile "$(CONFIG)"
 
 test: $(VENV)/.installed
 	python -m pytest -n auto
@@ -43,7 +48,7 @@ lock:
 		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@

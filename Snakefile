@@ -11,12 +11,6 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/figures.smk"
 
 
-rule all:
-    default_target: True
-    input:
-        [path for family in FAMILIES.values() for path in family_outputs(family)],
-
-
 rule runs:
     input:
         [path for experiment in STUDY["experiments"] for path in run_files(experiment)],
@@ -29,3 +23,10 @@ rule aggregates:
             experiment=STUDY["experiments"],
             table=["runs", "trajectories"],
         ),
+
+
+rule all:
+    default_target: True
+    input:
+        [path for family in FAMILIES.values() for path in family_outputs(family)],
+        rules.aggregates.input,

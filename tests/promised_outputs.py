@@ -10,16 +10,18 @@ FIGURES = [
     "F2_rate_contours_tail",
     "F3_rate_against_depth_authors",
     "F3_rate_against_depth_tail",
+    "F3_low_rank",
     "F4_ranks",
     "F5_energy_levels",
     "F6_eigenvalue_distances",
     "F7_alignment",
     "F9_spectra",
+    "G1_low_rank",
     "G1_measured_against_sharp",
     "G2_bound_tightness",
     "G8_spread_over_seeds",
 ]
-TABLES = ["T2_constants", "T3_rates"]
+TABLES = ["T2_constants", "T3_rates", "T3_rates_low_rank"]
 STARTS = {"pdf": b"%PDF", "png": b"\x89PNG"}
 
 

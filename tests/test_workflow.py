@@ -1,5 +1,6 @@
 """The real Snakemake on tiny grids: fresh runs, reruns, extensions, order, mistakes."""
 
+import ast
 import os
 import re
 import shutil
@@ -7,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from promised_outputs import missing
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +38,7 @@ figures:
 
 def copy_of_project(folder: Path) -> Path:
     """A working copy without results, its own sources first on the path."""
-    for name in ("config", "workflow", "src"):
+    for name in ("config", "profiles", "workflow", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "tiny.yaml").write_text(TINY)
@@ -87,8 +91,9 @@ def study(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_default_study_holds_the_authors_grid(tmp_path):
-    # 4 ε × 11 smin × 21 depths = 924 cells of one seed block, and 3 × 4 × 5 = 60 low-rank cells
-    assert planned(copy_of_project(tmp_path), "runs", config=None)["run_cell"] == 924 + 60
+    # 4 ε × 11 smin × 21 depths = 924 cells, of which 2 × 21 stand twice more (smin = -1, ε limited to λ_n),
+    # and 3 × 4 × 5 = 60 low-rank cells
+    assert planned(copy_of_project(tmp_path), "runs", config=None)["run_cell"] == 924 - 42 + 60
 
 
 def test_snakemake_lint_asks_for_nothing_but_environments(tmp_path):
@@ -102,6 +107,35 @@ def test_snakemake_lint_asks_for_nothing_but_environments(tmp_path):
 @pytest.mark.slow
 def test_one_command_makes_every_promised_output(finished):
     assert missing(finished / "results/tiny", finished / "figures/tiny") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["convergence", "low_rank"])
+def test_loss_falls_and_the_papers_bound_holds_at_every_recorded_point(finished, experiment):
+    # L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t) where c > 0
+    cell = ["epsilon", "smin", "rank", "depth", "seed"]
+    runs, samples = (
+        pd.read_parquet(finished / f"results/tiny/{experiment}/{table}.parquet") for table in ("runs", "trajectories")
+    )
+    excess = samples.groupby(cell, sort=False)["excess"]
+    assert (excess.diff().dropna() <= 0).all()
+    joined = samples.merge(runs[[*cell, "excess_initial", "bound_rate"]], on=cell).dropna(subset=["bound_rate"])
+    bound = joined["excess_initial"] * np.exp(-joined["bound_rate"] * joined["time"])
+    assert (joined["excess"] <= bound * (1 + 1e-12)).all()
+    assert len(joined) > 500 or experiment == "low_rank"
+
+
+def test_the_profile_is_used(tmp_path):
+    assert "profiles/default" in snakemake(copy_of_project(tmp_path), "--dry-run", "runs", config=None).stderr
+
+
+def test_notebooks_show_by_default_what_the_configuration_names():
+    import papermill
+
+    figures = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["figures"]
+    for name, figure in figures.items():
+        parameters = papermill.inspect_notebook(str(ROOT / f"workflow/notebooks/{name}.ipynb"))
+        assert ast.literal_eval(parameters["show"]["default"]) == figure.get("show", {}), name
 
 
 @pytest.mark.slow
@@ -195,7 +229,11 @@ def test_a_mistake_in_the_configuration_gives_one_line_and_no_job(tmp_path, old,
     edit(folder / "tiny.yaml", old, new)
     run = snakemake(folder)
     assert run.returncode != 0
-    lines = [line for line in run.stderr.splitlines() if line.strip() and "is extended by" not in line]
+    lines = [
+        line
+        for line in run.stderr.splitlines()
+        if line.strip() and not re.search("is extended by|Using .* profile", line)
+    ]
     assert len(lines) == 1, run.stderr
     assert all(fragment in lines[0] for fragment in fragments)
     assert not (folder / "results").exists()

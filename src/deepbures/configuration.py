@@ -108,6 +108,11 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
                 if spelling in spellings[:i]:
                     where_ = f"{where}.grid.{axis}[{i}]"
                     yield f"{where_}: {values[i]!r} stands there twice, to 12 digits; every value is allowed once"
+        seeds, block_size = block["seeds"], block["seeds_per_job"]
+        if seeds % block_size:  # else adding seeds would recompute the last block
+            yield f"{where}.seeds: {seeds} must be a multiple of seeds_per_job, {block_size}"
+        if "scale" in block["initialization"] and block["initialization"]["kind"] != "small":
+            yield f"{where}.initialization.scale: only the kind 'small' has a scale"
         if block["initialization"]["kind"] == "close" and block["loss"] != "bures-wasserstein":
             yield f"{where}.initialization.kind: 'close' needs loss: bures-wasserstein, not {block['loss']!r}"
     for name, figure in config["figures"].items():

@@ -66,8 +66,8 @@ class CovarianceLoss(ABC):
         """L(W) − L*, with L* the minimum over matrices of rank ≤ `rank` (default: n), for W of that rank.
 
         Computed as a sum of squares rather than as a difference of traces, which ends in noise near
-        1e-14: the relative error is about 24 eps √(λ_1/(L − L*)), 1e-7 at 1e-15 and 1e-3 at 1e-24, and
-        comes from the rounding of W and of Σ0's eigenvalues themselves.
+        1e-14: the relative error is at most about 24 eps √(λ_1/(L − L*)), and comes from the rounding of W
+        and of Σ0's eigenvalues themselves.
         """
         F = self._to_eigenbasis("W", W)
         return self.excess_in_eigenbasis(F, self._checked_rank(rank))

@@ -162,11 +162,13 @@ def provenance(root: str) -> dict[str, str]:
 
 @functools.cache
 def code_digest(*roots: str) -> str:
-    """Digest of modules of this package and all those they import, docstrings and comments left out.
+    """Digest of modules of this package, all those they import, and the versions of NumPy and SciPy.
+
+    Docstrings and comments are left out.
 
     Given to Snakemake as a parameter, it reruns what depends on an edited module and nothing else.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"numpy {version('numpy')} scipy {version('scipy')}\n".encode())
     for name in sorted(set().union(*map(_imported, roots))):
         tree = ast.parse(_source(name).read_text(encoding="utf-8"))
         digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())

@@ -1,5 +1,5 @@
 # Figures and tables: one parameterised notebook a family, which reads the tables of one experiment.
-# F1, G1, T2, … number them as in the paper's study; config.yaml says under `figures` what they show.
+# F: what the authors' program draws, T: its tables, G: ours; config.yaml says under `figures` what they show.
 FAMILIES = {
     "trajectories": {"figures": ["F1_trajectories"]},
     "rates": {
@@ -18,7 +18,14 @@ FAMILIES = {
     "constants": {"tables": ["T2_constants"]},
     "spectra": {"figures": ["F7_alignment", "F9_spectra"]},
     "low_rank": {
-        "figures": ["F4_ranks", "F5_energy_levels", "F6_eigenvalue_distances"],
+        "figures": [
+            "F3_low_rank",
+            "F4_ranks",
+            "F5_energy_levels",
+            "F6_eigenvalue_distances",
+            "G1_low_rank",
+        ],
+        "tables": ["T3_rates_low_rank"],
     },
 }
 PLOTTING_CODE = store.code_digest(

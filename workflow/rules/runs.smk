@@ -9,7 +9,7 @@ rule run_cell:
         f"logs/{RESULTS}/{{experiment}}/{{cell}}/seeds={{seeds}}.log",
     params:
         cell=lambda wildcards: json.dumps(
-            CELLS[wildcards.experiment][wildcards.cell].settings
+            CELLS[wildcards.experiment][wildcards.cell].settings, sort_keys=True
         ),
         code=store.code_digest("experiment"),  # reruns the cells when a module that they use changes
     shell:

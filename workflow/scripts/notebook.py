@@ -1,5 +1,6 @@
 """Execute a notebook with the parameters of its rule."""
 
+import shutil
 from pathlib import Path
 
 import papermill
@@ -17,10 +18,11 @@ def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(notebook, str(partial), parameters, progress_bar=False)
-    except papermill.PapermillExecutionError as error:
+    except Exception as error:
         Path(log).write_text(f"{error}\nSee {partial}.\n", encoding="utf-8")
-        raise SystemExit(f"{notebook}: {error.ename}: {error.evalue} (see {log})") from None
-    partial.replace(output)
+        what = getattr(error, "evalue", error)
+        raise SystemExit(f"{notebook}: {what} (see {log})") from None
+    shutil.move(partial, output)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylim(bottom=samples["excess"].min() / 3, top=30)
     axes[0, 1].legend(loc="lower left")
     theory = [Line2D([], [], **style.THEORY), Line2D([], [], **{**style.THEORY, "linestyle": ":"})]
-    axes[0, 0].legend(theory, ["paper's bound", "sharp rate"], loc="center left")
+    axes[0, 0].legend(theory, ["paper's bound", "sharp rate"], loc="lower left", handlelength=1.2, fontsize=6)
     style.label_panels(axes[0])
     return figure
 
@@ -67,12 +67,12 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
     """F2: measured slope, and 1 − r² of its fit, over depth × λ_min(Σ0^{1/2}), one column a smoothing ε.
 
     Dashed contours: the slope of the sharp rate at the same levels. Dotted: λ_n = ε, below which ε is limited
-    to λ_n. Grey: no flow of the cell reached its tail within the step budget.
+    to λ_n. Hatched: no flow of the cell reached its tail within the step budget.
     """
     slope = f"{kind}_slope"
     table = runs.assign(
         size=-runs[slope],
-        sharp=runs["sharp_rate"] / _LN10,
+        sharp=(runs["sharp_rate"] / _LN10).where(runs[slope].notna()),
         root=np.sqrt(runs["lambda_min"]),
         misfit=1 - runs[f"{kind}_r_squared"],
     )
@@ -91,13 +91,13 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
         _, _, misfit = _grid(cell, "misfit_mean")
         top, bottom = axes[:, column]
         filled = top.contourf(x, y, size, levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis")
-        top.contour(x, y, np.ma.masked_where(np.ma.getmaskarray(size), sharp), marked, **_WHITE)
         lines = top.contour(x, y, size, marked, colors="black", linewidths=0.6)
         top.clabel(lines, fmt="%g", fontsize=5.5)
+        top.contour(x, y, np.ma.masked_where(np.ma.getmaskarray(size), sharp), marked, **_WHITE)
         misfit = np.ma.maximum(misfit, misfit_levels[0])
         fit = bottom.contourf(x, y, misfit, misfit_levels, norm=LogNorm(1e-8, 1), cmap="Greys")
         for axis in (top, bottom):
-            axis.set_facecolor("0.92")
+            axis.patch.set(hatch="////", facecolor="white", edgecolor="0.75")
             if y[0] < np.sqrt(epsilon):
                 axis.axhline(np.sqrt(epsilon), color="#D55E00", linewidth=0.9, linestyle=":")
         top.set_title(frames.label(epsilon=epsilon))
@@ -106,27 +106,29 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
         row[0].set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
     figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
     figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::4])
-    figure.suptitle(f"{SLOPES[kind]} (black contours) and sharp rate (white, dashed)", fontsize=8)
+    note = r"dotted: $\lambda_n = \varepsilon$" + ("; hatched: tail not reached" if kind == "tail" else "")
+    figure.suptitle(f"{SLOPES[kind]} (black) and sharp rate (white, dashed); {note}", fontsize=8)
     return figure
 
 
 @style.styled
-def rate_against_depth(runs: pd.DataFrame, kind: str) -> Figure:
-    """F3: measured slope against depth for several s_min, with its regression line and the sharp rate."""
+def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figure:
+    """F3: measured slope against depth, by s_min or rank, with its regression line and the sharp rate."""
     slope = f"{kind}_slope"
-    table = frames.over_seeds(runs.assign(sharp=-runs["sharp_rate"] / _LN10), [slope, "sharp"])
+    sharp = (-runs["sharp_rate"] / _LN10).where(runs[slope].notna())
+    table = frames.over_seeds(runs.assign(sharp=sharp), [slope, "sharp"])
     epsilon = frames.only_value(runs, "epsilon")
     figure, axes = style.panels(1, 1, style.COLUMN, 3.0)
     axis = axes[0, 0]
-    values = sorted(table["smin"].unique())
-    for (smin, cell), color in zip(frames.groups(table, "smin"), style.sequential(len(values)), strict=True):
+    values = sorted(table[by].unique())
+    for (value, cell), color in zip(frames.groups(table, by), style.sequential(len(values)), strict=True):
         cell = cell[cell[f"{slope}_count"] > 0]
         if len(cell) < 2:
             continue
         N, mean, deviation = (cell[name].to_numpy() for name in ("depth", f"{slope}_mean", f"{slope}_std"))
         a, intercept = np.polyfit(N, mean, 1)
         r_squared = np.corrcoef(N, mean)[0, 1] ** 2
-        text = f"{frames.label(smin=smin)}: $a = {a:.3g}$, $r^2 = {r_squared:.4f}$"
+        text = f"{frames.label(**{by: value})}: $a = {a:.3g}$, $r^2 = {r_squared:.4f}$"
         axis.plot(N, mean, "o", color=color, label=text, markersize=2.8)
         axis.fill_between(N, mean - deviation, mean + deviation, color=color, **style.BAND)
         axis.plot(N, intercept + a * N, color=color, linewidth=0.8)
@@ -153,7 +155,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def bound_tightness(runs: pd.DataFrame) -> Figure:
-    """G2: the paper's guaranteed rate as a share of the measured one, against depth."""
+    """G2: the paper's guaranteed rate as a share of the one measured by the authors' definition (ε = 0: none)."""
     figure, axes = style.panels(1, 1, style.COLUMN, 2.4)
     _draw_tightness(axes[0, 0], runs)
     axes[0, 0].set_title(r"all $s_{\min}$ and seeds: median, 10 % to 90 %", fontsize=7.5)
@@ -186,7 +188,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     measured = _measured_rates(runs)
     _draw_against_sharp(second, measured)
     second.set_xlabel("sharp rate (closed form)")
-    second.set_title(f"{len(measured)} cells, {runs['seed'].nunique()} seeds")
+    second.set_title(f"{len(measured)} of {runs.groupby(list(AXES)).ngroups} cells")
     _draw_tightness(third, runs)
     style.label_panels(axes[0])
     return figure
@@ -217,6 +219,7 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
 def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
     """Measured tail rate, sharp rate and their ratio, over the seeds of each cell that reached its tail."""
     table = runs.assign(measured=-runs["tail_slope"] * _LN10)
+    table["sharp_rate"] = table["sharp_rate"].where(table["measured"].notna())
     table["ratio"] = table["measured"] / table["sharp_rate"]
     table = frames.over_seeds(table, ["measured", "sharp_rate", "ratio"])
     return table[table["measured_count"] > 0]
@@ -233,9 +236,12 @@ def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
 
 def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
     """Guaranteed over measured rate (authors' window), median and 10 % to 90 % over s_min and seeds."""
-    bound = runs["bound_rate"].where(runs["bound_rate"] > 0)
-    share = runs.assign(share=bound / (-runs["authors_slope"] * _LN10)).dropna(subset=["share"])
-    for (epsilon, part), points in zip(frames.groups(share, "epsilon"), _POINTS[1:], strict=False):
+    runs = runs.drop_duplicates(["epsilon_effective", "smin", "rank", "depth", "seed"])
+    bound = runs["bound_rate"].where(runs["bound_rate"] > 0)  # 0 for ε = 0
+    share = runs.assign(share=bound / (-runs["authors_slope"] * _LN10))
+    for (epsilon, part), points in zip(frames.groups(share, "epsilon"), _POINTS, strict=False):
+        if part["share"].isna().all():
+            continue
         by_depth = part.groupby("depth")["share"]
         axis.plot(by_depth.median(), "-", color=points["color"], label=frames.label(epsilon=epsilon))
         low, high = by_depth.quantile(0.1), by_depth.quantile(0.9)
@@ -244,7 +250,7 @@ def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
     axis.annotate(
         "tight", (1, 1), (0, -2), ("axes fraction", "data"), "offset points", ha="right", va="top", fontsize=7
     )
-    axis.set(yscale="log", xlabel="depth $N$", ylabel="guaranteed / measured rate", ylim=(None, 10))
+    axis.set(yscale="log", xlabel="depth $N$", ylabel="guaranteed rate / authors' slope", ylim=(None, 10))
     axis.legend(loc="upper right", bbox_to_anchor=(1, 0.8))
 
 

@@ -67,6 +67,8 @@ def curves(trajectories: pd.DataFrame, column: str, times: Array, *, logarithmic
 
     Interpolated linearly in time, in the logarithm of the column where `logarithmic`.
     """
+    for axis in AXES:
+        only_value(trajectories, axis)
     result = []
     for _, run in trajectories.groupby("seed", sort=True):
         values = run[column].to_numpy(dtype=float)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from ..diagnostics import effective_rank
+from ..grid import AXES
 from . import frames, style
 
 
@@ -55,7 +56,7 @@ def energy_levels(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
             cell = cells[cells["depth"] == depth]
             axis.plot(cell["time"], cell["loss"], color=color, label=frames.label(depth=depth))
-        axis.set(xscale="log", xlabel=r"time $t$", title=frames.label(epsilon=epsilon, rank=run["rank"]))
+        axis.set(xscale="log", xlabel=r"time $t$", title=f"{frames.label(epsilon=epsilon, rank=run['rank'])}, one seed")
     axes[0, 0].set_ylabel(r"loss $L_\varepsilon$")
     axes[0, -1].legend(loc="center left", frameon=True, framealpha=1, edgecolor="none")
     style.label_panels(axes[0])
@@ -115,6 +116,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
     )
     right.legend()
     style.label_panels(axes[0])
+    figure.suptitle(_cell(runs), fontsize=8)
     return figure
 
 
@@ -138,8 +140,11 @@ def spectra(runs: pd.DataFrame) -> Figure:
     optimum = np.maximum(np.stack(runs["eigenvalues_target"].to_numpy()) - shift, 0).mean(axis=0)
     axis.plot(index, optimum, **style.THEORY, label=r"optimum $\lambda_i - \varepsilon$")
     axis.set(xlabel="index $i$", ylabel="eigenvalue", xticks=index[::3])
-    axis.set_title(
-        frames.label(**{a: frames.only_value(runs, a) for a in ("epsilon", "smin", "rank", "depth")}), fontsize=7.5
-    )
+    axis.set_title(_cell(runs), fontsize=7.5)
     axis.legend()
     return figure
+
+
+def _cell(runs: pd.DataFrame) -> str:
+    """Title that names the one cell of a figure."""
+    return frames.label(**{axis: frames.only_value(runs, axis) for axis in AXES})

@@ -25,12 +25,13 @@ HEADINGS = {
     "log10_eta_1": r"$\log_{10}\eta_1$",
     "log10_eta_2": r"$\log_{10}\eta_2$",
     "log10_eta_3": r"$\log_{10}\eta_3$",
-    "bound_rate": "bound",
+    "bound_rate": "bound (1/time)",
     "loss_initial": "$L(0)$",
     "loss_minimum": "$L^*$",
-    "sharp_rate": "sharp rate",
-    "tail_rate": "tail rate",
-    "authors_slope": "authors' slope",
+    "sharp_rate": "sharp rate (1/time)",
+    "tail_rate": "tail rate (1/time)",
+    "ratio": "tail / sharp",
+    "authors_slope": "authors' slope (decades/time)",
     "authors_r_squared": "$r^2$",
     "tail_slope": "tail slope",
     "tail_r_squared": "$r^2$ (tail)",
@@ -46,17 +47,19 @@ def constants(runs: pd.DataFrame) -> pd.DataFrame:
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
     """T3: slopes, r², tail rate, sharp rate and bound, mean and standard deviation over seeds, one row a cell.
 
-    Slopes are in decades per unit time, rates per unit time. `converged` counts the seeds that reached the
-    tail; `limited` tells that ε exceeds λ_n and was replaced by it, so that cells which differ in ε alone
-    may be one and the same problem.
+    Slopes are in decades per unit time, rates per unit time. `tails` counts the seeds whose tail was
+    reached (tail_… and ratio are over those); `limited` tells that ε exceeds λ_n and was replaced by it,
+    so that cells which differ in ε alone may be one and the same problem.
     """
     table = runs.assign(tail_rate=-runs["tail_slope"] * np.log(10))
+    table["ratio"] = table["tail_rate"] / table["sharp_rate"]
     columns = [
         "authors_slope",
         "authors_r_squared",
         "tail_slope",
         "tail_r_squared",
         "tail_rate",
+        "ratio",
         "sharp_rate",
         "bound_rate",
     ]
@@ -65,7 +68,7 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     extra = pd.DataFrame(
         {
             "seeds": grouped["seed"].count(),
-            "converged": grouped["stop_reason"].agg(lambda reasons: int((reasons == "converged").sum())),
+            "tails": grouped["tail_slope"].count(),
             "epsilon_effective": grouped["epsilon_effective"].mean(),
         }
     ).reset_index()
