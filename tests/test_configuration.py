@@ -128,6 +128,9 @@ MISTAKES = [
         ["figures.rates.show.depth: 3 is not in the grid of convergence", "1, 7, 10"],
     ),
     ("figures.rates.show", {"dept": [1]}, ["figures.rates.show", "'dept'", "did you mean 'depth'?"]),
+    # Seeds in whole blocks, so that adding some recomputes none.
+    (C + "seeds", 15, [".seeds: 15 must be a multiple of seeds_per_job, 10"]),
+    (C + "initialization", {"kind": "close", "scale": 0.1}, [".initialization.scale", "only the kind 'small'"]),
     # Two values with one spelling would share a folder.
     (C + "grid.epsilon", [0.1, 0.1 + 1e-15], [".grid.epsilon"]),
 ]
@@ -155,7 +158,8 @@ def test_configuration_must_be_a_mapping(schema, config):
 @pytest.mark.parametrize("value", [20.0, "2e1"])
 def test_whole_numbers_become_integers(shipped, schema, path, value):
     # JSON schema takes 20.0 for an integer, `range` does not.
-    block = check(changed(shipped(), C + path, value), schema)["experiments"]["convergence"]
+    config = changed(shipped(), C + "seeds", 20)  # a multiple of every block size tried
+    block = check(changed(config, C + path, value), schema)["experiments"]["convergence"]
     for key in path.split("."):
         block = block[key]
     assert block == 20
