@@ -45,7 +45,7 @@ bench: $(VENV)/.installed
 # Needs uv (pip install uv); the lock holds versions and hashes, and no address.
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+		--custom-compile-command "make lock" --output-file requirements.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)

@@ -19,12 +19,10 @@ _FLOOR = 1e-17
 SYMBOLS = {"epsilon": r"\varepsilon", "smin": r"s_{\min}", "rank": "k", "depth": "N"}
 
 
-def read(
-    path: str | Path, show: Mapping[str, Sequence[float]] | None = None, columns: list[str] | None = None
-) -> pd.DataFrame:
+def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
     """Read a table, only the rows whose axes have one of the values to `show`."""
     filters = [(axis, "in", list(values)) for axis, values in (show or {}).items()] or None
-    return pd.read_parquet(path, filters=filters, columns=columns)
+    return pd.read_parquet(path, filters=filters)
 
 
 def label(**values: float) -> str:
