@@ -265,7 +265,7 @@ def test_stops_when_converged():
     assert 0 < trajectory.excess[-1] <= 1e-10 < trajectory.excess[0]
     assert 0 < trajectory.times[-1] < 100
     at_once = run(np.diag(np.sqrt(SPECTRUM)), max_time=1.0, excess_tolerance=1e-10)
-    assert (at_once.stop_reason, at_once.steps, at_once.times.tolist()) == (StopReason.CONVERGED, 0, [0])
+    assert (at_once.stop_reason, at_once.n_steps, at_once.times.tolist()) == (StopReason.CONVERGED, 0, [0])
 
 
 def test_stops_at_the_end_time():
@@ -274,12 +274,12 @@ def test_stops_at_the_end_time():
     assert (trajectory.times[0], trajectory.times[-1]) == (0, 0.5)
     assert len(trajectory.times) == 17
     assert (np.diff(trajectory.times) > 0).all()
-    assert trajectory.evaluations >= trajectory.steps > 0
+    assert trajectory.evaluations >= trajectory.n_steps > 0
 
 
 def test_stops_on_the_step_budget():
     trajectory = run(np.eye(4), max_time=100.0, max_steps=5)
-    assert (trajectory.stop_reason, trajectory.steps) == (StopReason.STEP_BUDGET, 5)
+    assert (trajectory.stop_reason, trajectory.n_steps) == (StopReason.STEP_BUDGET, 5)
     assert 0 < trajectory.times[-1] < 100
 
 
@@ -287,7 +287,7 @@ def test_stationary_start():
     # W_J with J = {1, 3} and representable roots: ∇L(W_J) = 0 exactly, a saddle.
     loss = BuresWasserstein(np.diag([4.0, 1.0, 0.25]))
     trajectory = gradient_flow(loss, np.diag([2.0, 0, 0.5]), 1, max_time=100.0)
-    assert (trajectory.stop_reason, trajectory.steps, trajectory.times.tolist()) == (StopReason.STATIONARY, 0, [0])
+    assert (trajectory.stop_reason, trajectory.n_steps, trajectory.times.tolist()) == (StopReason.STATIONARY, 0, [0])
     np.testing.assert_allclose(trajectory.loss, 1, rtol=1e-14)
 
 

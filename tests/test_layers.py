@@ -12,7 +12,7 @@ import deepbures
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"psd", "seeds"},
+    {"progress", "psd", "seeds"},
     {"losses", "network", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics", "critical_points"},
     {"gradient_flow", "gradient_descent", "landscape"},

@@ -63,7 +63,7 @@ def test_spectrum_accepts_rounding_errors():
     ("value", "fragments"),
     [
         (np.ones((2, 3)), ("square matrix", "(2, 3)")),
-        (np.ones((2, 2, 2)), ("square matrix", "(2, 2, 2)")),
+        (np.ones((2, 2, 3)), ("square matrix", "(2, 2, 3)")),
         (np.ones(3), ("at least 2 axes", "(3,)")),
         (np.ones((0, 0)), ("non-empty", "(0, 0)")),
         ([[1, 0.5], [0, 1]], ("symmetric", "0.5")),

@@ -8,6 +8,7 @@
 <StopReason.END_TIME: 'end time'>
 """
 
+from .gradient_descent import gradient_descent
 from .gradient_flow import gradient_flow
 from .initialization import close_start, small_start
 from .losses import BuresWasserstein, Frobenius
@@ -15,19 +16,22 @@ from .network import DeepLinearNetwork
 from .rates import authors_slope, tail_slope
 from .targets import draw_target
 from .theory import local_rates, paper_constants, sharp_rate
-from .trajectory import StopReason, Trajectory
+from .trajectory import DescentTrajectory, FlowTrajectory, StopReason, Trajectory
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BuresWasserstein",
     "DeepLinearNetwork",
+    "DescentTrajectory",
+    "FlowTrajectory",
     "Frobenius",
     "StopReason",
     "Trajectory",
     "authors_slope",
     "close_start",
     "draw_target",
+    "gradient_descent",
     "gradient_flow",
     "local_rates",
     "paper_constants",

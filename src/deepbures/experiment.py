@@ -17,7 +17,7 @@ from .psd import Array
 from .seeds import generator
 from .targets import draw_target
 from .theory import Constants, paper_constants, sharp_rate
-from .trajectory import Trajectory
+from .trajectory import FlowTrajectory
 
 
 def run_cell(settings: Mapping[str, Any], seeds: Iterable[int]) -> tuple[pa.Table, pa.Table]:
@@ -88,7 +88,7 @@ def _run(settings: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], dict[s
     )
 
 
-def _summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, trajectory: Trajectory) -> dict[str, Any]:
+def _summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, trajectory: FlowTrajectory) -> dict[str, Any]:
     eigenvalues = loss.eigenvalues
     epsilon = getattr(loss, "epsilon", 0.0)
     loss_initial = float(loss.value(start.end_to_end))
@@ -114,7 +114,7 @@ def _summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, trajecto
         "sharp_rate": rate,
         "stop_reason": str(trajectory.stop_reason),
         "time_final": trajectory.times[-1],
-        "steps": trajectory.steps,
+        "steps": trajectory.n_steps,
         "evaluations": trajectory.evaluations,
         "loss_final": trajectory.loss[-1],
         "excess_final": trajectory.excess[-1],
@@ -126,7 +126,7 @@ def _summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, trajecto
     }
 
 
-def _samples(loss: CovarianceLoss, rank: int, depth: int, trajectory: Trajectory) -> dict[str, Any]:
+def _samples(loss: CovarianceLoss, rank: int, depth: int, trajectory: FlowTrajectory) -> dict[str, Any]:
     F = trajectory.factors
     optimum, _ = loss.minimum(rank)
     spectrum = loss.minimum_spectrum(rank)

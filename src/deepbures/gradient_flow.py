@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from .losses import CovarianceLoss
 from .network import check_depth
 from .psd import Array, finite_array, integer_power
-from .trajectory import StopReason, Trajectory
+from .trajectory import FlowTrajectory, StopReason
 
 if TYPE_CHECKING:  # scipy.integrate takes longer to import than many a flow to run: loaded when one does
     from scipy.integrate import DenseOutput
@@ -50,13 +50,13 @@ def gradient_flow(
     max_time: float | None = None,
     max_steps: int = 20_000,
     samples: int = 100,
-) -> Trajectory:
+) -> FlowTrajectory:
     """Integrate the gradient flow of a deep linear network from a balanced start.
 
     Parameters
     ----------
     loss
-        Loss on the end-to-end matrix.
+        Loss on the end-to-end matrix, with one target.
     initial : (n, d_0)
         End-to-end matrix W(0), taken as the product of N balanced layers. Its rank is kept by the flow.
     depth
@@ -82,7 +82,7 @@ def gradient_flow(
 
     Returns
     -------
-    Trajectory
+    FlowTrajectory
 
     Raises
     ------
@@ -92,6 +92,8 @@ def gradient_flow(
     from scipy.integrate import OdeSolution
 
     check_depth(depth)
+    if loss.shape != ():
+        raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
     W = finite_array("initial", initial, 2).astype(float)
     if W.ndim != 2 or W.shape[0] != loss.dimension:
         raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
@@ -132,13 +134,13 @@ def gradient_flow(
         times = np.append(times[times < end], end)
     states = OdeSolution(knots, pieces)(times) if pieces else Z.reshape(-1, 1)
     factors = flow.factor(states.T.reshape(-1, *Z.shape))
-    return Trajectory(
+    return FlowTrajectory(
         times=times,
         loss=loss.value_in_eigenbasis(factors),
         excess=loss.excess_in_eigenbasis(factors, rank),
         factors=loss.eigenvectors @ factors,
         stop_reason=stop_reason,
-        steps=len(pieces),
+        n_steps=len(pieces),
         evaluations=flow.evaluations,
     )
 

@@ -2,21 +2,26 @@
 
 Both depend on a matrix W only through S = W Wᵀ, and are evaluated in the basis Ω of the target
 Σ0 = Ω diag(λ) Ωᵀ, where the target and its root are diagonal: products with R = Σ0^{1/2} become
-row scalings. The methods `…_in_eigenbasis` work there, on F = Ωᵀ W.
+row scalings. The methods `…_in_eigenbasis` work there, on F = Ωᵀ W. A loss may hold a stack of
+targets, one for each member of a stack of matrices.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .psd import Array, finite_array, spectrum, symmetrize
 
-#: Below this μ_n/μ_1 the eigenvalues of M are taken from singular values instead: eigh gives them
-#: to an absolute eps·μ_1, and the transport map needs μ^{-1/2}.
+#: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an
+#: absolute eps·μ_1, and the transport map needs μ^{-1/2}.
 _EIGH_CONDITION = 1e-6
+#: The same for ε = 0, where singular values cost less and critical points are to be told to 1e-10.
+_GRAM_CONDITION = 1e-5
 
 
 def _transpose(matrix: Array) -> Array:
@@ -33,8 +38,8 @@ class CovarianceLoss(ABC):
 
     Parameters
     ----------
-    covariance : (n, n)
-        Target Σ0, symmetric positive semidefinite.
+    covariance : (..., n, n)
+        Target Σ0, symmetric positive semidefinite; or a stack of targets.
 
     Attributes
     ----------
@@ -43,11 +48,15 @@ class CovarianceLoss(ABC):
 
     Notes
     -----
-    Every method takes stacks: W of shape (..., n, d), for any d ≥ 1.
+    Every method takes stacks: W of shape (..., n, d), for any d ≥ 1. With a stack of targets the leading
+    axes of W end in those of the targets, each matrix meets its own, and what is a number for one target
+    has the shape of the stack.
     """
 
     #: Name in configurations, tables and figures.
     name: str
+    #: Attributes with the leading axes of the stack of targets.
+    _stacked: tuple[str, ...] = ("covariance", "eigenvalues", "eigenvectors")
 
     def __init__(self, covariance: ArrayLike) -> None:
         self.eigenvalues, self.eigenvectors = spectrum("covariance", covariance)
@@ -56,7 +65,25 @@ class CovarianceLoss(ABC):
     @property
     def dimension(self) -> int:
         """n, the dimension of the data."""
-        return len(self.eigenvalues)
+        return self.eigenvalues.shape[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stack of targets; () for one target."""
+        return self.eigenvalues.shape[:-1]
+
+    def take(self, members: ArrayLike) -> Self:
+        """Loss on some members of the stack of targets, chosen as from a flat array: one index gives one target.
+
+        A loss on one target gives itself.
+        """
+        if self.shape == ():
+            return self
+        taken = copy.copy(self)
+        for name in self._stacked:
+            values = getattr(self, name)
+            setattr(taken, name, values.reshape(-1, *values.shape[len(self.shape) :])[np.asarray(members)])
+        return taken
 
     def value(self, W: ArrayLike) -> Array:
         """L(W): shape (...) for W of shape (..., n, d)."""
@@ -83,23 +110,23 @@ class CovarianceLoss(ABC):
             raise ValueError(f"V must have the shape of W, {F.shape}, not {E.shape}")
         return self.eigenvectors @ self.hessian_product_in_eigenbasis(F, E)
 
-    def minimum(self, rank: int | None = None) -> tuple[Array, float]:
+    def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
         """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
 
         paper.md section 3: the k largest eigenvalues, the same choice as in Eckart-Young.
         """
         rank = self._checked_rank(rank)
         spectrum = self.minimum_spectrum(rank)
-        covariance = (self.eigenvectors * spectrum) @ self.eigenvectors.T
+        covariance = (self.eigenvectors * spectrum[..., None, :]) @ _transpose(self.eigenvectors)
         return symmetrize(covariance), self.minimum_value(rank)
 
     @abstractmethod
     def minimum_spectrum(self, rank: int) -> Array:
-        """Eigenvalues s*_1 ≥ … ≥ s*_n of the minimiser over rank ≤ `rank`, shape (n,)."""
+        """Eigenvalues s*_1 ≥ … ≥ s*_n of the minimiser over rank ≤ `rank`, shape (..., n)."""
 
     @abstractmethod
-    def minimum_value(self, rank: int) -> float:
-        """L*, the minimum over rank ≤ `rank`."""
+    def minimum_value(self, rank: int) -> Array:
+        """L*, the minimum over rank ≤ `rank`, shape (...)."""
 
     @abstractmethod
     def saddle_values(self, rank: int) -> Array:
@@ -125,7 +152,7 @@ class CovarianceLoss(ABC):
         W = finite_array(name, W, 2)
         if W.shape[-2] != self.dimension:
             raise ValueError(f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}")
-        return self.eigenvectors.T.astype(W.dtype, copy=False) @ W
+        return _transpose(self.eigenvectors).astype(W.dtype, copy=False) @ W
 
     def _checked_rank(self, rank: int | None) -> int:
         rank = self.dimension if rank is None else rank
@@ -142,69 +169,92 @@ class BuresWasserstein(CovarianceLoss):
 
     Parameters
     ----------
-    covariance : (n, n)
-        Target Σ0, symmetric positive semidefinite; it may be singular.
-    epsilon
-        Smoothing ε ≥ 0; ε = 0 is the distance itself.
+    covariance : (..., n, n)
+        Target Σ0, symmetric positive semidefinite; it may be singular. Or a stack of targets, of one rank.
+    epsilon : (...)
+        Smoothing ε ≥ 0, one number or one for each target; ε = 0 is the distance itself.
 
     Raises
     ------
     ValueError
-        On a covariance that is not symmetric positive semidefinite and finite, or on ε < 0.
+        On a covariance that is not symmetric positive semidefinite and finite, on ε < 0, or on a stack
+        that mixes ranks, or ε = 0 with ε > 0.
 
     Notes
     -----
     The gradient is 2 (I − T) W with T = R M^{-1/2} R the optimal transport map from N(0, S + εI)
-    to N(0, Σ0) and M = R (S + εI) R. For ε = 0 it is taken from the thin SVD R W = U σ Vᵀ as
-    2 (W − R U Vᵀ), which costs O(n² d) and keeps the digits that M = (R W)(R W)ᵀ loses on a
-    singular S. Singular values below max(n, d) · eps · σ_1 count as zero (pseudo-inverse of M).
+    to N(0, Σ0) and M = R (S + εI) R. For ε = 0 it is 2 (W − R U Vᵀ) with the polar factor U Vᵀ of
+    R W = U σ Vᵀ, which costs O(n² d): from the Gram matrix where that is well conditioned, and else from
+    the thin SVD, which keeps the digits that a Gram matrix loses on a singular S. There singular values
+    below max(n, d) · eps · σ_1 count as zero (pseudo-inverse of M).
     """
 
     name = "bures-wasserstein"
+    _stacked = (*CovarianceLoss._stacked, "epsilon", "_root", "_root_outer", "_smoothing")
 
-    def __init__(self, covariance: ArrayLike, epsilon: float = 0.0) -> None:
+    def __init__(self, covariance: ArrayLike, epsilon: ArrayLike = 0.0) -> None:
         super().__init__(covariance)
-        if not (np.isfinite(epsilon) and epsilon >= 0):
-            raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon}")
-        self.epsilon = float(epsilon)
-        self._root = np.sqrt(self.eigenvalues)[:, None]  # diag(R) in its eigenbasis, as a column
-        positive = int(np.sum(self.eigenvalues > 0))
-        root = self._root[:positive]
-        self._support = positive  # rank of Σ0: M is regular on the first `support` coordinates
-        self._root_outer = root * root.T
-        self._smoothing = np.diag(self.epsilon * self.eigenvalues[:positive])
+        smoothing = np.asarray(epsilon, dtype=float)
+        if not (np.isfinite(smoothing) & (smoothing >= 0)).all():
+            raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon!r}")
+        if smoothing.shape not in ((), self.shape):
+            raise ValueError(
+                f"epsilon must be one number or have the shape of the stack, {self.shape}, not {smoothing.shape}"
+            )
+        self.smoothed = bool((smoothing > 0).any())
+        if self.smoothed and not (smoothing > 0).all():
+            raise ValueError(f"epsilon must be 0 for all targets of a stack or positive for all, not {epsilon!r}")
+        self.epsilon = np.broadcast_to(smoothing, self.shape)[()]
+        self._root = np.sqrt(self.eigenvalues)[..., :, None]  # diag(R) in its eigenbasis, as a column
+        ranks = np.sum(self.eigenvalues > 0, axis=-1)
+        if np.min(ranks) != np.max(ranks):
+            raise ValueError(f"the covariances of a stack must have one rank, not {np.min(ranks)} to {np.max(ranks)}")
+        self._support = int(np.max(ranks))  # rank of Σ0: M is regular on the first `support` coordinates
+        root = self._root[..., : self._support, :]
+        self._root_outer = root * _transpose(root)
+        self._smoothing = np.eye(self._support, dtype=root.dtype) * (self._epsilon_column * root**2)
+
+    @property
+    def _epsilon_column(self) -> Array:
+        """ε with two axes more, against matrices, in their precision."""
+        return np.asarray(self.epsilon, dtype=self.eigenvalues.dtype)[..., None, None]
 
     def minimum_spectrum(self, rank: int) -> Array:
         """s*_j = (λ_j − ε)_+ for j ≤ rank, 0 beyond (paper.md section 3)."""
         kept = np.arange(self.dimension) < rank
-        return np.where(kept, np.maximum(self.eigenvalues - self.epsilon, 0), 0)
+        return np.where(kept, np.maximum(self.eigenvalues - self._epsilon_column[..., 0], 0), 0)
 
-    def minimum_value(self, rank: int) -> float:
+    def minimum_value(self, rank: int) -> Array:
         """L* = Σ (√λ_j − √ε)² over the directions that the minimiser leaves empty (paper.md section 3)."""
         empty = self.minimum_spectrum(rank) == 0
-        return float(np.sum((np.sqrt(self.eigenvalues[empty]) - np.sqrt(self.epsilon)) ** 2))
+        return np.sum(np.where(empty, self._missing(), 0), axis=-1)
 
     def saddle_values(self, rank: int) -> Array:
         """Σ_{j>i} (√λ_j − √ε)² for i = 0..rank; for ε = 0 the partial traces Σ_{j>i} λ_j."""
-        missing = (np.sqrt(self.eigenvalues) - np.sqrt(self.epsilon)) ** 2
-        gained = np.where(self.eigenvalues > self.epsilon, missing, 0.0)[:rank]  # the others stay empty
-        return missing.sum() - np.concatenate([[0.0], np.cumsum(gained)])
+        missing = self._missing()
+        gained = np.where(self.eigenvalues > self._epsilon_column[..., 0], missing, 0.0)  # the others stay empty
+        gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
+        return missing.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
+
+    def _missing(self) -> Array:
+        """(√λ_j − √ε)²: what an empty direction adds to the loss."""
+        return (np.sqrt(self.eigenvalues) - np.sqrt(self._epsilon_column[..., 0])) ** 2
 
     def _smoothed_root(self, F: Array) -> Array:
         """A with A Aᵀ = F Fᵀ + εI, symmetric, shape (..., n, n); F itself when ε = 0."""
-        if self.epsilon == 0:
+        if not self.smoothed:
             return F
         U, sigma, _ = np.linalg.svd(F, full_matrices=True)
         squares = np.zeros(U.shape[:-1], dtype=F.dtype)
         squares[..., : sigma.shape[-1]] = sigma**2
-        return (U * np.sqrt(squares + self.epsilon)[..., None, :]) @ _transpose(U)
+        return (U * np.sqrt(squares[..., None, :] + self._epsilon_column)) @ _transpose(U)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R, Q the polar factor of R A (paper.md section 2, squared-distance form)."""
         A = self._smoothed_root(F)
         U, _, Vh = np.linalg.svd(self._root * A, full_matrices=False)
         distance = np.sum((A - self._root * (U @ Vh)) ** 2, axis=(-2, -1))
-        outside = self._root[:, 0] ** 2 * (1 - np.sum(U**2, axis=-1))  # only where A has fewer than n columns
+        outside = self._root[..., 0] ** 2 * (1 - np.sum(U**2, axis=-1))  # only where A has fewer than n columns
         return distance + (np.sum(outside, axis=-1) if A.shape[-1] < self.dimension else 0.0)
 
     def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
@@ -216,45 +266,47 @@ class BuresWasserstein(CovarianceLoss):
         L − L* = ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|².
         """
         eigenvalues, root = self.eigenvalues, self._root
-        if self.epsilon == 0:
+        if not self.smoothed:
             F = _thin_factor(F, rank)
             width = F.shape[-1]
             U, _, Vh = np.linalg.svd(root * F, full_matrices=width < self.dimension)
             range_, complement = U[..., :width], U[..., width:]
             distance = np.sum((F - root * (range_ @ Vh[..., :width, :])) ** 2, axis=(-2, -1))
-            gap = eigenvalues - eigenvalues[rank - 1]
-            leaked = np.sum(range_**2, axis=-1)[..., rank:] @ -gap[rank:]
-            lost = np.sum(complement**2, axis=-1)[..., :rank] @ gap[:rank]
-            missing = (rank - width) * eigenvalues[rank - 1]  # a narrower F lacks λ_k once a column
+            last = eigenvalues[..., rank - 1 : rank]
+            gap = eigenvalues - last
+            leaked = np.sum(np.sum(range_**2, axis=-1)[..., rank:] * -gap[..., rank:], axis=-1)
+            lost = np.sum(np.sum(complement**2, axis=-1)[..., :rank] * gap[..., :rank], axis=-1)
+            missing = (rank - width) * last[..., 0]  # a narrower F lacks λ_k once a column
             return distance + leaked + lost + missing
         filled = self.minimum_spectrum(rank) > 0
-        transport = np.where(filled, 1.0, np.sqrt(eigenvalues / self.epsilon))
-        scale = np.sqrt(transport)[:, None]
+        transport = np.where(filled, 1.0, np.sqrt(eigenvalues / self._epsilon_column[..., 0]))
+        scale = np.sqrt(transport)[..., :, None]
         scaled_root = np.divide(root, scale, out=np.zeros_like(root), where=scale > 0)
         A = self._smoothed_root(F)
         U, _, Vh = np.linalg.svd(root * A, full_matrices=False)
         distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
-        return distance + np.sum(F**2, axis=-1) @ (1 - transport)
+        return distance + np.sum(np.sum(F**2, axis=-1) * (1 - transport), axis=-1)
 
     def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
         """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         F = F[..., : self._support, :]
         mu, Q = np.linalg.eigh(self._root_outer * (F @ _transpose(F)) + self._smoothing)
-        if (mu[..., 0] > _EIGH_CONDITION * mu[..., -1]).all():
+        poor = mu[..., 0] <= _EIGH_CONDITION * mu[..., -1]
+        if not poor.any():
             return np.sqrt(mu), Q
-        noise = np.broadcast_to(np.sqrt(self.epsilon) * np.eye(self._support), (*F.shape[:-1], self._support))
-        stacked = self._root[: self._support] * np.concatenate([F, noise], axis=-1)  # R [F, √ε I]
-        Q, sigma, _ = np.linalg.svd(stacked, full_matrices=False)
+        noise = np.broadcast_to(
+            np.sqrt(self._epsilon_column) * np.eye(self._support, dtype=F.dtype), (*F.shape[:-1], self._support)
+        )
+        stacked = self._root[..., : self._support, :] * np.concatenate([F, noise], axis=-1)  # R [F, √ε I]
+        sigma = np.sqrt(np.maximum(mu, 0))
+        U, singular, _ = np.linalg.svd(stacked[poor], full_matrices=False)
+        sigma[poor], Q[poor] = singular, U
         return sigma, Q
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
-        """2 (F − T F): from the thin SVD of R F for ε = 0, from one eigh of M otherwise."""
-        if self.epsilon == 0:
-            U, sigma, Vh = np.linalg.svd(self._root * F, full_matrices=False)
-            floor = _rank_tolerance(F) * sigma[..., :1]
-            if (sigma[..., -1:] <= floor).any():
-                U = U * (sigma > floor)[..., None, :]
-            return 2 * (F - self._root * (U @ Vh))
+        """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
+        if not self.smoothed:
+            return 2 * (F - self._root * _polar_factor(self._root * F))
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
         transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
@@ -264,22 +316,19 @@ class BuresWasserstein(CovarianceLoss):
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
-        if self.epsilon == 0:
-            root = self._root[: self._support]
-            product = 2 * V
-            product[..., : self._support, :] -= (
-                2 * root * _polar_derivative(root * F[..., : self._support, :], root * V[..., : self._support, :])
-            )
-            return product
         support = self._support
         F_, V_ = F[..., :support, :], V[..., :support, :]
+        product = 2 * V
+        if not self.smoothed:
+            root = self._root[..., :support, :]
+            product[..., :support, :] -= 2 * root * _polar_derivative(root * F_, root * V_)
+            return product
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
         E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
         rows, columns = sigma[..., :, None], sigma[..., None, :]
         inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
         derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
-        product = 2 * V
         product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
         product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
         return product
@@ -290,8 +339,8 @@ class Frobenius(CovarianceLoss):
 
     Parameters
     ----------
-    covariance : (n, n)
-        Target Σ0, symmetric positive semidefinite.
+    covariance : (..., n, n)
+        Target Σ0, symmetric positive semidefinite; or a stack of targets.
     """
 
     name = "frobenius"
@@ -300,17 +349,18 @@ class Frobenius(CovarianceLoss):
         """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""
         return np.where(np.arange(self.dimension) < rank, self.eigenvalues, 0)
 
-    def minimum_value(self, rank: int) -> float:
+    def minimum_value(self, rank: int) -> Array:
         """L* = Σ_{j>rank} λ_j²."""
-        return float(np.sum(self.eigenvalues[rank:] ** 2))
+        return np.sum(self.eigenvalues[..., rank:] ** 2, axis=-1)
 
     def saddle_values(self, rank: int) -> Array:
         """Σ_{j>i} λ_j² for i = 0..rank."""
         squares = self.eigenvalues**2
-        return squares.sum() - np.concatenate([[0.0], np.cumsum(squares[:rank])])
+        gained = np.concatenate([np.zeros((*self.shape, 1)), squares[..., :rank]], axis=-1)
+        return squares.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
 
     def _residual(self, F: Array) -> Array:
-        return F @ _transpose(F) - np.diag(self.eigenvalues).astype(F.dtype, copy=False)
+        return F @ _transpose(F) - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """‖F Fᵀ − Λ‖²."""
@@ -318,8 +368,9 @@ class Frobenius(CovarianceLoss):
 
     def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
         """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj: the cross term of ‖(S − S*) + (S* − Σ0)‖²."""
-        difference = F @ _transpose(F) - np.diag(self.minimum_spectrum(rank))
-        return np.sum(difference**2, axis=(-2, -1)) - 2 * np.sum(F**2, axis=-1)[..., rank:] @ self.eigenvalues[rank:]
+        difference = F @ _transpose(F) - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
+        cross = np.sum(np.sum(F**2, axis=-1)[..., rank:] * self.eigenvalues[..., rank:], axis=-1)
+        return np.sum(difference**2, axis=(-2, -1)) - 2 * cross
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """4 (F Fᵀ − Λ) F."""
@@ -344,6 +395,20 @@ def _thin_factor(F: Array, rank: int) -> Array:
     if rank < sigma.shape[-1] and np.any(sigma[..., rank] > _rank_tolerance(F) * sigma[..., 0]):
         raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
     return (U * sigma[..., None, :])[..., :rank]
+
+
+def _polar_factor(X: Array) -> Array:
+    """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
+    tall = X if X.shape[-2] >= X.shape[-1] else _transpose(X)
+    mu, V = np.linalg.eigh(_transpose(tall) @ tall)
+    poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
+    sigma = np.sqrt(np.where(poor[..., None], 1, mu))
+    polar = tall @ ((V / sigma[..., None, :]) @ _transpose(V))
+    if poor.any():
+        U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
+        kept = sigma > _rank_tolerance(X) * sigma[..., :1]
+        polar[poor] = (U * kept[..., None, :]) @ Vh
+    return polar if tall is X else _transpose(polar)
 
 
 def _polar_derivative(X: Array, dX: Array) -> Array:

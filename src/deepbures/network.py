@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,7 +30,7 @@ class DeepLinearNetwork:
         self.layers: list[Array] = [finite_array(f"layer {j}", W, 2) for j, W in enumerate(layers, start=1)]
         if not self.layers:
             raise ValueError("layers must hold at least one matrix")
-        for j, (lower, upper) in enumerate(zip(self.layers, self.layers[1:], strict=False), start=1):
+        for j, (lower, upper) in enumerate(pairwise(self.layers), start=1):
             if upper.shape[-1] != lower.shape[-2]:
                 raise ValueError(
                     f"layers must chain: layer {j + 1} has {upper.shape[-1]} columns, "
@@ -84,31 +85,44 @@ class DeepLinearNetwork:
         gradient : (..., n, d_0)
             ∇L at the end-to-end matrix.
         """
-        below = [None, *self._prefixes()[:-1]]  # W_{j-1} ⋯ W_1
-        backward = np.asarray(gradient)  # (W_N ⋯ W_{j+1})ᵀ ∇L
-        gradients: list[Array] = []
-        for layer, prefix in zip(reversed(self.layers), reversed(below), strict=True):
-            gradients.append(backward if prefix is None else backward @ np.swapaxes(prefix, -1, -2))
-            backward = np.swapaxes(layer, -1, -2) @ backward
-        return gradients[::-1]
+        return layer_gradients(self.layers, prefix_products(self.layers), np.asarray(gradient))
 
     def balancedness(self) -> Array:
         """max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, 0 for one layer; shape (...)."""
-        if self.depth == 1:
-            return np.zeros(self.layers[0].shape[:-2])
-        return np.max(
-            [
-                np.linalg.norm(np.swapaxes(upper, -1, -2) @ upper - lower @ np.swapaxes(lower, -1, -2), axis=(-2, -1))
-                for lower, upper in zip(self.layers, self.layers[1:], strict=False)
-            ],
-            axis=0,
-        )
+        return balancedness(self.layers)
 
-    def _prefixes(self) -> list[Array]:
-        products = [self.layers[0]]
-        for layer in self.layers[1:]:
-            products.append(layer @ products[-1])
-        return products
+
+def prefix_products(layers: Sequence[Array]) -> list[Array]:
+    """W_1, W_2 W_1, …, W_N ⋯ W_1."""
+    return list(accumulate(layers, lambda product, layer: layer @ product))
+
+
+def layer_gradients(layers: Sequence[Array], prefixes: Sequence[Array], gradient: Array) -> list[Array]:
+    """∂L^N/∂W_1, …, ∂L^N/∂W_N from ∇L(W) and the `prefix_products`, as new arrays (paper.md section 2).
+
+    Carried downwards is ∇Lᵀ W_N ⋯ W_{j+1}: of the forms in which a product may be transposed, BLAS is
+    slow with small matrices only in A Bᵀ, which does not occur here.
+    """
+    backward = _transpose(gradient)
+    gradients: list[Array] = []
+    for layer, prefix in zip(reversed(layers[1:]), reversed(prefixes[:-1]), strict=True):
+        gradients.append(_transpose(backward) @ _transpose(prefix))
+        backward = backward @ layer
+    gradients.append(_transpose(backward))
+    return gradients[::-1]
+
+
+def balancedness(layers: Sequence[Array]) -> Array:
+    """max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, 0 for one layer; shape (...)."""
+    largest = np.zeros(layers[0].shape[:-2])
+    for lower, upper in pairwise(layers):
+        difference = _transpose(upper) @ upper - lower @ _transpose(lower)
+        largest = np.maximum(largest, np.linalg.norm(difference, axis=(-2, -1)))
+    return largest
+
+
+def _transpose(matrix: Array) -> Array:
+    return matrix.swapaxes(-1, -2)
 
 
 def check_depth(depth: int) -> None:

@@ -43,21 +43,21 @@ def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
 
 
 def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
-    """Eigenvalues, largest first, and eigenvectors of a covariance matrix.
+    """Eigenvalues, largest first, and eigenvectors of a covariance matrix, or of a stack of them.
 
     Parameters
     ----------
     name
         What to call the matrix in an error message.
-    covariance : (n, n)
+    covariance : (..., n, n)
         Symmetric positive semidefinite, up to a relative 1e-8 (rounding); eigenvalues below
         n · eps · λ_1 are set to zero.
 
     Returns
     -------
-    eigenvalues : (n,)
+    eigenvalues : (..., n)
         λ_1 ≥ … ≥ λ_n ≥ 0.
-    eigenvectors : (n, n)
+    eigenvectors : (..., n, n)
         Ω, one eigenvector a column.
 
     Raises
@@ -66,19 +66,24 @@ def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
         If the matrix is not square, not finite, not symmetric, or indefinite.
     """
     matrix = finite_array(name, covariance, 2)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    if matrix.shape[-2] != matrix.shape[-1]:
         raise ValueError(f"{name} must be a square matrix, not of shape {matrix.shape}")
-    scale = float(np.abs(matrix).max())
-    asymmetry = float(np.abs(matrix - matrix.T).max())
-    tolerance = max(INPUT_TOLERANCE, 10 * float(np.finfo(matrix.dtype).eps))
-    if asymmetry > tolerance * scale:
-        raise ValueError(f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry:.3g}")
+    scale = np.abs(matrix).max(axis=(-2, -1))
+    asymmetry = np.abs(matrix - np.swapaxes(matrix, -1, -2)).max(axis=(-2, -1))
+    eps = float(np.finfo(matrix.dtype).eps)
+    tolerance = max(INPUT_TOLERANCE, 10 * eps)
+    if np.any(asymmetry > tolerance * scale):
+        raise ValueError(
+            f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry.max():.3g}"
+        )
     eigenvalues, eigenvectors = np.linalg.eigh(symmetrize(matrix))
-    if eigenvalues[0] < -tolerance * scale:
-        raise ValueError(f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}")
-    floor = len(matrix) * np.finfo(matrix.dtype).eps * max(float(eigenvalues[-1]), 0.0)
-    eigenvalues = np.where(eigenvalues > floor, eigenvalues, 0.0).astype(matrix.dtype)
-    return eigenvalues[::-1].copy(), eigenvectors[:, ::-1].copy()
+    if np.any(eigenvalues[..., 0] < -tolerance * scale):
+        raise ValueError(
+            f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[..., 0].min():.6g}"
+        )
+    floor = matrix.shape[-1] * eps * np.maximum(eigenvalues[..., -1:], 0)
+    eigenvalues = np.where(eigenvalues > floor, eigenvalues, 0).astype(matrix.dtype, copy=False)
+    return eigenvalues[..., ::-1].copy(), eigenvectors[..., ::-1].copy()
 
 
 def integer_power(matrix: Array, exponent: int) -> Array:

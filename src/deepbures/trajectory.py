@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .psd import Array
 
 
@@ -14,38 +17,88 @@ class StopReason(StrEnum):
     END_TIME = "end time"  #: reached the last requested time
     CONVERGED = "converged"  #: the excess loss fell below the requested tolerance
     STATIONARY = "stationary"  #: the gradient is zero to rounding: a critical point, not always the minimum
-    STEP_BUDGET = "step budget"  #: `max_steps` steps were taken
+    DIVERGED = "diverged"  #: the end-to-end matrix grew beyond what floats can square twice
+    STEP_BUDGET = "step budget"  #: all allowed steps were taken
     STEP_UNDERFLOW = "step underflow"  #: no step is small enough for the tolerance
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A gradient flow, sampled.
+    """A training run, sampled at m times.
 
     Attributes
     ----------
     times : (m,)
-        Increasing; the last is where the run ended.
-    loss, excess : (m,)
-        L(t), and L(t) − L* as a sum of squares (see `CovarianceLoss.excess`). Between the integrator's
-        steps interpolation adds a relative error of 1e-4 at 1e-14, and of 1 % at 1e-18.
-    factors : (m, n, k)
+        Increasing times t; under descent the number of steps times the step size.
+    loss, excess : (m, ...)
+        L(t), and L(t) − L* as a sum of squares (see `CovarianceLoss.excess`).
+    factors : (m, ..., n, k)
         F(t) with S(t) = F Fᵀ, in the standard basis (determined up to a rotation from the right).
     stop_reason
-        Why it ended.
-    steps, evaluations
-        Accepted steps of the integrator and evaluations of the gradient.
+        Why the run ended; for a stack of runs an array of reasons.
     """
 
     times: Array
     loss: Array
     excess: Array
     factors: Array
-    stop_reason: StopReason
-    steps: int
+    stop_reason: StopReason | NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class FlowTrajectory(Trajectory):
+    """A gradient flow. Its last sample is where the flow ended.
+
+    Between the integrator's steps interpolation adds a relative error of 1e-4 to an excess of 1e-14, and
+    of 1 % to one of 1e-18.
+
+    Attributes
+    ----------
+    n_steps, evaluations
+        Accepted steps of the integrator and evaluations of the gradient.
+    """
+
+    n_steps: int
     evaluations: int
 
     @property
     def final(self) -> Array:
         """End-to-end covariance S = W Wᵀ at the end, (n, n)."""
         return self.factors[-1] @ self.factors[-1].T
+
+
+@dataclass(frozen=True)
+class DescentTrajectory(Trajectory):
+    """A run of gradient descent on all layers, or a stack of runs (leading axes `...`).
+
+    A row belongs to the weights before its step, the row of `n_steps` to the final ones. In a stack, the
+    runs that ended before others have NaN in the rows after `last_step`; a run that is alone has no such
+    rows.
+
+    Attributes
+    ----------
+    steps : (m,)
+        Recorded steps, increasing.
+    gradient_norm : (m, ...)
+        (Σ_j ‖∂L^N/∂W_j‖²_F)^{1/2}.
+    balancedness : (m, ...)
+        max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F.
+    layers
+        W_1, …, W_N at the end, (..., d_j, d_{j-1}); of a run that diverged, as they were then.
+    last_step : (...)
+        Number of steps after which the run ended.
+    """
+
+    steps: NDArray[np.int64]
+    gradient_norm: Array
+    balancedness: Array
+    layers: list[Array]
+    last_step: NDArray[np.int64]
+
+    @property
+    def final(self) -> Array:
+        """End-to-end covariance S = W Wᵀ at the end, (..., n, n)."""
+        W = self.layers[0]
+        for layer in self.layers[1:]:
+            W = layer @ W
+        return W @ np.swapaxes(W, -1, -2)
