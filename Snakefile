@@ -13,16 +13,21 @@ include: "workflow/rules/figures.smk"
 
 rule runs:
     input:
-        [path for experiment in STUDY["experiments"] for path in run_files(experiment)],
+        [
+            path
+            for experiment in STUDY["experiments"]
+            for table in tables_of(experiment)
+            for path in job_files(experiment, table)
+        ],
 
 
 rule aggregates:
     input:
-        expand(
-            f"{RESULTS}/{{experiment}}/{{table}}.parquet",
-            experiment=STUDY["experiments"],
-            table=["runs", "trajectories"],
-        ),
+        [
+            f"{RESULTS}/{experiment}/{table}.parquet"
+            for experiment in STUDY["experiments"]
+            for table in tables_of(experiment)
+        ],
 
 
 rule all:

@@ -121,7 +121,8 @@ def large() -> None:
     end = f"excess loss {result.excess[0]:.3g} to {result.excess[-1]:.1e}, L* = {loss.minimum_value(rank):.3g}"
     seconds_ = time.perf_counter() - begin
     print(
-        f"n = {n}, rank {rank}, ε = 0, N = {depth}: {seconds_:.1f} s, {result.n_steps} steps, {result.stop_reason}\n  {end}"
+        f"n = {n}, rank {rank}, ε = 0, N = {depth}: {seconds_:.1f} s, {result.n_steps} steps, "
+        f"{result.stop_reason}; {end}"
     )
 
 

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from deepbures.grid import AXES, canonical, cells, jobs, seed_blocks, seeds_of
+from deepbures.grid import AXES, axes_of, canonical, cells, jobs, seed_blocks, seeds_of
+
+#: The axes of every experiment.
+FOUR = ("epsilon", "smin", "rank", "depth")
 
 
 @pytest.mark.parametrize(
@@ -23,9 +26,10 @@ from deepbures.grid import AXES, canonical, cells, jobs, seed_blocks, seeds_of
         (100, "100"),
         (3.5, "3.5"),
         (True, "1"),
+        ("bures-wasserstein", "bures-wasserstein"),
     ],
 )
-def test_one_spelling_for_each_number(value, spelling):
+def test_one_spelling_for_each_value(value, spelling):
     assert canonical(value) == spelling
 
 
@@ -33,14 +37,15 @@ def test_spelling_keeps_values_apart(shipped):
     for block in shipped()["experiments"].values():
         for values in block["grid"].values():
             assert len({canonical(value) for value in values}) == len(values)
-            assert [float(canonical(value)) for value in values] == values
+            assert [value if isinstance(value, str) else float(canonical(value)) for value in values] == values
 
 
 def test_authors_grid_has_924_cells(shipped):
     # ε ∈ {0, 0.1, 0.5, 1} × smin ∈ {−1, 0.5, 1, …, 5} × depth ∈ {1, 7, 10, 15, …, 100}, n = width = 20.
     found = cells(shipped(), "convergence")
     assert len(found) == 4 * 11 * 21 == 924
-    epsilon, smin, rank, depth = (sorted(set(values)) for values in zip(*(cell.values for cell in found), strict=True))
+    epsilon, smin, rank, depth = (sorted({cell.axes[axis] for cell in found}) for axis in FOUR)
+    assert {tuple(cell.axes) for cell in found} == {FOUR}
     assert epsilon == [0, 0.1, 0.5, 1]
     assert smin == [-1, *(0.5 * i for i in range(1, 11))]
     assert (rank, depth) == ([20], [1, 7, *range(10, 101, 5)])
@@ -55,10 +60,10 @@ def test_cells_that_are_one_problem_are_computed_once(shipped):
     by_path = {cell.path: cell.settings for cell in found}
     for cell in found:
         assert by_path[cell.path] == cell.settings
-        epsilon, smin, _, _ = cell.values
+        smin = cell.axes["smin"]
         least = 0.05 if smin == -1 else smin + 0.05
-        assert cell.settings["epsilon"] == min(epsilon, least)
-        assert cell.axes["epsilon"] == epsilon
+        assert cell.settings["epsilon"] == min(cell.axes["epsilon"], least)
+    assert {cell.axes["epsilon"] for cell in found if cell.path.startswith("epsilon=0.05/")} == {0.1, 0.5, 1}
 
 
 def test_different_problems_have_different_folders(shipped):
@@ -69,20 +74,20 @@ def test_different_problems_have_different_folders(shipped):
 
 
 def test_epsilon_is_kept_where_the_least_eigenvalue_is_not_known(shipped):
-    # Random spectra have no λ_n before the draw, and the Frobenius loss no ε to limit.
-    for change in ({"target": {"spectrum": "random", "mode": "eigenvalues"}}, {"loss": "frobenius"}):
-        config = shipped()
-        config["experiments"]["convergence"].update(change)
-        assert all(cell.settings["epsilon"] == cell.values[0] for cell in cells(config, "convergence"))
+    # Random spectra have no λ_n before the draw.
+    config = shipped()
+    config["experiments"]["convergence"]["target"]["spectrum"] = "random"
+    assert all(cell.settings["epsilon"] == cell.axes["epsilon"] for cell in cells(config, "convergence"))
 
 
 def test_cells_nest_in_the_order_of_the_axes(shipped):
-    assert AXES == ("epsilon", "smin", "rank", "depth")
+    assert AXES == ("loss_name", "initialization", "balance", *FOUR, "step_size", "relative_step")
     found = cells(shipped(), "convergence")
     assert found[0].path == "epsilon=0/smin=-1/rank=20/depth=1"
     assert found[1].path == "epsilon=0/smin=-1/rank=20/depth=7"
     assert found[-1].path == "epsilon=1/smin=5/rank=20/depth=100"
-    assert [cell.values for cell in found] == sorted(cell.values for cell in found)
+    values = [tuple(cell.axes.values()) for cell in found]
+    assert values == sorted(values)
 
 
 def test_settings_hold_all_that_the_numbers_depend_on(shipped):
@@ -94,7 +99,7 @@ def test_settings_hold_all_that_the_numbers_depend_on(shipped):
     block = config["experiments"]["low_rank"]
     for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration"):
         assert settings[key] == block[key]
-    assert [settings[axis] for axis in AXES] == list(cell.values)  # ε = 0 needs no limit
+    assert {axis: settings[axis] for axis in FOUR} == cell.axes  # ε = 0 needs no limit
     # And nothing that they do not depend on: adding seeds or renaming folders recomputes nothing.
     assert set(settings).isdisjoint({"seeds", "seeds_per_job", "results", "figures", "experiment", "grid"})
 

@@ -9,25 +9,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .rates import SlopeFit, authors_slope_of_flow, tail_slope
+from .grid import INTEGER_AXES, NAME_AXES
+from .rates import SlopeFit, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
 from .store import replacing
 
-#: Axes that count; the others are real numbers.
-_INTEGER_AXES = ("rank", "depth")
 #: Statistics only for these: with them pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
-_WRITING = {"compression": "zstd", "write_statistics": list(_INTEGER_AXES)}
+_WRITING = {"compression": "zstd", "write_statistics": list(INTEGER_AXES)}
 
 
 def collect_runs(
     destination: str | Path,
-    axes: Iterable[Mapping[str, float]],
+    axes: Iterable[Mapping[str, float | str]],
     runs: Sequence[str | Path],
     trajectories: Sequence[str | Path],
 ) -> None:
     """Write one table of all runs of an experiment, with its axes and convergence slopes as columns.
 
-    Adds `authors_…` and `tail_…` (slope in decades per unit time, r_squared, start, end; see `rates`).
-    A tail is fitted only where the run converged: elsewhere its last decades are not the asymptotic ones.
+    Adds `authors_…` and `tail_…` (slope in decades per unit time, r_squared, start, end) and `settling_time`;
+    see `rates`. A tail is fitted only where the run converged: elsewhere its last decades are not the
+    asymptotic ones.
 
     Parameters
     ----------
@@ -46,10 +46,14 @@ def collect_runs(
         )
         fits = []
         for seed, times, excess, gradient_norm in _curves(trajectory_file):
-            authors = authors_slope_of_flow(times, excess, gradient_norm)
+            if "eta" in table.column_names:
+                authors = authors_slope_of_descent(times, excess)
+            else:
+                authors = authors_slope_of_flow(times, excess, gradient_norm)
             tail = tail_slope(times, excess) if converged[seed] else SlopeFit.none()
-            fits.append([*authors, *tail])
+            fits.append([*authors, *tail, settling_time(times, excess)])
         names = [f"{kind}_{field}" for kind in ("authors", "tail") for field in SlopeFit._fields]
+        names.append("settling_time")
         for name, values in zip(names, np.array(fits).T, strict=True):
             table = table.append_column(name, pa.array(values))
         tables.append(_with_axes(table, position))
@@ -57,18 +61,16 @@ def collect_runs(
         pq.write_table(pa.concat_tables(tables), temporary, **_WRITING)
 
 
-def collect_trajectories(
-    destination: str | Path, axes: Iterable[Mapping[str, float]], trajectories: Sequence[str | Path]
-) -> None:
-    """Write one table of all trajectories of an experiment, with its axes as columns; one row group a job."""
+def collect(destination: str | Path, axes: Iterable[Mapping[str, float | str]], files: Sequence[str | Path]) -> None:
+    """Write the files of an experiment's jobs as one table, with its axes as columns; one row group a job."""
     with replacing(destination) as temporary:
         writer = None
-        for position, trajectory_file in zip(axes, trajectories, strict=True):
-            table = _with_axes(pq.read_table(trajectory_file, partitioning=None), position)
+        for position, file in zip(axes, files, strict=True):
+            table = _with_axes(pq.read_table(file, partitioning=None), position)
             writer = writer or pq.ParquetWriter(temporary, table.schema, **_WRITING)
             writer.write_table(table)
         if writer is None:
-            raise ValueError("there are no trajectories to collect")
+            raise ValueError("there are no files to collect")
         writer.close()
 
 
@@ -81,9 +83,12 @@ def _curves(trajectory_file: str | Path) -> Iterator[tuple[int, np.ndarray, np.n
         yield int(seeds[start]), *(column[start:stop] for column in columns)
 
 
-def _with_axes(table: pa.Table, position: Mapping[str, float]) -> pa.Table:
+def _with_axes(table: pa.Table, position: Mapping[str, float | str]) -> pa.Table:
     """Put the cell's axes in front, and leave its metadata (which the job's own file keeps) behind."""
     for column, (axis, value) in enumerate(position.items()):
-        dtype = np.int32 if axis in _INTEGER_AXES else np.float64
-        table = table.add_column(column, axis, pa.array(np.full(len(table), value, dtype=dtype)))
+        if axis in NAME_AXES:
+            values = pa.array([value] * len(table))
+        else:
+            values = pa.array(np.full(len(table), value, dtype=np.int32 if axis in INTEGER_AXES else np.float64))
+        table = table.add_column(column, axis, values)
     return table.replace_schema_metadata(None)

@@ -111,10 +111,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
             yield f"{where}.seeds: {seeds} must be a multiple of seeds_per_job, {block_size}"
-        if "scale" in block["initialization"] and block["initialization"]["kind"] != "small":
-            yield f"{where}.initialization.scale: only the kind 'small' has a scale"
-        if block["initialization"]["kind"] == "close" and block["loss"] != "bures-wasserstein":
-            yield f"{where}.initialization.kind: 'close' needs loss: bures-wasserstein, not {block['loss']!r}"
+        yield from (f"{where}.{mistake}" for mistake in _training(block))
     for name, figure in config["figures"].items():
         experiment = config["experiments"].get(figure["experiment"])
         if experiment is None:
@@ -125,12 +122,81 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             )
             continue
         for axis, values in figure.get("show", {}).items():
+            if axis not in experiment["grid"]:
+                yield f"figures.{name}.show.{axis}: the grid of {figure['experiment']} has no such axis"
+                continue
             absent = [value for value in values if value not in experiment["grid"][axis]]
             if absent:
                 yield (
                     f"figures.{name}.show.{axis}: {absent[0]!r} is not in the grid of {figure['experiment']}; "
                     f"allowed: {', '.join(map(str, experiment['grid'][axis]))}"
                 )
+
+
+def _training(block: Mapping[str, Any]) -> Iterator[str]:
+    """Mistakes in how the networks of an experiment start and are trained."""
+    grid, start = block["grid"], block["initialization"]
+    places = {"loss_name": (block, "loss"), "initialization": (start, "kind"), "balance": (start, "balance")}
+    for axis, (mapping, key) in places.items():
+        name = key if mapping is block else f"initialization.{key}"
+        if axis in grid and key in mapping:
+            yield f"grid.{axis}: {name} is given too; keep one of the two"
+        if axis not in grid and key not in mapping and axis != "balance":
+            yield f"{name}: the key is missing (or an axis {axis!r} of the grid)"
+            return
+    losses, kinds, balances = (
+        grid.get(axis, [mapping[key]] if key in mapping else []) for axis, (mapping, key) in places.items()
+    )
+    yield from _starts(start, losses, kinds, balances)
+    if "end_rank" in start and start["end_rank"] > min(grid["rank"]):
+        yield f"initialization.end_rank: {start['end_rank']} must be at most the rank, {min(grid['rank'])}"
+    own, other = ("integration", "descent") if block["dynamics"] == "flow" else ("descent", "integration")
+    steps = [axis for axis in ("step_size", "relative_step") if axis in grid]
+    if other in block:
+        yield f"{other}: dynamics {block['dynamics']!r} has no such key; allowed: {own}"
+    if own not in block:
+        yield f"{own}: the key is missing: dynamics {block['dynamics']!r} needs it"
+    elif own == "integration":
+        if steps:
+            yield f"grid.{steps[0]}: only descent has step sizes"
+        if "none" in balances:
+            yield "initialization.balance: a flow needs a balanced start, not 'none'"
+    elif len(steps) != 1:
+        yield "grid: descent needs one of the axes 'step_size' and 'relative_step'"
+    else:
+        yield from _descent(block["descent"], grid.get("step_size"), balances)
+
+
+def _starts(start: Mapping[str, Any], losses: list[str], kinds: list[str], balances: list[str]) -> Iterator[str]:
+    drawn = [kind for kind in kinds if kind not in ("close", "small")]
+    if "small" in kinds and "scale" not in start:
+        yield "initialization: the key 'scale' is missing: the kind 'small' needs it"
+    if "scale" in start and "small" not in kinds:
+        yield "initialization.scale: only the kind 'small' has a scale"
+    if "close" in kinds and "frobenius" in losses:
+        yield "initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"
+    if drawn and not balances:
+        yield f"initialization: the key 'balance' is missing: the kind {drawn[0]!r} needs it"
+    if balances and len(drawn) < len(kinds):
+        yield "initialization.balance: the kinds 'close' and 'small' are always balanced"
+
+
+def _descent(options: Mapping[str, Any], step_sizes: list[float] | None, balances: list[str]) -> Iterator[str]:
+    for one, other in (("max_steps", "end_time"), ("samples", "record_every")):
+        if (one in options) == (other in options):
+            yield f"descent: one of the keys {one!r} and {other!r} is needed, and not both"
+    if "end_time" in options:
+        if step_sizes is None:
+            yield "descent.end_time: needs the axis 'step_size' in the grid"
+        for i, eta in enumerate(step_sizes or ()):
+            steps = options["end_time"] / eta
+            if abs(steps - round(steps)) > 1e-9 * steps or round(steps) < 1:
+                yield f"grid.step_size[{i}]: {eta} must divide end_time, {options['end_time']}"
+    if options.get("compare_with_flow"):
+        if "end_time" not in options:
+            yield "descent.compare_with_flow: needs end_time"
+        if "none" in balances:
+            yield "descent.compare_with_flow: needs balanced starts, not 'none'"
 
 
 def _not_finite(value: Any, where: str) -> Iterator[str]:

@@ -23,6 +23,8 @@ from .trajectory import DescentTrajectory, StopReason
 SAMPLES = 100
 #: Convergence is looked for at recorded steps, and every this many steps: it costs two decompositions more.
 CHECK_INTERVAL = 10
+#: A run has diverged when an entry of W is this many times as large as the start and √λ_1.
+DIVERGENCE = 1e8
 
 
 def gradient_descent(
@@ -56,8 +58,8 @@ def gradient_descent(
     Returns
     -------
     DescentTrajectory
-        With `stop_reason` CONVERGED; DIVERGED, when an entry of W is not finite or exceeds the fourth root
-        of the largest float (1e77; in float32 4e9); or STEP_BUDGET.
+        With `stop_reason` CONVERGED; DIVERGED, when an entry of W is not finite or exceeds 1e8 times the
+        larger of √λ_1 and the largest entry of the start; or STEP_BUDGET.
 
     Raises
     ------
@@ -119,7 +121,8 @@ class _Run:
         self.step = np.broadcast_to(step, batch).reshape(-1, 1, 1).astype(self.dtype)
         self.loss = loss.take(np.arange(self.size))
         self.rank = min(min(W.shape[-2:]) for W in layers)
-        self.limit = float(np.finfo(self.dtype).max) ** 0.25
+        start = np.abs(prefix_products(self.layers)[-1]).max(axis=(-2, -1))
+        self.limit = DIVERGENCE * np.maximum(start, np.sqrt(loss.eigenvalues[..., 0]).ravel())
         self.members = np.arange(self.size)  # places in the stack of the runs that go on
         self.rows: list[tuple[int, NDArray[np.int64], dict[str, Array]]] = []
         self.final = [np.full_like(W, np.nan) for W in self.layers]
@@ -150,8 +153,9 @@ class _Run:
                     factor = _thin(W, self.rank)
                     excess = self.loss.excess_in_eigenbasis(factor, self.rank)
                     converged = excess <= excess_tolerance if excess_tolerance else np.zeros(len(W), dtype=bool)
-                    if record or converged.any():
-                        self._record(step, factor, excess, gradients)
+                    recorded_runs = np.ones(len(W), dtype=bool) if record else converged
+                    if recorded_runs.any():
+                        self._record(step, recorded_runs, factor, excess, gradients)
                     if converged.any():
                         self._end(step, converged, StopReason.CONVERGED)
                         gradients = [change[~converged] for change in gradients]
@@ -164,16 +168,18 @@ class _Run:
                     change *= self.step
                     layer -= change
 
-    def _record(self, step: int, factor: Array, excess: Array, gradients: list[Array]) -> None:
-        squares = [np.sum(gradient**2, axis=(-2, -1)) for gradient in gradients]
+    def _record(self, step: int, runs: NDArray[np.bool_], factor: Array, excess: Array, gradients: list[Array]) -> None:
+        """Add a row for some of the runs: what is recorded of one does not depend on its neighbours."""
+        loss, layers = self.loss.take(runs), [layer[runs] for layer in self.layers]
+        squares = [np.sum(gradient[runs] ** 2, axis=(-2, -1)) for gradient in gradients]
         row = {
-            "loss": self.loss.value_in_eigenbasis(factor),
-            "excess": excess,
-            "factors": self.loss.eigenvectors @ factor,
+            "loss": loss.minimum_value(self.rank) + excess[runs],
+            "excess": excess[runs],
+            "factors": loss.eigenvectors @ factor[runs],
             "gradient_norm": np.sqrt(np.sum(squares, axis=0)),
-            "balancedness": balancedness(self.layers),
+            "balancedness": balancedness(layers),
         }
-        self.rows.append((step, self.members, row))
+        self.rows.append((step, self.members[runs], row))
 
     def _end(self, step: int, ended: NDArray[np.bool_], reason: StopReason) -> None:
         """Keep the layers of the runs that end after `step` steps, and go on with the others."""
@@ -184,10 +190,11 @@ class _Run:
         for final, layer in zip(self.final, [*lower, self.loss.take(ended).eigenvectors @ top], strict=True):
             final[gone] = layer
         self.layers = [layer[~ended] for layer in self.layers]
-        self.step, self.members, self.loss = self.step[~ended], self.members[~ended], self.loss.take(~ended)
+        self.step, self.limit, self.members = self.step[~ended], self.limit[~ended], self.members[~ended]
+        self.loss = self.loss.take(~ended)
 
     def trajectory(self, step_size: Array) -> DescentTrajectory:
-        """The records as arrays: NaN where a run had ended."""
+        """The records as arrays, NaN where a run has none."""
         steps = np.array([step for step, _, _ in self.rows], dtype=np.int64)
         columns: dict[str, Array] = {}
         for name in ("loss", "excess", "factors", "gradient_norm", "balancedness"):

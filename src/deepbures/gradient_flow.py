@@ -134,10 +134,11 @@ def gradient_flow(
         times = np.append(times[times < end], end)
     states = OdeSolution(knots, pieces)(times) if pieces else Z.reshape(-1, 1)
     factors = flow.factor(states.T.reshape(-1, *Z.shape))
+    excess_loss = loss.excess_in_eigenbasis(factors, rank)
     return FlowTrajectory(
         times=times,
-        loss=loss.value_in_eigenbasis(factors),
-        excess=loss.excess_in_eigenbasis(factors, rank),
+        loss=loss.minimum_value(rank) + excess_loss,
+        excess=excess_loss,
         factors=loss.eigenvectors @ factors,
         stop_reason=stop_reason,
         n_steps=len(pieces),

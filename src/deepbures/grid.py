@@ -7,19 +7,36 @@ paths as canonical strings, made here and never parsed back.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .targets import least_eigenvalue
 
-#: Grid axes in the order in which they nest in paths and tables.
-AXES = ("epsilon", "smin", "rank", "depth")
+#: Grid axes in the order in which they nest in paths and tables. Every experiment has the four in the middle.
+AXES = (
+    "loss_name",
+    "initialization",
+    "balance",
+    "epsilon",
+    "smin",
+    "rank",
+    "depth",
+    "step_size",
+    "relative_step",
+)
+#: Axes whose values are names, and integers; the others are real numbers.
+NAME_AXES, INTEGER_AXES = ("loss_name", "initialization", "balance"), ("rank", "depth")
 
 
-def canonical(value: float) -> str:
-    """One spelling for each number: 1 and 1.0 are "1", 1e-3 is "0.001"."""
-    return f"{float(value) + 0.0:.12g}"  # + 0.0: -0.0 is "0" too
+def axes_of(names: Container[str]) -> list[str]:
+    """The axes among some names (keys of a grid, columns of a table), in their order."""
+    return [axis for axis in AXES if axis in names]
+
+
+def canonical(value: float | str) -> str:
+    """One spelling for each value: 1 and 1.0 are "1", 1e-3 is "0.001"; names stay."""
+    return value if isinstance(value, str) else f"{float(value) + 0.0:.12g}"  # + 0.0: -0.0 is "0" too
 
 
 @dataclass(frozen=True)
@@ -30,43 +47,54 @@ class Cell:
     ----------
     experiment
         Its name in the configuration.
-    values
-        Value of each axis, in the order of `AXES`.
+    axes
+        Value on each axis of the experiment's grid, as configured.
     settings
         All that the numbers of the cell depend on, besides the seeds: ready for JSON. Here ε is limited to
-        λ_n where that is known beforehand: cells that are one and the same problem have the same settings
-        and the same path, and are computed once.
+        λ_n where that is known beforehand, and 0 for a loss without smoothing: cells that are one and the
+        same problem have the same settings and the same path, and are computed once.
     """
 
     experiment: str
-    values: tuple[float, ...]
+    axes: Mapping[str, float | str]
     settings: Mapping[str, Any]
-
-    @property
-    def axes(self) -> dict[str, float]:
-        """Value by axis."""
-        return dict(zip(AXES, self.values, strict=True))
 
     @property
     def path(self) -> str:
         """Hive-style folder, such as `epsilon=0.1/smin=1/rank=20/depth=10`."""
-        return "/".join(f"{axis}={canonical(self.settings[axis])}" for axis in AXES)
+        spelled = {**self.axes, "epsilon": self.settings["epsilon"]}
+        return "/".join(f"{axis}={canonical(value)}" for axis, value in spelled.items())
+
+
+#: Keys of an experiment's block that its cells depend on, where they are there.
+_SHARED = ("dynamics", "loss", "dimension", "target", "initialization", "integration", "descent")
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
     """All cells of an experiment, in grid order."""
     block = config["experiments"][experiment]
-    shared = {key: block[key] for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration")}
-    grid = [block["grid"][axis] for axis in AXES]
-    n, target = block["dimension"], block["target"]
+    names = axes_of(block["grid"])
+    points = [dict(zip(names, values, strict=True)) for values in itertools.product(*(block["grid"][a] for a in names))]
+    shared = {"study_seed": config["study"]["seed"], **{key: block[key] for key in _SHARED if key in block}}
+    return [Cell(experiment, point, _settings(shared, point)) for point in points]
 
-    def settings(epsilon: float, smin: float, rank: int, depth: int) -> dict[str, Any]:
-        least = least_eigenvalue(n, smin, **target)
-        limited = epsilon if least is None or block["loss"] != "bures-wasserstein" else min(epsilon, least)
-        axes = {"epsilon": limited, "smin": smin, "rank": rank, "depth": depth}
-        return {"study_seed": config["study"]["seed"], **shared, **axes}
 
-    return [Cell(experiment, values, settings(*values)) for values in itertools.product(*grid)]
+def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one grid point: its values take the place of what all cells of the experiment share."""
+    settings = {**shared, **{axis: value for axis, value in point.items() if axis not in NAME_AXES}}
+    if "loss_name" in point:
+        settings["loss"] = point["loss_name"]
+    start = {"kind": point.get("initialization"), "balance": point.get("balance")}
+    settings["initialization"] = {
+        **shared["initialization"],
+        **{key: value for key, value in start.items() if value is not None},
+    }
+    least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"])
+    if settings["loss"] != "bures-wasserstein":
+        settings["epsilon"] = 0
+    elif least is not None:
+        settings["epsilon"] = min(settings["epsilon"], least)
+    return settings
 
 
 def seed_blocks(config: Mapping[str, Any], experiment: str) -> list[str]:

@@ -1,13 +1,28 @@
-"""Initial end-to-end matrices (paper.md section 6)."""
+"""Initial end-to-end matrices and layers (paper.md section 6)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from .losses import BuresWasserstein, CovarianceLoss
+from .network import DeepLinearNetwork, check_depth
 from .psd import INPUT_TOLERANCE, Array
+
+#: Laws of which layers are drawn.
+DISTRIBUTIONS = (
+    "normal",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "orthogonal",
+)
+#: What is made of them: the layers as drawn; their product, balanced; one end-to-end matrix, balanced.
+BALANCES = ("none", "product", "end_to_end")
 
 #: The authors' first scale of the `close` start, and its reduction after a draw without margin.
 FIRST_SCALE, SHRINK = 10.95, 0.95
@@ -112,3 +127,102 @@ def small_start(
     U = random_orthogonal(rng, dimension)[:, :rank]
     V = random_orthogonal(rng, input_dimension or dimension)[:, :rank]
     return Start(scale * U @ V.T, scale, 1)
+
+
+def draw_layer(rng: np.random.Generator, distribution: str, rows: int, columns: int, deviation: float = 1.0) -> Array:
+    """Layer W_j of the given shape d_j × d_{j−1}.
+
+    Parameters
+    ----------
+    rng
+        Stream of the draw.
+    distribution
+        `normal`: N(0, deviation²). `uniform`: U(−1, 1). Xavier: variance 2/(d_j + d_{j−1}) (Glorot and Bengio
+        2010); Kaiming: variance 2/d_{j−1} (He et al. 2015); each normal or uniform. `orthogonal`: U Vᵀ with
+        random orthonormal frames, so that all singular values are 1.
+    deviation
+        Of `normal` only.
+
+    Raises
+    ------
+    ValueError
+        On an unknown distribution.
+    """
+    if distribution == "orthogonal":
+        width = min(rows, columns)
+        return random_orthogonal(rng, rows)[:, :width] @ random_orthogonal(rng, columns)[:, :width].T
+    family, _, law = distribution.rpartition("_")
+    if distribution not in DISTRIBUTIONS:
+        raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, not {distribution!r}")
+    if family:
+        deviation = np.sqrt(2 / (rows + columns if family == "xavier" else columns))
+    elif law == "uniform":
+        deviation = 1 / np.sqrt(3)
+    if law == "normal":
+        return deviation * rng.standard_normal((rows, columns))
+    return deviation * np.sqrt(3) * rng.uniform(-1, 1, (rows, columns))
+
+
+def draw_network(
+    rng: np.random.Generator,
+    dimension: int,
+    depth: int,
+    rank: int,
+    distribution: str,
+    *,
+    balance: str = "none",
+    gamma: float = 1.0,
+    input_dimension: int | None = None,
+) -> DeepLinearNetwork:
+    """Network with layers of a random law, balanced or not.
+
+    Parameters
+    ----------
+    rng
+        Stream of the draw.
+    dimension, depth, rank
+        n, N, and k, the width of all inner layers.
+    distribution
+        One of `DISTRIBUTIONS`, see `draw_layer`. `normal` takes the deviation at which the entries of the
+        end-to-end matrix have variance d_0^{−γ}: σ^{2N} = d_0^{−γ} / (d_1 ⋯ d_{N−1}).
+    balance
+        `none`: the layers as drawn. `product`: the balanced network of their product (the authors'
+        `balance`). `end_to_end`: that of one n × d_0 matrix of this law, cut to rank k (`balance-force`).
+    gamma
+        γ, of `normal` only.
+    input_dimension
+        d_0, default n.
+
+    Raises
+    ------
+    ValueError
+        On an unknown distribution or balance, or a depth or rank out of range.
+    """
+    d_0 = input_dimension or dimension
+    check_depth(depth)
+    if balance not in BALANCES:
+        raise ValueError(f"balance must be one of {', '.join(BALANCES)}, not {balance!r}")
+    if not 1 <= rank <= min(dimension, d_0):
+        raise ValueError(f"rank must lie between 1 and min(n, d_0) = {min(dimension, d_0)}, not {rank}")
+    widths = [d_0, *[rank] * (depth - 1), dimension]
+    if balance == "end_to_end" or (depth == 1 and rank < min(dimension, d_0)):  # one layer has no bottleneck
+        W = draw_layer(rng, distribution, dimension, d_0, d_0 ** (-gamma / 2))
+        return DeepLinearNetwork.balanced(W, depth, rank)
+    log_deviation = -(gamma * np.log(d_0) + np.sum(np.log(widths[1:-1]))) / (2 * depth)
+    deviation = float(np.exp(log_deviation))
+    shapes = [(rows, columns) for columns, rows in pairwise(widths)]
+    network = DeepLinearNetwork([draw_layer(rng, distribution, *shape, deviation) for shape in shapes])
+    return network if balance == "none" else DeepLinearNetwork.balanced(network.end_to_end(), depth, rank)
+
+
+def with_end_rank(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
+    """The network with its first and last layer cut to their best approximations of a lower rank r."""
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, not {rank}")
+
+    def cut(W: Array) -> Array:
+        U, s, Vh = np.linalg.svd(W, full_matrices=False)
+        return (U[..., :rank] * s[..., None, :rank]) @ Vh[..., :rank, :]
+
+    first, last = cut(network.layers[0]), cut(network.layers[-1])
+    return DeepLinearNetwork([first] if network.depth == 1 else [first, *network.layers[1:-1], last])

@@ -240,18 +240,16 @@ class BuresWasserstein(CovarianceLoss):
         """(√λ_j − √ε)²: what an empty direction adds to the loss."""
         return (np.sqrt(self.eigenvalues) - np.sqrt(self._epsilon_column[..., 0])) ** 2
 
-    def _smoothed_root(self, F: Array) -> Array:
-        """A with A Aᵀ = F Fᵀ + εI, symmetric, shape (..., n, n); F itself when ε = 0."""
+    def _smoothed_factor(self, F: Array) -> Array:
+        """A = [F, √ε I], so that A Aᵀ = F Fᵀ + εI; F itself when ε = 0."""
         if not self.smoothed:
             return F
-        U, sigma, _ = np.linalg.svd(F, full_matrices=True)
-        squares = np.zeros(U.shape[:-1], dtype=F.dtype)
-        squares[..., : sigma.shape[-1]] = sigma**2
-        return (U * np.sqrt(squares[..., None, :] + self._epsilon_column)) @ _transpose(U)
+        noise = np.sqrt(self._epsilon_column) * np.eye(self.dimension, dtype=F.dtype)
+        return np.concatenate([F, np.broadcast_to(noise, (*F.shape[:-2], *noise.shape[-2:]))], axis=-1)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R, Q the polar factor of R A (paper.md section 2, squared-distance form)."""
-        A = self._smoothed_root(F)
+        A = self._smoothed_factor(F)
         U, _, Vh = np.linalg.svd(self._root * A, full_matrices=False)
         distance = np.sum((A - self._root * (U @ Vh)) ** 2, axis=(-2, -1))
         outside = self._root[..., 0] ** 2 * (1 - np.sum(U**2, axis=-1))  # only where A has fewer than n columns
@@ -282,22 +280,19 @@ class BuresWasserstein(CovarianceLoss):
         transport = np.where(filled, 1.0, np.sqrt(eigenvalues / self._epsilon_column[..., 0]))
         scale = np.sqrt(transport)[..., :, None]
         scaled_root = np.divide(root, scale, out=np.zeros_like(root), where=scale > 0)
-        A = self._smoothed_root(F)
+        A = self._smoothed_factor(F)
         U, _, Vh = np.linalg.svd(root * A, full_matrices=False)
         distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
         return distance + np.sum(np.sum(F**2, axis=-1) * (1 - transport), axis=-1)
 
     def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
         """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
-        F = F[..., : self._support, :]
-        mu, Q = np.linalg.eigh(self._root_outer * (F @ _transpose(F)) + self._smoothing)
+        rows = F[..., : self._support, :]
+        mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing)
         poor = mu[..., 0] <= _EIGH_CONDITION * mu[..., -1]
         if not poor.any():
             return np.sqrt(mu), Q
-        noise = np.broadcast_to(
-            np.sqrt(self._epsilon_column) * np.eye(self._support, dtype=F.dtype), (*F.shape[:-1], self._support)
-        )
-        stacked = self._root[..., : self._support, :] * np.concatenate([F, noise], axis=-1)  # R [F, √ε I]
+        stacked = (self._root * self._smoothed_factor(F))[..., : self._support, :]  # a factor of M
         sigma = np.sqrt(np.maximum(mu, 0))
         U, singular, _ = np.linalg.svd(stacked[poor], full_matrices=False)
         sigma[poor], Q[poor] = singular, U

@@ -78,6 +78,30 @@ def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> 
     return authors_slope(t, 10 ** _cubic_hermite(t, times, y, derivative), SAMPLING)
 
 
+def authors_slope_of_descent(times: Array, excess: Array) -> SlopeFit:
+    """The authors' slope of a run of gradient descent recorded evenly, every 1e-4 or more often; else none."""
+    spacing = np.diff(times)
+    if len(spacing) < 3 or spacing[0] > SAMPLING * (1 + 1e-9) or not np.allclose(spacing[:-1], spacing[0], rtol=1e-6):
+        return SlopeFit.none()
+    return authors_slope(times, excess, spacing[0])
+
+
+def settling_time(times: Array, excess: Array, factor: float = 1e-6) -> float:
+    """First time at which L − L* is at most `factor` times its start; NaN if it never is.
+
+    Between samples log(L − L*) is interpolated linearly.
+    """
+    level = factor * excess[0]
+    below = np.flatnonzero(excess <= level)
+    if not below.size:
+        return float("nan")
+    i = below[0]
+    if i == 0 or excess[i] <= 0:
+        return float(times[i])
+    share = np.log(excess[i - 1] / level) / np.log(excess[i - 1] / excess[i])
+    return float(times[i - 1] + share * (times[i] - times[i - 1]))
+
+
 def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
     """Slope over the last `decades` of decay: the regression that theory's asymptotic rate is compared with.
 

@@ -45,6 +45,7 @@ RUNS = pa.schema(
         ("log10_eta_2", pa.float64()),
         ("log10_eta_3", pa.float64()),
         ("bound_rate", pa.float64()),
+        ("descent_rate", pa.float64()),
         ("sharp_rate", pa.float64()),
         ("stop_reason", pa.string()),
         ("time_final", pa.float64()),
@@ -76,6 +77,35 @@ TRAJECTORIES = pa.schema(
         ("eigenvalue_distances", pa.list_(pa.float32())),
     ]
 )
+
+#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, balancedness at the first and last
+#: record, distance from the flow, and the covariances of the coordinates along Ω_1 and Ω_2.
+DESCENT_RUNS = pa.unify_schemas(
+    [
+        RUNS,
+        pa.schema(
+            [
+                ("eta", pa.float64()),
+                ("eta_stable", pa.float64()),
+                ("contraction", pa.float64()),
+                ("balancedness_initial", pa.float64()),
+                ("balancedness_final", pa.float64()),
+                ("flow_error", pa.float64()),
+                ("plane_initial", _VECTOR),
+                ("plane_final", _VECTOR),
+            ]
+        ),
+    ]
+)
+DESCENT_TRAJECTORIES = pa.unify_schemas(
+    [TRAJECTORIES, pa.schema([("step", pa.int64()), ("balancedness", pa.float64())])]
+)
+
+#: Tables of an experiment, by its dynamics.
+SCHEMAS: dict[str, dict[str, pa.Schema]] = {
+    "flow": {"runs": RUNS, "trajectories": TRAJECTORIES},
+    "descent": {"runs": DESCENT_RUNS, "trajectories": DESCENT_TRAJECTORIES},
+}
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .losses import BuresWasserstein, CovarianceLoss
 from .psd import INPUT_TOLERANCE, Array, geometric_sum
 
 
@@ -33,8 +34,12 @@ class Constants:
         η_1 = c² / (8 M √L(0));  η_2 = N c^{2(N-1)/N} / (2 Δ);  η_3 = 1 / (4 N c^{2(N-1)/N}).
     bound_rate
         8 N c^{2(2N-1)/N} K, per unit time: L(t) − L* ≤ (L(0) − L*) exp(−bound_rate · t).
+    descent_rate
+        Promised to gradient descent with η ≤ min(η_1, η_2, η_3): L − L* shrinks in each step by at least
+        the factor 1 − η · descent_rate. 4 N c^{2(2N-1)/N} K for ε > 0; 2 N c^{2(N-1)/N} for ε = 0, k = n;
+        NaN for ε = 0, k < n (paper.md section 5, reconstructed).
 
-    Where c ≤ 0 the theorems do not apply: Δ, the step sizes and bound_rate are NaN.
+    Where c ≤ 0 the theorems do not apply: Δ, the step sizes and the rates are NaN.
     """
 
     margin: float
@@ -46,6 +51,7 @@ class Constants:
     log10_eta_2: float
     log10_eta_3: float
     bound_rate: float
+    descent_rate: float
 
     @property
     def log10_step_size(self) -> float:
@@ -100,7 +106,13 @@ def paper_constants(
     )
     log10_Delta, log10_eta_1, log10_eta_2, log10_eta_3 = (float(value / np.log(10)) for value in natural)
     bound_rate = float(8 * N * np.exp(2 * (2 * N - 1) / N * log_c) * K)
-    return Constants(margin, C_0, K, float(M), log10_Delta, log10_eta_1, log10_eta_2, log10_eta_3, bound_rate)
+    if epsilon > 0:
+        descent_rate = bound_rate / 2
+    else:  # ‖∇L_0‖² = 4 L_0 where W has full rank
+        descent_rate = float(2 * N * np.exp(log_power)) if rank in (None, len(eigenvalues)) else float("nan")
+    return Constants(
+        margin, C_0, K, float(M), log10_Delta, log10_eta_1, log10_eta_2, log10_eta_3, bound_rate, descent_rate
+    )
 
 
 def flow_bound(times: Array, excess_initial: float, bound_rate: float) -> Array:
@@ -138,21 +150,72 @@ def local_rates(
     ValueError
         If ε exceeds some λ_a with a in J: the closed form does not cover that.
     """
-    eigenvalues = np.asarray(eigenvalues, dtype=float)
-    J = np.asarray(range(rank or len(eigenvalues)) if kept is None else kept)
-    inside = eigenvalues[J]
-    outside = np.delete(eigenvalues, J)
+    inside, outside = _kept_and_not(eigenvalues, rank, kept)
     if np.any(inside * (1 + INPUT_TOLERANCE) < epsilon):
         raise ValueError(
             f"epsilon must not exceed the kept eigenvalues, whose least is {inside.min():.6g}, not {epsilon}"
         )
     s = np.maximum(inside - epsilon, 0)
-    a, b = np.triu_indices(len(J))
-    root = s ** (1 / depth)
-    in_block = 2 * (s[a] + s[b]) / (inside[a] + inside[b]) * geometric_sum(root[a], root[b], depth)
+    a, b = np.triu_indices(len(s))
+    in_block = 2 / (inside[a] + inside[b]) * _in_block(s, depth)
     difference = inside[:, None] - outside
     off_block = 2 * (s ** (1 - 1 / depth))[:, None] * difference / (inside[:, None] + np.sqrt(epsilon * outside))
     return in_block, off_block.ravel()
+
+
+def frobenius_local_rates(
+    eigenvalues: Array, depth: int, rank: int | None = None, kept: Array | None = None
+) -> tuple[Array, Array]:
+    """`local_rates` of the Frobenius loss, at its critical point S = Σ_{a in J} λ_a Ω_a Ω_aᵀ.
+
+    In-block, a ≤ b in J: r_ab = 4 (λ_a + λ_b) P_ab, P_ab = (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N});
+    off-block, a in J, b not in J: r_ab = 4 λ_a^{1−1/N} (λ_a − λ_b). Ours, from B = 4 (S − Σ0) in place of
+    B = 2 (I − T).
+    """
+    inside, outside = _kept_and_not(eigenvalues, rank, kept)
+    off_block = 4 * (inside ** (1 - 1 / depth))[:, None] * (inside[:, None] - outside)
+    return 4 * _in_block(inside, depth), off_block.ravel()
+
+
+def _kept_and_not(eigenvalues: Array, rank: int | None, kept: Array | None) -> tuple[Array, Array]:
+    eigenvalues = np.asarray(eigenvalues, dtype=float)
+    J = np.asarray(range(rank or len(eigenvalues)) if kept is None else kept)
+    return eigenvalues[J], np.delete(eigenvalues, J)
+
+
+def _in_block(s: Array, depth: int) -> Array:
+    """(s_a + s_b) P_ab for a ≤ b, P_ab = (s_a − s_b)/(s_a^{1/N} − s_b^{1/N})."""
+    a, b = np.triu_indices(len(s))
+    root = s ** (1 / depth)
+    return (s[a] + s[b]) * geometric_sum(root[a], root[b], depth)
+
+
+def rates_at_minimum(loss: CovarianceLoss, depth: int, rank: int | None = None) -> Array:
+    """All local rates r at the minimum over rank ≤ k: (k (k+1)/2 + k (n−k),), NaN where ε > λ_k.
+
+    They are the non-zero eigenvalues of the Hessian of the deep loss at the balanced minimum, too:
+    Jᵀ ∇²L J and J Jᵀ ∇²L have the same, and the range of Jᵀ is tangent to the balanced weights.
+    """
+    eigenvalues, rank = loss.eigenvalues, rank or loss.dimension
+    if not isinstance(loss, BuresWasserstein):
+        return np.concatenate(frobenius_local_rates(eigenvalues, depth, rank))
+    if loss.epsilon > eigenvalues[rank - 1] * (1 + INPUT_TOLERANCE):
+        return np.full(rank * (rank + 1) // 2 + rank * (loss.dimension - rank), np.nan)
+    return np.concatenate(local_rates(eigenvalues, float(loss.epsilon), depth, rank))
+
+
+def stable_step(rates: Array) -> float:
+    """2/λ_max: the step size from which on gradient descent cannot stay at the minimum with these local rates.
+
+    λ_max = max r is the largest eigenvalue of the Hessian of the deep loss at the balanced minimum; for
+    ε = 0, k = n it is 2 N λ_1^{1−1/N}, and the largest stable step 1/(N λ_1^{1−1/N}).
+    """
+    return float(2 / rates.max())
+
+
+def descent_contraction(rates: Array, step_size: float) -> float:
+    """Factor by which L − L* shrinks in a step, finally, at the minimum with these rates: max_r (1 − η r)²."""
+    return float(np.max((1 - step_size * rates) ** 2))
 
 
 def sharp_rate(eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None) -> float:

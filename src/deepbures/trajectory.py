@@ -17,7 +17,7 @@ class StopReason(StrEnum):
     END_TIME = "end time"  #: reached the last requested time
     CONVERGED = "converged"  #: the excess loss fell below the requested tolerance
     STATIONARY = "stationary"  #: the gradient is zero to rounding: a critical point, not always the minimum
-    DIVERGED = "diverged"  #: the end-to-end matrix grew beyond what floats can square twice
+    DIVERGED = "diverged"  #: the end-to-end matrix grew 1e8 times as large as its start and its target
     STEP_BUDGET = "step budget"  #: all allowed steps were taken
     STEP_UNDERFLOW = "step underflow"  #: no step is small enough for the tolerance
 
@@ -71,9 +71,9 @@ class FlowTrajectory(Trajectory):
 class DescentTrajectory(Trajectory):
     """A run of gradient descent on all layers, or a stack of runs (leading axes `...`).
 
-    A row belongs to the weights before its step, the row of `n_steps` to the final ones. In a stack, the
-    runs that ended before others have NaN in the rows after `last_step`; a run that is alone has no such
-    rows.
+    A row belongs to the weights before its step, the row of `n_steps` to the final ones. In a stack, a run
+    has NaN in the rows after its `last_step`, and in those that were added because another run converged
+    there. A run that is alone has no such rows.
 
     Attributes
     ----------

@@ -1,19 +1,22 @@
-# One table of all runs, and one of all trajectories, for each experiment.
+# The tables of an experiment, each from the files of all its jobs.
 
 
-rule collect:
-    input:
-        runs=lambda wildcards: job_files(wildcards.experiment, "runs"),
-        trajectories=lambda wildcards: job_files(wildcards.experiment, "trajectories"),
-    output:
-        runs=f"{RESULTS}/{{experiment}}/runs.parquet",
-        trajectories=f"{RESULTS}/{{experiment}}/trajectories.parquet",
-    log:
-        f"logs/{RESULTS}/{{experiment}}/collect.log",
-    params:
-        code=store.code_digest("aggregate"),
-        axes=lambda wildcards: [
-            cell.axes for cell, _ in grid.jobs(STUDY, wildcards.experiment)
-        ],
-    script:
-        "../scripts/collect.py"
+for experiment in STUDY["experiments"]:
+
+    rule:
+        name:
+            f"collect_{experiment}"
+        input:
+            **{table: job_files(experiment, table) for table in tables_of(experiment)},
+        output:
+            **{
+                table: f"{RESULTS}/{experiment}/{table}.parquet"
+                for table in tables_of(experiment)
+            },
+        log:
+            f"logs/{RESULTS}/{experiment}/collect.log",
+        params:
+            code=store.code_digest("aggregate"),
+            axes=[dict(cell.axes) for cell, _ in grid.jobs(STUDY, experiment)],
+        script:
+            "../scripts/collect.py"

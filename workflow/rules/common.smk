@@ -32,10 +32,8 @@ CELLS = {
 
 
 wildcard_constraints:
-    experiment="[a-z][a-z0-9_]*",
-    cell="epsilon=[^/]+/smin=[^/]+/rank=[^/]+/depth=[^/]+",
+    cell="[a-z_]+=[^/]+(/[a-z_]+=[^/]+)*",
     seeds="[0-9]+-[0-9]+",
-    table="runs|trajectories",
 
 
 def job_files(experiment, table):
@@ -46,8 +44,9 @@ def job_files(experiment, table):
     ]
 
 
-def run_files(experiment):
-    return job_files(experiment, "runs") + job_files(experiment, "trajectories")
+def tables_of(experiment):
+    """Names of an experiment's tables."""
+    return list(store.SCHEMAS[STUDY["experiments"][experiment]["dynamics"]])
 
 
 def figure_files(*names):

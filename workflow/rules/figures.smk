@@ -1,4 +1,5 @@
-# Figures and tables: one parameterised notebook a family, which reads the tables of one experiment.
+# Figures and tables: one parameterised notebook a family (of the family's name, if it names no other), which
+# reads the tables of one experiment.
 # F: what the authors' program draws, T: its tables, G: ours; config.yaml says under `figures` what they show.
 FAMILIES = {
     "trajectories": {"figures": ["F1_trajectories"]},
@@ -27,9 +28,37 @@ FAMILIES = {
         ],
         "tables": ["T3_rates_low_rank"],
     },
+    "authors_descent": {
+        "figures": ["F1_authors_descent"],
+        "tables": ["T2_descent"],
+    },
+    "step_sizes": {
+        "figures": ["G1_descent", "G4_largest_stable_step"],
+        "tables": ["T4_step_sizes"],
+    },
+    "step_sizes_low_rank": {
+        "notebook": "step_sizes",
+        "parameters": {"suffix": "_low_rank"},
+        "figures": ["G1_descent_low_rank", "G4_largest_stable_step_low_rank"],
+        "tables": ["T4_step_sizes_low_rank"],
+    },
+    "descent_to_flow": {
+        "figures": ["G3_descent_to_flow", "G6_balancedness_drift"],
+    },
+    "unbalanced": {
+        "figures": ["F8_samples", "G7_without_balance"],
+        "tables": ["T5_unbalanced"],
+    },
+    "loss_comparison": {
+        "figures": ["G10_loss_comparison"],
+        "tables": ["T6_loss_comparison"],
+    },
 }
 PLOTTING_CODE = store.code_digest(
-    "plotting.convergence", "plotting.spectral", "plotting.tables"
+    "plotting.convergence",
+    "plotting.descent",
+    "plotting.spectral",
+    "plotting.tables",
 )
 
 
@@ -46,7 +75,7 @@ for name, family in FAMILIES.items():
         name:
             f"notebook_{name}"
         input:
-            notebook=f"workflow/notebooks/{name}.ipynb",
+            notebook=f"workflow/notebooks/{family.get('notebook', name)}.ipynb",
             runs=f"{RESULTS}/{experiment}/runs.parquet",
             trajectories=f"{RESULTS}/{experiment}/trajectories.parquet",
         output:
@@ -57,7 +86,11 @@ for name, family in FAMILIES.items():
         retries: 2  # kernels that start at once may collide on a port
         params:
             show=STUDY["figures"][name].get("show", {}),
-            folders={"figures": FIGURE_FOLDER, "tables": f"{RESULTS}/tables"},
+            fixed={
+                "figures": FIGURE_FOLDER,
+                "tables": f"{RESULTS}/tables",
+                **family.get("parameters", {}),
+            },
             code=PLOTTING_CODE,
         script:
             "../scripts/notebook.py"

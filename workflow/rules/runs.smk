@@ -1,17 +1,27 @@
-# One job: one cell of an experiment's grid for a block of seeds.
+# One job: one cell of an experiment's grid for a block of seeds; one file for each of its tables.
 
 
-rule run_cell:
-    output:
-        runs=f"{RESULTS}/{{experiment}}/runs/{{cell}}/seeds={{seeds}}.parquet",
-        trajectories=f"{RESULTS}/{{experiment}}/trajectories/{{cell}}/seeds={{seeds}}.parquet",
-    log:
-        f"logs/{RESULTS}/{{experiment}}/{{cell}}/seeds={{seeds}}.log",
-    params:
-        cell=lambda wildcards: json.dumps(
-            CELLS[wildcards.experiment][wildcards.cell].settings, sort_keys=True
-        ),
-        code=store.code_digest("experiment"),  # reruns the cells when a module that they use changes
-    shell:
-        "python -m deepbures run --cell {params.cell:q} --seeds {wildcards.seeds}"
-        " --runs {output.runs:q} --trajectories {output.trajectories:q} 2> {log:q}"
+for experiment, block in STUDY["experiments"].items():
+
+    rule:
+        name:
+            f"run_{experiment}"
+        output:
+            **{
+                table: f"{RESULTS}/{experiment}/{table}/{{cell}}/seeds={{seeds}}.parquet"
+                for table in tables_of(experiment)
+            },
+        log:
+            f"logs/{RESULTS}/{experiment}/{{cell}}/seeds={{seeds}}.log",
+        params:
+            cell=lambda wildcards, cells=CELLS[experiment]: json.dumps(
+                cells[wildcards.cell].settings, sort_keys=True
+            ),
+            files=lambda wildcards, output: [
+                f"{table}={file}" for table, file in output.items()
+            ],
+            # Reruns the cells when a module that they use changes.
+            code=store.code_digest(f"experiment.{block['dynamics']}"),
+        shell:
+            "python -m deepbures run --cell {params.cell:q} --seeds {wildcards.seeds}"
+            " --write {params.files:q} 2> {log:q}"

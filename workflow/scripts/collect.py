@@ -1,8 +1,11 @@
-"""Collect the files of an experiment's jobs into its two tables."""
+"""Collect the files of an experiment's jobs into its tables."""
 
-from deepbures.aggregate import collect_runs, collect_trajectories
+from deepbures.aggregate import collect, collect_runs
 
 if __name__ == "__main__":
-    axes, inputs, outputs = snakemake.params.axes, snakemake.input, snakemake.output
-    collect_runs(outputs.runs, axes, inputs.runs, inputs.trajectories)
-    collect_trajectories(outputs.trajectories, axes, inputs.trajectories)
+    axes, inputs = snakemake.params.axes, dict(snakemake.input.items())
+    for table, destination in snakemake.output.items():
+        if table == "runs":
+            collect_runs(destination, axes, inputs["runs"], inputs["trajectories"])
+        else:
+            collect(destination, axes, inputs[table])

@@ -32,7 +32,7 @@ if __name__ == "__main__":
         snakemake.log[0],
         {
             "results": str(Path(snakemake.input.runs).parent),
-            **snakemake.params.folders,
+            **snakemake.params.fixed,
             "show": dict(snakemake.params.show),
         },
     )

@@ -9,12 +9,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..grid import AXES
+from ..grid import axes_of
 from ..theory import flow_bound
 from . import frames, style
 
 #: How the two measured slopes are called in figures.
 SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
+#: What theory promises, by the column of its rate.
+PROMISES = {"bound_rate": "paper's bound", "descent_rate": "rate promised below\nthe theorem's step size"}
 _LN10 = np.log(10)
 _POINTS = [
     {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
@@ -24,11 +26,11 @@ _WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
 
 
 @style.styled
-def trajectories(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_rate") -> Figure:
     """F1: excess loss, Bures and Frobenius distance to the optimum against time, by depth.
 
-    Bands are one standard deviation (of the logarithm) over seeds; dashed: the paper's bound;
-    dotted: the sharp rate, anchored at the end.
+    Bands are one standard deviation (of the logarithm) over seeds; dashed: the paper's bound (`rate`, for
+    descent `descent_rate`); dotted: the sharp rate, anchored at the end.
     """
     panels = {
         "excess": r"excess loss $L_\varepsilon - L^*$",
@@ -45,7 +47,7 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
             axis.plot(times, mean, color=color, label=frames.label(depth=depth))
             axis.fill_between(times, low, high, color=color, **style.BAND)
         axis = axes[0, 0]
-        bound = flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs["bound_rate"].mean())
+        bound = flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs[rate].mean())
         axis.plot(times, bound, **{**style.THEORY, "color": color})
         mean, *_ = frames.band(frames.curves(cell, "excess", times))
         last = np.flatnonzero(np.isfinite(mean))[-1]
@@ -57,7 +59,7 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylim(bottom=samples["excess"].min() / 3, top=30)
     axes[0, 1].legend(loc="lower left")
     theory = [Line2D([], [], **style.THEORY), Line2D([], [], **{**style.THEORY, "linestyle": ":"})]
-    axes[0, 0].legend(theory, ["paper's bound", "sharp rate"], loc="lower left", handlelength=1.2, fontsize=6)
+    axes[0, 0].legend(theory, [PROMISES[rate], "sharp rate"], loc="lower left", handlelength=1.2, fontsize=6)
     style.label_panels(axes[0])
     return figure
 
@@ -188,7 +190,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     measured = _measured_rates(runs)
     _draw_against_sharp(second, measured)
     second.set_xlabel("sharp rate (closed form)")
-    second.set_title(f"{len(measured)} of {runs.groupby(list(AXES)).ngroups} cells")
+    second.set_title(f"{len(measured)} of {runs.groupby(axes_of(runs.columns)).ngroups} cells")
     _draw_tightness(third, runs)
     style.label_panels(axes[0])
     return figure
@@ -199,7 +201,7 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
     """G8: how far one seed may lie from the mean over seeds, by definition of the slope."""
     figure, axes = style.panels(1, 2, style.TEXT, 2.3, sharey=True)
     for axis, (kind, text) in zip(axes[0], SLOPES.items(), strict=True):
-        cells = runs.groupby(list(AXES))[f"{kind}_slope"]
+        cells = runs.groupby(axes_of(runs.columns))[f"{kind}_slope"]
         relative = (runs[f"{kind}_slope"] / cells.transform("mean") - 1).abs() * 100
         table = runs.assign(relative=relative).dropna(subset=["relative"])
         for (epsilon, part), color in zip(frames.groups(table, "epsilon"), style.PALETTE, strict=False):

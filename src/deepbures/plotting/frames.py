@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..grid import AXES
+from ..grid import axes_of
 from ..psd import Array
 
 #: Below this a value is rounding, or a sign change of a distance: cut off where logarithms are taken.
 _FLOOR = 1e-17
 
 #: How the axes of the grid are written in figures.
-SYMBOLS = {"epsilon": r"\varepsilon", "smin": r"s_{\min}", "rank": "k", "depth": "N"}
+SYMBOLS = {
+    "epsilon": r"\varepsilon",
+    "smin": r"s_{\min}",
+    "rank": "k",
+    "depth": "N",
+    "step_size": r"\eta",
+    "relative_step": r"\eta / \eta_{\max}",
+}
 
 
 def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
@@ -25,9 +32,12 @@ def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) ->
     return pd.read_parquet(path, filters=filters)
 
 
-def label(**values: float) -> str:
-    """Legend entry such as ε = 0.1, N = 10, in mathematical type."""
-    return ", ".join(f"${SYMBOLS[axis]} = {value:g}$" for axis, value in values.items())
+def label(**values: float | str) -> str:
+    """Legend entry such as ε = 0.1, N = 10, in mathematical type; names as they are."""
+    return ", ".join(
+        value.replace("_", " ") if isinstance(value, str) else f"${SYMBOLS[axis]} = {value:g}$"
+        for axis, value in values.items()
+    )
 
 
 def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -35,7 +45,7 @@ def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     yield from frame.groupby(by, sort=True)
 
 
-def only_value(frame: pd.DataFrame, axis: str) -> float:
+def only_value(frame: pd.DataFrame, axis: str) -> Any:
     """The one value of an axis in a frame.
 
     Raises
@@ -46,12 +56,12 @@ def only_value(frame: pd.DataFrame, axis: str) -> float:
     values = frame[axis].unique()
     if len(values) != 1:
         raise ValueError(f"this figure shows one value of {axis}, not {len(values)}: name it under `show`")
-    return float(values[0])
+    return values[0]
 
 
 def over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Mean, population standard deviation (ddof 0) and number of seeds with a value, one row a cell."""
-    grouped = frame.groupby(list(AXES), sort=True)
+    grouped = frame.groupby(axes_of(frame.columns), sort=True)
     parts = [
         grouped[list(columns)].mean().add_suffix("_mean"),
         grouped[list(columns)].std(ddof=0).add_suffix("_std"),
@@ -60,19 +70,21 @@ def over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, axis=1).reset_index()
 
 
-def curves(trajectories: pd.DataFrame, column: str, times: Array, *, logarithmic: bool = True) -> Array:
-    """A column of every seed's trajectory at common times: (seeds, times), NaN after a run's end.
+def curves(
+    trajectories: pd.DataFrame, column: str, times: Array, *, against: str = "time", logarithmic: bool = True
+) -> Array:
+    """A column of every seed's trajectory at common times (or steps): (seeds, times), NaN after a run's end.
 
-    Interpolated linearly in time, in the logarithm of the column where `logarithmic`.
+    Interpolated linearly in the column `against`, in the logarithm of the column where `logarithmic`.
     """
-    for axis in AXES:
+    for axis in axes_of(trajectories.columns):
         only_value(trajectories, axis)
     result = []
     for _, run in trajectories.groupby("seed", sort=True):
         values = run[column].to_numpy(dtype=float)
         if logarithmic:
             values = np.log10(np.maximum(values, _FLOOR))
-        result.append(np.interp(times, run["time"], values, right=np.nan))
+        result.append(np.interp(times, run[against], values, right=np.nan))
     return 10 ** np.array(result) if logarithmic else np.array(result)
 
 

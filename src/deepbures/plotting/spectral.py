@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from ..diagnostics import effective_rank
-from ..grid import AXES
+from ..grid import axes_of
 from . import frames, style
 
 
@@ -147,4 +147,4 @@ def spectra(runs: pd.DataFrame) -> Figure:
 
 def _cell(runs: pd.DataFrame) -> str:
     """Title that names the one cell of a figure."""
-    return frames.label(**{axis: frames.only_value(runs, axis) for axis in AXES})
+    return frames.label(**{axis: frames.only_value(runs, axis) for axis in axes_of(runs.columns)})

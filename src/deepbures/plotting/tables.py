@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..grid import AXES
+from ..grid import axes_of
 from .frames import over_seeds
 
 #: LaTeX headings of the columns.
@@ -35,13 +35,36 @@ HEADINGS = {
     "authors_r_squared": "$r^2$",
     "tail_slope": "tail slope",
     "tail_r_squared": "$r^2$ (tail)",
+    "step_size": r"$\eta$",
+    "relative_step": r"$\eta\,\lambda_{\max}/2$",
+    "eta": r"$\eta$",
+    "eta_stable": r"$2/\lambda_{\max}$",
+    "log10_eta_paper": r"$\log_{10}\min(\eta_1,\eta_2,\eta_3)$",
+    "descent_rate": "promised (1/time)",
+    "final_rate": r"final $-\ln$ contraction",
+    "predicted_rate": r"$-\ln\max_r(1-\eta r)^2$",
+    "loss_name": "loss",
+    "settling_steps": "steps to $10^{-6}$",
 }
+#: Columns of the table of step sizes, in LaTeX.
+STEP_SIZES = [
+    "margin",
+    "C_0",
+    "M",
+    "log10_Delta",
+    "log10_eta_paper",
+    "eta",
+    "eta_stable",
+    "descent_rate",
+    "final_rate",
+    "predicted_rate",
+]
 
 
 def constants(runs: pd.DataFrame) -> pd.DataFrame:
     """T2: the paper's constants, step sizes and guaranteed rate of every run."""
     columns = ["margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3", "bound_rate"]
-    return runs[[*AXES, "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
+    return runs[[*axes_of(runs.columns), "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
 
 
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +87,8 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
         "bound_rate",
     ]
     summary = over_seeds(table, columns)
-    grouped = runs.groupby(list(AXES), sort=True)
+    axes = axes_of(runs.columns)
+    grouped = runs.groupby(axes, sort=True)
     extra = pd.DataFrame(
         {
             "seeds": grouped["seed"].count(),
@@ -72,9 +96,48 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
             "epsilon_effective": grouped["epsilon_effective"].mean(),
         }
     ).reset_index()
-    merged = extra.merge(summary, on=list(AXES))
-    merged.insert(len(AXES), "limited", merged["epsilon_effective"] < merged["epsilon"] * (1 - 1e-12))
+    merged = extra.merge(summary, on=axes)
+    merged.insert(len(axes), "limited", merged["epsilon_effective"] < merged["epsilon"] * (1 - 1e-12))
     return merged.drop(columns=[f"{name}_count" for name in columns])
+
+
+def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
+    """T2 for descent: the theorem's constants and step size beside η, 2/λ_max, and promised and final decay a step.
+
+    Mean and standard deviation over seeds, one row a cell. `converged` counts the seeds that converge.
+    `final_rate` is minus the logarithm of the final contraction of L − L* in a step, over those.
+    """
+    table = runs.assign(
+        log10_eta_paper=runs[["log10_eta_1", "log10_eta_2", "log10_eta_3"]].min(axis=1, skipna=False),
+        final_rate=-runs["tail_slope"] * np.log(10) * runs["eta"],
+        predicted_rate=-np.log(runs["contraction"]),
+    )
+    columns = [*STEP_SIZES, "K", "log10_eta_1", "log10_eta_2", "log10_eta_3", "authors_slope", "authors_r_squared"]
+    return _with_outcomes(runs, over_seeds(table, columns))
+
+
+def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
+    """Where descent ends: seeds that converge, stay or diverge, steps to 1e-6 of the start, final decay a step.
+
+    Mean and standard deviation over the seeds that have such a value (`…_count`), one row a cell.
+    """
+    table = runs.assign(
+        settling_steps=runs["settling_time"] / runs["eta"],
+        final_rate=-runs["tail_slope"] * np.log(10) * runs["eta"],
+        predicted_rate=-np.log(runs["contraction"]),
+    )
+    columns = ["settling_steps", "final_rate", "predicted_rate", "excess_final", "balancedness_final"]
+    return _with_outcomes(runs, over_seeds(table, columns))
+
+
+def _with_outcomes(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """How many seeds a cell has and how they ended, before the other columns."""
+    axes = axes_of(runs.columns)
+    ends = runs.groupby(axes, sort=True)["stop_reason"]
+    counts = {"seeds": ends.count()}
+    for reason in ("converged", "step budget", "diverged"):
+        counts[reason.replace(" ", "_")] = ends.agg(lambda reasons, reason=reason: int((reasons == reason).sum()))
+    return pd.DataFrame(counts).reset_index().merge(summary, on=axes)
 
 
 def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -86,7 +149,7 @@ def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         ]
         for name in columns
     }
-    axes = summary[list(AXES)].rename(columns=HEADINGS)
+    axes = summary[axes_of(summary.columns)].rename(columns=HEADINGS)
     return pd.concat([axes, pd.DataFrame(joined, index=axes.index)], axis=1)
 
 

@@ -1,0 +1,40 @@
+"""One cell of the grid: what is drawn, trained and measured for a block of seeds, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from .. import store
+from . import descent, flow
+
+#: By the `dynamics` of the settings: columns of each table, for one seed after the other.
+_RUN = {"flow": flow.run, "descent": descent.run}
+
+
+def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.Table]:
+    """Compute one cell of an experiment.
+
+    Parameters
+    ----------
+    settings
+        `grid.Cell.settings`.
+    seeds
+        Seed indices.
+
+    Returns
+    -------
+    dict
+        The tables that `store.SCHEMAS` names for the `dynamics` of the cell, such as `runs` (one row a
+        seed) and `trajectories` (one row a seed and sample).
+    """
+    kind = settings["dynamics"]
+    parts = list(_RUN[kind](settings, seeds))
+    metadata = {"cell": dict(settings), **store.provenance(f"experiment.{kind}")}
+    tables = {}
+    for table, schema in store.SCHEMAS[kind].items():
+        columns = {name: [value for part in parts for value in part[table][name]] for name in schema.names}
+        tables[table] = store.table_of(columns, schema, metadata)
+    return tables

@@ -1,0 +1,101 @@
+"""Gradient descent on all layers, the seeds of a block together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..gradient_descent import gradient_descent
+from ..gradient_flow import gradient_flow
+from ..losses import CovarianceLoss
+from ..psd import Array
+from ..theory import descent_contraction, rates_at_minimum, stable_step
+from . import measure
+from .problem import NetworkStart, make_loss, make_start, stack_losses
+
+#: Relative accuracy of the flow that a descent is compared with.
+_FLOW_RTOL = 1e-9
+
+
+def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the tables `runs` and `trajectories`, seed by seed."""
+    rank, depth, options = settings["rank"], settings["depth"], settings["descent"]
+    losses = [make_loss(settings, seed) for seed in seeds]
+    starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
+    rates = [rates_at_minimum(loss, depth, rank) for loss in losses]
+    if "relative_step" in settings:
+        step_sizes = [settings["relative_step"] * stable_step(r) for r in rates]
+    else:
+        step_sizes = [settings["step_size"]] * len(losses)
+    n_steps = options.get("max_steps") or round(options["end_time"] / settings["step_size"])
+    trajectory = gradient_descent(
+        stack_losses(losses),
+        [np.stack(layers) for layers in zip(*(start.network.layers for start in starts), strict=True)],
+        step_sizes,
+        n_steps,
+        _record_steps(n_steps, options),
+        excess_tolerance=options.get("excess_tolerance", 0.0),
+    )
+    for i, (seed, loss, start, eta) in enumerate(zip(seeds, losses, starts, step_sizes, strict=True)):
+        kept = np.isfinite(trajectory.excess[:, i])  # until the run ended
+        F: Array = trajectory.factors[kept, i]
+        excess, imbalance = trajectory.excess[kept, i], trajectory.balancedness[kept, i]
+        steps, loss_values = trajectory.steps[kept], trajectory.loss[kept, i]
+        yield {
+            "runs": measure.one_row(
+                seed=seed,
+                **measure.summary(loss, start, rank, depth, F[-1]),
+                excess_initial=excess[0],
+                stop_reason=trajectory.stop_reason[i],
+                time_final=trajectory.last_step[i] * eta,
+                steps=trajectory.last_step[i],
+                evaluations=trajectory.last_step[i] + 1,
+                loss_final=loss_values[-1],
+                excess_final=excess[-1],
+                eta=eta,
+                eta_stable=stable_step(rates[i]),
+                contraction=descent_contraction(rates[i], eta),
+                balancedness_initial=imbalance[0],
+                balancedness_final=imbalance[-1],
+                flow_error=_flow_error(settings, loss, start, F[-1]),
+                plane_initial=_in_plane(loss, start.end_to_end),
+                plane_final=_in_plane(loss, F[-1]),
+            ),
+            "trajectories": {
+                "seed": [seed] * len(steps),
+                "step": steps,
+                "time": steps * eta,
+                "loss": loss_values,
+                "excess": excess,
+                "gradient_norm": trajectory.gradient_norm[kept, i],
+                "balancedness": imbalance,
+                **measure.samples(loss, rank, F),
+            },
+        }
+
+
+def _record_steps(n_steps: int, options: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Every so many steps, or a number of them spread evenly over their logarithm; the first and the last too."""
+    if "record_every" in options:
+        inner = np.arange(0, n_steps, options["record_every"])
+    else:
+        inner = np.geomspace(1, n_steps, options["samples"]).round().astype(np.int64)
+    return np.unique(np.concatenate([[0], inner, [n_steps]]))
+
+
+def _flow_error(settings: Mapping[str, Any], loss: CovarianceLoss, start: NetworkStart, F: Array) -> float:
+    """‖S − S_flow‖_F / ‖S_flow‖_F at the end time, if the settings ask for it; else NaN."""
+    options = settings["descent"]
+    if not options.get("compare_with_flow"):
+        return float("nan")
+    flow = gradient_flow(loss, start.end_to_end, settings["depth"], [options["end_time"]], rtol=_FLOW_RTOL)
+    return float(np.linalg.norm(F @ F.T - flow.final) / np.linalg.norm(flow.final))
+
+
+def _in_plane(loss: CovarianceLoss, F: Array) -> Array:
+    """Covariance of the two coordinates along Ω_1 and Ω_2, row by row."""
+    coordinates = loss.eigenvectors[:, :2].T @ F
+    return (coordinates @ coordinates.T).ravel()
