@@ -16,7 +16,7 @@ from . import frames, style
 #: How the two measured slopes are called in figures.
 SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
 #: What theory promises, by the column of its rate.
-PROMISES = {"bound_rate": "paper's bound", "descent_rate": "rate promised below\nthe theorem's step size"}
+PROMISES = {"bound_rate": "paper's bound", "descent_rate": "theorem's rate"}
 _LN10 = np.log(10)
 _POINTS = [
     {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}

@@ -84,7 +84,8 @@ def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
         axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set(yscale="log", xlabel=r"step size $\eta$", title=frames.label(epsilon=epsilon))
-        axis.legend(fontsize=6)
+        axis.set_ylim(bottom=reference[0] / 100)  # room for the legend
+        axis.legend(fontsize=6, loc="lower right")
     axes[0, 0].set_ylabel(text)
     style.label_panels(axes[0])
     return figure
@@ -96,7 +97,7 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
 
     Right: the share of runs that converge, against η λ_max/2.
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 2.6, width_ratios=[1.2, 1])
+    figure, axes = style.panels(1, 2, style.TEXT, 3.0, width_ratios=[1.2, 1])
     left, right = axes[0]
     converged = runs.assign(share=(runs["stop_reason"] == "converged").astype(float))
     for epsilon, color, marker in zip(sorted(runs["epsilon"].unique()), style.PALETTE, _MARKERS, strict=False):
@@ -104,32 +105,43 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
         stable = part[part["share"] == 1].groupby(["depth", "seed"])["eta"].max()
         measured = np.log10(stable).groupby("depth").agg(["mean", "std"])
         text = frames.label(epsilon=epsilon)
-        left.plot(measured["mean"], marker, color=color, label=f"largest that converges, {text}")
+        size = 6 if marker == _MARKERS[0] else 3  # the first shows behind the others
+        left.plot(measured["mean"], marker, color=color, markersize=size, label=f"largest that converges, {text}")
         predicted = np.log10(part.groupby("depth")["eta_stable"].mean())
         left.plot(predicted, color=color, linewidth=0.8, label=rf"$2/\lambda_{{\max}}$, {text}")
         allowed = part.assign(eta_paper=part[["log10_eta_1", "log10_eta_2", "log10_eta_3"]].min(axis=1, skipna=False))
         bands = allowed.groupby("depth")["eta_paper"].agg(["mean", "min", "max"])
         if bands["mean"].notna().any():
-            left.plot(bands["mean"], "--", color=color, marker=marker, fillstyle="none", label=f"theorem's, {text}")
+            left.plot(
+                bands["mean"],
+                "--",
+                color=color,
+                marker=marker,
+                markersize=size,
+                fillstyle="none",
+                label=f"theorem's, {text}",
+            )
             left.fill_between(bands.index, bands["min"], bands["max"], color=color, **style.BAND)
         by_step = part.groupby("relative_step")["share"].mean()
-        right.plot(by_step, marker=marker, color=color, label=text)
+        right.plot(by_step, marker=marker, markersize=size, color=color, label=text)
     left.set(xscale="log", xlabel="depth $N$", ylabel=r"step size $\eta$")
     left.set_yscale("symlog", linthresh=10)  # of the exponent: the theorem's steps leave the range of floats
-    ticks = [0, -2, -4, -6, -10, -20, -50, -100, -200, -500]
-    left.set_yticks([tick for tick in ticks if tick >= left.get_ylim()[0]], minor=False)
+    left.set_ylim(top=0.5)
+    lowest = left.get_ylim()[0]
+    ticks = range(0, -10, -1) if lowest > -8 else [0, -2, -4, -6, -10, -20, -50, -100, -200, -500, -1000, -2000]
+    left.set_yticks([tick for tick in ticks if tick >= lowest], minor=False)
     left.set_yticks([], minor=True)
     left.yaxis.set_major_formatter(lambda exponent, _: f"$10^{{{exponent:.0f}}}$")
     left.set_xticks(sorted(runs["depth"].unique()), minor=False)
     left.set_xticks([], minor=True)
     left.xaxis.set_major_formatter("{x:g}")
-    left.legend(fontsize=6)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6.5)
     right.axvline(1, **style.THEORY)
     right.set(xscale="log", xlabel=r"$\eta \, \lambda_{\max} / 2$", ylabel="share of runs that converge")
     shown = [step for step in sorted(runs["relative_step"].unique()) if step not in (0.9, 0.95)]
     right.set_xticks(shown, minor=False)
     right.set_xticks([], minor=True)
-    right.xaxis.set_major_formatter("{x:.2g}")
+    right.xaxis.set_major_formatter("{x:.3g}")
     right.legend()
     style.label_panels(axes[0])
     return figure
@@ -165,7 +177,7 @@ def contraction(runs: pd.DataFrame) -> Figure:
 def without_balance(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """G7: excess loss and balancedness along descent, by law of the layers; one column a kind of balance.
 
-    Median over seeds, band from the first to the last; in brackets how many seeds converge.
+    Median over seeds, band from the first to the last; of runs that diverge at once there is no curve.
     """
     balances = [balance for balance in ("none", "product", "end_to_end") if balance in set(samples["balance"])]
     titles = {"none": "layers as drawn", "product": "product balanced", "end_to_end": "end-to-end balanced"}
@@ -175,15 +187,18 @@ def without_balance(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         cells, cell_runs = samples[samples["balance"] == balance], runs[runs["balance"] == balance]
         for name, color in zip(sorted(samples["initialization"].unique()), style.PALETTE, strict=False):
             cell, ends = cells[cells["initialization"] == name], cell_runs[cell_runs["initialization"] == name]
-            done = int((ends["stop_reason"] == "converged").sum())
+            reasons = list(ends["stop_reason"])
+            outcome = f"{reasons.count('converged')}, {reasons.count('diverged')}"
             for axis, quantity in zip(axes[:, column], ("excess", "balancedness"), strict=True):
                 values = _held(frames.curves(cell, quantity, steps, against="step"))
-                axis.plot(steps, np.median(values, axis=0), color=color, label=f"{frames.label(name=name)} ({done})")
+                axis.plot(steps, np.median(values, axis=0), color=color, label=f"{frames.label(name=name)} ({outcome})")
                 axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, **style.BAND)
-        axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e8))
+        axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e12))
         axes[1, column].set(yscale="log", ylim=(1e-16, 1e6), xlabel="step")
         axes[0, column].set_title(titles[balance])
-        axes[0, column].legend(fontsize=5.5, title="seeds that converge in brackets", title_fontsize=5.5)
+        axes[0, column].legend(
+            fontsize=5.5, loc="upper right", title="in brackets: seeds that converge, diverge", title_fontsize=5.5
+        )
     axes[0, 0].set_ylabel(r"excess loss $L_\varepsilon - L^*$")
     axes[1, 0].set_ylabel(r"$\max_j \Vert W_{j+1}^\top W_{j+1} - W_j W_j^\top \Vert_F$")
     style.label_panels(axes.ravel())
@@ -217,7 +232,7 @@ def loss_comparison(runs: pd.DataFrame, samples: pd.DataFrame, depth: int) -> Fi
         _draw_by_depth(settling, cells.assign(value=cells["settling_time"] / cells["eta"]), color, marker)
         measured = -cells["tail_slope"] * _LN10 * cells["eta"]
         _draw_by_depth(decay, cells.assign(value=measured), color, marker)
-        predicted = (-np.log(cells["contraction"])).groupby(cells["depth"]).mean()
+        predicted = (-np.log(cells["contraction"])).where(measured.notna()).groupby(cells["depth"]).median()
         decay.plot(predicted, **{**style.THEORY, "color": color})
         stuck = np.array([_steps_at_saddles(run, mine[mine["seed"] == run["seed"]]) for _, run in
                           cells[cells["depth"] == depth].iterrows()])  # fmt: skip
