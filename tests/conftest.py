@@ -5,6 +5,8 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
+import copy  # noqa: E402
+import functools  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -12,6 +14,11 @@ import pytest  # noqa: E402
 import yaml  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+
+
+@functools.cache
+def _configuration(name):
+    return yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8"))
 
 
 def _merge(base, overlay):
@@ -67,7 +74,7 @@ def shipped():
     def load(*overlays):
         merged = {}
         for name in ("config.yaml", *overlays):
-            _merge(merged, yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8")))
+            _merge(merged, copy.deepcopy(_configuration(name)))
         return merged
 
     return load

@@ -6,6 +6,7 @@ from pathlib import Path
 FIGURES = [
     "main_result",
     "F1_trajectories",
+    "F1_authors_descent",
     "F2_rate_contours_authors",
     "F2_rate_contours_tail",
     "F3_rate_against_depth_authors",
@@ -15,20 +16,39 @@ FIGURES = [
     "F5_energy_levels",
     "F6_eigenvalue_distances",
     "F7_alignment",
+    "F8_samples",
     "F9_spectra",
+    "G1_descent",
+    "G1_descent_low_rank",
     "G1_low_rank",
     "G1_measured_against_sharp",
     "G2_bound_tightness",
+    "G3_descent_to_flow",
+    "G4_largest_stable_step",
+    "G4_largest_stable_step_low_rank",
+    "G6_balancedness_drift",
+    "G7_without_balance",
     "G8_spread_over_seeds",
+    "G10_loss_comparison",
 ]
-TABLES = ["T2_constants", "T3_rates", "T3_rates_low_rank"]
+#: Tables, with the axis that their first column is.
+TABLES = {
+    "T2_constants": "epsilon",
+    "T2_descent": "epsilon",
+    "T3_rates": "epsilon",
+    "T3_rates_low_rank": "epsilon",
+    "T4_step_sizes": "epsilon",
+    "T4_step_sizes_low_rank": "epsilon",
+    "T5_unbalanced": "initialization",
+    "T6_loss_comparison": "loss_name",
+}
 STARTS = {"pdf": b"%PDF", "png": b"\x89PNG"}
 
 
 def missing(results: Path, figures: Path) -> list[Path]:
     """Promised files that are absent or are not what their name says."""
     files = [(figures / f"{name}.{suffix}", start) for name in FIGURES for suffix, start in STARTS.items()]
-    files += [(results / "tables" / f"{name}.csv", b"epsilon,") for name in TABLES]
+    files += [(results / "tables" / f"{name}.csv", f"{axis},".encode()) for name, axis in TABLES.items()]
     files += [(results / "tables" / f"{name}.tex", b"\\begin{longtable}") for name in TABLES]
     return [path for path, start in files if not (path.is_file() and path.read_bytes().startswith(start))]
 

@@ -7,7 +7,9 @@ import yaml
 
 from deepbures.configuration import ConfigurationError, check, with_numbers
 
-C = "experiments.convergence."
+C, D, U, A = (f"experiments.{name}." for name in ("convergence", "descent", "unbalanced", "authors"))
+#: Starts of a random law.
+NORMAL = {"kind": "normal", "balance": "end_to_end"}
 
 
 def changed(config, path, value):
@@ -72,7 +74,8 @@ MISTAKES = [
     (("study", 1), 2, ["study: unknown key 1"]),
     ("study.seed", ..., ["study: the key 'seed' is missing"]),
     (C + "integration.rtoll", 1e-6, ["experiments.convergence.integration", "'rtoll'", "did you mean 'rtol'?"]),
-    (C + "loss", ..., ["experiments.convergence: the key 'loss' is missing"]),
+    (C + "loss", ..., ["experiments.convergence.loss: the key is missing (or an axis 'loss_name' of the grid)"]),
+    (C + "dynamics", ..., ["experiments.convergence: the key 'dynamics' is missing"]),
     (C + "grid.width", [5], ["experiments.convergence.grid", "'width'", "allowed: epsilon, smin, rank, depth"]),
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
@@ -131,6 +134,77 @@ MISTAKES = [
     # Seeds in whole blocks, so that adding some recomputes none.
     (C + "seeds", 15, [".seeds: 15 must be a multiple of seeds_per_job, 10"]),
     (C + "initialization", {"kind": "close", "scale": 0.1}, [".initialization.scale", "only the kind 'small'"]),
+    # Losses, starts and balance: in the block or as an axis, and not both.
+    (C + "grid.loss_name", ["frobenius"], [".convergence.grid.loss_name: loss is given too; keep one of the two"]),
+    (C + "grid.initialization", ["small"], [".convergence.grid.initialization: initialization.kind is given too"]),
+    (
+        "experiments.descent_low_rank.grid.balance",
+        ["product"],
+        [".descent_low_rank.grid.balance: initialization.balance is given too; keep one of the two"],
+    ),
+    (C + "initialization", {}, [".initialization.kind: the key is missing (or an axis 'initialization' of the grid)"]),
+    (U + "grid.initialization", ["normale"], [".grid.initialization[0]: 'normale'", "did you mean 'normal'?"]),
+    (U + "grid.balance", ["ballanced"], [".grid.balance[0]: 'ballanced'", "allowed: none, product, end_to_end"]),
+    (
+        "experiments.loss_comparison.grid.loss_name",
+        ["mse"],
+        [".grid.loss_name[0]: 'mse'", "allowed: bures-wasserstein"],
+    ),
+    (U + "grid.balance", ["none", "none"], [".grid.balance: 'none' stands there twice"]),
+    (U + "initialization.gain", 1, [".initialization: unknown key 'gain'", "allowed: kind, balance, scale, end_rank"]),
+    # Starts that make no sense.
+    (D + "initialization", {"kind": "normal"}, [".initialization: the key 'balance' is missing", "'normal' needs it"]),
+    (
+        D + "initialization",
+        {"kind": "close", "balance": "none"},
+        [".initialization.balance: the kinds 'close' and 'small' are always balanced"],
+    ),
+    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close' and 'small'"]),
+    (U + "grid.initialization", ["normal", "small"], [".initialization: the key 'scale' is missing: the kind 'small'"]),
+    (U + "initialization", {"scale": 0.1}, [".initialization.scale: only the kind 'small' has a scale"]),
+    ("experiments.loss_comparison.initialization", {"kind": "close"}, [".initialization.kind: 'close' needs loss"]),
+    (C + "initialization.end_rank", 21, [".initialization.end_rank: 21 must be at most the rank, 20"]),
+    (
+        "experiments.low_rank.initialization",
+        {"kind": "small", "scale": 0.1, "end_rank": 2},
+        [".low_rank.initialization.end_rank: 2 must be at most the rank, 1"],
+    ),
+    (C + "initialization.end_rank", 0, [".initialization.end_rank: 0 must be at least 1"]),
+    (C + "initialization", {"kind": "normal", "balance": "none"}, [".initialization.balance: a flow needs a balanced"]),
+    # How it is trained.
+    (C + "dynamics", "flows", [".convergence.dynamics: 'flows' is not allowed", "'flow'?", "allowed: flow, descent"]),
+    (C + "dynamics", "descent", [".integration: dynamics 'descent' has no such key; allowed: descent"]),
+    (D + "dynamics", "flow", [".descent.descent: dynamics 'flow' has no such key; allowed: integration"]),
+    (C + "integration", ..., [".convergence.integration: the key is missing: dynamics 'flow' needs it"]),
+    (D + "descent", ..., [".descent.descent: the key is missing: dynamics 'descent' needs it"]),
+    (C + "grid.step_size", [0.1], [".convergence.grid.step_size: only descent has step sizes"]),
+    (C + "grid.relative_step", [0.1], [".convergence.grid.relative_step: only descent has step sizes"]),
+    (D + "grid.relative_step", ..., [".descent.grid", "one of the axes 'step_size' and 'relative_step'"]),
+    (D + "grid.step_size", [0.1], [".descent.grid", "one of the axes 'step_size' and 'relative_step'"]),
+    (D + "grid.relative_step", [0], [".grid.relative_step[0]: 0 must be more than 0"]),
+    (A + "grid.step_size", [-1e-5], [".grid.step_size[0]: -1e-05 must be more than 0"]),
+    (A + "grid.step_size", [1e-5, 1e-5 + 1e-20], [".grid.step_size[1]", "stands there twice, to 12 digits"]),
+    # When it ends and what is recorded.
+    (D + "descent.max_steps", ..., [".descent.descent: one of the keys 'max_steps' and 'end_time' is needed"]),
+    (A + "descent.max_steps", 5, [".authors.descent: one of the keys 'max_steps' and 'end_time'", "not both"]),
+    (D + "descent.samples", ..., [".descent.descent: one of the keys 'samples' and 'record_every' is needed"]),
+    (A + "descent.samples", 5, [".authors.descent: one of the keys 'samples' and 'record_every'", "not both"]),
+    (D + "descent", {"end_time": 1, "samples": 5}, [".descent.end_time: needs the axis 'step_size' in the grid"]),
+    (A + "descent.end_time", 2.000005, [".authors.grid.step_size[0]: 1e-05 must divide end_time, 2.000005"]),
+    (A + "grid.step_size", [1, 4], [".authors.grid.step_size[1]: 4 must divide end_time, 3"]),
+    (A + "descent.record_every", 0, [".descent.record_every: 0 must be at least 1"]),
+    (D + "descent.excess_tolerance", -1, [".descent.excess_tolerance: -1 must be at least 0"]),
+    (D + "descent.max_step", 1, [".descent: unknown key 'max_step'", "did you mean 'max_steps'?"]),
+    (D + "descent.compare_with_flow", True, [".descent.compare_with_flow: needs end_time"]),
+    (D + "descent.compare_with_flow", "yes", [".descent.compare_with_flow: 'yes' must be of type boolean"]),
+    (
+        "experiments.descent_to_flow.initialization",
+        {"kind": "normal", "balance": "none"},
+        [".descent.compare_with_flow: needs balanced starts, not 'none'"],
+    ),
+    # Figures of axes that the experiment has not.
+    ("figures.rates.show", {"relative_step": [1]}, [".show.relative_step: the grid of convergence has no such axis"]),
+    ("figures.unbalanced.show", {"balance": ["all"]}, [".show.balance: 'all' is not in the grid", "none, product"]),
     # Two values with one spelling would share a folder.
     (C + "grid.epsilon", [0.1, 0.1 + 1e-15], [".grid.epsilon"]),
 ]
@@ -146,6 +220,26 @@ def test_mistake_gives_one_line(shipped, schema, path, value, fragments):
     assert "\n" not in message
     for fragment in fragments:
         assert fragment in message
+
+
+VALID = [
+    (D + "initialization", NORMAL),
+    (D + "initialization", {"kind": "orthogonal", "balance": "none", "end_rank": 3}),
+    (D + "initialization", {"kind": "small", "scale": 0.1}),
+    (C + "initialization", NORMAL),
+    (C + "initialization", {"kind": "uniform", "balance": "product"}),
+    (D + "descent", {"max_steps": 5, "record_every": 2}),
+    (A + "descent.compare_with_flow", True),
+    (A + "descent.end_time", 0.3),  # 0.3 / 1e-5 is 29999.999999999996 in floats
+    (A + "grid.step_size", ["1e-5", "2.5e-5"]),
+    ("figures.unbalanced.show", {"balance": ["none"], "initialization": ["normal"], "depth": [10]}),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), VALID, ids=[f"{path}={value!r}"[:60] for path, value in VALID])
+def test_what_makes_sense_passes(shipped, schema, path, value):
+    config = changed(shipped(), path, value)
+    assert check(config, schema) == with_numbers(config)
 
 
 @pytest.mark.parametrize("config", [None, [], "study"])

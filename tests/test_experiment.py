@@ -1,6 +1,7 @@
 """One cell: deterministic, independent of its neighbours, in the shape that its schemas say."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,9 +9,12 @@ import pytest
 
 from deepbures import store
 from deepbures.__main__ import main
-from deepbures.experiment import make_loss, make_start, run_cell
+from deepbures.experiment import run_cell
+from deepbures.experiment.problem import make_loss, make_start
 from deepbures.grid import cells
 from deepbures.losses import BuresWasserstein, Frobenius
+from deepbures.rates import tail_slope
+from deepbures.theory import Constants, frobenius_local_rates
 
 SETTINGS = {
     "study_seed": 5,
@@ -26,7 +30,24 @@ SETTINGS = {
     "depth": 3,
 }
 SMALL = {"initialization": {"kind": "small", "scale": 0.01}, "rank": 2}
-VARIANTS = [{}, {"epsilon": 0}, SMALL, {**SMALL, "loss": "frobenius"}, {"depth": 1}]
+DESCENT = {
+    "dynamics": "descent",
+    "descent": {"max_steps": 300, "samples": 20, "excess_tolerance": 1e-3},
+    "relative_step": 0.2,
+}
+NORMAL = {"initialization": {"kind": "normal", "balance": "none"}}
+VARIANTS = [
+    {},
+    {"epsilon": 0},
+    SMALL,
+    {**SMALL, "loss": "frobenius", "integration": {**SETTINGS["integration"], "max_steps": 100}},
+    {"depth": 1},
+    DESCENT,
+    {**DESCENT, "epsilon": 0, "depth": 1},
+    {**DESCENT, **SMALL, "loss": "frobenius"},
+    {**DESCENT, **SMALL, "depth": 1},
+    {**DESCENT, **NORMAL, "epsilon": 0, "depth": 4, "relative_step": 3},  # seeds that diverge after 4, 5 and 12 steps
+]
 
 
 def rows(table):
@@ -39,19 +60,20 @@ def rows(table):
 @pytest.mark.parametrize("change", VARIANTS)
 def test_cell_is_deterministic_bit_for_bit(change):
     first, second = (run_cell({**SETTINGS, **change}, range(2)) for _ in range(2))
-    for one, other in zip(first, second, strict=True):
-        assert repr(rows(one)) == repr(rows(other))  # repr: NaN equals NaN
-        assert one.schema.equals(other.schema, check_metadata=True)
+    assert first.keys() == second.keys()
+    for name, one in first.items():
+        assert repr(rows(one)) == repr(rows(second[name]))  # repr: NaN equals NaN
+        assert one.schema.equals(second[name].schema, check_metadata=True)
 
 
 @pytest.mark.parametrize("change", VARIANTS)
 def test_seeds_do_not_depend_on_their_block(change):
-    # 0-1 together, and 0 and 1 alone, are the same rows.
+    # 0-1 together, and 0 and 1 alone, are the same rows, whatever ends first.
     settings = {**SETTINGS, **change}
     together, zero, one = run_cell(settings, range(2)), run_cell(settings, [0]), run_cell(settings, [1])
-    for table, first, second in zip(together, zero, one, strict=True):
-        assert repr(rows(table)) == repr(rows(first) + rows(second))
-    assert rows(zero[0])[0]["target_trace"] != rows(one[0])[0]["target_trace"]
+    for name, table in together.items():
+        assert repr(rows(table)) == repr(rows(zero[name]) + rows(one[name]))
+    assert len({row["target_trace"] for row in rows(together["runs"])}) == 2
 
 
 def test_targets_and_starts_are_shared_between_cells():
@@ -78,14 +100,18 @@ def test_study_seed_changes_everything():
 @pytest.mark.parametrize("change", VARIANTS)
 def test_tables_have_their_schemas(change):
     settings = {**SETTINGS, **change}
-    runs, samples = run_cell(settings, [3, 5])
-    assert runs.schema.equals(store.RUNS, check_metadata=False)
-    assert samples.schema.equals(store.TRAJECTORIES, check_metadata=False)
+    tables, schemas = run_cell(settings, [3, 5]), store.SCHEMAS[settings["dynamics"]]
+    assert list(tables) == list(schemas) == ["runs", "trajectories"]
+    for name, table in tables.items():
+        assert table.schema.equals(schemas[name], check_metadata=False)
+        table.validate(full=True)
+    runs, samples = tables.values()
     assert runs["seed"].to_pylist() == [3, 5]
     assert set(samples["seed"].to_pylist()) == {3, 5}
     metadata = json.loads(runs.schema.metadata[b"deepbures"])
     assert metadata["cell"] == settings
-    assert metadata["code"] == store.code_digest("experiment")
+    assert metadata["code"] == store.code_digest(f"experiment.{settings['dynamics']}")
+    assert samples.schema.metadata == runs.schema.metadata
     for row in rows(runs):
         assert len(row["energy_levels"]) == settings["rank"] + 1
         for name in ("target", "initial", "final"):
@@ -97,8 +123,8 @@ def test_tables_have_their_schemas(change):
 
 
 def test_run_agrees_with_its_trajectory():
-    runs, samples = run_cell(SETTINGS, [0])
-    run, trajectory = rows(runs)[0], rows(samples)
+    runs, trajectory = map(rows, run_cell(SETTINGS, [0]).values())
+    run = runs[0]
     assert run["stop_reason"] == "converged"
     assert run["excess_final"] <= 1e-12
     first, last = trajectory[0], trajectory[-1]
@@ -129,15 +155,29 @@ def test_epsilon_is_limited_to_the_smallest_eigenvalue(epsilon, effective):
     assert make_loss(settings, 0).epsilon == pytest.approx(min(epsilon, 1 / 6), rel=1e-12)
     loss = make_loss({**settings, "epsilon": 0.1 if epsilon == 0.3 else epsilon}, 0)
     assert loss.epsilon <= 1 / 6 * (1 + 1e-12)
-    recorded = rows(run_cell({**settings, **SMALL}, [0])[0])[0]["epsilon_effective"]
+    recorded = rows(run_cell({**settings, **SMALL}, [0])["runs"])[0]["epsilon_effective"]
     assert recorded == pytest.approx(min(effective, 1 / 6), rel=1e-12)
 
 
-def test_theory_is_left_out_for_the_frobenius_loss():
-    run = rows(run_cell({**SETTINGS, **SMALL, "loss": "frobenius"}, [0])[0])[0]
-    for name in ("margin", "C_0", "K", "bound_rate", "sharp_rate", "log10_eta_1"):
-        assert np.isnan(run[name])
-    assert run["loss_minimum"] == pytest.approx(np.sum(np.square(run["eigenvalues_target"][2:])), rel=1e-12)
+@pytest.mark.parametrize("dynamics", [{}, DESCENT])
+def test_the_papers_theory_is_left_out_for_the_frobenius_loss(dynamics):
+    run = rows(run_cell({**SETTINGS, **SMALL, **dynamics, "loss": "frobenius"}, [0])["runs"])[0]
+    for field in fields(Constants):
+        assert np.isnan(run[field.name])
+    target = np.array(run["eigenvalues_target"])
+    assert run["loss_minimum"] == pytest.approx(np.sum(target[2:] ** 2), rel=1e-12)
+    # The sharp rate is ours: twice the smallest local rate, and what the run decays with.
+    least = np.concatenate(frobenius_local_rates(target, 3, 2)).min()
+    assert run["sharp_rate"] == pytest.approx(2 * least, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["bures-wasserstein", "frobenius"])
+def test_flow_decays_with_its_sharp_rate(loss):
+    # L − L* ~ exp(−sharp_rate · t) over the last three decades of a run to 1e-12.
+    settings = {**SETTINGS, **SMALL, "loss": loss, "integration": {**SETTINGS["integration"], "samples": 300}}
+    runs, samples = map(rows, run_cell(settings, [0]).values())
+    fit = tail_slope(*(np.array([row[name] for row in samples]) for name in ("time", "excess")))
+    assert fit.slope * np.log(10) == pytest.approx(-runs[0]["sharp_rate"], rel=0.01)
 
 
 def test_losses_by_name():
@@ -148,11 +188,13 @@ def test_losses_by_name():
 
 
 def test_shipped_cells_run(shipped):
-    # The first and the last cell of each experiment of the smoke study, one seed.
+    # The first and the last flow of each experiment of the smoke study, one seed.
     config = shipped("smoke.yaml")
-    for experiment in config["experiments"]:
+    flows = [name for name, block in config["experiments"].items() if block["dynamics"] == "flow"]
+    assert "convergence" in flows
+    for experiment in flows:
         for cell in (cells(config, experiment)[0], cells(config, experiment)[-1]):
-            run = rows(run_cell(cell.settings, [0])[0])[0]
+            run = rows(run_cell(cell.settings, [0])["runs"])[0]
             assert run["excess_final"] < 1e-3 * run["excess_initial"]
             assert run["stop_reason"] in ("converged", "step budget")
             if run["stop_reason"] == "converged":
@@ -167,20 +209,30 @@ def arguments(tmp_path, **changes):
     options = {
         "cell": json.dumps(SETTINGS),
         "seeds": "0-1",
-        "runs": tmp_path / "runs.parquet",
-        "trajectories": tmp_path / "trajectories.parquet",
+        "write": [f"{name}={tmp_path / name}.parquet" for name in ("runs", "trajectories")],
         **changes,
     }
-    return ["run", *(str(word) for key, value in options.items() for word in (f"--{key}", value))]
+    words = ([f"--{key}", *(value if isinstance(value, list) else [value])] for key, value in options.items())
+    return ["run", *(word for group in words for word in group)]
 
 
-def test_command_line_writes_what_run_cell_computes(tmp_path):
-    assert main(arguments(tmp_path)) == 0
-    for name, table in zip(("runs", "trajectories"), run_cell(SETTINGS, range(2)), strict=True):
+@pytest.mark.parametrize("change", [{}, DESCENT], ids=["flow", "descent"])
+def test_command_line_writes_what_run_cell_computes(tmp_path, change):
+    settings = {**SETTINGS, **change}
+    assert main(arguments(tmp_path, cell=json.dumps(settings))) == 0
+    for name, table in run_cell(settings, range(2)).items():
         path = tmp_path / f"{name}.parquet"
-        assert pq.read_table(path).equals(table)
-        assert store.read_metadata(path)["cell"] == SETTINGS
+        written = pq.read_table(path)
+        assert repr(rows(written)) == repr(rows(table))
+        assert written.schema.equals(table.schema)
+        assert store.read_metadata(path) == json.loads(table.schema.metadata[b"deepbures"])
+        assert store.read_metadata(path)["cell"] == settings
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_command_line_writes_the_tables_asked_for(tmp_path):
+    assert main(arguments(tmp_path, write=[f"runs={tmp_path}/a=b/runs.parquet"])) == 0
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")] == ["a=b/runs.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -190,8 +242,11 @@ def test_command_line_writes_what_run_cell_computes(tmp_path):
         ({"cell": json.dumps({**SETTINGS, "depth": 0})}, "depth must be an integer ≥ 1, not 0"),
         ({"cell": json.dumps({**SETTINGS, "rank": 7})}, "rank"),
         ({"cell": "{"}, "Expecting"),
+        ({"write": ["run=x.parquet"]}, "write must be TABLE=FILE with a table of runs, trajectories, not 'run'"),
+        ({"write": ["runs"]}, "write must be TABLE=FILE with a table of runs, trajectories, not 'runs'"),
+        ({"write": ["runs="]}, "write must be TABLE=FILE with a table of runs, trajectories, not 'runs'"),
     ],
-    ids=["seeds", "depth", "rank", "json"],
+    ids=["seeds", "depth", "rank", "json", "unknown-table", "no-file", "empty-file"],
 )
 def test_mistake_on_the_command_line_is_one_line(tmp_path, capsys, changes, message):
     assert main(arguments(tmp_path, **changes)) == 2

@@ -424,34 +424,48 @@ def test_run_ends_where_the_excess_reaches_the_tolerance(make_target, rng, kind)
         np.testing.assert_array_equal(one, two)
 
 
-def test_convergence_is_looked_for_at_recorded_steps_too(make_target, rng):
-    # All steps recorded: it ends at the first with L − L* ≤ tolerance, and the rows end there.
+@pytest.mark.parametrize(
+    ("n_steps", "record_steps", "end"), [(99, range(100), 33), (99, [0], 40), (99, [0, 34], 34), (33, [0], 33)], ids=str
+)
+def test_convergence_is_looked_for_at_recorded_steps_and_at_the_last(make_target, rng, n_steps, record_steps, end):
+    # With the excess of step 33 as tolerance: ≤ holds there, to the bit, and not before.
     loss, layers = BuresWasserstein(make_target(SPECTRUM)), random_layers(rng, (4, 4, 4))
-    run = gradient_descent(loss, layers, 0.02, 2000, range(2001), excess_tolerance=1e-6)
-    assert run.stop_reason == StopReason.CONVERGED
-    assert run.steps.tolist() == list(range(run.last_step + 1))
-    assert run.excess[-1] <= 1e-6 < run.excess[-2]
-    # Also at the last step, and at step 0: a start within the tolerance takes no step.
-    last = int(run.last_step)
-    at_last = gradient_descent(loss, layers, 0.02, last, [0], excess_tolerance=1e-6)
-    assert (at_last.stop_reason, at_last.last_step, at_last.steps.tolist()) == (StopReason.CONVERGED, last, [0, last])
-    at_once = gradient_descent(loss, run.layers, 0.02, 5, [3], excess_tolerance=1e-6)
-    assert (at_once.stop_reason, at_once.last_step, at_once.steps.tolist()) == (StopReason.CONVERGED, 0, [0])
+    excess = gradient_descent(loss, layers, 0.02, 33, range(34)).excess
+    assert (np.diff(excess) < 0).all()
+    run = gradient_descent(loss, layers, 0.02, n_steps, record_steps, excess_tolerance=excess[33])
+    assert (run.stop_reason, run.last_step, run.steps[-1]) == (StopReason.CONVERGED, end, end)
+    assert run.steps.tolist() == sorted({step for step in record_steps if step <= end} | {end})
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_start_within_the_tolerance_takes_no_step(rng):
+    layers = [np.diag(np.sqrt(SPECTRUM))]
+    run = gradient_descent(BuresWasserstein(np.diag(SPECTRUM)), layers, 0.02, 5, [3], excess_tolerance=1e-20)
+    assert (run.stop_reason, run.last_step, run.steps.tolist()) == (StopReason.CONVERGED, 0, [0])
+    np.testing.assert_allclose(run.layers[0], layers[0], rtol=1e-15)
+
+
+def test_without_a_tolerance_a_run_goes_on_at_the_minimum():
+    # excess_tolerance = 0 is never reached, not even where L − L* is exactly 0.
+    run = gradient_descent(BuresWasserstein([[1.0]]), [[[1.0]]], 0.1, 20)
+    np.testing.assert_array_equal(run.excess, 0)
+    assert (run.stop_reason, run.last_step, len(run.steps)) == (StopReason.STEP_BUDGET, 20, 21)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "eta"), [(np.float32, 2.5), (np.float64, 2.5), (np.float32, 1e30), (np.float64, 1e200)]
+)
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_run_that_diverges_ends_without_noise(rng, kind, depth, dtype):
+def test_run_that_diverges_ends_without_noise(rng, kind, depth, dtype, eta):
     # DIVERGED at the first step with an entry of W beyond 1e8 max(√λ_1, |W(0)|) or not finite; finite rows before it.
     loss = make_loss(kind, np.diag(SPECTRUM).astype(dtype))
     layers = [W.astype(dtype) for W in random_layers(rng, (4,) * (depth + 1))]
     limit = 1e8 * max(np.sqrt(SPECTRUM[0]), np.abs(product(layers)).max())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = gradient_descent(loss, layers, 2.5, 1000, range(1001))
+        run = gradient_descent(loss, layers, eta, 1000, range(1001))
         end = int(run.last_step)
-        before = gradient_descent(loss, layers, 2.5, end - 1, [end - 1])
+        before = gradient_descent(loss, layers, eta, end - 1, [end - 1])
     assert run.stop_reason == StopReason.DIVERGED
     assert run.steps.tolist() == list(range(end))
     assert all(np.isfinite(getattr(run, name)).all() for name in COLUMNS)
@@ -459,6 +473,20 @@ def test_run_that_diverges_ends_without_noise(rng, kind, depth, dtype):
         assert not np.abs(product(run.layers)).max() <= limit  # NaN too
     assert before.stop_reason == StopReason.STEP_BUDGET
     assert np.abs(product(before.layers)).max() <= limit
+
+
+def test_every_run_has_its_own_limit():
+    # n = N = 1, ε = 0: |w| ← |w − 2η (w − √λ)|, by 4 a step for η = 5/2, up to 1e8 max(√λ, w_0): the larger the start
+    # and the target, the more steps. The first run has ended long before.
+    starts, roots, eta = [1.0, 2.0, 1e6, 2.0, 2.0], [1.0, 1.0, 1.0, 1.0, 1e3], [0.5, 2.5, 2.5, 0.1, 2.5]
+    loss = BuresWasserstein(np.reshape(roots, (5, 1, 1)) ** 2)
+    stack = gradient_descent(loss, [np.reshape(starts, (5, 1, 1))], eta, 60, excess_tolerance=1e-20)
+    assert stack.stop_reason.tolist() == ["converged", "diverged", "diverged", "step budget", "diverged"]
+    for i in (1, 2, 4):
+        w, steps = starts[i], 0
+        while w <= 1e8 * max(starts[i], roots[i]):
+            w, steps = abs(w - 5 * (w - roots[i])), steps + 1
+        assert stack.last_step[i] == steps
 
 
 @pytest.mark.parametrize("targets", ["one", "stack"])
@@ -497,6 +525,11 @@ LAYERS = [np.ones((3, 5)), np.eye(3)]
         ({"layers": [np.ones((3, 0))]}, r"layer 1 must be a non-empty array .* \(3, 0\)"),
         ({"layers": [np.ones(3)]}, r"layer 1 must be .* at least 2 axes, not of shape \(3,\)"),
         ({"layers": [np.eye(3) * 1j]}, r"layer 1 must hold real numbers, not complex128"),
+        ({"layers": [1e160 * np.eye(3)] * 2}, r"layers must have a product with entries of at most 1e\+77, not inf"),
+        (
+            {"layers": [np.full((3, 3), 1e10, dtype=np.float32)]},
+            r"layers must have a product with entries of at most 4e\+09, not 1e\+10",
+        ),
         ({"step_size": 0}, r"step_size must be a finite number > 0, not 0"),
         ({"step_size": -0.1}, r"step_size must be a finite number > 0, not -0.1"),
         ({"step_size": np.nan}, r"step_size must be a finite number > 0, not nan"),

@@ -81,7 +81,7 @@ def test_epsilon_is_kept_where_the_least_eigenvalue_is_not_known(shipped):
 
 
 def test_cells_nest_in_the_order_of_the_axes(shipped):
-    assert AXES == ("loss_name", "initialization", "balance", *FOUR, "step_size", "relative_step")
+    assert list(AXES) == ["loss_name", "initialization", "balance", *FOUR, "step_size", "relative_step"]
     found = cells(shipped(), "convergence")
     assert found[0].path == "epsilon=0/smin=-1/rank=20/depth=1"
     assert found[1].path == "epsilon=0/smin=-1/rank=20/depth=7"
@@ -142,3 +142,91 @@ def test_jobs_are_cells_times_blocks(shipped):
 def test_bad_seed_blocks_are_refused(block):
     with pytest.raises(ValueError, match=r"seeds must be FIRST-LAST with 0 ≤ FIRST ≤ LAST"):
         seeds_of(block)
+
+
+# --- Optional axes ----------------------------------------------------------------------------------------------
+
+
+def study(**block):
+    """Study of one experiment with four axes and more."""
+    grid = {"depth": [1, 2], "rank": [3], "smin": [1], "epsilon": [0, 0.1], **block.pop("grid")}
+    shared = {"dynamics": "descent", "dimension": 5, "target": {"spectrum": "zipf", "mode": "eigenvalues"}}
+    descent = {"max_steps": 10, "samples": 2}
+    experiment = {**shared, "initialization": {}, "seeds": 1, "seeds_per_job": 1, "descent": descent, **block}
+    return {"study": {"seed": 1}, "experiments": {"trial": {**experiment, "grid": grid}}}
+
+
+def test_axes_of_keeps_their_order():
+    assert axes_of(["seed", "step_size", "depth", "epsilon", "loss", "loss_name"]) == [
+        "loss_name",
+        "epsilon",
+        "depth",
+        "step_size",
+    ]
+    assert axes_of(dict.fromkeys(reversed(AXES))) == list(AXES)
+
+
+def test_optional_axes_stand_in_the_path_around_the_four():
+    grid = {"relative_step": [0.5, 1.05], "balance": ["none"], "initialization": ["normal"], "loss_name": ["frobenius"]}
+    found = cells(study(grid=grid), "trial")
+    common = "loss_name=frobenius/initialization=normal/balance=none/epsilon=0/smin=1/rank=3"
+    assert [cell.path for cell in found[:4]] == [
+        f"{common}/depth={depth}/relative_step={step}" for depth in (1, 2) for step in (0.5, 1.05)
+    ]
+    path = cells(study(loss="bures-wasserstein", grid={"step_size": [1e-5]}), "trial")[-1].path
+    assert path == "epsilon=0.1/smin=1/rank=3/depth=2/step_size=1e-05"
+
+
+@pytest.mark.parametrize(("axis", "value"), [("step_size", 1e-3), ("relative_step", 0.9)])
+def test_step_sizes_are_settings(axis, value):
+    found = cells(study(loss="bures-wasserstein", grid={axis: [value, 2 * value]}), "trial")
+    assert [cell.settings[axis] for cell in found] == [value, 2 * value] * 4
+    assert all(cell.settings["descent"] == {"max_steps": 10, "samples": 2} for cell in found)
+
+
+def test_loss_axis_sets_the_loss():
+    found = cells(study(grid={"loss_name": ["bures-wasserstein", "frobenius"]}), "trial")
+    assert [cell.settings["loss"] for cell in found] == ["bures-wasserstein"] * 4 + ["frobenius"] * 4
+    assert "loss_name" not in found[0].settings  # a cell has the same settings from the axis and from the block
+    fixed = cells(study(loss="bures-wasserstein", grid={}), "trial")
+    assert [cell.settings for cell in fixed] == [cell.settings for cell in found[:4]]
+
+
+def test_square_loss_is_computed_once_for_all_smoothings():
+    # It has no ε: cells that differ in it share settings and folder, and keep their place in the tables.
+    found = cells(study(grid={"loss_name": ["bures-wasserstein", "frobenius"]}), "trial")
+    square = [cell for cell in found if cell.settings["loss"] == "frobenius"]
+    assert [cell.settings["epsilon"] for cell in square] == [0] * 4
+    assert [cell.axes["epsilon"] for cell in square] == [0, 0, 0.1, 0.1]
+    assert [cell.settings for cell in square[:2]] == [cell.settings for cell in square[2:]]
+    assert [cell.path for cell in square[:2]] == [cell.path for cell in square[2:]]
+    assert len({cell.path for cell in found}) == 4 + 2
+    whole = cells(study(loss="frobenius", grid={}), "trial")
+    assert [cell.settings["epsilon"] for cell in whole] == [0] * 4
+
+
+def test_initialization_and_balance_axes_override_the_block():
+    block = {"loss": "bures-wasserstein", "initialization": {"kind": "close", "balance": "none", "end_rank": 2}}
+    grid = {"initialization": ["normal", "orthogonal"], "balance": ["product"], "epsilon": [0], "depth": [2]}
+    found = cells(study(**block, grid=grid), "trial")
+    assert [cell.settings["initialization"] for cell in found] == [
+        {"kind": kind, "balance": "product", "end_rank": 2} for kind in ("normal", "orthogonal")
+    ]
+    assert {"kind", "balance"}.isdisjoint(found[0].settings)
+    plain = cells(study(**block, grid={}), "trial")
+    assert all(cell.settings["initialization"] == block["initialization"] for cell in plain)
+
+
+def test_optional_axis_with_one_value_changes_no_number():
+    # Settings, that is: by the axis or by the block it is the same problem.
+    settings = {"loss": "frobenius", "initialization": {"kind": "uniform", "balance": "end_to_end"}}
+    by_block = cells(study(**settings, grid={"relative_step": [0.5]}), "trial")
+    grid = {
+        "loss_name": ["frobenius"],
+        "initialization": ["uniform"],
+        "balance": ["end_to_end"],
+        "relative_step": [0.5],
+    }
+    by_axis = cells(study(grid=grid), "trial")
+    assert [cell.settings for cell in by_block] == [cell.settings for cell in by_axis]
+    assert by_block[0].path != by_axis[0].path

@@ -56,7 +56,9 @@ def layer_of(module):
 def test_every_module_has_its_place():
     placed = set().union(BESIDE, *LAYERS)
     assert {module.split(".")[0] for module in MODULES} <= placed
-    assert {"psd", "losses", "gradient_flow", "gradient_descent", "experiment.flow", "experiment.descent"} <= set(MODULES)
+    assert {"psd", "losses", "gradient_flow", "gradient_descent", "experiment.flow", "experiment.descent"} <= set(
+        MODULES
+    )
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) is not None])

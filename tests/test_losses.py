@@ -9,7 +9,8 @@ import ot
 import pytest
 from scipy.optimize import minimize
 
-from deepbures.losses import BuresWasserstein, Frobenius
+from deepbures import losses
+from deepbures.losses import BuresWasserstein, Frobenius, _polar_factor
 
 SPECTRUM = np.array([4.0, 3.0, 1.5, 0.7, 0.3])
 EPS = np.finfo(float).eps
@@ -17,7 +18,7 @@ EPS = np.finfo(float).eps
 
 def make_loss(kind, covariance):
     """`kind` is "frobenius", or ε of the Bures-Wasserstein loss."""
-    return Frobenius(covariance) if kind == "frobenius" else BuresWasserstein(covariance, kind)
+    return Frobenius(covariance) if isinstance(kind, str) else BuresWasserstein(covariance, kind)
 
 
 def orthogonal(rng, n):
@@ -412,6 +413,174 @@ def test_excess_on_a_singular_target(make_target, rng, epsilon):
         assert loss.excess(W, rank) == pytest.approx(loss.value(W) - loss.minimum_value(rank), rel=1e-12)
 
 
+# --- Stacks of targets ------------------------------------------------------------------------------------------
+
+
+def make_stack(make_target, kind):
+    """A loss on a stack (2, 3) of targets that differ in spectrum, basis and ε, and the six losses one by one."""
+    covariances = np.stack([make_target(SPECTRUM * (1 + i / 4), i) for i in range(6)])
+    kinds = [kind] * 6 if kind == "frobenius" else [kind * (1 + i / 2) for i in range(6)]
+    stacked = kind if kind == "frobenius" else np.reshape(kinds, (2, 3))
+    singles = np.empty(6, dtype=object)
+    singles[:] = [make_loss(*pair) for pair in zip(kinds, covariances, strict=True)]
+    return make_loss(stacked, covariances.reshape(2, 3, 5, 5)), singles.reshape(2, 3)
+
+
+@pytest.mark.parametrize("columns", [3, 5, 7])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+def test_stack_of_targets_equals_the_single_losses_bit_for_bit(make_target, rng, kind, columns):
+    # Leading axes (4, 2, 3): each matrix meets the target in its place of (2, 3).
+    loss, singles = make_stack(make_target, kind)
+    W, V = rng.standard_normal((2, 4, 2, 3, 5, columns))
+    rank = min(columns, 5)
+    stacked = loss.value(W), loss.excess(W, rank), loss.gradient(W), loss.hessian_product(W, V)
+    fixed = *loss.minimum(2), loss.minimum_spectrum(2), loss.minimum_value(2), loss.saddle_values(3)
+    assert [x.shape for x in fixed] == [(2, 3, 5, 5), (2, 3), (2, 3, 5), (2, 3), (2, 3, 4)]
+    for i in np.ndindex(2, 3):
+        one, w, v = singles[i], W[:, *i], V[:, *i]
+        expected = one.value(w), one.excess(w, rank), one.gradient(w), one.hessian_product(w, v)
+        for together, alone in zip(stacked, expected, strict=True):
+            np.testing.assert_array_equal(together[:, *i], alone)
+        expected = *one.minimum(2), one.minimum_spectrum(2), one.minimum_value(2), one.saddle_values(3)
+        for together, alone in zip(fixed, expected, strict=True):
+            np.testing.assert_array_equal(together[i], alone)
+
+
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+def test_stack_of_targets_in_fifty_digits(make_target, rng, kind):
+    # One W for all: L(W) against each Σ0 and ε from the definition, and L*.
+    loss, singles = make_stack(make_target, kind)
+    W = rng.standard_normal((5, 3))
+    values, minima = loss.value(W), loss.minimum_value(3)
+    assert values.shape == (2, 3)
+    for i in np.ndindex(2, 3):
+        if kind == "frobenius":
+            exact_value = exact.frobenius(W, loss.covariance[i])
+            exact_minimum = exact.frobenius_minimum(loss.covariance[i], 3)
+        else:
+            exact_value = exact.bures_wasserstein(W, loss.covariance[i], singles[i].epsilon)
+            exact_minimum = exact.bures_wasserstein_minimum(loss.covariance[i], singles[i].epsilon, 3)
+        assert values[i] == pytest.approx(float(exact_value), rel=1e-13)
+        assert minima[i] == pytest.approx(float(exact_minimum), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+def test_take_chooses_targets_as_from_a_flat_array(make_target, rng, kind):
+    loss, singles = make_stack(make_target, kind)
+    W = rng.standard_normal((5, 5))
+    values = loss.value(W).ravel()
+    some = np.array([True, False, False, True, False, True])
+    for members in (4, [4], [5, 0, 5], [[0, 1], [2, 3]], some):
+        taken = loss.take(members)
+        assert taken.shape == values[members].shape
+        np.testing.assert_array_equal(taken.value(W), values[members])
+    assert loss.take(4).shape == ()
+    np.testing.assert_array_equal(loss.take(4).gradient(W), singles[1, 1].gradient(W))
+    np.testing.assert_array_equal(loss.take(4).covariance, singles[1, 1].covariance)
+    assert loss.take(some).take([2, 1]).value(W).tolist() == [values[5], values[3]]
+    # The loss that it was taken from stays, and one target gives itself.
+    assert loss.shape == (2, 3)
+    assert singles[0, 0].take([0, 0, 0]) is singles[0, 0]
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.2, [0.2, 0.1, 0.3]])
+def test_attributes_of_a_stack(make_target, epsilon):
+    # Ω diag(λ) Ωᵀ = Σ0 and one ε for each target; `smoothed` is a plain bool.
+    covariances = np.stack([make_target(SPECTRUM, i) for i in range(3)])
+    loss = BuresWasserstein(covariances, epsilon)
+    assert (loss.shape, loss.dimension, loss.smoothed) == ((3,), 5, epsilon != 0)
+    np.testing.assert_array_equal(loss.epsilon, np.broadcast_to(epsilon, 3))
+    rebuilt = loss.eigenvectors * loss.eigenvalues[:, None, :] @ loss.eigenvectors.swapaxes(1, 2)
+    np.testing.assert_allclose(rebuilt, loss.covariance, atol=1e-14)
+    single = BuresWasserstein(covariances[0], 0.1)
+    assert (single.shape, single.epsilon, single.smoothed) == ((), 0.1, True)
+    assert not BuresWasserstein(covariances[0]).smoothed
+
+
+@pytest.mark.parametrize("eigenvalues", [[4, 2, 1, 0.5], [4, 2, 0, 0]])
+def test_stack_of_targets_may_mix_conditions(make_target, rng, eigenvalues):
+    # Where ε and W are small M is nearly singular, and singular values take the place of eigh: target by target.
+    epsilon = np.array([1e-14, 0.1, 1e-10, 1.0])
+    covariances = np.stack([make_target(eigenvalues, i) for i in range(4)])
+    W = rng.standard_normal((2, 4, 4, 4)) * np.array([1, 1, 1e-4, 1e-8])  # the last columns tiny
+    W[1, :2] = rng.standard_normal((2, 4, 4))
+    for epsilons in (epsilon, np.zeros(4)):
+        loss = BuresWasserstein(covariances, epsilons)
+        expected = [BuresWasserstein(covariances[i], epsilons[i]).gradient(W[:, i]) for i in range(4)]
+        np.testing.assert_array_equal(loss.gradient(W), np.stack(expected, axis=1))
+
+
+def test_float32_stack_stays_float32(make_target, rng):
+    covariances, W = np.stack([make_target(SPECTRUM, i) for i in range(3)]), rng.standard_normal((3, 5, 5))
+    for kind in (0, [0.3, 0.2, 0.1], "frobenius"):
+        single, double = make_loss(kind, covariances.astype(np.float32)), make_loss(kind, covariances)
+        w = W.astype(np.float32)
+        for found, expected in (
+            (single.value(w), double.value(W)),
+            (single.gradient(w), double.gradient(W)),
+            (single.hessian_product(w, w), double.hessian_product(W, W)),
+            (single.minimum_spectrum(3), double.minimum_spectrum(3)),
+        ):
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+# --- Polar factor -----------------------------------------------------------------------------------------------
+
+SHAPES = [(5, 3), (3, 5), (4, 4), (6, 1), (1, 6), (30, 30)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_polar_factor_over_all_conditions(rng, shape):
+    # X = U σ Vᵀ of condition κ: U Vᵀ to 20 eps max(κ, min(κ², 1e5)). The Gram matrix loses κ², and is left at κ² = 1e5;
+    # beyond it the SVD loses κ.
+    columns = min(shape)
+    for condition in np.logspace(0, 12, 49):
+        U, V = orthogonal(rng, shape[0])[:, :columns], orthogonal(rng, shape[1])[:, :columns]
+        found = _polar_factor(U * np.geomspace(1, 1 / condition, columns) @ V.T)
+        error = np.abs(found - U @ V.T).max()
+        assert error < 20 * EPS * max(condition, min(condition**2, 1e5))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_polar_factor_is_the_same_from_gram_matrix_and_svd(monkeypatch, rng, shape):
+    X = rng.standard_normal((20, *shape))
+    found = []
+    for threshold in (-1.0, 2.0):  # never and always the SVD
+        monkeypatch.setattr(losses, "_GRAM_CONDITION", threshold)
+        found.append(_polar_factor(X))
+    # Both lose at most κ² eps.
+    gap, condition = np.abs(found[0] - found[1]).max(axis=(1, 2)), np.linalg.cond(X)
+    assert (gap < 20 * EPS * condition**2).all()
+    assert shape in ((6, 1), (1, 6)) or gap.max() > 0  # they are two computations
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_polar_factor_of_singular_matrices(rng, shape):
+    # Rank r: Q Qᵀ Q = Q is a partial isometry of rank r, Qᵀ X is symmetric positive semidefinite, and Q = 0 for X = 0.
+    for rank in range(3):
+        X = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
+        Q = _polar_factor(X)
+        np.testing.assert_allclose(np.linalg.svd(Q, compute_uv=False), np.arange(min(shape)) < rank, atol=1e-13)
+        np.testing.assert_allclose(Q @ Q.T @ Q, Q, atol=1e-13)
+        np.testing.assert_allclose(Q.T @ X, X.T @ Q, atol=1e-13)
+        assert np.linalg.eigvalsh(Q.T @ X).min() > -1e-13
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_polar_factors_of_a_mixed_stack_are_those_of_its_members(rng, shape):
+    # Well conditioned, of condition 1e6, of rank 1 and zero, in one stack (2, 4).
+    X = rng.standard_normal((2, 4, *shape))
+    U, s, Vh = np.linalg.svd(X[:, 1:3], full_matrices=False)
+    s[:, 0, -1], s[:, 1, 1:] = 1e-6, 0
+    X[:, 1:3] = U * s[..., None, :] @ Vh
+    X[:, 3] = 0
+    found = _polar_factor(X)
+    for i in np.ndindex(2, 4):
+        np.testing.assert_array_equal(found[i], _polar_factor(X[i]))
+    assert np.abs(found[:, :3]).max(axis=(2, 3)).min() > 0
+
+
 # --- Bad input --------------------------------------------------------------------------------------------------
 
 
@@ -454,3 +623,23 @@ def test_rank_must_lie_in_range(rank):
     for call in (lambda: loss.minimum(rank), lambda: loss.excess(np.eye(3), rank)):
         with pytest.raises(ValueError, match=rf"rank must lie between 1 and the dimension 3, not {rank}"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "epsilon", "message"),
+    [
+        ([[2, 1]] * 2, [0, 0.1], r"^epsilon must be 0 for all targets of a stack or positive for all, not \[0, 0.1\]$"),
+        ([[2, 1]] * 2, [0.1] * 3, r"^epsilon must be one number or have the shape of the stack, \(2,\), not \(3,\)$"),
+        ([[2, 1]] * 2, [[0.1], [0.1]], r"^epsilon must be one number or .* \(2,\), not \(2, 1\)$"),
+        ([2, 1], [0.1], r"^epsilon must be one number or .* \(\), not \(1,\)$"),
+        ([[2, 1]] * 2, [0.1, -0.1], r"^epsilon must be a finite number ≥ 0, not \[0.1, -0.1\]$"),
+        ([[2, 1]] * 2, [0.1, np.nan], r"^epsilon must be a finite number ≥ 0, not \[0.1, nan\]$"),
+        ([[2, 1], [2, 0]], 0, r"^the covariances of a stack must have one rank, not 1 to 2$"),
+        ([[2, 1], [2, 0]], 0.1, r"^the covariances of a stack must have one rank, not 1 to 2$"),
+        ([[2, 1], [2, -1]], 0, r"^covariance must be positive semidefinite, but its smallest eigenvalue is -1$"),
+        ([[2, 1], [2, np.nan]], 0, r"^covariance must be finite, but it holds 2 NaN or infinite entries$"),
+    ],
+)
+def test_bad_stacks_are_refused_in_one_line(eigenvalues, epsilon, message):
+    with pytest.raises(ValueError, match=message):
+        BuresWasserstein(np.array(eigenvalues)[..., None] * np.eye(2), epsilon)

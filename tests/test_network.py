@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deepbures.losses import BuresWasserstein, Frobenius
-from deepbures.network import DeepLinearNetwork, check_depth
+from deepbures.network import DeepLinearNetwork, balancedness, check_depth, layer_gradients, prefix_products
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8, 100])
@@ -60,6 +60,45 @@ def test_layer_gradients_by_central_differences(make_target, rng, widths, kind):
 
         difference = (moved(h) - moved(-h)) / (2 * h)
         assert np.vdot(gradient, V) == pytest.approx(difference, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("widths", [[4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
+def test_prefix_products_are_the_matrices_of_the_lower_networks(rng, widths):
+    # W_j ⋯ W_1 for j = 1..N.
+    layers = [rng.standard_normal((above, below)) for below, above in pairwise(widths)]
+    prefixes = prefix_products(layers)
+    assert len(prefixes) == len(layers)
+    for j, prefix in enumerate(prefixes, start=1):
+        np.testing.assert_allclose(prefix, reduce(lambda x, y: y @ x, layers[:j]), rtol=1e-13)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("widths", [[4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
+def test_functions_of_layers_against_their_formulas(rng, widths, batch):
+    # (W_N⋯W_{j+1})ᵀ G (W_{j−1}⋯W_1)ᵀ for any G, and max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, network by network.
+    layers = [rng.standard_normal((*batch, above, below)) for below, above in pairwise(widths)]
+    G = rng.standard_normal((*batch, widths[-1], widths[0]))
+    gradients, imbalance = layer_gradients(layers, prefix_products(layers), G), balancedness(layers)
+    assert imbalance.shape == batch
+    for i in np.ndindex(batch):
+        one = [W[i] for W in layers]
+        for j, gradient in enumerate(gradients):
+            above = reduce(lambda x, y: y @ x, one[j + 1 :], np.eye(one[j].shape[0]))
+            below = reduce(lambda x, y: y @ x, one[:j], np.eye(widths[0]))
+            np.testing.assert_allclose(gradient[i], above.T @ G[i] @ below.T, rtol=1e-12, atol=1e-12)
+        norms = [np.linalg.norm(upper.T @ upper - lower @ lower.T) for lower, upper in pairwise(one)]
+        assert imbalance[i] == pytest.approx(max(norms, default=0), rel=1e-13)
+
+
+@pytest.mark.parametrize("widths", [[5, 3, 4], [2, 3, 4, 4, 4]])
+def test_layer_gradients_may_be_changed_in_place(rng, widths):
+    # They share no memory with the layers, the products, the gradient or each other.
+    layers = [rng.standard_normal((above, below)) for below, above in pairwise(widths)]
+    prefixes, G = prefix_products(layers), rng.standard_normal((widths[-1], widths[0]))
+    gradients = layer_gradients(layers, prefixes, G)
+    for i, gradient in enumerate(gradients):
+        others = [*layers, *prefixes, G, *gradients[:i]]
+        assert not any(np.shares_memory(gradient, other) for other in others)
 
 
 def test_stack_equals_loop(rng):

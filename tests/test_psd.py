@@ -54,6 +54,34 @@ def test_spectrum_is_sorted_and_reconstructs(make_target):
     np.testing.assert_allclose((basis * eigenvalues) @ basis.T, covariance, atol=1e-14)
 
 
+def test_spectra_of_a_stack_are_those_of_its_members(make_target, rng):
+    # Bit for bit; each has its own scale: 1e-20 beside 1 is not rounding noise, and a zero matrix may be among them.
+    spectra = np.array([[3.0, 2, 1, 0], [1, 1, 1, 1], [5, 4, 3, 2], [9, 0, 0, 0], [2, 1, 0.5, 0.1], [0, 0, 0, 0]])
+    scales = np.array([1, 1e-20, 1e20, 1, 1e-3, 1])
+    covariances = np.stack([make_target(scales[i] * spectra[i], i) for i in range(6)])
+    eigenvalues, bases = spectrum("covariance", covariances.reshape(2, 3, 4, 4))
+    assert (eigenvalues.shape, bases.shape) == ((2, 3, 4), (2, 3, 4, 4))
+    for i, covariance in enumerate(covariances):
+        alone = spectrum("covariance", covariance)
+        np.testing.assert_array_equal(eigenvalues.reshape(6, 4)[i], alone[0])
+        np.testing.assert_array_equal(bases.reshape(6, 4, 4)[i], alone[1])
+    np.testing.assert_allclose(eigenvalues.reshape(6, 4), spectra * scales[:, None], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (1e-3 * np.array([[1.0, 0.1], [0, 1]]), "symmetric"),
+        (1e-3 * np.diag([1.0, -0.1]), "positive semidefinite, but its smallest eigenvalue is -0.0001"),
+        (np.diag([1.0, np.inf]), "finite, but it holds 1 NaN or infinite"),
+    ],
+)
+def test_a_bad_member_of_a_stack_is_found_beside_a_large_one(bad, message):
+    # Tolerances are relative to each matrix, not to the stack.
+    with pytest.raises(ValueError, match=rf"^my matrix must be {message}"):
+        spectrum("my matrix", np.stack([1e9 * np.eye(2), bad]))
+
+
 def test_spectrum_accepts_rounding_errors():
     eigenvalues, _ = spectrum("covariance", [[1, 1e-9], [0, -1e-9]])
     np.testing.assert_allclose(eigenvalues, [1, 0], atol=1e-12)

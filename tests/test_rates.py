@@ -8,7 +8,13 @@ from deepbures.diagnostics import balanced_gradient_norm
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein
 from deepbures.network import DeepLinearNetwork
-from deepbures.rates import authors_slope, authors_slope_of_flow, tail_slope
+from deepbures.rates import (
+    authors_slope,
+    authors_slope_of_descent,
+    authors_slope_of_flow,
+    settling_time,
+    tail_slope,
+)
 
 STEP = 1e-5
 
@@ -143,6 +149,73 @@ def test_flow_version_keeps_the_authors_horizon():
         if there:
             assert fit.slope == pytest.approx(-rate, rel=1e-9)
             assert fit.end == pytest.approx(3, abs=2e-4)
+
+
+@pytest.mark.parametrize("spacing", [1e-5, 5e-5, 1e-4])
+def test_descent_version_is_the_sampled_one(spacing):
+    # Evenly recorded runs; the last record, where a run ends, may come early.
+    t = spacing * np.arange(round(0.5 / spacing))
+    excess = 10 ** (-12 * t) + 1e-3 * 10 ** (-2 * t)
+    assert authors_slope_of_descent(t, excess) == authors_slope(t, excess, spacing)
+    assert not is_none(authors_slope_of_descent(t, excess))
+    ended = np.append(t, t[-1] + spacing / 3)
+    value = np.append(excess, excess[-1])
+    assert authors_slope_of_descent(ended, value) == authors_slope(ended, value, spacing)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        1.01e-4 * np.arange(3000),  # too coarse for the authors' samples
+        1e-5 * np.unique(np.geomspace(1, 3e4, 3000).round()),  # evenly over the logarithm
+        np.cumsum(np.tile([1e-4, 0.9e-4], 1500)),  # uneven
+        1e-4 * np.array([*range(1500), *range(1501, 3001)]),  # a gap
+        1e-4 * np.arange(3),
+        np.zeros(1),
+    ],
+    ids=["coarse", "logarithmic", "uneven", "gap", "three", "one"],
+)
+def test_no_authors_slope_where_records_are_uneven_or_rare(times):
+    assert is_none(authors_slope_of_descent(times, 10 ** (-10 * times)))
+
+
+@pytest.mark.parametrize("every", [1, 5, 10])
+def test_slope_of_the_authors_grid_point_from_rarer_records(reference, every):
+    # −19.59 from every 10th step of η = 1e-5 too, to 0.5 %: no averaging is left there.
+    loss = reference("case5_gridpoint")["loss_float64"][::every]
+    fit = authors_slope_of_descent(STEP * every * np.arange(len(loss)), loss)
+    assert fit.slope == pytest.approx(-19.59, rel=0.005)
+    assert (fit.start, fit.end) == pytest.approx((3980 * STEP, 13980 * STEP), abs=2e-4)
+
+
+# --- Settling time ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [8, 23, 1000])
+@pytest.mark.parametrize("factor", [1e-6, 1e-3])
+def test_exponential_settles_at_its_time(number, factor):
+    # L − L* = 7 e^{−3t} falls to the share f at t = −ln f / 3, whatever the samples.
+    t = np.sort(np.append(np.random.default_rng(number).uniform(0, 6, number - 2), [0, 6]))
+    assert settling_time(t, 7 * np.exp(-3 * t), factor) == pytest.approx(-np.log(factor) / 3, rel=1e-12)
+
+
+def test_settling_counts_the_first_time():
+    # Up again after the first crossing, at t = 6.5 between 1e-5 and 1e-7 of the start; the default share is 1e-6.
+    assert settling_time(np.array([0.0, 6, 7, 8, 9]), 2 * np.array([1, 1e-5, 1e-7, 1, 1e-9])) == pytest.approx(6.5)
+
+
+@pytest.mark.parametrize("excess", [np.linspace(1, 0.5, 9), np.full(9, 3.0), 10.0 ** np.arange(9), [1e-9]])
+def test_run_that_never_falls_that_far_does_not_settle(excess):
+    assert np.isnan(settling_time(np.arange(float(len(excess))), np.asarray(excess)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_exact_zero_settles_where_it_stands():
+    # There is no logarithm to interpolate to.
+    t = np.array([0.0, 1, 2, 3])
+    assert settling_time(t, np.array([1, 0.5, 0, 0])) == 2
+    assert settling_time(t, np.array([1, 0.5, -1e-30, 0])) == 2
+    assert settling_time(t, np.zeros(4)) == 0
 
 
 # --- Tails ------------------------------------------------------------------------------------------------------

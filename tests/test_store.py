@@ -164,51 +164,65 @@ def edit(path, old, new):
 
 
 def test_digest_is_stable(package):
-    before = store.code_digest("experiment")
+    before = store.code_digest("experiment.flow")
     store.code_digest.cache_clear()
-    assert store.code_digest("experiment") == before
+    assert store.code_digest("experiment.flow") == before != store.code_digest("experiment.descent")
     assert len(before) == 16
     assert int(before, 16) >= 0
 
 
 def test_digest_ignores_comments_and_docstrings(package):
-    before = store.code_digest("experiment")
-    for name in ("losses", "experiment", "psd"):
+    before = store.code_digest("experiment.descent")
+    for name in ("losses", "experiment/descent", "experiment/problem", "psd"):
         path = package / f"{name}.py"
         path.write_text("# A comment.\n" + path.read_text(encoding="utf-8") + "\n\n# Another.\n", encoding="utf-8")
     edit(package / "losses.py", '"""∇L(W), shape of W."""', '"""The gradient, of the same shape."""')
     edit(package / "psd.py", '"""Symmetric part', '"""The symmetric part')
     store.code_digest.cache_clear()
-    assert store.code_digest("experiment") == before
+    assert store.code_digest("experiment.descent") == before
 
 
 @pytest.mark.parametrize(
-    ("module", "old", "new"),
+    ("module", "old", "new", "changed"),
     [
-        ("experiment", "def make_loss(", "def make_the_loss("),
-        ("psd", "/ 2", "/ 2.0"),  # imported by imports only
-        ("rates", "3.0", "2.0"),  # not imported at all
+        ("experiment/problem", "def make_loss(", "def make_the_loss(", {"experiment.flow", "experiment.descent"}),
+        ("experiment/flow", "def run(", "def run_all(", {"experiment.flow"}),
+        ("gradient_descent", "CHECK_INTERVAL = 10", "CHECK_INTERVAL = 20", {"experiment.descent"}),
+        ("gradient_flow", "_COLLAPSE = 1e-6", "_COLLAPSE = 1e-7", {"experiment.flow", "experiment.descent"}),
+        ("psd", "/ 2", "/ 2.0", {"experiment.flow", "experiment.descent", "rates"}),  # imported by imports only
+        ("rates", "3.0", "2.0", {"rates"}),
     ],
 )
-def test_digest_follows_the_code(package, module, old, new):
-    before = store.code_digest("experiment"), store.code_digest("rates")
+def test_digest_follows_the_code(package, module, old, new, changed):
+    roots = ("experiment.flow", "experiment.descent", "rates")
+    before = [store.code_digest(root) for root in roots]
     edit(package / f"{module}.py", old, new)
-    after = store.code_digest("experiment"), store.code_digest("rates")
-    assert (after[0] != before[0]) == (module != "rates")
-    assert (after[1] != before[1]) == (module in ("rates", "psd"))
+    after = [store.code_digest(root) for root in roots]
+    assert {root for root, one, other in zip(roots, before, after, strict=True) if one != other} == changed
 
 
 def test_digest_follows_every_layer(package):
     # A change anywhere that an experiment can reach changes its digest.
     reached = store._imported("experiment")
     assert {"psd", "losses", "gradient_flow", "theory", "seeds", "targets", "initialization", "store"} <= reached
+    assert {"gradient_descent", "experiment.flow", "experiment.descent", "experiment.measure"} <= reached
     assert reached.isdisjoint({"rates", "configuration", "grid", "aggregate", "plotting"})
+    digests = [store.code_digest("experiment")]
     for name in sorted(reached):
-        before = store.code_digest("experiment")
         path = store._source(name)
         path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
         store.code_digest.cache_clear()
-        assert store.code_digest("experiment") != before, name
+        digests.append(store.code_digest("experiment"))
+        assert digests[-1] != digests[-2], name
+
+
+def test_flow_does_not_depend_on_descent():
+    # Editing descent recomputes no flow. Descent is compared with the flow, and so depends on it.
+    flow, descent = store._imported("experiment.flow"), store._imported("experiment.descent")
+    shared = {"psd", "losses", "gradient_flow", "theory", "initialization", "network", "experiment.problem"}
+    assert shared <= flow & descent
+    assert {"gradient_descent", "experiment.descent"} <= descent - flow
+    assert "experiment.flow" not in descent
 
 
 def test_digest_reads_packages_inside_the_package(tmp_path, monkeypatch):

@@ -8,8 +8,20 @@ import exact
 import numpy as np
 import pytest
 
+from deepbures.gradient_descent import gradient_descent
+from deepbures.initialization import close_start, random_orthogonal
 from deepbures.losses import BuresWasserstein, Frobenius
-from deepbures.theory import flow_bound, local_rates, paper_constants, sharp_rate
+from deepbures.network import DeepLinearNetwork
+from deepbures.theory import (
+    descent_contraction,
+    flow_bound,
+    frobenius_local_rates,
+    local_rates,
+    paper_constants,
+    rates_at_minimum,
+    sharp_rate,
+    stable_step,
+)
 
 CASES = sorted(
     path.stem
@@ -159,7 +171,8 @@ def test_constants_without_a_margin_are_nan(depth):
     assert constants.margin < 0
     assert np.isfinite([constants.C_0, constants.K, constants.M]).all()
     undefined = (constants.log10_Delta, constants.log10_eta_1, constants.log10_eta_2, constants.log10_eta_3)
-    assert np.isnan([*undefined, constants.bound_rate, constants.log10_step_size]).all()
+    assert np.isnan([*undefined, constants.bound_rate, constants.descent_rate, constants.log10_step_size]).all()
+    assert np.isnan(paper_constants(SPECTRUM, 0, depth, loss_initial=1.0).descent_rate)
 
 
 def test_margin_refers_to_the_rank():
@@ -174,13 +187,18 @@ def test_flow_bound():
 # --- Local rates ------------------------------------------------------------------------------------------------
 
 
-def flow_jacobian(eigenvalues, epsilon, depth, kept):
+def make_loss(epsilon, covariance=None):
+    """The Bures-Wasserstein loss, or the square loss where `epsilon` is its name; default target diag(SPECTRUM)."""
+    covariance = np.diag(SPECTRUM) if covariance is None else covariance
+    return Frobenius(covariance) if epsilon == "frobenius" else BuresWasserstein(covariance, epsilon)
+
+
+def flow_jacobian(loss, depth, kept):
     """Jacobian of dZ/dt = −∇L(F) Cᵀ at the critical point of index set J, by differences of fourth order.
 
     F = Z C with C = (ZᵀZ)^{(N−1)/2}, by its eigenvalues: not the way the library takes it.
     """
-    n, k = len(eigenvalues), len(kept)
-    loss = BuresWasserstein(np.diag(eigenvalues), epsilon)
+    n, k = loss.dimension, len(kept)
     basis = loss.eigenvectors.T  # permutation and signs, for the diagonal target
 
     def velocity(Z):
@@ -188,7 +206,7 @@ def flow_jacobian(eigenvalues, epsilon, depth, kept):
         C = (Q * g[..., None, :] ** ((depth - 1) / 2)) @ np.swapaxes(Q, -1, -2)
         return -loss.gradient(basis.T @ Z @ C) @ C
 
-    s = np.sqrt(np.asarray(eigenvalues)[list(kept)] - epsilon)  # singular values of W_J
+    s = np.sqrt(loss.minimum_spectrum(n)[list(kept)])  # singular values of W_J
     Z = np.zeros((n, k))
     Z[list(kept), range(k)] = s ** (1 / depth)
     Z = basis @ Z @ np.linalg.qr(np.random.default_rng(0).standard_normal((k, k)))[0]
@@ -203,19 +221,73 @@ def flow_jacobian(eigenvalues, epsilon, depth, kept):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 10])
-@pytest.mark.parametrize("epsilon", [0, 0.2])
+@pytest.mark.parametrize("epsilon", [0, 0.2, "frobenius"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_local_rates_are_the_spectrum_of_the_jacobian(size, epsilon, depth):
     # For every index set J of that size: in-block and off-block rates, and k(k−1)/2 zeros for the rotations of Z.
     for kept in combinations(range(4), size):
-        in_block, off_block = local_rates(SPECTRUM, epsilon, depth, kept=np.array(kept))
+        if epsilon == "frobenius":
+            in_block, off_block = frobenius_local_rates(SPECTRUM, depth, kept=np.array(kept))
+        else:
+            in_block, off_block = local_rates(SPECTRUM, epsilon, depth, kept=np.array(kept))
         assert in_block.shape == (size * (size + 1) // 2,)
         assert off_block.shape == (size * (4 - size),)
         rates = np.sort(np.concatenate([in_block, off_block, np.zeros(size * (size - 1) // 2)]))
-        values = np.linalg.eigvals(-flow_jacobian(SPECTRUM, epsilon, depth, kept))
+        values = np.linalg.eigvals(-flow_jacobian(make_loss(epsilon), depth, kept))
         scale = np.abs(rates).max()
         np.testing.assert_allclose(values.imag, 0, atol=1e-7 * scale)
         np.testing.assert_allclose(np.sort(values.real), rates, atol=1e-7 * scale)
+
+
+def layer_hessian(loss, depth, rank):
+    """Hessian of the deep loss on all layers at the balanced minimum, by differences of layer gradients."""
+    optimum = loss.eigenvectors[:, :rank] * np.sqrt(loss.minimum_spectrum(rank)[:rank])
+    frame = random_orthogonal(np.random.default_rng(1), loss.dimension)[:, :rank]
+    W = optimum if depth == 1 else optimum @ frame.T  # one layer has its bottleneck in its input
+    layers = DeepLinearNetwork.balanced(W, depth, rank).layers
+    flat = np.concatenate([layer.ravel() for layer in layers])
+    cuts = np.cumsum([layer.size for layer in layers])[:-1]
+
+    def gradient(weights):
+        parts = np.split(weights, cuts, axis=-1)
+        network = DeepLinearNetwork([part.reshape(-1, *layer.shape) for part, layer in zip(parts, layers, strict=True)])
+        gradients = network.layer_gradients(loss.gradient(network.end_to_end()))
+        return np.concatenate([part.reshape(len(weights), -1) for part in gradients], axis=-1)
+
+    def difference(step):
+        return (gradient(flat + step * np.eye(flat.size)) - gradient(flat - step * np.eye(flat.size))) / (2 * step)
+
+    return (4 * difference(1e-3) - difference(2e-3)) / 3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("epsilon", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_rates_at_the_minimum_are_the_nonzero_spectrum_of_the_hessian(make_target, rank, epsilon, depth):
+    # Of the deep loss, in all weights: k(k+1)/2 + k(n−k) of them, the rest of the weights are flat directions.
+    loss = make_loss(epsilon, make_target(SPECTRUM, seed=5))
+    hessian = layer_hessian(loss, depth, rank)
+    scale = np.abs(hessian).max()
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-8 * scale)
+    values = np.linalg.eigvalsh((hessian + hessian.T) / 2)
+    rates = np.sort(rates_at_minimum(loss, depth, rank))
+    assert rates.shape == (rank * (rank + 1) // 2 + rank * (4 - rank),)
+    assert np.sum(np.abs(values) > 1e-7 * scale) == rates.size
+    np.testing.assert_allclose(values[-rates.size :], rates, rtol=1e-7)
+    if epsilon == "frobenius":
+        parts = frobenius_local_rates(loss.eigenvalues, depth, rank)
+    else:
+        parts = local_rates(loss.eigenvalues, epsilon, depth, rank)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), rates)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_no_rates_where_the_smoothing_exceeds_the_spectrum(depth):
+    # NaN for ε > λ_k, as many as there would be.
+    assert np.isnan(rates_at_minimum(make_loss(0.6), depth, 4)).tolist() == [True] * 10
+    assert np.isnan(rates_at_minimum(make_loss(1.4), depth, 3)).tolist() == [True] * 9
+    assert (rates_at_minimum(make_loss(0.6), depth, 3) > 0).all()
+    assert np.isnan(stable_step(rates_at_minimum(make_loss(0.6), depth)))
 
 
 @pytest.mark.parametrize("epsilon", [0, 0.3])
@@ -263,3 +335,103 @@ def test_sharp_rate_at_and_beyond_the_edge():
         ValueError, match=r"epsilon must not exceed the kept eigenvalues, whose least is 0\.5, not 0\.6"
     ):
         local_rates(SPECTRUM, 0.6, 2)
+
+
+# --- Gradient descent -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 10, 100])
+def test_largest_stable_step_in_closed_form(depth):
+    # 2/λ_max = 1/(N λ_1^{1−1/N}) for ε = 0, k = n; for the square loss 1/(4 N λ_1^{2−1/N}).
+    for epsilon, expected in (
+        (0, 1 / (depth * 3 ** (1 - 1 / depth))),
+        ("frobenius", 1 / (4 * depth * 3 ** (2 - 1 / depth))),
+    ):
+        assert stable_step(rates_at_minimum(make_loss(epsilon), depth)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_contraction_is_that_of_the_slowest_direction():
+    # max_r (1 − η r)²: 1 at η = 2/max r, least at η = 2/(min r + max r) with ((κ − 1)/(κ + 1))², κ = max r/min r.
+    rates = np.array([0.5, 1.0, 4.0])
+    assert descent_contraction(rates, 0.1) == pytest.approx(0.95**2, rel=1e-14)
+    assert descent_contraction(rates, stable_step(rates)) == 1
+    assert descent_contraction(rates, 0.6) == pytest.approx(1.4**2, rel=1e-14)
+    best = 2 / 4.5
+    assert descent_contraction(rates, best) == pytest.approx((7 / 9) ** 2, rel=1e-14)
+    assert all(descent_contraction(rates, eta) > (7 / 9) ** 2 for eta in (0.99 * best, 1.01 * best))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5, 30])
+def test_promised_rate_of_descent(depth):
+    # Half the flow's for ε > 0; 2 N c^{2(N−1)/N} for ε = 0, k = n; none for ε = 0, k < n.
+    for rank in (None, 2):
+        smoothed = paper_constants(SPECTRUM, 0.1, depth, 0.2, rank=rank)
+        assert smoothed.descent_rate == smoothed.bound_rate / 2 > 0
+        c, K = smoothed.margin, smoothed.K
+        assert smoothed.descent_rate == pytest.approx(4 * depth * c ** (2 * (2 * depth - 1) / depth) * K, rel=1e-12)
+    for rank in (None, 4):
+        exact = paper_constants(SPECTRUM, 0, depth, 0.2, rank=rank)
+        c = np.sqrt(0.5) - np.sqrt(0.2)
+        assert exact.descent_rate == pytest.approx(2 * depth * c ** (2 * (depth - 1) / depth), rel=1e-12)
+        assert exact.bound_rate == 0
+    assert np.isnan(paper_constants(SPECTRUM, 0, depth, 0.2, rank=3).descent_rate)
+
+
+def stack_of_starts(kind, dimension, rank, epsilon, depth):
+    """25 targets with eigenvalues near 1 (0.1 beyond the rank), n × k starts with a margin, and their constants."""
+    covariances, starts, constants = [], [], []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        eigenvalues = np.sort(rng.uniform(0.8, 1.25, dimension))[::-1]
+        eigenvalues[rank:] = np.sort(rng.uniform(0.08, 0.12, dimension - rank))[::-1]
+        basis = random_orthogonal(rng, dimension)
+        loss = BuresWasserstein((basis * eigenvalues) @ basis.T, epsilon)
+        if kind == "close":
+            W = close_start(rng, loss, rank, rank).end_to_end
+        else:
+            W = (loss.eigenvectors * np.sqrt(loss.minimum_spectrum(rank)))[:, :rank]
+            W += rng.uniform(0.02, 0.1) * rng.standard_normal(W.shape)
+        covariances.append(loss.covariance)
+        starts.append(W)
+        constants.append(paper_constants(loss.eigenvalues, epsilon, depth, float(loss.value(W)), rank=rank))
+    assert min(one.margin for one in constants) > 0
+    loss = BuresWasserstein(np.stack(covariances), epsilon)
+    return loss, DeepLinearNetwork.balanced(np.stack(starts), depth), constants
+
+
+def steps_and_broken_promises(loss, network, constants, step_size, n_steps):
+    """Number of steps, and of those in which L − L* shrinks by less than 1 − η · descent_rate."""
+    found = gradient_descent(loss, network, step_size, n_steps, np.arange(n_steps + 1))
+    promised = step_size * np.array([one.descent_rate for one in constants])
+    before, after = found.excess[:-1], found.excess[1:]
+    rounding = 50 * np.finfo(float).eps * np.sqrt(loss.eigenvalues[:, 0] / after)
+    resolved = rounding < 1e-6  # of the excess: as long as it is above 1e-16
+    decrease = 1 - after / before
+    return resolved.sum(), np.sum(decrease[resolved] < (promised - rounding)[resolved])
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "dimension", "rank", "epsilon"),
+    [("close", 2, 2, 0), ("near", 3, 3, 0), ("near", 2, 2, 0.5), ("close", 3, 3, 0.1), ("near", 3, 2, 0.05)],
+)
+def test_descent_keeps_the_promise_of_the_theorem(kind, dimension, rank, epsilon, depth):
+    # With η = min(η_1, η_2, η_3), L − L* shrinks in every step by 1 − η · descent_rate at least: 25 starts × 200 steps.
+    loss, network, constants = stack_of_starts(kind, dimension, rank, epsilon, depth)
+    step_size = np.array([10**one.log10_step_size for one in constants])
+    steps, broken = steps_and_broken_promises(loss, network, constants, step_size, 200)
+    assert steps > 4000
+    assert broken == 0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5, 10])
+@pytest.mark.parametrize(("dimension", "rank", "epsilon"), [(3, 3, 0), (3, 3, 0.1), (3, 2, 0.05)])
+def test_descent_keeps_it_at_far_larger_steps(dimension, rank, epsilon, depth):
+    # η = 1/(2 λ_max): from 5 (N = 1) to 2 · 10^4 times (N = 10) the theorem's step.
+    loss, network, constants = stack_of_starts("near", dimension, rank, epsilon, depth)
+    stable = np.array([stable_step(rates_at_minimum(loss.take(i), depth, rank)) for i in range(len(constants))])
+    steps, broken = steps_and_broken_promises(loss, network, constants, stable / 4, 100)
+    assert steps > 500
+    assert broken == 0
+    ratio = stable / 4 / [10**one.log10_step_size for one in constants]
+    assert ratio.min() > {1: 5, 2: 50, 5: 500, 10: 2e4}[depth]

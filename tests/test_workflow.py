@@ -1,6 +1,7 @@
 """The real Snakemake on tiny grids: fresh runs, reruns, extensions, order, mistakes."""
 
 import ast
+import math
 import os
 import re
 import shutil
@@ -28,12 +29,59 @@ experiments:
     seeds: 2
     seeds_per_job: 2
     grid: {epsilon: [0.1], smin: [0.5], rank: [5], depth: [1, 2]}
+  descent:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0, 0.1], rank: [4], depth: [1, 5], relative_step: [0.5, 1.05]}
+    descent: {max_steps: 300}
+  descent_low_rank:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 1
+    grid: {epsilon: [0.1], rank: [2], depth: [2], relative_step: [0.5, 1.05]}
+    descent: {max_steps: 300}
+  authors:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {rank: [4], depth: [10, 30], step_size: [1.0e-4]}
+    descent: {end_time: 0.3, record_every: 1}
+  descent_to_flow:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0.1], rank: [4], depth: [1, 5], step_size: [1.0e-3, 5.0e-4]}
+  unbalanced:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initialization: [normal, orthogonal], rank: [4], depth: [10]}
+    descent: {max_steps: 400}
+  loss_comparison:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0, 0.1], rank: [3], depth: [1, 2]}
+    descent: {max_steps: 2000}
 figures:
   trajectories: {show: {epsilon: [0.1], smin: [1], depth: [1, 10]}}
   rates: {show: {epsilon: [0.1], smin: [0.5, 1]}}
   spectra: {show: {epsilon: [0.1], smin: [0.5], depth: [10]}}
   low_rank: {show: {epsilon: [0.1], rank: [5], depth: [1, 2]}}
+  loss_comparison: {show: {depth: [1, 2]}}
 """
+#: Jobs of each experiment: cells times seed blocks. The square loss has no ε: two of its four cells are computed.
+JOBS = {
+    "convergence": 8,
+    "low_rank": 2,
+    "descent": 8,
+    "descent_low_rank": 2 * 2,
+    "authors": 2,
+    "descent_to_flow": 4,
+    "unbalanced": 2 * 3,
+    "loss_comparison": 4 + 2,
+}
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -54,7 +102,7 @@ def snakemake(folder: Path, *arguments: str, config: str | None = "tiny.yaml") -
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     if config:
         command += ["--configfile", config]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 def planned(folder: Path, *arguments: str, config: str | None = "tiny.yaml") -> dict[str, int]:
@@ -63,6 +111,11 @@ def planned(folder: Path, *arguments: str, config: str | None = "tiny.yaml") -> 
     assert dry.returncode == 0, dry.stderr
     table = dry.stdout.split("Job stats:")[-1].split("\n\n")[0]
     return {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)}
+
+
+def run_jobs(jobs: dict[str, int]) -> dict[str, int]:
+    """Number of cells that are to be computed, by experiment."""
+    return {rule.removeprefix("run_"): count for rule, count in jobs.items() if rule.startswith("run_")}
 
 
 def contents(folder: Path, pattern: str = "results/**/*.parquet") -> dict[str, bytes]:
@@ -92,8 +145,17 @@ def study(finished: Path, tmp_path: Path) -> Path:
 
 def test_default_study_holds_the_authors_grid(tmp_path):
     # 4 ε × 11 smin × 21 depths = 924 cells, of which 2 × 21 stand twice more (smin = -1, ε limited to λ_n),
-    # and 3 × 4 × 5 = 60 low-rank cells
-    assert planned(copy_of_project(tmp_path), "runs", config=None)["run_cell"] == 924 - 42 + 60
+    # and the whole grids of the others; the square loss is computed once for all ε.
+    blocks = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["experiments"]
+    expected = {
+        name: math.prod(map(len, block["grid"].values())) * (block["seeds"] // block["seeds_per_job"])
+        for name, block in blocks.items()
+    }
+    assert expected["convergence"] == 924
+    expected["convergence"] -= 42
+    grid = blocks["loss_comparison"]["grid"]
+    expected["loss_comparison"] -= (len(grid["epsilon"]) - 1) * len(grid["depth"])
+    assert run_jobs(planned(copy_of_project(tmp_path), "runs", config=None)) == expected
 
 
 def test_snakemake_lint_asks_for_nothing_but_environments(tmp_path):
@@ -126,16 +188,23 @@ def test_loss_falls_and_the_papers_bound_holds_at_every_recorded_point(finished,
 
 
 def test_the_profile_is_used(tmp_path):
-    assert "profiles/default" in snakemake(copy_of_project(tmp_path), "--dry-run", "runs", config=None).stderr
+    assert "profiles/default" in snakemake(copy_of_project(tmp_path), "--dry-run", "runs").stderr
 
 
 def test_notebooks_show_by_default_what_the_configuration_names():
     import papermill
 
+    # The defaults of a notebook are those of the family of its name; other families may share it.
     figures = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["figures"]
-    for name, figure in figures.items():
+    rules = (ROOT / "workflow/rules/figures.smk").read_text(encoding="utf-8")
+    shared = dict(re.findall(r'"(\w+)": \{\s*"notebook": "(\w+)"', rules))
+    assert shared == {"step_sizes_low_rank": "step_sizes"}
+    assert {path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")} == figures.keys() - shared.keys()
+    for name in figures.keys() - shared.keys():
         parameters = papermill.inspect_notebook(str(ROOT / f"workflow/notebooks/{name}.ipynb"))
-        assert ast.literal_eval(parameters["show"]["default"]) == figure.get("show", {}), name
+        assert ast.literal_eval(parameters["show"]["default"]) == figures[name].get("show", {}), name
+        experiment = ast.literal_eval(parameters["results"]["default"])
+        assert experiment == f"../../results/{figures[name]['experiment']}"
 
 
 @pytest.mark.slow
@@ -147,7 +216,7 @@ def test_nothing_is_left_to_do_after_a_run(study):
 def test_an_added_depth_runs_only_the_new_cells_and_changes_no_number(study):
     before = contents(study, "results/tiny/*/*/*/**/*.parquet")
     edit(study / "tiny.yaml", "rank: [4], depth: [1, 10]}", "rank: [4], depth: [1, 10, 200]}")
-    assert planned(study, "runs") == {"run_cell": 4, "runs": 1, "total": 5}
+    assert planned(study, "runs") == {"run_convergence": 4, "runs": 1, "total": 5}
     assert snakemake(study, "aggregates").returncode == 0
     after = contents(study, "results/tiny/*/*/*/**/*.parquet")
     assert len(after) == len(before) + 2 * 4
@@ -157,19 +226,27 @@ def test_an_added_depth_runs_only_the_new_cells_and_changes_no_number(study):
 @pytest.mark.slow
 def test_an_added_epsilon_and_seed_block_run_only_what_is_new(study):
     edit(study / "tiny.yaml", "grid: {epsilon: [0, 0.1], smin", "grid: {epsilon: [0, 0.05, 0.1], smin")
-    assert planned(study, "runs")["run_cell"] == 4
+    assert run_jobs(planned(study, "runs")) == {"convergence": 4}
     edit(
         study / "tiny.yaml",
         "seeds: 2\n    seeds_per_job: 2\n    grid: {epsilon: [0, 0.05",
         "seeds: 4\n    seeds_per_job: 2\n    grid: {epsilon: [0, 0.05",
     )
-    assert planned(study, "runs")["run_cell"] == 4 + 12
+    assert run_jobs(planned(study, "runs")) == {"convergence": 4 + 12}
+    edit(
+        study / "tiny.yaml",
+        "relative_step: [0.5, 1.05]}\n    descent: {max_steps: 300}\n  descent_low",
+        "relative_step: [0.5, 0.9, 1.05]}\n    descent: {max_steps: 300}\n  descent_low",
+    )
+    assert run_jobs(planned(study, "runs")) == {"convergence": 4 + 12, "descent": 4}
 
 
 @pytest.mark.slow
 def test_a_changed_setting_reruns_its_experiment_only(study):
     edit(study / "config/config.yaml", "      scale: 0.01", "      scale: 0.02")
-    assert planned(study, "runs")["run_cell"] == 2
+    assert run_jobs(planned(study, "runs")) == {"low_rank": JOBS["low_rank"]}
+    edit(study / "tiny.yaml", "{max_steps: 2000}", "{max_steps: 2001}")
+    assert run_jobs(planned(study, "runs")) == {name: JOBS[name] for name in ("low_rank", "loss_comparison")}
 
 
 @pytest.mark.slow
@@ -178,15 +255,22 @@ def test_an_edited_numerical_module_reruns_the_cells_and_a_comment_does_not(stud
     edit(study / "src/deepbures/losses.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-6  # a comment")
     assert "Nothing to be done" in snakemake(study, "--dry-run").stdout
     edit(study / "src/deepbures/losses.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-7")
-    assert planned(study)["run_cell"] == 8 + 2
+    assert run_jobs(planned(study)) == JOBS
+
+
+@pytest.mark.slow
+def test_an_edited_descent_reruns_no_flow(study):
+    edit(study / "src/deepbures/gradient_descent.py", "CHECK_INTERVAL = 10", "CHECK_INTERVAL = 20")
+    flows = {"convergence", "low_rank"}
+    assert run_jobs(planned(study)) == {name: count for name, count in JOBS.items() if name not in flows}
 
 
 @pytest.mark.slow
 def test_an_edited_figure_function_reruns_notebooks_and_no_cell(study):
     edit(study / "src/deepbures/plotting/style.py", "COLUMN, TEXT = 3.3, 6.8", "COLUMN, TEXT = 3.4, 6.8")
     jobs = planned(study)
-    assert "run_cell" not in jobs
-    assert "collect" not in jobs
+    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "all", "total"}
+    assert jobs["total"] == 1 + 11
     assert jobs["notebook_rates"] == 1
 
 
@@ -195,14 +279,15 @@ def test_results_do_not_depend_on_cores_order_or_blocks(finished, tmp_path):
     folder = copy_of_project(tmp_path)
     edit(folder / "tiny.yaml", "depth: [1, 10]}\n  low", "depth: [10, 1]}\n  low")  # another order of jobs
     edit(folder / "tiny.yaml", "epsilon: [0, 0.1]", "epsilon: [0.1, 0]")
+    edit(folder / "tiny.yaml", "relative_step: [0.5, 1.05]", "relative_step: [1.05, 0.5]")
     assert snakemake(folder, "--cores", "1", "runs").returncode == 0
     here, there = (contents(place, "results/tiny/*/*/*/**/*.parquet") for place in (folder, finished))
     assert here == there
-    assert len(here) == 2 * (8 + 2)
+    assert len(here) == 2 * sum(JOBS.values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["trajectories", "rates", "spectra", "constants", "low_rank"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")))
 def test_a_notebook_runs_alone_with_its_default_parameters(finished, tmp_path, name):
     import papermill
 

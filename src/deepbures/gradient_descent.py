@@ -58,8 +58,9 @@ def gradient_descent(
     Returns
     -------
     DescentTrajectory
-        With `stop_reason` CONVERGED; DIVERGED, when an entry of W is not finite or exceeds 1e8 times the
-        larger of √λ_1 and the largest entry of the start; or STEP_BUDGET.
+        With `stop_reason` CONVERGED; DIVERGED, when an entry of W is not finite, exceeds 1e8 times the
+        larger of √λ_1 and the largest entry of the start, or is so large that the loss may overflow; or
+        STEP_BUDGET.
 
     Raises
     ------
@@ -121,8 +122,12 @@ class _Run:
         self.step = np.broadcast_to(step, batch).reshape(-1, 1, 1).astype(self.dtype)
         self.loss = loss.take(np.arange(self.size))
         self.rank = min(min(W.shape[-2:]) for W in layers)
-        start = np.abs(prefix_products(self.layers)[-1]).max(axis=(-2, -1))
-        self.limit = DIVERGENCE * np.maximum(start, np.sqrt(loss.eigenvalues[..., 0]).ravel())
+        with np.errstate(over="ignore", invalid="ignore"):
+            start = np.abs(prefix_products(self.layers)[-1]).max(axis=(-2, -1))
+        largest = float(np.finfo(self.dtype).max) ** 0.25  # the loss squares W twice
+        if not (start <= largest).all():
+            raise ValueError(f"layers must have a product with entries of at most {largest:.0e}, not {start.max():.3g}")
+        self.limit = np.minimum(DIVERGENCE * np.maximum(start, np.sqrt(loss.eigenvalues[..., 0]).ravel()), largest)
         self.members = np.arange(self.size)  # places in the stack of the runs that go on
         self.rows: list[tuple[int, NDArray[np.int64], dict[str, Array]]] = []
         self.final = [np.full_like(W, np.nan) for W in self.layers]
@@ -147,9 +152,10 @@ class _Run:
                 W = prefixes[-1]
                 gradient = self.loss.gradient_in_eigenbasis(W).astype(self.dtype, copy=False)
                 gradients = layer_gradients(self.layers, prefixes, gradient)
-                record = step in recorded
-                if record or (excess_tolerance and (step % CHECK_INTERVAL == 0 or step == n_steps)):
+                record, check = step in recorded, step % CHECK_INTERVAL == 0 or step == n_steps
+                if check:
                     progress.update(step)
+                if record or (check and excess_tolerance):
                     factor = _thin(W, self.rank)
                     excess = self.loss.excess_in_eigenbasis(factor, self.rank)
                     converged = excess <= excess_tolerance if excess_tolerance else np.zeros(len(W), dtype=bool)

@@ -59,7 +59,7 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_r
     axes[0, 0].set_ylim(bottom=samples["excess"].min() / 3, top=30)
     axes[0, 1].legend(loc="lower left")
     theory = [Line2D([], [], **style.THEORY), Line2D([], [], **{**style.THEORY, "linestyle": ":"})]
-    axes[0, 0].legend(theory, [PROMISES[rate], "sharp rate"], loc="lower left", handlelength=1.2, fontsize=6)
+    axes[0, 0].legend(theory, [PROMISES[rate], "sharp rate"], loc="upper right", handlelength=1.2, fontsize=6)
     style.label_panels(axes[0])
     return figure
 

@@ -1,0 +1,153 @@
+"""From the files of jobs to one table: axes in front, slopes and settling times behind."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from deepbures import store
+from deepbures.aggregate import collect, collect_runs
+from deepbures.experiment import run_cell
+from deepbures.rates import authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
+
+BASE = {
+    "study_seed": 3,
+    "loss": "bures-wasserstein",
+    "dimension": 4,
+    "target": {"spectrum": "zipf", "mode": "eigenvalues"},
+    "initialization": {"kind": "close"},
+    "epsilon": 0.1,
+    "smin": 5,
+    "rank": 4,
+    "depth": 10,
+}
+DESCENT = {
+    **BASE,
+    "dynamics": "descent",
+    "step_size": 1e-4,
+    "descent": {"end_time": 0.5, "record_every": 1, "excess_tolerance": 1e-6},
+}
+FLOW = {
+    **BASE,
+    "dynamics": "flow",
+    "integration": {"rtol": 1e-7, "excess_tolerance": 1e-12, "max_time": 100, "max_steps": 500, "samples": 100},
+}
+POSITION = {
+    "loss_name": "bures-wasserstein",
+    "initialization": "close",
+    "epsilon": 0.1,
+    "smin": 5.0,
+    "rank": 4,
+    "depth": 10,
+}
+
+
+def collected(folder, settings, positions=(POSITION,), seeds=(0, 1)):
+    """Both tables of an experiment whose jobs have these positions, each the same cell."""
+    for name, table in run_cell(settings, seeds).items():
+        store.write_table(folder / f"{name}.parquet", table)
+    files = {name: [folder / f"{name}.parquet"] * len(positions) for name in ("runs", "trajectories")}
+    collect_runs(folder / "all_runs.parquet", positions, files["runs"], files["trajectories"])
+    collect(folder / "all_trajectories.parquet", positions, files["trajectories"])
+    return pq.read_table(folder / "all_runs.parquet"), pq.read_table(folder / "all_trajectories.parquet")
+
+
+def curve(samples, seed):
+    rows = [row for row in samples.to_pylist() if row["seed"] == seed]
+    return tuple(np.array([row[name] for row in rows]) for name in ("time", "excess", "gradient_norm"))
+
+
+@pytest.fixture(scope="module")
+def descent(tmp_path_factory):
+    return collected(tmp_path_factory.mktemp("descent"), DESCENT, [POSITION, {**POSITION, "epsilon": 0.5}])
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    return collected(tmp_path_factory.mktemp("flow"), FLOW)
+
+
+def test_axes_stand_in_front_with_their_types(descent):
+    types = [pa.string(), pa.string(), pa.float64(), pa.float64(), pa.int32(), pa.int32()]
+    for table, schema in zip(descent, store.SCHEMAS["descent"].values(), strict=True):
+        assert table.column_names[:6] == list(POSITION)
+        assert table.schema.types[:6] == types
+        assert table.column_names[6 : 6 + len(schema)] == schema.names
+        assert all(table[name].null_count == 0 for name in POSITION)
+
+
+def test_each_position_has_its_rows(descent):
+    # One file may stand at two positions: cells that are one problem are computed once.
+    runs, samples = descent
+    assert runs["epsilon"].to_pylist() == [0.1, 0.1, 0.5, 0.5]
+    assert runs["seed"].to_pylist() == [0, 1, 0, 1]
+    assert set(runs["loss_name"].to_pylist()) == set(samples["loss_name"].to_pylist()) == {"bures-wasserstein"}
+    assert set(runs["initialization"].to_pylist()) == {"close"}
+    assert runs["epsilon_effective"].to_pylist() == [0.1] * 4
+    half = len(samples) // 2
+    for name in ("step", "excess", "balancedness"):
+        assert samples[name][:half].equals(samples[name][half:])
+
+
+def test_names_select_rows_and_row_groups_stay_jobs(tmp_path):
+    path = tmp_path / "all_trajectories.parquet"
+    positions = [{**POSITION, "loss_name": name} for name in ("frobenius", "bures-wasserstein")]
+    _, samples = collected(tmp_path, FLOW, positions, seeds=[0])
+    assert pq.ParquetFile(path).num_row_groups == 2
+    square = pq.read_table(path, filters=[("loss_name", "in", ["frobenius"])])
+    assert len(square) == len(samples) // 2
+    assert len(pq.read_table(path, filters=[("initialization", "in", ["small"])])) == 0
+
+
+def test_descent_has_the_authors_slope_of_its_records(descent):
+    # Every step of η = 1e-4 is recorded: the slope is that of the samples themselves.
+    runs, samples = descent
+    for row in runs.to_pylist()[:2]:
+        times, excess, _ = curve(samples.slice(0, len(samples) // 2), row["seed"])
+        fit = authors_slope_of_descent(times, excess)
+        found = tuple(row[f"authors_{field}"] for field in fit._fields)
+        assert found == tuple(fit)
+        assert np.isfinite(found).all()
+
+
+def test_flow_has_the_authors_slope_of_its_interpolation(flow):
+    runs, samples = flow
+    for row in runs.to_pylist():
+        fit = authors_slope_of_flow(*curve(samples, row["seed"]))
+        assert tuple(row[f"authors_{field}"] for field in fit._fields) == tuple(fit)
+        assert np.isfinite(fit.slope)
+
+
+@pytest.mark.parametrize("dynamics", ["descent", "flow"])
+def test_runs_have_settling_times_and_tails(request, dynamics):
+    # First time at 1e-6 of the start; tails only of runs that converged.
+    runs, samples = request.getfixturevalue(dynamics)
+    for row in runs.to_pylist()[:2]:
+        times, excess, _ = curve(samples.slice(0, len(samples) // (len(runs) // 2)), row["seed"])
+        assert row["stop_reason"] == "converged"
+        assert row["settling_time"] == settling_time(times, excess)
+        assert 0 < row["settling_time"] < row["time_final"]
+        assert row["tail_slope"] == tail_slope(times, excess).slope
+        # About the sharp rate, in decades.
+        assert row["tail_slope"] * np.log(10) == pytest.approx(-row["sharp_rate"], rel=0.1)
+
+
+def test_descent_and_flow_agree(descent, flow):
+    # η = 1e-4 is close to the flow: slopes and settling times to 1 %.
+    for one, other in zip(descent[0].to_pylist()[:2], flow[0].to_pylist(), strict=True):
+        for name in ("authors_slope", "settling_time"):
+            assert one[name] == pytest.approx(other[name], rel=0.01)
+
+
+def test_run_that_did_not_converge_has_no_tail_and_does_not_settle(tmp_path):
+    settings = {**DESCENT, "descent": {"end_time": 0.01, "samples": 20, "excess_tolerance": 1e-8}}
+    runs, _ = collected(tmp_path, settings)
+    for row in runs.to_pylist():
+        assert row["stop_reason"] == "step budget"
+        assert np.isnan([row["tail_slope"], row["settling_time"], row["authors_slope"]]).all()
+
+
+def test_there_must_be_something_to_collect(tmp_path):
+    with pytest.raises(ValueError, match="there are no files to collect"):
+        collect(tmp_path / "all.parquet", [], [])
+    assert list(tmp_path.iterdir()) == []
