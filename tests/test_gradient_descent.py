@@ -476,15 +476,16 @@ def test_run_that_diverges_ends_without_noise(rng, kind, depth, dtype, eta):
 
 
 def test_every_run_has_its_own_limit():
-    # n = N = 1, ε = 0: |w| ← |w − 2η (w − √λ)|, by 4 a step for η = 5/2, up to 1e8 max(√λ, w_0): the larger the start
-    # and the target, the more steps. The first run has ended long before.
-    starts, roots, eta = [1.0, 2.0, 1e6, 2.0, 2.0], [1.0, 1.0, 1.0, 1.0, 1e3], [0.5, 2.5, 2.5, 0.1, 2.5]
-    loss = BuresWasserstein(np.reshape(roots, (5, 1, 1)) ** 2)
-    stack = gradient_descent(loss, [np.reshape(starts, (5, 1, 1))], eta, 60, excess_tolerance=1e-20)
-    assert stack.stop_reason.tolist() == ["converged", "diverged", "diverged", "step budget", "diverged"]
-    for i in (1, 2, 4):
+    # n = N = 1, ε = 0: |w| ← |w − 2η (w − √λ)|, by 4 a step for η = 5/2, up to 1e8 max(√λ, w_0) and never beyond the
+    # fourth root of the largest float: the larger start and target, the more steps. The first run ends long before.
+    starts, roots = [1.0, 2.0, 1e6, 2.0, 2.0, 1e74], [1.0, 1.0, 1.0, 1.0, 1e3, 1.0]
+    eta = [0.5, 2.5, 2.5, 0.1, 2.5, 2.5]
+    loss = BuresWasserstein(np.reshape(roots, (6, 1, 1)) ** 2)
+    stack = gradient_descent(loss, [np.reshape(starts, (6, 1, 1))], eta, 60, excess_tolerance=1e-20)
+    assert stack.stop_reason.tolist() == ["converged", "diverged", "diverged", "step budget", "diverged", "diverged"]
+    for i in (1, 2, 4, 5):
         w, steps = starts[i], 0
-        while w <= 1e8 * max(starts[i], roots[i]):
+        while w <= min(1e8 * max(starts[i], roots[i]), np.finfo(float).max ** 0.25):
             w, steps = abs(w - 5 * (w - roots[i])), steps + 1
         assert stack.last_step[i] == steps
 

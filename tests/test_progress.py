@@ -76,7 +76,7 @@ def test_no_pace_before_the_first_part_is_done(clock, lines, total):
 
 
 def test_gradient_descent_tells_its_progress(clock, lines, monkeypatch):
-    # A step of one second each: the rows of steps 10, 20, 30 and 40 are told.
+    # A step of one second each: told every 10 steps, whatever is recorded.
     loss = BuresWasserstein([[1.0]])
     gradient = loss.gradient_in_eigenbasis
 
@@ -85,7 +85,7 @@ def test_gradient_descent_tells_its_progress(clock, lines, monkeypatch):
         return gradient(F)
 
     monkeypatch.setattr(BuresWasserstein, "gradient_in_eigenbasis", staticmethod(slow))
-    gradient_descent(loss, [np.eye(1)], 0.01, 40, range(0, 41, 10))
+    gradient_descent(loss, [np.eye(1)], 0.01, 40, [0])
     assert [line.split(",")[0] for line in lines()] == [
         f"gradient descent: {done} of 40 ({share} %)" for done, share in [(10, 25), (20, 50), (30, 75), (40, 100)]
     ]
