@@ -139,12 +139,21 @@ def test_descent_and_flow_agree(descent, flow):
             assert one[name] == pytest.approx(other[name], rel=0.01)
 
 
-def test_run_that_did_not_converge_has_no_tail_and_does_not_settle(tmp_path):
-    settings = {**DESCENT, "descent": {"end_time": 0.01, "samples": 20, "excess_tolerance": 1e-8}}
+@pytest.mark.parametrize(("tolerance", "stop_reason"), [(1e-6, "converged"), (0, "step budget")])
+def test_only_runs_that_converged_have_a_tail(tmp_path, tolerance, stop_reason):
+    # Both fall by six decades; records over the logarithm have no authors' slope.
+    settings = {**DESCENT, "descent": {"end_time": 0.1, "samples": 300, "excess_tolerance": tolerance}}
     runs, _ = collected(tmp_path, settings)
     for row in runs.to_pylist():
-        assert row["stop_reason"] == "step budget"
-        assert np.isnan([row["tail_slope"], row["settling_time"], row["authors_slope"]]).all()
+        assert row["stop_reason"] == stop_reason
+        assert np.isnan(row["tail_slope"]) == (stop_reason != "converged")
+        assert row["settling_time"] > 0
+        assert np.isnan(row["authors_slope"])
+
+
+def test_run_that_has_not_fallen_far_does_not_settle(tmp_path):
+    runs, _ = collected(tmp_path, {**DESCENT, "descent": {"end_time": 0.01, "samples": 20}})
+    assert np.isnan(runs["settling_time"].to_numpy()).all()
 
 
 def test_there_must_be_something_to_collect(tmp_path):

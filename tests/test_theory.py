@@ -278,6 +278,7 @@ def test_rates_at_the_minimum_are_the_nonzero_spectrum_of_the_hessian(make_targe
         parts = frobenius_local_rates(loss.eigenvalues, depth, rank)
     else:
         parts = local_rates(loss.eigenvalues, epsilon, depth, rank)
+        assert sharp_rate(loss.eigenvalues, epsilon, depth, rank) == 2 * rates[0]
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), rates)
 
 

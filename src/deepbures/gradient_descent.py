@@ -70,8 +70,8 @@ def gradient_descent(
     network = layers if isinstance(layers, DeepLinearNetwork) else DeepLinearNetwork(layers)
     step = _checked_step_size(step_size)
     steps = _checked_steps(n_steps, record_steps)
-    if not (np.isfinite(excess_tolerance) and excess_tolerance >= 0):
-        raise ValueError(f"excess_tolerance must be a finite number ≥ 0, not {excess_tolerance}")
+    if not (isinstance(excess_tolerance, (int, float, np.number)) and 0 <= excess_tolerance < np.inf):
+        raise ValueError(f"excess_tolerance must be a finite number ≥ 0, not {_short(excess_tolerance)}")
     if network.layers[-1].shape[-2] != loss.dimension:
         raise ValueError(
             f"the last of the layers must have {loss.dimension} rows, as many as the covariance, "
@@ -93,22 +93,29 @@ def gradient_descent(
 
 def _checked_step_size(step_size: ArrayLike) -> Array:
     step = np.asarray(step_size)
-    if step.dtype.kind not in "fiu" or not (np.isfinite(step) & (step > 0)).all():
-        raise ValueError(f"step_size must be a finite number > 0, not {step_size!r}")
+    if step.dtype.kind not in "fiu" or not step.size or not (np.isfinite(step) & (step > 0)).all():
+        raise ValueError(f"step_size must be a finite number > 0, not {_short(step_size)}")
     return step.astype(float)
 
 
 def _checked_steps(n_steps: int, record_steps: ArrayLike | None) -> NDArray[np.int64]:
-    if not (isinstance(n_steps, (int, np.integer)) and n_steps >= 0):
+    if isinstance(n_steps, bool) or not (isinstance(n_steps, (int, np.integer)) and n_steps >= 0):
         raise ValueError(f"n_steps must be an integer ≥ 0, not {n_steps!r}")
     if record_steps is None:
         return np.unique(np.linspace(0, n_steps, SAMPLES + 1).round().astype(np.int64))
     steps = np.asarray(record_steps)
     if steps.ndim != 1 or steps.dtype.kind not in "iu" or (steps.size and (steps[0] < 0 or steps[-1] > n_steps)):
-        raise ValueError(f"record_steps must be integers between 0 and n_steps = {n_steps}, not {record_steps!r}")
+        raise ValueError(f"record_steps must be integers between 0 and n_steps = {n_steps}, not {_short(record_steps)}")
+    steps = steps.astype(np.int64)
     if np.any(np.diff(steps) <= 0):
-        raise ValueError(f"record_steps must be increasing, not {record_steps!r}")
-    return steps.astype(np.int64)
+        raise ValueError(f"record_steps must be increasing, not {_short(record_steps)}")
+    return steps
+
+
+def _short(value: object) -> str:
+    """The value on one line, not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class _Run:
@@ -119,7 +126,12 @@ class _Run:
         self.dtype = np.result_type(*layers)
         basis = loss.eigenvectors.swapaxes(-1, -2)
         self.layers = [self._flat(W).astype(self.dtype) for W in [*layers[:-1], basis @ layers[-1]]]
-        self.step = np.broadcast_to(step, batch).reshape(-1, 1, 1).astype(self.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            self.step = np.broadcast_to(step, batch).reshape(-1, 1, 1).astype(self.dtype)
+        if not (np.isfinite(self.step) & (self.step > 0)).all():
+            raise ValueError(
+                f"step_size must be a positive {self.dtype.name} number, as the layers, not {_short(step)}"
+            )
         self.loss = loss.take(np.arange(self.size))
         self.rank = min(min(W.shape[-2:]) for W in layers)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -177,7 +189,7 @@ class _Run:
     def _record(self, step: int, runs: NDArray[np.bool_], factor: Array, excess: Array, gradients: list[Array]) -> None:
         """Add a row for some of the runs: what is recorded of one does not depend on its neighbours."""
         loss, layers = self.loss.take(runs), [layer[runs] for layer in self.layers]
-        squares = [np.sum(gradient[runs] ** 2, axis=(-2, -1)) for gradient in gradients]
+        squares = [np.sum(gradient[runs].astype(float) ** 2, axis=(-2, -1)) for gradient in gradients]
         row = {
             "loss": loss.minimum_value(self.rank) + excess[runs],
             "excess": excess[runs],

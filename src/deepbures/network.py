@@ -108,7 +108,7 @@ def layer_gradients(layers: Sequence[Array], prefixes: Sequence[Array], gradient
     for layer, prefix in zip(reversed(layers[1:]), reversed(prefixes[:-1]), strict=True):
         gradients.append(_transpose(backward) @ _transpose(prefix))
         backward = backward @ layer
-    gradients.append(_transpose(backward))
+    gradients.append(_transpose(backward) if len(layers) > 1 else gradient.copy())
     return gradients[::-1]
 
 

@@ -72,8 +72,8 @@ class DescentTrajectory(Trajectory):
     """A run of gradient descent on all layers, or a stack of runs (leading axes `...`).
 
     A row belongs to the weights before its step, the row of `n_steps` to the final ones. In a stack, a run
-    has NaN in the rows after its `last_step`, and in those that were added because another run converged
-    there. A run that is alone has no such rows.
+    has NaN in the rows after its `last_step` (from it on, if it diverged), and in those that were added
+    because another run converged there. A run that is alone has no such rows.
 
     Attributes
     ----------
