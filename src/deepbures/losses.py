@@ -22,6 +22,8 @@ from .psd import Array, finite_array, spectrum, symmetrize
 _EIGH_CONDITION = 1e-6
 #: The same for ε = 0, where singular values cost less and critical points are to be told to 1e-10.
 _GRAM_CONDITION = 1e-5
+#: In the product of layers with a bottleneck, singular values that should be 0 may be this many times the rank tolerance.
+_PRODUCT_ROUNDING = 1e3
 
 
 def _transpose(matrix: Array) -> Array:
@@ -103,12 +105,28 @@ class CovarianceLoss(ABC):
         """∇L(W), shape of W."""
         return self.eigenvectors @ self.gradient_in_eigenbasis(self._to_eigenbasis("W", W))
 
-    def hessian_product(self, W: ArrayLike, V: ArrayLike) -> Array:
-        """∇²L(W)[V], the derivative of the gradient along V; W and V of one shape (..., n, d)."""
+    def hessian_product(self, W: ArrayLike, V: ArrayLike, rank: int | None = None) -> Array:
+        """∇²L(W)[V], the derivative of the gradient along V.
+
+        Parameters
+        ----------
+        W : (..., n, d)
+        V : (..., n, d)
+            One direction for each W; or a stack of directions for one W.
+        rank
+            Rank of W. It matters for the Bures-Wasserstein loss with ε = 0 alone, which has second
+            derivatives within the matrices of one rank and, below full rank, in no other direction: V must
+            then be tangent to them, (I − U Uᵀ) V (I − Y Yᵀ) = 0 for W = U σ Yᵀ. Default min(n, d).
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit, or where there is no second derivative.
+        """
         F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
-        if F.shape != E.shape:
+        if F.shape[-2:] != E.shape[-2:] or np.broadcast_shapes(F.shape, E.shape) != E.shape:
             raise ValueError(f"V must have the shape of W, {F.shape}, not {E.shape}")
-        return self.eigenvectors @ self.hessian_product_in_eigenbasis(F, E)
+        return self.eigenvectors @ self.hessian_product_in_eigenbasis(F, E, rank)
 
     def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
         """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
@@ -125,12 +143,19 @@ class CovarianceLoss(ABC):
         """Eigenvalues s*_1 ≥ … ≥ s*_n of the minimiser over rank ≤ `rank`, shape (..., n)."""
 
     @abstractmethod
-    def minimum_value(self, rank: int) -> Array:
-        """L*, the minimum over rank ≤ `rank`, shape (...)."""
+    def missing(self) -> Array:
+        """What each direction Ω_j adds to the loss of a critical point that leaves it empty, shape (..., n)."""
 
-    @abstractmethod
+    def minimum_value(self, rank: int) -> Array:
+        """L*, the minimum over rank ≤ `rank`, shape (...): what the empty directions add (paper.md section 3)."""
+        return np.sum(np.where(self.minimum_spectrum(rank) > 0, 0, self.missing()), axis=-1)
+
     def saddle_values(self, rank: int) -> Array:
         """Loss at the critical points that keep the i largest eigenvalues, i = 0..rank: the energy levels."""
+        missing = self.missing()
+        gained = np.where(self.minimum_spectrum(self.dimension) > 0, missing, 0)  # the others stay empty
+        gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
+        return missing.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
 
     @abstractmethod
     def value_in_eigenbasis(self, F: Array) -> Array:
@@ -145,8 +170,8 @@ class CovarianceLoss(ABC):
         """Ωᵀ ∇L from F = Ωᵀ W."""
 
     @abstractmethod
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
-        """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W."""
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
+        """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W; see `hessian_product`."""
 
     def _to_eigenbasis(self, name: str, W: ArrayLike) -> Array:
         W = finite_array(name, W, 2)
@@ -224,20 +249,8 @@ class BuresWasserstein(CovarianceLoss):
         kept = np.arange(self.dimension) < rank
         return np.where(kept, np.maximum(self.eigenvalues - self._epsilon_column[..., 0], 0), 0)
 
-    def minimum_value(self, rank: int) -> Array:
-        """L* = Σ (√λ_j − √ε)² over the directions that the minimiser leaves empty (paper.md section 3)."""
-        empty = self.minimum_spectrum(rank) == 0
-        return np.sum(np.where(empty, self._missing(), 0), axis=-1)
-
-    def saddle_values(self, rank: int) -> Array:
-        """Σ_{j>i} (√λ_j − √ε)² for i = 0..rank; for ε = 0 the partial traces Σ_{j>i} λ_j."""
-        missing = self._missing()
-        gained = np.where(self.eigenvalues > self._epsilon_column[..., 0], missing, 0.0)  # the others stay empty
-        gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
-        return missing.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
-
-    def _missing(self) -> Array:
-        """(√λ_j − √ε)²: what an empty direction adds to the loss."""
+    def missing(self) -> Array:
+        """(√λ_j − √ε)²; λ_j for ε = 0."""
         return (np.sqrt(self.eigenvalues) - np.sqrt(self._epsilon_column[..., 0])) ** 2
 
     def _smoothed_factor(self, F: Array) -> Array:
@@ -309,14 +322,14 @@ class BuresWasserstein(CovarianceLoss):
         gradient[..., : self._support, :] -= 2 * transported
         return gradient
 
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
         support = self._support
         F_, V_ = F[..., :support, :], V[..., :support, :]
         product = 2 * V
         if not self.smoothed:
             root = self._root[..., :support, :]
-            product[..., :support, :] -= 2 * root * _polar_derivative(root * F_, root * V_)
+            product[..., :support, :] -= 2 * root * _polar_derivative(root * F_, root * V_, rank)
             return product
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
@@ -344,15 +357,9 @@ class Frobenius(CovarianceLoss):
         """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""
         return np.where(np.arange(self.dimension) < rank, self.eigenvalues, 0)
 
-    def minimum_value(self, rank: int) -> Array:
-        """L* = Σ_{j>rank} λ_j²."""
-        return np.sum(self.eigenvalues[..., rank:] ** 2, axis=-1)
-
-    def saddle_values(self, rank: int) -> Array:
-        """Σ_{j>i} λ_j² for i = 0..rank."""
-        squares = self.eigenvalues**2
-        gained = np.concatenate([np.zeros((*self.shape, 1)), squares[..., :rank]], axis=-1)
-        return squares.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
+    def missing(self) -> Array:
+        """λ_j²."""
+        return self.eigenvalues**2
 
     def _residual(self, F: Array) -> Array:
         return F @ _transpose(F) - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
@@ -371,7 +378,7 @@ class Frobenius(CovarianceLoss):
         """4 (F Fᵀ − Λ) F."""
         return 4 * self._residual(F) @ F
 
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array) -> Array:
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
         return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
 
@@ -406,26 +413,37 @@ def _polar_factor(X: Array) -> Array:
     return polar if tall is X else _transpose(polar)
 
 
-def _polar_derivative(X: Array, dX: Array) -> Array:
-    """Derivative along dX of the polar factor U Vᵀ of X = U σ Vᵀ, for X of full rank min(n, d).
+def _polar_derivative(X: Array, dX: Array, rank: int | None = None) -> Array:
+    """Derivative of the polar factor U Vᵀ of X = U σ Vᵀ along dX, within the matrices of the rank of X.
+
+    With thin U, V of `rank` columns (default min(n, d)): U [(C − Cᵀ)_{ij} / (σ_i + σ_j)] Vᵀ
+    + (I − U Uᵀ) dX V σ^{-1} Vᵀ + U σ^{-1} Uᵀ dX (I − V Vᵀ), C = Uᵀ dX V.
 
     Raises
     ------
     ValueError
-        If X is numerically singular: there the polar factor is not differentiable.
+        If X has another numerical rank: where a singular value vanishes the polar factor is not differentiable.
     """
+    full = min(X.shape[-2:])
+    rank = full if rank is None else min(rank, full)
     U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
-    if np.any(sigma[..., -1] <= _rank_tolerance(X) * sigma[..., 0]):
+    tolerance = _rank_tolerance(X) * sigma[..., 0]
+    if np.any(sigma[..., rank - 1] <= tolerance):
         raise ValueError(
-            "W must have full rank min(n, d) on the range of the target: "
+            f"W must have rank {rank} on the range of the target: "
             "for ε = 0 the loss is not twice differentiable at a matrix of lower rank"
         )
+    if rank < full and np.any(sigma[..., rank] > _PRODUCT_ROUNDING * tolerance):
+        raise ValueError(f"W must have rank {rank}, as given, and not a higher one")
+    U, sigma, Vh = U[..., :rank], sigma[..., :rank], Vh[..., :rank, :]
     V = _transpose(Vh)
-    core = _transpose(U) @ dX @ V
+    along = dX @ V
+    core = _transpose(U) @ along
     rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
     derivative = U @ rotation @ Vh
-    if X.shape[-2] > X.shape[-1]:
-        derivative += ((dX - U @ (_transpose(U) @ dX)) @ V / sigma[..., None, :]) @ Vh
-    elif X.shape[-2] < X.shape[-1]:
-        derivative += (U / sigma[..., None, :]) @ (_transpose(U) @ dX @ (np.eye(X.shape[-1]) - V @ Vh))
+    if X.shape[-2] > rank:
+        derivative += ((along - U @ core) / sigma[..., None, :]) @ Vh
+    if X.shape[-1] > rank:
+        rows = _transpose(U) @ dX
+        derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
     return derivative

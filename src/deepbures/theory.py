@@ -179,7 +179,7 @@ def frobenius_local_rates(
 
 def _kept_and_not(eigenvalues: Array, rank: int | None, kept: Array | None) -> tuple[Array, Array]:
     eigenvalues = np.asarray(eigenvalues, dtype=float)
-    J = np.asarray(range(rank or len(eigenvalues)) if kept is None else kept)
+    J = np.asarray(range(rank or len(eigenvalues)) if kept is None else kept, dtype=int)
     return eigenvalues[J], np.delete(eigenvalues, J)
 
 
