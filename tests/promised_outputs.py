@@ -18,6 +18,10 @@ FIGURES = [
     "F7_alignment",
     "F8_samples",
     "F9_spectra",
+    "F10_hessian_top_eigenvalue",
+    "F11_conditioning",
+    "F12_paths",
+    "F13_second_order_model",
     "G1_descent",
     "G1_descent_low_rank",
     "G1_low_rank",
@@ -29,10 +33,14 @@ FIGURES = [
     "G6_balancedness_drift",
     "G7_without_balance",
     "G8_spread_over_seeds",
+    "G5_hessian_blow_up",
     "G10_loss_comparison",
+    "G11_escape_rates",
+    "G12_whole_landscape",
 ]
 #: Tables, with the axis that their first column is.
 TABLES = {
+    "T1_hessian": "loss_name",
     "T2_constants": "epsilon",
     "T2_descent": "epsilon",
     "T3_rates": "epsilon",
@@ -41,6 +49,9 @@ TABLES = {
     "T4_step_sizes_low_rank": "epsilon",
     "T5_unbalanced": "initialization",
     "T6_loss_comparison": "loss_name",
+    "T7_blow_up": "epsilon",
+    "T8_escape_rates": "epsilon",
+    "T9_critical_search": "loss_name",
 }
 STARTS = {"pdf": b"%PDF", "png": b"\x89PNG"}
 

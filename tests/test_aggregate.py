@@ -23,13 +23,13 @@ BASE = {
 }
 DESCENT = {
     **BASE,
-    "dynamics": "descent",
+    "kind": "descent",
     "step_size": 1e-4,
     "descent": {"end_time": 0.5, "record_every": 1, "excess_tolerance": 1e-6},
 }
 FLOW = {
     **BASE,
-    "dynamics": "flow",
+    "kind": "flow",
     "integration": {"rtol": 1e-7, "excess_tolerance": 1e-12, "max_time": 100, "max_steps": 500, "samples": 100},
 }
 POSITION = {
@@ -118,10 +118,10 @@ def test_flow_has_the_authors_slope_of_its_interpolation(flow):
         assert np.isfinite(fit.slope)
 
 
-@pytest.mark.parametrize("dynamics", ["descent", "flow"])
-def test_runs_have_settling_times_and_tails(request, dynamics):
+@pytest.mark.parametrize("kind", ["descent", "flow"])
+def test_runs_have_settling_times_and_tails(request, kind):
     # First time at 1e-6 of the start; tails only of runs that converged.
-    runs, samples = request.getfixturevalue(dynamics)
+    runs, samples = request.getfixturevalue(kind)
     for row in runs.to_pylist()[:2]:
         times, excess, _ = curve(samples.slice(0, len(samples) // (len(runs) // 2)), row["seed"])
         assert row["stop_reason"] == "converged"

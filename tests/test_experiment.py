@@ -18,7 +18,7 @@ from deepbures.theory import Constants, frobenius_local_rates
 
 SETTINGS = {
     "study_seed": 5,
-    "dynamics": "flow",
+    "kind": "flow",
     "loss": "bures-wasserstein",
     "dimension": 6,
     "target": {"spectrum": "zipf", "mode": "eigenvalues"},
@@ -31,7 +31,7 @@ SETTINGS = {
 }
 SMALL = {"initialization": {"kind": "small", "scale": 0.01}, "rank": 2}
 DESCENT = {
-    "dynamics": "descent",
+    "kind": "descent",
     "descent": {"max_steps": 300, "samples": 20, "excess_tolerance": 1e-3},
     "relative_step": 0.2,
 }
@@ -100,7 +100,7 @@ def test_study_seed_changes_everything():
 @pytest.mark.parametrize("change", VARIANTS)
 def test_tables_have_their_schemas(change):
     settings = {**SETTINGS, **change}
-    tables, schemas = run_cell(settings, [3, 5]), store.SCHEMAS[settings["dynamics"]]
+    tables, schemas = run_cell(settings, [3, 5]), store.SCHEMAS[settings["kind"]]
     assert list(tables) == list(schemas) == ["runs", "trajectories"]
     for name, table in tables.items():
         assert table.schema.equals(schemas[name], check_metadata=False)
@@ -110,7 +110,7 @@ def test_tables_have_their_schemas(change):
     assert set(samples["seed"].to_pylist()) == {3, 5}
     metadata = json.loads(runs.schema.metadata[b"deepbures"])
     assert metadata["cell"] == settings
-    assert metadata["code"] == store.code_digest(f"experiment.{settings['dynamics']}")
+    assert metadata["code"] == store.code_digest(f"experiment.{settings['kind']}")
     assert samples.schema.metadata == runs.schema.metadata
     for row in rows(runs):
         assert len(row["energy_levels"]) == settings["rank"] + 1
@@ -159,9 +159,9 @@ def test_epsilon_is_limited_to_the_smallest_eigenvalue(epsilon, effective):
     assert recorded == pytest.approx(min(effective, 1 / 6), rel=1e-12)
 
 
-@pytest.mark.parametrize("dynamics", [{}, DESCENT])
-def test_the_papers_theory_is_left_out_for_the_frobenius_loss(dynamics):
-    run = rows(run_cell({**SETTINGS, **SMALL, **dynamics, "loss": "frobenius"}, [0])["runs"])[0]
+@pytest.mark.parametrize("kind", [{}, DESCENT])
+def test_the_papers_theory_is_left_out_for_the_frobenius_loss(kind):
+    run = rows(run_cell({**SETTINGS, **SMALL, **kind, "loss": "frobenius"}, [0])["runs"])[0]
     for field in fields(Constants):
         assert np.isnan(run[field.name])
     target = np.array(run["eigenvalues_target"])
@@ -190,7 +190,7 @@ def test_losses_by_name():
 def test_shipped_cells_run(shipped):
     # The first and the last flow of each experiment of the smoke study, one seed.
     config = shipped("smoke.yaml")
-    flows = [name for name, block in config["experiments"].items() if block["dynamics"] == "flow"]
+    flows = [name for name, block in config["experiments"].items() if block["kind"] == "flow"]
     assert "convergence" in flows
     for experiment in flows:
         for cell in (cells(config, experiment)[0], cells(config, experiment)[-1]):

@@ -13,7 +13,7 @@ from deepbures.theory import descent_contraction, paper_constants, rates_at_mini
 
 SETTINGS = {
     "study_seed": 7,
-    "dynamics": "descent",
+    "kind": "descent",
     "loss": "bures-wasserstein",
     "dimension": 5,
     "target": {"spectrum": "zipf", "mode": "eigenvalues"},
@@ -224,7 +224,7 @@ def test_flow_error_is_the_distance_from_the_flow_and_of_first_order(change):
 def test_shipped_descents_run(shipped):
     # The first and the last cell of each experiment of the smoke study: their first 30 steps, one seed.
     config = shipped("smoke.yaml")
-    descents = [name for name, block in config["experiments"].items() if block["dynamics"] == "descent"]
+    descents = [name for name, block in config["experiments"].items() if block["kind"] == "descent"]
     assert {"descent", "authors"} <= set(descents)
     for experiment in descents:
         for cell in (cells(config, experiment)[0], cells(config, experiment)[-1]):

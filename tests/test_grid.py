@@ -97,7 +97,7 @@ def test_settings_hold_all_that_the_numbers_depend_on(shipped):
     assert settings == cell.settings
     assert settings["study_seed"] == config["study"]["seed"]
     block = config["experiments"]["low_rank"]
-    for key in ("dynamics", "loss", "dimension", "target", "initialization", "integration"):
+    for key in ("kind", "loss", "dimension", "target", "initialization", "integration"):
         assert settings[key] == block[key]
     assert {axis: settings[axis] for axis in FOUR} == cell.axes  # ε = 0 needs no limit
     # And nothing that they do not depend on: adding seeds or renaming folders recomputes nothing.
@@ -150,7 +150,7 @@ def test_bad_seed_blocks_are_refused(block):
 def study(**block):
     """Study of one experiment with four axes and more."""
     grid = {"depth": [1, 2], "rank": [3], "smin": [1], "epsilon": [0, 0.1], **block.pop("grid")}
-    shared = {"dynamics": "descent", "dimension": 5, "target": {"spectrum": "zipf", "mode": "eigenvalues"}}
+    shared = {"kind": "descent", "dimension": 5, "target": {"spectrum": "zipf", "mode": "eigenvalues"}}
     descent = {"max_steps": 10, "samples": 2}
     experiment = {**shared, "initialization": {}, "seeds": 1, "seeds_per_job": 1, "descent": descent, **block}
     return {"study": {"seed": 1}, "experiments": {"trial": {**experiment, "grid": grid}}}

@@ -12,6 +12,17 @@ import jsonschema
 
 from .grid import canonical
 
+#: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
+_TRAINING = {"flow": "integration", "descent": "descent"}
+_LANDSCAPE = {
+    "hessian": ("points",),
+    "blow_up": ("singular_values", "vanishing"),
+    "paths": ("points", "samples"),
+    "expansion": ("samples", "reach"),
+    "escape": ("points", "perturbation"),
+    "surface": ("starts", "samples"),
+    "critical_search": ("starts",),
+}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
@@ -111,7 +122,8 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
             yield f"{where}.seeds: {seeds} must be a multiple of seeds_per_job, {block_size}"
-        yield from (f"{where}.{mistake}" for mistake in _training(block))
+        mistakes = _training(block) if block["kind"] in _TRAINING else _landscape(block)
+        yield from (f"{where}.{mistake}" for mistake in mistakes)
     for name, figure in config["figures"].items():
         experiment = config["experiments"].get(figure["experiment"])
         if experiment is None:
@@ -135,7 +147,15 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _training(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in how the networks of an experiment start and are trained."""
-    grid, start = block["grid"], block["initialization"]
+    kind, grid = block["kind"], block["grid"]
+    own = _TRAINING[kind]
+    for other in (key for key in ("integration", "descent", "landscape") if key != own and key in block):
+        yield f"{other}: kind {kind!r} has no such key; allowed: {own}"
+    for key in ("initialization", own):
+        if key not in block:
+            yield f"{key}: the key is missing: kind {kind!r} needs it"
+            return
+    start = block["initialization"]
     places = {"loss_name": (block, "loss"), "initialization": (start, "kind"), "balance": (start, "balance")}
     for axis, (mapping, key) in places.items():
         name = key if mapping is block else f"initialization.{key}"
@@ -150,13 +170,8 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
     yield from _starts(start, losses, kinds, balances)
     if "end_rank" in start and start["end_rank"] > min(grid["rank"]):
         yield f"initialization.end_rank: {start['end_rank']} must be at most the rank, {min(grid['rank'])}"
-    own, other = ("integration", "descent") if block["dynamics"] == "flow" else ("descent", "integration")
     steps = [axis for axis in ("step_size", "relative_step") if axis in grid]
-    if other in block:
-        yield f"{other}: dynamics {block['dynamics']!r} has no such key; allowed: {own}"
-    if own not in block:
-        yield f"{own}: the key is missing: dynamics {block['dynamics']!r} needs it"
-    elif own == "integration":
+    if kind == "flow":
         if steps:
             yield f"grid.{steps[0]}: only descent has step sizes"
         if "none" in balances:
@@ -165,6 +180,26 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         yield "grid: descent needs one of the axes 'step_size' and 'relative_step'"
     else:
         yield from _descent(block["descent"], grid.get("step_size"), balances)
+
+
+def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
+    """Mistakes in an experiment on the landscape, where nothing is trained."""
+    kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
+    for key in (key for key in ("initialization", "integration", "descent") if key in block):
+        yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
+    for axis in (a for a in ("initialization", "balance", "step_size", "relative_step") if a in grid):
+        yield f"grid.{axis}: kind {kind!r} has no such axis"
+    if ("loss_name" in grid) == ("loss" in block):
+        yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
+    for key in (key for key in _LANDSCAPE[kind] if key not in options):
+        yield f"landscape.{key}: the key is missing: kind {kind!r} needs it"
+    for key in (key for key in options if key not in _LANDSCAPE[kind]):
+        yield f"landscape.{key}: kind {kind!r} has no such key; allowed: {', '.join(_LANDSCAPE[kind])}"
+    if kind == "surface" and (block["dimension"] != 2 or grid["rank"] != [1]):
+        yield "dimension: a surface needs dimension 2 and rank 1"
+    for i, vanishing in enumerate(options.get("vanishing", ())):
+        if vanishing > min(grid["rank"]):
+            yield f"landscape.vanishing[{i}]: {vanishing} must be at most the rank, {min(grid['rank'])}"
 
 
 def _starts(start: Mapping[str, Any], losses: list[str], kinds: list[str], balances: list[str]) -> Iterator[str]:

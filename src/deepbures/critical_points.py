@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
@@ -276,11 +277,11 @@ def _one_target(loss: CovarianceLoss) -> None:
         raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
 
 
-def _indices(loss: CovarianceLoss, kept: tuple[int, ...]) -> Array:
+def _indices(loss: CovarianceLoss, kept: tuple[int, ...]) -> NDArray[np.int64]:
     """J as an array of integers, checked."""
     _one_target(loss)
-    J = np.asarray(kept, dtype=int)
-    if len(set(kept)) < len(J) or np.any((J < 0) | (J >= loss.dimension)):
+    J = np.asarray(kept, dtype=np.int64)
+    if len(set(kept)) < len(J) or np.any((J < 0) | (loss.dimension <= J)):
         raise ValueError(f"kept must hold different indices from 0 to {loss.dimension - 1}, not {tuple(kept)}")
     cannot = J[_kept_spectrum(loss)[J] == 0]
     if len(cannot):

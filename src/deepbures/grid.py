@@ -67,7 +67,7 @@ class Cell:
 
 
 #: Keys of an experiment's block that its cells depend on, where they are there.
-_SHARED = ("dynamics", "loss", "dimension", "target", "initialization", "integration", "descent")
+_SHARED = ("kind", "loss", "dimension", "target", "initialization", "integration", "descent", "landscape")
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
@@ -84,11 +84,12 @@ def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
     settings = {**shared, **{axis: value for axis, value in point.items() if axis not in NAME_AXES}}
     if "loss_name" in point:
         settings["loss"] = point["loss_name"]
-    start = {"kind": point.get("initialization"), "balance": point.get("balance")}
-    settings["initialization"] = {
-        **shared["initialization"],
-        **{key: value for key, value in start.items() if value is not None},
-    }
+    if "initialization" in shared:
+        start = {"kind": point.get("initialization"), "balance": point.get("balance")}
+        settings["initialization"] = {
+            **shared["initialization"],
+            **{key: value for key, value in start.items() if value is not None},
+        }
     least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"])
     if settings["loss"] != "bures-wasserstein":
         settings["epsilon"] = 0

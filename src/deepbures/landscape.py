@@ -200,7 +200,7 @@ def directional_derivatives(
 
 
 def numerical_derivatives(
-    loss: CovarianceLoss, layers: Sequence[ArrayLike], directions: Sequence[ArrayLike], step: float = 2e-3
+    loss: CovarianceLoss, layers: Sequence[ArrayLike], directions: Sequence[ArrayLike], step: float = 5e-3
 ) -> tuple[float, float, float]:
     """The same from seven values of the loss alone: central differences of sixth order with spacing `step`."""
     network = _network(loss, layers)
@@ -235,7 +235,7 @@ def _products(network: DeepLinearNetwork) -> tuple[Array, list[Array], list[Arra
     layers = network.layers
     prefixes = prefix_products(layers)
     below = [np.eye(layers[0].shape[1]), *prefixes[:-1]]
-    above = [np.eye(layers[-1].shape[0])]
+    above: list[Array] = [np.eye(layers[-1].shape[0])]
     for layer in reversed(layers[1:]):
         above.append(above[-1] @ layer)
     return prefixes[-1], below, above[::-1]

@@ -22,7 +22,7 @@ from .psd import Array, finite_array, spectrum, symmetrize
 _EIGH_CONDITION = 1e-6
 #: The same for ε = 0, where singular values cost less and critical points are to be told to 1e-10.
 _GRAM_CONDITION = 1e-5
-#: In the product of layers with a bottleneck, singular values that should be 0 may be this many times the rank tolerance.
+#: Singular values that vanish but for the rounding of a product of layers: below this many rank tolerances.
 _PRODUCT_ROUNDING = 1e3
 
 
@@ -248,6 +248,23 @@ class BuresWasserstein(CovarianceLoss):
         """s*_j = (λ_j − ε)_+ for j ≤ rank, 0 beyond (paper.md section 3)."""
         kept = np.arange(self.dimension) < rank
         return np.where(kept, np.maximum(self.eigenvalues - self._epsilon_column[..., 0], 0), 0)
+
+    def transport_map(self, W: ArrayLike) -> Array:
+        """T = R (R (W Wᵀ + εI) R)^{-1/2} R, (..., n, n): optimal transport map from N(0, S + εI) to N(0, Σ0).
+
+        Raises
+        ------
+        ValueError
+            For ε = 0, where W Wᵀ is singular on the range of the target: N(0, S) then has no map to N(0, Σ0).
+        """
+        F = self._to_eigenbasis("W", W)
+        A = (self._root * self._smoothed_factor(F))[..., : self._support, :]
+        U, sigma, _ = np.linalg.svd(A, full_matrices=False)
+        if sigma.shape[-1] < self._support or np.any(sigma[..., -1] <= _rank_tolerance(A) * sigma[..., 0]):
+            raise ValueError("W must have full rank on the range of the target: for ε = 0 a singular one has no map")
+        Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
+        half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
+        return half @ _transpose(half)
 
     def missing(self) -> Array:
         """(√λ_j − √ε)²; λ_j for ε = 0."""

@@ -101,10 +101,95 @@ DESCENT_TRAJECTORIES = pa.unify_schemas(
     [TRAJECTORIES, pa.schema([("step", pa.int64()), ("balancedness", pa.float64())])]
 )
 
-#: Tables of an experiment, by its dynamics.
+
+def _schema(**types: pa.DataType) -> pa.Schema:
+    return pa.schema([("seed", pa.int32()), *types.items()])
+
+
+_FLOAT, _COUNT, _NAME, _INDICES = pa.float64(), pa.int32(), pa.string(), pa.list_(pa.int32())
+#: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
+_POINT = {"point": _COUNT, "kept": _INDICES, "order": _COUNT, "value": _FLOAT}
+
+#: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
+#: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
+SPECTRA = _schema(
+    **_POINT,
+    value_error=_FLOAT,
+    gradient_norm=_FLOAT,
+    parameters=_COUNT,
+    smallest=_FLOAT,
+    largest=_FLOAT,
+    negative=_COUNT,
+    zero=_COUNT,
+    positive=_COUNT,
+    relative_condition=_FLOAT,
+    absolute_condition=_FLOAT,
+    escapes=_COUNT,
+    escape_rate=_FLOAT,
+    predicted_zero=_COUNT,
+    rates=_VECTOR,
+    spectrum_error=_FLOAT,
+)
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values are `sigma`; `level`: the smallest at σ = 0.
+CURVATURES = _schema(
+    vanishing=_COUNT, sigma=_FLOAT, smallest=_FLOAT, largest=_FLOAT, level=_FLOAT, level_of_empty_columns=_FLOAT
+)
+#: Loss between critical points `pair` and `pair` + 1.
+PATHS = _schema(pair=_COUNT, t=_FLOAT, loss_between_matrices=_FLOAT, loss_between_layers=_FLOAT)
+#: Loss along a line through all parameters, and its second-order models.
+LINES = _schema(
+    place=_NAME,
+    line=_NAME,
+    distance=_FLOAT,
+    loss=_FLOAT,
+    model=_FLOAT,
+    numerical_model=_FLOAT,
+    curvature=_FLOAT,
+    numerical_curvature=_FLOAT,
+)
+#: A flow that starts next to a critical point: predicted and measured rate of the fastest escape, how long it stays.
+ESCAPES = _schema(
+    **_POINT,
+    loss_minimum=_FLOAT,
+    perturbation=_FLOAT,
+    escapes=_COUNT,
+    escape_rate=_FLOAT,
+    measured_rate=_FLOAT,
+    plateau_time=_FLOAT,
+    rates=_VECTOR,
+)
+#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest.
+SEARCHES = _schema(
+    start=_COUNT,
+    evaluations=_COUNT,
+    enumerated=_COUNT,
+    enumerated_at_rank=_COUNT,
+    gradient_norm=_FLOAT,
+    critical=pa.int8(),
+    matched=pa.int8(),
+    kept=_INDICES,
+    distance=_FLOAT,
+    loss=_FLOAT,
+    value=_FLOAT,
+    negative=_COUNT,
+    escapes=_COUNT,
+)
+#: Loss on a plane, its critical points, and flows on it.
+SURFACE = _schema(x=_FLOAT, y=_FLOAT, loss=_FLOAT)
+POINTS = _schema(rank_of_point=_COUNT, x=_FLOAT, y=_FLOAT, loss=_FLOAT, escapes=_COUNT)
+FLOWS = _schema(start=_COUNT, time=_FLOAT, x=_FLOAT, y=_FLOAT, loss=_FLOAT)
+
+#: Tables of an experiment, by its kind.
 SCHEMAS: dict[str, dict[str, pa.Schema]] = {
     "flow": {"runs": RUNS, "trajectories": TRAJECTORIES},
     "descent": {"runs": DESCENT_RUNS, "trajectories": DESCENT_TRAJECTORIES},
+    "hessian": {"spectra": SPECTRA},
+    "blow_up": {"curvatures": CURVATURES},
+    "paths": {"paths": PATHS},
+    "expansion": {"lines": LINES},
+    "escape": {"escapes": ESCAPES},
+    "surface": {"surface": SURFACE, "points": POINTS, "flows": FLOWS},
+    "critical_search": {"searches": SEARCHES},
 }
 
 

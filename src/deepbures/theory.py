@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .losses import BuresWasserstein, CovarianceLoss
 from .psd import INPUT_TOLERANCE, Array, geometric_sum
@@ -121,7 +122,7 @@ def flow_bound(times: Array, excess_initial: float, bound_rate: float) -> Array:
 
 
 def local_rates(
-    eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None, kept: Array | None = None
+    eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None, kept: ArrayLike | None = None
 ) -> tuple[Array, Array]:
     """Rates at which the reduced flow leaves (< 0) or approaches (> 0) a critical point of the BW loss.
 
@@ -164,7 +165,7 @@ def local_rates(
 
 
 def frobenius_local_rates(
-    eigenvalues: Array, depth: int, rank: int | None = None, kept: Array | None = None
+    eigenvalues: Array, depth: int, rank: int | None = None, kept: ArrayLike | None = None
 ) -> tuple[Array, Array]:
     """`local_rates` of the Frobenius loss, at its critical point S = Σ_{a in J} λ_a Ω_a Ω_aᵀ.
 
@@ -177,7 +178,7 @@ def frobenius_local_rates(
     return 4 * _in_block(inside, depth), off_block.ravel()
 
 
-def _kept_and_not(eigenvalues: Array, rank: int | None, kept: Array | None) -> tuple[Array, Array]:
+def _kept_and_not(eigenvalues: Array, rank: int | None, kept: ArrayLike | None) -> tuple[Array, Array]:
     eigenvalues = np.asarray(eigenvalues, dtype=float)
     J = np.asarray(range(rank or len(eigenvalues)) if kept is None else kept, dtype=int)
     return eigenvalues[J], np.delete(eigenvalues, J)

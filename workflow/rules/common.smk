@@ -46,7 +46,7 @@ def job_files(experiment, table):
 
 def tables_of(experiment):
     """Names of an experiment's tables."""
-    return list(store.SCHEMAS[STUDY["experiments"][experiment]["dynamics"]])
+    return list(store.SCHEMAS[STUDY["experiments"][experiment]["kind"]])
 
 
 def figure_files(*names):

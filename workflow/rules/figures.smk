@@ -53,10 +53,27 @@ FAMILIES = {
         "figures": ["G10_loss_comparison"],
         "tables": ["T6_loss_comparison"],
     },
+    "hessian": {
+        "figures": ["F10_hessian_top_eigenvalue", "F11_conditioning"],
+        "tables": ["T1_hessian"],
+    },
+    "blow_up": {
+        "figures": ["G5_hessian_blow_up"],
+        "tables": ["T7_blow_up"],
+    },
+    "paths": {"figures": ["F12_paths"]},
+    "expansion": {"figures": ["F13_second_order_model"]},
+    "escape": {
+        "figures": ["G11_escape_rates"],
+        "tables": ["T8_escape_rates"],
+    },
+    "surface": {"figures": ["G12_whole_landscape"]},
+    "critical_search": {"tables": ["T9_critical_search"]},
 }
 PLOTTING_CODE = store.code_digest(
     "plotting.convergence",
     "plotting.descent",
+    "plotting.landscape",
     "plotting.spectral",
     "plotting.tables",
 )
@@ -76,8 +93,10 @@ for name, family in FAMILIES.items():
             f"notebook_{name}"
         input:
             notebook=f"workflow/notebooks/{family.get('notebook', name)}.ipynb",
-            runs=f"{RESULTS}/{experiment}/runs.parquet",
-            trajectories=f"{RESULTS}/{experiment}/trajectories.parquet",
+            **{
+                table: f"{RESULTS}/{experiment}/{table}.parquet"
+                for table in tables_of(experiment)
+            },
         output:
             family_outputs(family),
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
@@ -87,6 +106,7 @@ for name, family in FAMILIES.items():
         params:
             show=STUDY["figures"][name].get("show", {}),
             fixed={
+                "results": f"{RESULTS}/{experiment}",
                 "figures": FIGURE_FOLDER,
                 "tables": f"{RESULTS}/tables",
                 **family.get("parameters", {}),

@@ -21,7 +21,7 @@ for experiment, block in STUDY["experiments"].items():
                 f"{table}={file}" for table, file in output.items()
             ],
             # Reruns the cells when a module that they use changes.
-            code=store.code_digest(f"experiment.{block['dynamics']}"),
+            code=store.code_digest(f"experiment.{block['kind']}"),
         shell:
             "python -m deepbures run --cell {params.cell:q} --seeds {wildcards.seeds}"
             " --write {params.files:q} 2> {log:q}"

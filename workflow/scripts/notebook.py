@@ -30,9 +30,5 @@ if __name__ == "__main__":
         snakemake.input.notebook,
         snakemake.output.notebook,
         snakemake.log[0],
-        {
-            "results": str(Path(snakemake.input.runs).parent),
-            **snakemake.params.fixed,
-            "show": dict(snakemake.params.show),
-        },
+        {**snakemake.params.fixed, "show": dict(snakemake.params.show)},
     )

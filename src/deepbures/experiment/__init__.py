@@ -8,10 +8,20 @@ from typing import Any
 import pyarrow as pa
 
 from .. import store
-from . import descent, flow
+from . import blow_up, critical_search, descent, escape, expansion, flow, hessian, paths, surface
 
-#: By the `dynamics` of the settings: columns of each table, for one seed after the other.
-_RUN = {"flow": flow.run, "descent": descent.run}
+#: By the `kind` of the settings: columns of each table, for one seed after the other.
+_RUN = {
+    "flow": flow.run,
+    "descent": descent.run,
+    "hessian": hessian.run,
+    "blow_up": blow_up.run,
+    "paths": paths.run,
+    "expansion": expansion.run,
+    "escape": escape.run,
+    "surface": surface.run,
+    "critical_search": critical_search.run,
+}
 
 
 def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.Table]:
@@ -27,10 +37,10 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     Returns
     -------
     dict
-        The tables that `store.SCHEMAS` names for the `dynamics` of the cell, such as `runs` (one row a
+        The tables that `store.SCHEMAS` names for the `kind` of the cell, such as `runs` (one row a
         seed) and `trajectories` (one row a seed and sample).
     """
-    kind = settings["dynamics"]
+    kind = settings["kind"]
     parts = list(_RUN[kind](settings, seeds))
     metadata = {"cell": dict(settings), **store.provenance(f"experiment.{kind}")}
     tables = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -17,6 +18,12 @@ from ..theory import Constants, paper_constants, rates_at_minimum
 def one_row(**values: Any) -> dict[str, list[Any]]:
     """Columns of a table with one row."""
     return {name: [value] for name, value in values.items()}
+
+
+def columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Columns of a table from its rows, which have the same names."""
+    listed = list(rows)
+    return {name: [row[name] for row in listed] for name in listed[0]}
 
 
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array) -> dict[str, Any]:

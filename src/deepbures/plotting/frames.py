@@ -59,9 +59,12 @@ def only_value(frame: pd.DataFrame, axis: str) -> Any:
     return values[0]
 
 
-def over_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Mean, population standard deviation (ddof 0) and number of seeds with a value, one row a cell."""
-    grouped = frame.groupby(axes_of(frame.columns), sort=True)
+def over_seeds(frame: pd.DataFrame, columns: Sequence[str], within: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean, population standard deviation (ddof 0) and number of seeds with a value, one row a cell.
+
+    Or one row a cell and value of the columns `within` it, such as its critical points.
+    """
+    grouped = frame.groupby([*axes_of(frame.columns), *within], sort=True)
     parts = [
         grouped[list(columns)].mean().add_suffix("_mean"),
         grouped[list(columns)].std(ddof=0).add_suffix("_std"),

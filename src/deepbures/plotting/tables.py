@@ -1,4 +1,4 @@
-"""Tables of the study as CSV and LaTeX (T2, T3 of paper.md section 7)."""
+"""Tables of the study as CSV and LaTeX (T1-T3 of paper.md section 7, and ours)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..grid import axes_of
 from .frames import over_seeds
+from .landscape import power_law
 
 #: LaTeX headings of the columns.
 HEADINGS = {
@@ -45,7 +46,24 @@ HEADINGS = {
     "predicted_rate": r"$-\ln\max_r(1-\eta r)^2$",
     "loss_name": "loss",
     "settling_steps": "steps to $10^{-6}$",
+    "point": "$i$",
+    "vanishing": "vanish",
+    "smallest": r"$\lambda_{\min}$",
+    "largest": r"$\lambda_{\max}$",
+    "relative_condition": r"$\kappa_{\mathrm{rel}}$",
+    "absolute_condition": r"$\kappa_{\mathrm{abs}}$",
+    "escapes": "escapes",
+    "escape_rate": r"$\max_r (-r)$",
+    "measured_rate": "measured",
+    "plateau_time": "plateau time",
+    "exponent": "exponent",
+    "level": r"$\lambda_{\min}$ at $\sigma = 0$",
+    "level_of_empty_columns": r"$2(1 - \lambda_{\max}(T))$",
 }
+#: Columns of the table of Hessians, and of escapes, in LaTeX.
+HESSIAN = ["smallest", "largest", "relative_condition", "absolute_condition"]
+ESCAPES = ["escapes", "escape_rate", "measured_rate", "plateau_time"]
+BLOW_UP = ["exponent", "level", "level_of_empty_columns"]
 #: Columns of the table of step sizes, in LaTeX.
 STEP_SIZES = [
     "margin",
@@ -130,6 +148,74 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
     return _with_outcomes(runs, over_seeds(table, columns))
 
 
+def hessian(spectra: pd.DataFrame) -> pd.DataFrame:
+    """T1: λ_min, λ_max, κ_rel, κ_abs at each critical point, mean and standard deviation over targets.
+
+    `negative` and `zero` count eigenvalues; `escapes` and `predicted_zero` are what the closed form says.
+    """
+    columns = [*HESSIAN, "negative", "escapes", "zero", "predicted_zero", "spectrum_error"]
+    return over_seeds(spectra, columns, within=["point"])
+
+
+def escapes(table: pd.DataFrame) -> pd.DataFrame:
+    """Fastest escape from each saddle, closed form and measured, and how long the flow stays; one row a point."""
+    saddles = table[table["escapes"] > 0]
+    return over_seeds(saddles, ESCAPES, within=["point"])
+
+
+def blow_up(curvatures: pd.DataFrame) -> pd.DataFrame:
+    """Fitted exponent of |λ_min| in σ and its level at σ = 0, by number of vanishing singular values."""
+    within = [*axes_of(curvatures.columns), "vanishing", "seed"]
+    rows = [
+        {
+            **dict(zip(within, values, strict=True)),
+            "exponent": power_law(cell["sigma"].to_numpy(), cell["smallest"].abs().to_numpy()),
+            "level": cell["level"].iloc[0],
+            "level_of_empty_columns": cell["level_of_empty_columns"].iloc[0],
+        }
+        for values, cell in curvatures.groupby(within)
+    ]
+    return over_seeds(pd.DataFrame(rows), BLOW_UP, within=["vanishing"])
+
+
+def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
+    """Where searches for critical points ended, one row a cell.
+
+    `critical`: gradient below the tolerance; `matched`: at an enumerated point; `unmatched`: critical, but not
+    enumerated; `lost_rank`: ended where the loss has no second derivative. `at_rank`: matched at a point of rank k;
+    `index_agrees`: of those, the Hessian has as many negative eigenvalues as the closed form says. `found…` and
+    `enumerated…` count different points, over all seeds.
+    """
+    axes = axes_of(searches.columns)
+    matched = searches["matched"] == 1
+    at_rank = matched & (searches["kept"].map(len) == searches["rank"])
+    table = searches.assign(
+        point=searches["kept"].map(lambda kept: tuple(int(j) for j in kept)),
+        unmatched=(searches["critical"] == 1) & ~matched,
+        lost_rank=(searches["critical"] == 0) & (searches["evaluations"] < 0),
+        at_rank=at_rank,
+        index_agrees=at_rank & (searches["negative"] == searches["escapes"]),
+    )
+    sums = ["critical", "matched", "unmatched", "lost_rank", "at_rank", "index_agrees"]
+    grouped = table.groupby(axes, sort=True)
+    one = searches.drop_duplicates([*axes, "seed"]).groupby(axes)
+
+    def found(which: pd.Series) -> pd.Series:
+        return table[which].drop_duplicates([*axes, "seed", "point"]).groupby(axes).size()
+
+    columns = {
+        "starts": grouped["start"].count(),
+        **{name: grouped[name].sum() for name in sums},
+        "found": found(matched),
+        "enumerated": one["enumerated"].sum(),
+        "found_at_rank": found(at_rank),
+        "enumerated_at_rank": one["enumerated_at_rank"].sum(),
+    }
+    counts = pd.DataFrame(columns).fillna(0).astype(int)
+    worst = searches[matched].groupby(axes)["distance"].max().rename("largest_distance")
+    return counts.join(worst).reset_index()
+
+
 def _with_outcomes(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """How many seeds a cell has and how they ended, before the other columns."""
     axes = axes_of(runs.columns)
@@ -149,7 +235,8 @@ def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         ]
         for name in columns
     }
-    axes = summary[axes_of(summary.columns)].rename(columns=HEADINGS)
+    within = [name for name in ("point", "vanishing") if name in summary.columns]
+    axes = summary[[*axes_of(summary.columns), *within]].rename(columns=HEADINGS)
     return pd.concat([axes, pd.DataFrame(joined, index=axes.index)], axis=1)
 
 

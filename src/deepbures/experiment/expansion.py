@@ -1,0 +1,95 @@
+"""The deep loss along lines through its parameters, against its second-order models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import critical_points
+from ..initialization import draw_network
+from ..landscape import directional_derivatives, network_hessian, network_loss, numerical_derivatives
+from ..losses import CovarianceLoss
+from ..network import DeepLinearNetwork
+from ..psd import Array
+from ..seeds import generator
+from .problem import make_loss
+
+#: Where the lines start: the global minimum, the saddle in the middle of the order, a random network.
+PLACES = ("minimum", "saddle", "random start")
+#: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, of its most negative
+#: eigenvalue, or of the largest where none is negative.
+LINES = ("random", "eigenvector")
+
+
+def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `lines`, one row a seed, place, line and distance."""
+    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        rng = generator(
+            settings["study_seed"], "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
+        )
+        parts = []
+        for place in PLACES:
+            layers = _layers(loss, place, depth, rank, rng)
+            reach = options["reach"] * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
+            distance = np.linspace(-reach, reach, options["samples"])
+            for line in LINES:
+                direction = _direction(loss, layers, line, rng)
+                parts.append(_along(loss, layers, direction, distance) | {"place": place, "line": line})
+        numbers = [name for name in parts[0] if name not in ("place", "line")]
+        yield {
+            "lines": {
+                "seed": np.full(len(parts) * options["samples"], seed),
+                "place": np.repeat([part["place"] for part in parts], options["samples"]),
+                "line": np.repeat([part["line"] for part in parts], options["samples"]),
+                **{name: np.concatenate([part[name] for part in parts]) for name in numbers},
+            }
+        }
+
+
+def _layers(loss: CovarianceLoss, place: str, depth: int, rank: int, rng: np.random.Generator) -> list[Array]:
+    if place == "random start":
+        network = draw_network(rng, loss.dimension, depth, rank, "normal", balance="end_to_end")
+        return _without_idle_columns(network, rank)
+    order = 0 if place == "minimum" else (critical_points.count(loss, rank) - 1) // 2
+    middle = critical_points.spread(loss, rank, 3)[1] if order else next(critical_points.critical_points(loss, rank))
+    return critical_points.network(loss, middle.kept, depth, rank).layers
+
+
+def _without_idle_columns(network: DeepLinearNetwork, rank: int) -> list[Array]:
+    """The layers; one layer of rank k < n as its n × k factor."""
+    if network.depth > 1:
+        return network.layers
+    U, s, _ = np.linalg.svd(network.layers[0], full_matrices=False)
+    return [(U * s)[:, :rank]]
+
+
+def _direction(loss: CovarianceLoss, layers: list[Array], line: str, rng: np.random.Generator) -> list[Array]:
+    """Unit vector in the space of all parameters, layer by layer."""
+    if line == "random":
+        vector = rng.standard_normal(sum(W.size for W in layers))
+        vector /= np.linalg.norm(vector)
+    else:
+        eigenvalues, eigenvectors = np.linalg.eigh(network_hessian(loss, layers))
+        negative = eigenvalues[0] < -1e-9 * eigenvalues[-1]
+        vector = eigenvectors[:, 0 if negative else -1]
+        vector = vector * np.sign(vector[np.argmax(np.abs(vector))])
+    parts = np.split(vector, np.cumsum([W.size for W in layers])[:-1])
+    return [part.reshape(W.shape) for part, W in zip(parts, layers, strict=True)]
+
+
+def _along(loss: CovarianceLoss, layers: list[Array], direction: list[Array], distance: Array) -> dict[str, Array]:
+    value, slope, curvature = directional_derivatives(loss, layers, direction)
+    numerical = numerical_derivatives(loss, layers, direction)
+    moved = [W + distance[:, None, None] * V for W, V in zip(layers, direction, strict=True)]
+    return {
+        "distance": distance,
+        "loss": network_loss(loss, moved),
+        "model": value + slope * distance + curvature * distance**2 / 2,
+        "numerical_model": numerical[0] + numerical[1] * distance + numerical[2] * distance**2 / 2,
+        "curvature": np.full_like(distance, curvature),
+        "numerical_curvature": np.full_like(distance, numerical[2]),
+    }

@@ -1,0 +1,79 @@
+"""Spectra of the Hessian of the deep loss at its critical points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import critical_points
+from ..landscape import ZERO_TOLERANCE, Curvature, extreme_eigenvalues, network_hessian
+from ..losses import CovarianceLoss
+from ..network import DeepLinearNetwork
+from ..psd import Array
+from . import measure
+from .problem import make_loss
+
+#: With more parameters the dense Hessian takes too long, and its extreme eigenvalues alone are found.
+DENSE_PARAMETERS = 1500
+
+
+def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `spectra`, one row a seed and critical point."""
+    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        points = critical_points.spread(loss, rank, options["points"])
+        rows = [_row(loss, point, depth, rank) for point in points]
+        yield {"spectra": measure.columns({"seed": seed, "point": i, **row} for i, row in enumerate(rows))}
+
+
+def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int, rank: int) -> dict[str, Any]:
+    network = critical_points.network(loss, point.kept, depth, rank)
+    W = network.end_to_end()
+    expected = critical_points.local_spectrum(loss, point.kept, depth, rank)
+    predicted = np.sort(expected.rates[expected.rates != 0])
+    parameters = sum(layer.size for layer in network.layers)
+    nonzero, curvature = _spectrum(loss, network, parameters)
+    return {
+        "kept": point.kept,
+        "order": point.order,
+        "value": point.value,
+        "value_error": abs(float(loss.value(W)) - point.value),
+        "gradient_norm": float(np.linalg.norm(loss.gradient(W))),
+        "parameters": parameters,
+        "smallest": curvature.smallest,
+        "largest": curvature.largest,
+        "negative": curvature.negative,
+        "zero": curvature.zero,
+        "positive": curvature.positive,
+        "relative_condition": curvature.relative_condition,
+        "absolute_condition": curvature.absolute_condition,
+        "escapes": expected.escapes,
+        "escape_rate": expected.escape_rate,
+        "predicted_zero": parameters - len(predicted),
+        "rates": predicted,
+        "spectrum_error": _deviation(nonzero, predicted, curvature),
+    }
+
+
+def _spectrum(loss: CovarianceLoss, network: DeepLinearNetwork, parameters: int) -> tuple[Array | None, Curvature]:
+    """The eigenvalues that are not zero and their summary; of many parameters the extreme ones, counts being −1."""
+    if parameters > DENSE_PARAMETERS:
+        smallest, largest = extreme_eigenvalues(loss, network.layers)
+        relative = largest / smallest if smallest < -ZERO_TOLERANCE * largest else float("nan")
+        return None, Curvature(smallest, largest, -1, -1, -1, relative, float("nan"))
+    eigenvalues = np.linalg.eigvalsh(network_hessian(loss, network.layers))
+    floor = ZERO_TOLERANCE * np.abs(eigenvalues).max()
+    return eigenvalues[np.abs(eigenvalues) > floor], Curvature.of(eigenvalues)
+
+
+def _deviation(nonzero: Array | None, predicted: Array, curvature: Curvature) -> float:
+    """Largest deviation from the closed form, as a share of λ_max; infinite if the numbers of eigenvalues differ."""
+    if nonzero is None:
+        nonzero = np.array([curvature.smallest, curvature.largest])
+        predicted = np.array([min(predicted[0], 0), predicted[-1]])
+    if len(nonzero) != len(predicted):
+        return float("inf")
+    return float(np.abs(nonzero - predicted).max() / curvature.largest)

@@ -1,0 +1,38 @@
+"""The loss along segments from one critical point to the next, between matrices and between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .. import critical_points
+from ..landscape import network_loss, segment
+from .problem import make_loss
+
+
+def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `paths`, one row a seed, pair of consecutive points, and place between them."""
+    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    t = np.linspace(0, 1, options["samples"])
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        points = critical_points.spread(loss, rank, options["points"])
+        networks = [critical_points.network(loss, point.kept, depth, rank) for point in points]
+        matrices, layers = [], []
+        for lower, upper in pairwise(networks):
+            matrices.append(loss.value(segment(lower.end_to_end(), upper.end_to_end(), t)))
+            between = [segment(A, B, t) for A, B in zip(lower.layers, upper.layers, strict=True)]
+            layers.append(network_loss(loss, between))
+        pairs = len(points) - 1
+        yield {
+            "paths": {
+                "seed": np.full(pairs * len(t), seed),
+                "pair": np.repeat(np.arange(pairs), len(t)),
+                "t": np.tile(t, pairs),
+                "loss_between_matrices": np.concatenate(matrices),
+                "loss_between_layers": np.concatenate(layers),
+            }
+        }

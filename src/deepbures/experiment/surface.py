@@ -1,0 +1,78 @@
+"""The whole landscape where it is a plane: n = 2, k = 1, W = (w_1, w_2) in the basis Ω, and flows on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import critical_points
+from ..gradient_flow import gradient_flow
+from ..losses import CovarianceLoss
+from . import measure
+from .problem import make_loss
+
+#: Half the side of the plane and radius of the starts, in units of √λ_1.
+REACH, RADIUS = 1.4, 1.25
+#: Share of the starts that lie close to the saddle W = 0 instead, and their distance from it.
+INNER_RADIUS = 0.05
+
+
+def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the tables `surface`, `points` and `flows`."""
+    options = settings["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        axis = REACH * np.sqrt(loss.eigenvalues[0]) * np.linspace(-1, 1, options["samples"])
+        x, y = (values.ravel() for values in np.meshgrid(axis, axis))
+        yield {
+            "surface": {
+                "seed": np.full(len(x), seed),
+                "x": x,
+                "y": y,
+                "loss": loss.value_in_eigenbasis(np.stack([x, y], axis=-1)[..., None]),
+            },
+            "points": measure.columns(_points(loss, seed, settings["depth"])),
+            "flows": _flows(loss, seed, settings["depth"], options["starts"]),
+        }
+
+
+def _points(loss: CovarianceLoss, seed: int, depth: int) -> Iterator[dict[str, Any]]:
+    """Both signs of each critical point of rank 1, and W = 0."""
+    for point in critical_points.critical_points(loss, 1, lower_ranks=True):
+        W = loss.eigenvectors.T @ critical_points.factor(loss, point.kept, 1)[:, 0]
+        spectrum = critical_points.local_spectrum(loss, point.kept, depth, 1)
+        for sign in (1, -1) if point.kept else (1,):
+            yield {
+                "seed": seed,
+                "rank_of_point": len(point.kept),
+                "x": sign * W[0],
+                "y": sign * W[1],
+                "loss": point.value,
+                "escapes": spectrum.escapes,
+            }
+
+
+def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str, Any]:
+    """Gradient flows from a circle around everything and one around 0, half of the starts each."""
+    outer = starts // 2
+    angles = 2 * np.pi * (np.concatenate([np.arange(outer) / outer, np.arange(starts - outer) / (starts - outer)]))
+    radii = np.where(np.arange(starts) < outer, RADIUS, INNER_RADIUS) * np.sqrt(loss.eigenvalues[0])
+    parts = []
+    for number, (angle, radius) in enumerate(zip(angles + 0.11, radii, strict=True)):  # off the axes of symmetry
+        start = radius * np.array([np.cos(angle), np.sin(angle)])
+        flow = gradient_flow(
+            loss, loss.eigenvectors @ start[:, None], depth, max_time=1e4, max_steps=500, excess_tolerance=1e-8
+        )
+        F = (loss.eigenvectors.T @ flow.factors)[..., 0]
+        parts.append((number, flow.times, F * np.sign(F[0] @ start), flow.loss))  # a factor has no sign
+    lengths = [len(times) for _, times, _, _ in parts]
+    return {
+        "seed": np.full(sum(lengths), seed),
+        "start": np.repeat([number for number, *_ in parts], lengths),
+        "time": np.concatenate([times for _, times, _, _ in parts]),
+        "x": np.concatenate([F[:, 0] for _, _, F, _ in parts]),
+        "y": np.concatenate([F[:, 1] for _, _, F, _ in parts]),
+        "loss": np.concatenate([values for *_, values in parts]),
+    }
