@@ -41,6 +41,7 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	python benchmarks/flow.py
 	python benchmarks/descent.py
+	python benchmarks/landscape.py
 	python benchmarks/job.py
 
 # Needs uv (pip install uv); the lock holds versions and hashes, and no address.

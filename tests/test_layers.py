@@ -15,8 +15,8 @@ PACKAGE = Path(deepbures.__file__).parent
 LAYERS = [
     {"progress", "psd", "seeds"},
     {"losses", "network", "targets", "trajectory"},
-    {"initialization", "theory", "diagnostics", "critical_points"},
-    {"gradient_flow", "gradient_descent", "landscape"},
+    {"initialization", "theory", "diagnostics"},
+    {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..psd import Array
 from . import frames, style
@@ -142,6 +142,8 @@ def blow_up(curvatures: pd.DataFrame) -> Figure:
     (c) at ε = 0: square matrices with one and two vanishing singular values, and balanced layers.
     """
     figure, axes = style.panels(1, 3, style.TEXT, 2.6)
+    for axis in (axes[0, 0], axes[0, 2]):
+        axis.set(xscale="log", yscale="log", xlabel=r"$\sigma_{\min}(W)$")
     matrices = curvatures[curvatures["depth"] == 1]
     low = matrices[(matrices["rank"] == matrices["rank"].min()) & (matrices["vanishing"] == 1)]
     _against_sigma(axes[0, 0], low)
@@ -149,8 +151,6 @@ def blow_up(curvatures: pd.DataFrame) -> Figure:
     axes[0, 0].set_title(f"matrices, {frames.label(rank=rank)}")
     _levels(axes[0, 1], low[low["epsilon"] > 0])
     _without_smoothing(axes[0, 2], curvatures[curvatures["epsilon"] == 0])
-    for axis in (axes[0, 0], axes[0, 2]):
-        axis.set(xscale="log", yscale="log", xlabel=r"$\sigma_{\min}(W)$")
     axes[0, 0].set_ylabel(r"$|\lambda_{\min}(\nabla^2 L_\varepsilon)|$")
     style.label_panels(axes[0])
     return figure
@@ -193,6 +193,8 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     for axis in (axes[0, 1], axes[0, 2]):
         axis.legend()
         for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            side.set_major_formatter("{x:g}")
             side.set_minor_formatter(NullFormatter())
     style.label_panels(axes[0])
     names = {axis: frames.only_value(escapes, axis) for axis in ("epsilon", "rank")}
@@ -240,6 +242,7 @@ def whole_landscape(surface: pd.DataFrame, points: pd.DataFrame, flows: pd.DataF
         axes[row, 0].set_ylabel(r"$w_2$, along $\Omega_2$")
     for axis in axes[-1]:
         axis.set_xlabel(r"$w_1$, along $\Omega_1$")
+    figure.get_layout_engine().set(rect=(0.015, 0, 0.985, 1))  # axes of equal aspect would cut their labels off
     figure.colorbar(image, ax=axes, label=r"loss $L_\varepsilon(W)$", shrink=0.7)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     style.label_panels(axes.ravel())
@@ -323,10 +326,10 @@ def _without_smoothing(axis: Axes, unsmoothed: pd.DataFrame) -> None:
     groups = shown.groupby(["depth", "rank", "vanishing"])
     for ((depth, rank, vanishing), cell), color, marker in zip(groups, [*style.PALETTE, "0.4"], _MARKERS, strict=False):
         sigma, mean, *_ = _sizes(cell)
-        text = f"{frames.label(depth=depth, rank=rank)}, {vanishing}"
+        text = f"{frames.label(depth=depth, rank=rank)}: {vanishing}"
         axis.plot(sigma, mean, marker=marker, color=color, label=text, markersize=2.5)
     axis.set_title(frames.label(epsilon=0))
     axis.set_ylim(top=axis.get_ylim()[1] * 1e4)  # room for the legend
     axis.legend(
-        fontsize=5.5, ncols=2, loc="upper center", title="singular values that vanish: last", title_fontsize=5.5
+        fontsize=5.5, ncols=2, loc="upper center", title="number of singular values that vanish", title_fontsize=5.5
     )
