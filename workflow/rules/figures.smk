@@ -92,11 +92,11 @@ for name, family in FAMILIES.items():
         name:
             f"notebook_{name}"
         input:
-            notebook=f"workflow/notebooks/{family.get('notebook', name)}.ipynb",
             **{
                 table: f"{RESULTS}/{experiment}/{table}.parquet"
                 for table in tables_of(experiment)
             },
+            notebook=f"workflow/notebooks/{family.get('notebook', name)}.ipynb",
         output:
             family_outputs(family),
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",

@@ -34,6 +34,7 @@ def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
             _by_point(axis, cells, "largest")
         axes[0, column].set(title=frames.label(depth=depth), ylim=(0, None))
         axes[1, column].set(yscale="log", xlabel="critical point $i$")
+        axes[1, column].yaxis.set_minor_formatter(NullFormatter())
     for axis in axes[:, 0]:
         axis.set_ylabel(r"$\lambda_{\max}(\nabla^2 L^N)$")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
