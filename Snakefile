@@ -9,6 +9,10 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/runs.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/claims.smk"
+
+
+report: "workflow/report/workflow.rst"
 
 
 rule runs:
@@ -23,15 +27,14 @@ rule runs:
 
 rule aggregates:
     input:
-        [
-            f"{RESULTS}/{experiment}/{table}.parquet"
-            for experiment in STUDY["experiments"]
-            for table in tables_of(experiment)
-        ],
+        AGGREGATES,
 
 
 rule all:
     default_target: True
     input:
         [path for family in FAMILIES.values() for path in family_outputs(family)],
-        rules.aggregates.input,
+        AGGREGATES,
+        rules.claims.output,
+        rules.provenance.output,
+        rules.claims_hold.output if STUDY["study"]["fail_on_violated_claims"] else [],

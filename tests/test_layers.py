@@ -14,13 +14,24 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"progress", "psd", "seeds"},
-    {"losses", "network", "targets", "trajectory"},
+    {"losses", "network", "target_files", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.
-BESIDE = {"__init__", "__main__", "aggregate", "claims", "configuration", "grid", "plotting", "rates", "store"}
+BESIDE = {
+    "__init__",
+    "__main__",
+    "aggregate",
+    "claims",
+    "configuration",
+    "grid",
+    "plotting",
+    "provenance",
+    "rates",
+    "store",
+}
 ALSO_ALLOWED = {"experiment.__init__": {"store"}}
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

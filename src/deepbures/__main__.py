@@ -1,4 +1,4 @@
-"""Command line: `python -m deepbures run` computes one cell of the grid for a block of seeds."""
+"""Command line: run one cell of the grid, list the cells of a configuration, print a file's provenance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,25 +18,64 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--cell", required=True, help="settings of the cell, as JSON")
     run.add_argument("--seeds", required=True, help="seed indices FIRST-LAST")
     run.add_argument("--write", required=True, nargs="+", metavar="TABLE=FILE", help="Parquet files to write")
+    cells = commands.add_parser("cells", help="list what a configuration would compute")
+    cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
+    cells.add_argument("--schema", default="workflow/schemas/config.schema.yaml", help="schema of configurations")
+    cells.add_argument("--experiment", help="one experiment: its cells, each with its settings as JSON")
+    info = commands.add_parser("info", help="print what a result file came from")
+    info.add_argument("file", help="Parquet file of this package")
     options = parser.parse_args(arguments)
 
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    try:
+        {"run": _run, "cells": _cells, "info": _info}[options.command](options)
+    except BrokenPipeError:  # the reader of the output has seen enough
+        sys.stderr.close()
+    except (ValueError, OSError) as error:
+        print(f"deepbures: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
     from .experiment import run_cell
     from .grid import seeds_of
     from .store import write_table
 
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
-    try:
-        tables = run_cell(json.loads(options.cell), seeds_of(options.seeds))
-        files = _files(options.write, tables)
-    except ValueError as error:
-        print(f"deepbures: {error}", file=sys.stderr)
-        return 2
-    for table, file in files.items():
+    tables = run_cell(json.loads(options.cell), seeds_of(options.seeds))
+    for table, file in _files(options.write, tables).items():
         write_table(file, tables[table])
-    return 0
 
 
-def _files(assignments: list[str], tables: Iterable[str]) -> dict[str, str]:
+def _cells(options: argparse.Namespace) -> None:
+    from . import configuration, grid
+
+    config = configuration.check(configuration.merged(options.configurations), configuration.read(options.schema))
+    if options.experiment is not None:
+        if options.experiment not in config["experiments"]:
+            known = ", ".join(config["experiments"])
+            raise ValueError(f"there is no experiment {options.experiment!r}; there are {known}")
+        for path, cell in {cell.path: cell for cell in grid.cells(config, options.experiment)}.items():
+            print(f"{path}\t{json.dumps(cell.settings, sort_keys=True)}")
+        return
+    print(f"{'experiment':20} {'kind':16} {'cells':>6} {'computed':>9} {'seeds':>6} {'jobs':>6}")
+    total = 0
+    for name, block in config["experiments"].items():
+        cells = grid.cells(config, name)
+        computed = len({cell.path for cell in cells})
+        jobs = computed * len(grid.seed_blocks(config, name))
+        total += jobs
+        print(f"{name:20} {block['kind']:16} {len(cells):6} {computed:9} {block['seeds']:6} {jobs:6}")
+    print(f"{total} jobs of at least 1 s of CPU each; cells that are one problem are computed once")
+
+
+def _info(options: argparse.Namespace) -> None:
+    from .store import read_metadata
+
+    print(json.dumps(read_metadata(options.file), indent=1, sort_keys=True))
+
+
+def _files(assignments: list[str], tables: Iterable[str]) -> dict[str, Any]:
     """File by table, from TABLE=FILE."""
     files = dict(assignment.partition("=")[::2] for assignment in assignments)
     wrong = sorted(name for name in files if name not in tables or not files[name])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pyarrow.parquet as pq
 
 from .grid import INTEGER_AXES, NAME_AXES
 from .rates import SlopeFit, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
-from .store import replacing
+from .store import read_metadata, replacing
 
 #: Statistics only for these: with them pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
 _WRITING = {"compression": "zstd", "write_statistics": list(INTEGER_AXES)}
@@ -22,6 +24,7 @@ def collect_runs(
     axes: Iterable[Mapping[str, float | str]],
     runs: Sequence[str | Path],
     trajectories: Sequence[str | Path],
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write one table of all runs of an experiment, with its axes and convergence slopes as columns.
 
@@ -37,6 +40,8 @@ def collect_runs(
         Position in the grid of each file: its value on each axis.
     runs, trajectories
         Files of the jobs, in the same order.
+    provenance
+        See `collect`.
     """
     tables = []
     for position, run_file, trajectory_file in zip(axes, runs, trajectories, strict=True):
@@ -58,20 +63,49 @@ def collect_runs(
             table = table.append_column(name, pa.array(values))
         tables.append(_with_axes(table, position))
     with replacing(destination) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary, **_WRITING)
+        table = pa.concat_tables(tables).replace_schema_metadata(_metadata(runs, provenance))
+        pq.write_table(table, temporary, **_WRITING)
 
 
-def collect(destination: str | Path, axes: Iterable[Mapping[str, float | str]], files: Sequence[str | Path]) -> None:
-    """Write the files of an experiment's jobs as one table, with its axes as columns; one row group a job."""
+def collect(
+    destination: str | Path,
+    axes: Iterable[Mapping[str, float | str]],
+    files: Sequence[str | Path],
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the files of an experiment's jobs as one table, with its axes as columns; one row group a job.
+
+    Parameters
+    ----------
+    destination, axes, files
+        As in `collect_runs`.
+    provenance
+        What the metadata should say besides the code digests, versions and number of the files: experiment,
+        digest of its configuration, seeds.
+    """
     with replacing(destination) as temporary:
         writer = None
+        metadata = _metadata(files, provenance)
         for position, file in zip(axes, files, strict=True):
-            table = _with_axes(pq.read_table(file, partitioning=None), position)
+            table = _with_axes(pq.read_table(file, partitioning=None), position).replace_schema_metadata(metadata)
             writer = writer or pq.ParquetWriter(temporary, table.schema, **_WRITING)
             writer.write_table(table)
         if writer is None:
             raise ValueError("there are no files to collect")
         writer.close()
+
+
+def _metadata(files: Sequence[str | Path], provenance: Mapping[str, Any] | None) -> dict[str, str]:
+    """Provenance of an aggregate: what was said of it, and what its files have in common or not."""
+    found: dict[str, set[str]] = {}
+    for file in dict.fromkeys(map(str, files)):
+        for key, value in read_metadata(file).items():
+            if key != "cell":
+                found.setdefault(key, set()).add(value)
+    common = {key: values.pop() if len(values) == 1 else sorted(values) for key, values in found.items()}
+    return {
+        "deepbures": json.dumps({**common, "files": len(set(map(str, files))), **(provenance or {})}, sort_keys=True)
+    }
 
 
 def _curves(trajectory_file: str | Path) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:

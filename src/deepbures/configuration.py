@@ -6,11 +6,14 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jsonschema
+import yaml
 
 from .grid import canonical
+from .target_files import KINDS, file_of, read_target
 
 #: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
 _TRAINING = {"flow": "integration", "descent": "descent"}
@@ -44,6 +47,41 @@ def with_numbers(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The dictionary in a YAML file.
+
+    Raises
+    ------
+    ConfigurationError
+        In one line, if there is none.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path}: the top level must be a dictionary, not {_short(value)}")
+    return value
+
+
+def merged(paths: Iterable[str | Path]) -> dict[str, Any]:
+    """Configurations laid over each other, as Snakemake does: dictionaries are merged, all else is replaced."""
+    result: dict[str, Any] = {}
+    for path in paths:
+        _lay_over(result, read(path))
+    return result
+
+
+def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _lay_over(below[key], value)
+        else:
+            below[key] = value
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +157,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
                 if spelling in spellings[:i]:
                     where_ = f"{where}.grid.{axis}[{i}]"
                     yield f"{where_}: {values[i]!r} stands there twice, to 12 digits; every value is allowed once"
+        yield from (f"{where}.{mistake}" for mistake in _target(block))
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
             yield f"{where}.seeds: {seeds} must be a multiple of seeds_per_job, {block_size}"
@@ -143,6 +182,25 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
                     f"figures.{name}.show.{axis}: {absent[0]!r} is not in the grid of {figure['experiment']}; "
                     f"allowed: {', '.join(map(str, experiment['grid'][axis]))}"
                 )
+
+
+def _target(block: Mapping[str, Any]) -> Iterator[str]:
+    """Mistakes in where the targets of an experiment come from; a file is read."""
+    target = block["target"]
+    drawn = [key for key in ("spectrum", "mode") if key in target]
+    if file_of(target) is None:
+        for key in (key for key in ("spectrum", "mode") if key not in target):
+            yield f"target.{key}: the key is missing (or a file under 'covariance' or 'samples')"
+        return
+    if drawn or all(kind in target for kind in KINDS):
+        yield "target: a file under 'covariance' or 'samples' is all of the target; leave the other keys out"
+    elif block["grid"]["smin"] != [-1]:
+        yield "grid.smin: a target from a file is taken as it is: smin must be [-1]"
+    else:
+        try:
+            read_target(target, block["dimension"])
+        except ValueError as error:
+            yield f"target: {error}"
 
 
 def _training(block: Mapping[str, Any]) -> Iterator[str]:

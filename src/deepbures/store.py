@@ -132,7 +132,13 @@ SPECTRA = _schema(
 )
 #: Extreme eigenvalues of the Hessian where `vanishing` singular values are `sigma`; `level`: the smallest at σ = 0.
 CURVATURES = _schema(
-    vanishing=_COUNT, sigma=_FLOAT, smallest=_FLOAT, largest=_FLOAT, level=_FLOAT, level_of_empty_columns=_FLOAT
+    dimension=_COUNT,
+    vanishing=_COUNT,
+    sigma=_FLOAT,
+    smallest=_FLOAT,
+    largest=_FLOAT,
+    level=_FLOAT,
+    level_of_empty_columns=_FLOAT,
 )
 #: Loss between critical points `pair` and `pair` + 1.
 PATHS = _schema(pair=_COUNT, t=_FLOAT, loss_between_matrices=_FLOAT, loss_between_layers=_FLOAT)
@@ -170,6 +176,7 @@ SEARCHES = _schema(
     kept=_INDICES,
     distance=_FLOAT,
     loss=_FLOAT,
+    loss_minimum=_FLOAT,
     value=_FLOAT,
     negative=_COUNT,
     escapes=_COUNT,
@@ -253,6 +260,11 @@ def _array(values: Any, type_: pa.DataType) -> pa.Array:
 
 def _offsets(values: Iterable[Sized]) -> NDArray[np.int32]:
     return np.cumsum([0, *map(len, values)], dtype=np.int32)
+
+
+def digest_of(value: Any) -> str:
+    """Digest of a value that JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

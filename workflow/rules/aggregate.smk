@@ -17,6 +17,12 @@ for experiment in STUDY["experiments"]:
             f"logs/{RESULTS}/{experiment}/collect.log",
         params:
             code=store.code_digest("aggregate"),
+            provenance={
+                "experiment": experiment,
+                "configuration": configuration_digest(experiment),
+                "study_seed": STUDY["study"]["seed"],
+                "seeds": STUDY["experiments"][experiment]["seeds"],
+            },
             axes=[dict(cell.axes) for cell, _ in grid.jobs(STUDY, experiment)],
         script:
             "../scripts/collect.py"

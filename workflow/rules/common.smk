@@ -4,7 +4,7 @@ import sys
 
 import yaml
 
-from deepbures import configuration, grid, store
+from deepbures import configuration, grid, store, target_files
 
 
 def checked_study():
@@ -49,6 +49,12 @@ def tables_of(experiment):
     return list(store.SCHEMAS[STUDY["experiments"][experiment]["kind"]])
 
 
+def target_file(block):
+    """The file that an experiment's target comes from, as a list; [] if targets are drawn."""
+    file = target_files.file_of(block["target"])
+    return [] if file is None else [file]
+
+
 def figure_files(*names):
     """The two files of each figure."""
     return [
@@ -65,3 +71,20 @@ def table_files(*names):
         for name in names
         for suffix in ("csv", "tex")
     ]
+
+
+def configuration_digest(experiment):
+    """Digest of all that the configuration says of an experiment, and of the study's seed."""
+    return store.digest_of(
+        {"seed": STUDY["study"]["seed"], **STUDY["experiments"][experiment]}
+    )
+
+
+def shown(experiment, show):
+    """What a figure shows, as a line for its caption."""
+    block = STUDY["experiments"][experiment]
+    grid_shown = {**block["grid"], **show}
+    values = "; ".join(
+        f"{axis} {', '.join(map(str, grid_shown[axis]))}" for axis in grid_shown
+    )
+    return f"Experiment {experiment}: n = {block['dimension']}, {block['seeds']} seeds; {values}."

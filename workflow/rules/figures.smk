@@ -85,6 +85,20 @@ def family_outputs(family):
     )
 
 
+def in_report(path, category):
+    """The same file, flagged for the report if it is one that a browser shows."""
+    name, suffix = Path(path).stem, Path(path).suffix
+    if suffix not in (".png", ".csv"):
+        return path
+    kind = "figure" if suffix == ".png" else "table"
+    return report(
+        path,
+        caption=f"../report/{name}.rst",
+        category=category.replace("_", " "),
+        labels={kind: name},
+    )
+
+
 for name, family in FAMILIES.items():
     experiment = STUDY["figures"][name]["experiment"]
 
@@ -98,13 +112,14 @@ for name, family in FAMILIES.items():
             },
             notebook=f"workflow/notebooks/{family.get('notebook', name)}.ipynb",
         output:
-            family_outputs(family),
+            [in_report(path, experiment) for path in family_outputs(family)],
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
         log:
             f"logs/{RESULTS}/notebooks/{name}.log",
         retries: 2  # kernels that start at once may collide on a port
         params:
             show=STUDY["figures"][name].get("show", {}),
+            shown=shown(experiment, STUDY["figures"][name].get("show", {})),
             fixed={
                 "results": f"{RESULTS}/{experiment}",
                 "figures": FIGURE_FOLDER,

@@ -6,6 +6,8 @@ for experiment, block in STUDY["experiments"].items():
     rule:
         name:
             f"run_{experiment}"
+        input:
+            target=target_file(block),  # a target from a file; else none
         output:
             **{
                 table: f"{RESULTS}/{experiment}/{table}/{{cell}}/seeds={{seeds}}.parquet"

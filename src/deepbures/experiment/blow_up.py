@@ -36,6 +36,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 rows.append(
                     {
                         "seed": seed,
+                        "dimension": loss.dimension,
                         "vanishing": vanishing,
                         "sigma": s[-1],
                         "smallest": eigenvalues[0],

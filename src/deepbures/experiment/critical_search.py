@@ -123,6 +123,7 @@ def _described(loss: CovarianceLoss, layers: list[Array], depth: int, rank: int)
         "kept": kept,
         "distance": distance,
         "loss": float(loss.value(W)),
+        "loss_minimum": float(loss.minimum_value(rank)),
         "value": critical_points.value(loss, kept),
         "negative": negative,
         "escapes": critical_points.local_spectrum(loss, kept, depth, rank).escapes,

@@ -12,6 +12,7 @@ from ..initialization import Start, close_start, draw_network, small_start, with
 from ..losses import BuresWasserstein, CovarianceLoss, Frobenius
 from ..network import DeepLinearNetwork
 from ..seeds import generator
+from ..target_files import file_of, read_target
 from ..targets import draw_target
 
 
@@ -29,10 +30,13 @@ class NetworkStart(Start):
 
 
 def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
-    """Draw the target of a seed and return the loss on it, with ε limited to λ_n (paper.md section 6)."""
+    """The loss on the target of a seed, drawn or from a file, with ε limited to λ_n (paper.md section 6)."""
     n, target = settings["dimension"], settings["target"]
-    rng = generator(settings["study_seed"], "target", seed, dimension=n, spectrum=target["spectrum"])
-    covariance = draw_target(rng, n, settings["smin"], spectrum=target["spectrum"], mode=target["mode"])
+    if file_of(target):
+        covariance = read_target(target, n)
+    else:
+        rng = generator(settings["study_seed"], "target", seed, dimension=n, spectrum=target["spectrum"])
+        covariance = draw_target(rng, n, settings["smin"], spectrum=target["spectrum"], mode=target["mode"])
     if settings["loss"] == "frobenius":
         return Frobenius(covariance)
     least = float(BuresWasserstein(covariance).eigenvalues[-1])

@@ -1,0 +1,64 @@
+# What the study says of each statement of the paper, from all aggregates.
+
+
+AGGREGATES = [
+    f"{RESULTS}/{experiment}/{table}.parquet"
+    for experiment in STUDY["experiments"]
+    for table in tables_of(experiment)
+]
+
+
+rule claims:
+    input:
+        AGGREGATES,
+    output:
+        report(
+            f"{RESULTS}/claims.csv",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "claims"},
+        ),
+        f"{RESULTS}/claims.md",
+        report(
+            f"{FIGURE_FOLDER}/claims.png",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"figure": "claims"},
+        ),
+        f"{FIGURE_FOLDER}/claims.pdf",
+    log:
+        f"logs/{RESULTS}/claims.log",
+    params:
+        folders={
+            experiment: (f"{RESULTS}/{experiment}", block["kind"])
+            for experiment, block in STUDY["experiments"].items()
+        },
+        code=store.code_digest("claims", "plotting.verdicts"),
+    script:
+        "../scripts/claims.py"
+
+
+rule claims_hold:
+    # Part of the study only where the configuration asks for it: study.fail_on_violated_claims.
+    input:
+        f"{RESULTS}/claims.csv",
+    output:
+        touch(f"{RESULTS}/.claims_hold"),
+    log:
+        f"logs/{RESULTS}/claims_hold.log",
+    script:
+        "../scripts/claims_hold.py"
+
+
+rule provenance:
+    input:
+        AGGREGATES,
+    output:
+        f"{RESULTS}/provenance.json",
+    log:
+        f"logs/{RESULTS}/provenance.log",
+    params:
+        configuration=STUDY,
+        code=store.code_digest("provenance"),
+    script:
+        "../scripts/provenance.py"
