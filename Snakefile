@@ -38,3 +38,6 @@ rule all:
         rules.claims.output,
         rules.provenance.output,
         rules.claims_hold.output if STUDY["study"]["fail_on_violated_claims"] else [],
+
+
+include: "workflow/rules/archive.smk"

@@ -24,6 +24,7 @@ BESIDE = {
     "__init__",
     "__main__",
     "aggregate",
+    "archive",
     "claims",
     "configuration",
     "grid",

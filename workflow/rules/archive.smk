@@ -1,0 +1,16 @@
+# The study in one file: snakemake --cores 1 archive
+
+
+rule archive:
+    input:
+        rules.all.input,
+        [f"{RESULTS}/notebooks/{name}.ipynb" for name in FAMILIES],
+    output:
+        f"{RESULTS}/archive.zip",
+    log:
+        f"logs/{RESULTS}/archive.log",
+    params:
+        configuration=STUDY,
+        code=store.code_digest("archive"),
+    script:
+        "../scripts/archive.py"
