@@ -4,6 +4,7 @@ CORES ?= all
 CONFIG ?= config/config.yaml
 PYTHON ?= python3.11
 VENV ?= .venv
+REPORT ?= results/report.html
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread for each process: jobs fill the cores, and the same bits come out on any number of them.
@@ -16,10 +17,22 @@ ifneq ($(words $(CURDIR)),1)
 $(error the path of this folder must not hold spaces: $(CURDIR))
 endif
 
-.PHONY: study test slow-test lint format bench lock clean
+.PHONY: study report archive docs test slow-test lint format bench lock clean
 
+# Progress bars where there is a terminal, plain lines in a log.
 study: $(VENV)/.installed
-	snakemake --cores $(CORES) --configfile "$(CONFIG)"
+	snakemake --cores $(CORES) --configfile "$(CONFIG)" $$(test -t 1 && echo --logger rich)
+
+# One HTML file with every figure, table and claim of the study.
+report: study
+	snakemake --cores 1 --configfile "$(CONFIG)" --report "$(REPORT)"
+
+# One zip with the configuration, aggregates, notebooks, figures, tables and checksums.
+archive: study
+	snakemake --cores 1 --configfile "$(CONFIG)" archive
+
+docs: $(VENV)/.installed
+	mkdocs build --strict
 
 test: $(VENV)/.installed
 	python -m pytest -n auto

@@ -7,13 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from promised_outputs import missing
+from promised_outputs import FIGURES, missing
+from promised_outputs import TABLES as PROMISED_TABLES
+
+from deepbures.archive import broken
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -64,12 +68,52 @@ experiments:
     seeds_per_job: 2
     grid: {epsilon: [0, 0.1], rank: [3], depth: [1, 2]}
     descent: {max_steps: 2000}
+  hessian:
+    dimension: 4
+    landscape: {points: 3}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0.1], rank: [2], depth: [1, 3]}
+  blow_up:
+    dimension: 4
+    landscape: {singular_values: [1, 0.01, 1.0e-3, 1.0e-4], vanishing: [1]}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0, 0.1], rank: [2], depth: [1, 2]}
+  paths:
+    dimension: 4
+    landscape: {points: 3, samples: 9}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0], rank: [2], depth: [2]}
+  expansion:
+    dimension: 4
+    landscape: {samples: 9}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0.1], rank: [2], depth: [3]}
+  escape:
+    dimension: 4
+    landscape: {points: 3}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0.1], rank: [2], depth: [1, 2]}
+  surface:
+    landscape: {starts: 4, samples: 9}
+    grid: {epsilon: [0, 0.1], depth: [1]}
+  critical_search:
+    landscape: {starts: 3}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {loss_name: [bures-wasserstein], epsilon: [0.1], rank: [2], depth: [1]}
 figures:
   trajectories: {show: {epsilon: [0.1], smin: [1], depth: [1, 10]}}
   rates: {show: {epsilon: [0.1], smin: [0.5, 1]}}
   spectra: {show: {epsilon: [0.1], smin: [0.5], depth: [10]}}
   low_rank: {show: {epsilon: [0.1], rank: [5], depth: [1, 2]}}
   loss_comparison: {show: {depth: [1, 2]}}
+  hessian: {show: {epsilon: [0.1], depth: [1, 3]}}
+  surface: {show: {epsilon: [0, 0.1], depth: [1]}}
 """
 #: Jobs of each experiment: cells times seed blocks. The square loss has no ε: two of its four cells are computed.
 JOBS = {
@@ -81,7 +125,18 @@ JOBS = {
     "descent_to_flow": 4,
     "unbalanced": 2 * 3,
     "loss_comparison": 4 + 2,
+    "hessian": 2 + 2,
+    "blow_up": 4,
+    "paths": 1 + 1,
+    "expansion": 1,
+    "escape": 2,
+    "surface": 2,
+    "critical_search": 1,
 }
+
+
+#: Tables of an experiment that has not two.
+TABLES = {"hessian": 1, "blow_up": 1, "paths": 1, "expansion": 1, "escape": 1, "surface": 3, "critical_search": 1}
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -153,8 +208,11 @@ def test_default_study_holds_the_authors_grid(tmp_path):
     }
     assert expected["convergence"] == 924
     expected["convergence"] -= 42
-    grid = blocks["loss_comparison"]["grid"]
-    expected["loss_comparison"] -= (len(grid["epsilon"]) - 1) * len(grid["depth"])
+    for name, block in blocks.items():
+        if "frobenius" in block["grid"].get("loss_name", []):
+            grid = block["grid"]
+            others = math.prod(len(values) for axis, values in grid.items() if axis not in ("loss_name", "epsilon"))
+            expected[name] -= (len(grid["epsilon"]) - 1) * others
     assert run_jobs(planned(copy_of_project(tmp_path), "runs", config=None)) == expected
 
 
@@ -261,16 +319,17 @@ def test_an_edited_numerical_module_reruns_the_cells_and_a_comment_does_not(stud
 @pytest.mark.slow
 def test_an_edited_descent_reruns_no_flow(study):
     edit(study / "src/deepbures/gradient_descent.py", "CHECK_INTERVAL = 10", "CHECK_INTERVAL = 20")
-    flows = {"convergence", "low_rank"}
-    assert run_jobs(planned(study)) == {name: count for name, count in JOBS.items() if name not in flows}
+    blocks = yaml.safe_load((study / "config/config.yaml").read_text(encoding="utf-8"))["experiments"]
+    descents = {name: count for name, count in JOBS.items() if blocks[name]["kind"] == "descent"}
+    assert run_jobs(planned(study)) == descents
 
 
 @pytest.mark.slow
 def test_an_edited_figure_function_reruns_notebooks_and_no_cell(study):
     edit(study / "src/deepbures/plotting/style.py", "COLUMN, TEXT = 3.3, 6.8", "COLUMN, TEXT = 3.4, 6.8")
     jobs = planned(study)
-    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "all", "total"}
-    assert jobs["total"] == 1 + 11
+    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "all", "total"}
+    assert jobs["total"] == 1 + 18 + 1
     assert jobs["notebook_rates"] == 1
 
 
@@ -283,7 +342,7 @@ def test_results_do_not_depend_on_cores_order_or_blocks(finished, tmp_path):
     assert snakemake(folder, "--cores", "1", "runs").returncode == 0
     here, there = (contents(place, "results/tiny/*/*/*/**/*.parquet") for place in (folder, finished))
     assert here == there
-    assert len(here) == 2 * sum(JOBS.values())
+    assert len(here) == sum(count * TABLES.get(name, 2) for name, count in JOBS.items())
 
 
 @pytest.mark.slow
@@ -299,6 +358,47 @@ def test_a_notebook_runs_alone_with_its_default_parameters(finished, tmp_path, n
         str(notebooks / f"{name}.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(notebooks), progress_bar=False
     )
     assert list(folder.glob("figures/*.png")) or list((folder / "results/tables").glob("*.csv"))
+
+
+@pytest.mark.slow
+def test_the_report_holds_every_figure_and_table_with_its_caption(study):
+    run = snakemake(study, "--report", "report.html")
+    assert run.returncode == 0, run.stderr[-2000:]
+    page = (study / "report.html").read_text(encoding="utf-8")
+    for name in [*FIGURES, *PROMISED_TABLES, "claims"]:
+        assert f'"{name}"' in page, name
+    assert "Experiment low_rank: n = 6, 2 seeds; epsilon 0.1; smin 0.5; rank 5; depth 1, 2." in page
+    assert not re.search(r'(?:src|href)="https?://', page.split("</head>")[0])  # nothing is fetched to show it
+
+
+@pytest.mark.slow
+def test_an_archive_gives_the_figures_back_without_any_run(study, tmp_path):
+    assert snakemake(study, "archive").returncode == 0
+    archive = study / "results/tiny/archive.zip"
+    assert broken(archive) == []
+    elsewhere = copy_of_project(tmp_path / "elsewhere")
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(elsewhere)
+    shutil.rmtree(elsewhere / "figures")
+    jobs = planned(elsewhere, config="study.yaml")
+    assert {rule.partition("_")[0] for rule in jobs} <= {"notebook", "claims", "provenance", "all", "total"}
+    assert snakemake(elsewhere, "figures/tiny/F5_energy_levels.png", config="study.yaml").returncode == 0
+    again, first = (place / "figures/tiny/F5_energy_levels.png" for place in (elsewhere, study))
+    assert again.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_violated_claim_is_shown_and_fails_the_run_where_asked(study):
+    claims = study / "results/tiny/claims.csv"
+    edit(study / "tiny.yaml", "figures: figures/tiny}", "figures: figures/tiny, fail_on_violated_claims: true}")
+    table = pd.read_csv(claims)
+    assert not (table["verdict"] == "violated").any()
+    assert snakemake(study).returncode == 0
+    table.assign(verdict="violated").to_csv(claims, index=False)
+    run = snakemake(study, "--forcerun", "claims_hold", "--allowed-rules", "claims_hold", "all")
+    assert run.returncode != 0
+    assert f"violated: {', '.join(table['name'])}" in run.stderr
+    assert claims.exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import jsonschema
 import yaml
 
 from .grid import canonical
-from .target_files import KINDS, file_of, read_target
+from .target_files import KINDS, is_drawn, read_target
 
 #: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
 _TRAINING = {"flow": "integration", "descent": "descent"}
@@ -188,14 +188,14 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in where the targets of an experiment come from; a file is read."""
     target = block["target"]
     drawn = [key for key in ("spectrum", "mode") if key in target]
-    if file_of(target) is None:
+    if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
-            yield f"target.{key}: the key is missing (or a file under 'covariance' or 'samples')"
+            yield f"target.{key}: the key is missing (or one of {', '.join(KINDS)})"
         return
-    if drawn or all(kind in target for kind in KINDS):
-        yield "target: a file under 'covariance' or 'samples' is all of the target; leave the other keys out"
+    if drawn or len(target) > 1:
+        yield f"target: one of the keys {', '.join(KINDS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
-        yield "grid.smin: a target from a file is taken as it is: smin must be [-1]"
+        yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     else:
         try:
             read_target(target, block["dimension"])

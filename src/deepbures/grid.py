@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .target_files import file_of
+from .target_files import is_drawn
 from .targets import least_eigenvalue
 
 #: Grid axes in the order in which they nest in paths and tables. Every experiment has the four in the middle.
@@ -91,7 +91,7 @@ def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
             **shared["initialization"],
             **{key: value for key, value in start.items() if value is not None},
         }
-    drawn = file_of(settings["target"]) is None
+    drawn = is_drawn(settings["target"])
     least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if drawn else None
     if settings["loss"] != "bures-wasserstein":
         settings["epsilon"] = 0

@@ -61,6 +61,9 @@ RUNS = pa.schema(
     ]
 )
 
+#: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for.
+FLOW_RUNS = pa.unify_schemas([RUNS, pa.schema([("factor_initial", _VECTOR), ("factor_final", _VECTOR)])])
+
 #: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*).
 TRAJECTORIES = pa.schema(
     [
@@ -188,7 +191,7 @@ FLOWS = _schema(start=_COUNT, time=_FLOAT, x=_FLOAT, y=_FLOAT, loss=_FLOAT)
 
 #: Tables of an experiment, by its kind.
 SCHEMAS: dict[str, dict[str, pa.Schema]] = {
-    "flow": {"runs": RUNS, "trajectories": TRAJECTORIES},
+    "flow": {"runs": FLOW_RUNS, "trajectories": TRAJECTORIES},
     "descent": {"runs": DESCENT_RUNS, "trajectories": DESCENT_TRAJECTORIES},
     "hessian": {"spectra": SPECTRA},
     "blow_up": {"curvatures": CURVATURES},

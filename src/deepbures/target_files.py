@@ -1,4 +1,4 @@
-"""Target covariances from files: a covariance, or samples from which it is estimated."""
+"""Target covariances that are not drawn: from a file with a covariance or samples, or from a data set."""
 
 from __future__ import annotations
 
@@ -10,23 +10,46 @@ import numpy as np
 
 from .psd import Array, finite_array, spectrum, symmetrize
 
-#: Keys of a target that name a file: a covariance (n, n), or samples (m, n), one a row.
-KINDS = ("covariance", "samples")
+#: Keys of a target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
+KINDS = ("covariance", "samples", "dataset")
 FORMATS = (".npy", ".csv", ".parquet")
+DATASETS = ("digits",)
+
+
+def is_drawn(target: Mapping[str, Any]) -> bool:
+    """Whether the targets of a configuration are drawn, one for each seed."""
+    return not any(kind in target for kind in KINDS)
 
 
 def file_of(target: Mapping[str, Any]) -> str | None:
-    """The file that a target of a configuration comes from; None if it is drawn."""
-    return next((target[kind] for kind in KINDS if kind in target), None)
+    """The file that a target of a configuration comes from, if any."""
+    return target.get("covariance", target.get("samples"))
+
+
+def samples_of(dataset: str) -> Array:
+    """Samples of a data set, one a row: `digits`, the 1,797 images of 8 × 8 pixels that come with scikit-learn.
+
+    Raises
+    ------
+    ValueError
+        On an unknown name, or where scikit-learn is not installed.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ValueError("the data set digits comes with scikit-learn: pip install 'deepbures[digits]'") from None
+    return np.asarray(load_digits().data, dtype=float)
 
 
 def read_target(target: Mapping[str, Any], dimension: int) -> Array:
-    """Covariance Σ0 of a target that names a file.
+    """Covariance Σ0 of a target that is not drawn.
 
     Parameters
     ----------
     target
-        With the key `covariance` or `samples`: path of a `.npy` array, a `.csv` file of numbers with commas and
+        With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a `.npy` array, a `.csv` file of numbers with commas and
         without headings, or a `.parquet` table, whose rows are those of the array.
     dimension
         n, which the file must agree with.
@@ -42,18 +65,20 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         In one line, if the file is missing, of another format or dimension, not finite, or, a covariance, not
         symmetric positive semidefinite.
     """
-    path = Path(str(file_of(target)))
-    array = _read(path)
-    if "samples" in target:
+    dataset, path = target.get("dataset"), Path(str(file_of(target)))
+    array = _read(path) if dataset is None else samples_of(dataset)
+    if "covariance" not in target:
         if array.shape[0] < 2:
-            raise ValueError(f"{path}: an estimate needs at least 2 samples (rows), not {array.shape[0]}")
+            raise ValueError(f"{dataset or path}: an estimate needs at least 2 samples (rows), not {array.shape[0]}")
         centred = array - array.mean(axis=0)
         array = centred.T @ centred / len(centred)
     elif array.shape[0] != array.shape[1]:
         raise ValueError(f"{path}: a covariance must be a square matrix, not of shape {array.shape}")
     if array.shape[1] != dimension:
-        raise ValueError(f"{path}: it is of dimension {array.shape[1]}, but the experiment of dimension {dimension}")
-    spectrum(str(path), array)
+        raise ValueError(
+            f"{dataset or path}: it is of dimension {array.shape[1]}, but the experiment of dimension {dimension}"
+        )
+    spectrum(str(dataset or path), array)
     return symmetrize(array)
 
 

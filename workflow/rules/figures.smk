@@ -69,10 +69,16 @@ FAMILIES = {
     },
     "surface": {"figures": ["G12_whole_landscape"]},
     "critical_search": {"tables": ["T9_critical_search"]},
+    "digits": {"figures": ["G9_digits"]},
+}
+# The configuration says which of them there are: config/digits.yaml adds the last one.
+FAMILIES = {
+    name: family for name, family in FAMILIES.items() if name in STUDY["figures"]
 }
 PLOTTING_CODE = store.code_digest(
     "plotting.convergence",
     "plotting.descent",
+    "plotting.images",
     "plotting.landscape",
     "plotting.spectral",
     "plotting.tables",

@@ -14,11 +14,14 @@ from .problem import make_loss, make_start
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `runs` and `trajectories`, seed by seed."""
     rank, depth = settings["rank"], settings["depth"]
+    options = dict(settings["integration"])
+    ends = (0, -1) if options.pop("keep_factors", False) else ()
     for seed in seeds:
         loss = make_loss(settings, seed)
         start = make_start(settings, seed, loss)
-        trajectory = gradient_flow(loss, start.end_to_end, depth, rank=rank, **settings["integration"])
+        trajectory = gradient_flow(loss, start.end_to_end, depth, rank=rank, **options)
         F = trajectory.factors
+        kept = [F[end].ravel() for end in ends] or [[], []]
         yield {
             "runs": measure.one_row(
                 seed=seed,
@@ -30,6 +33,8 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 evaluations=trajectory.evaluations,
                 loss_final=trajectory.loss[-1],
                 excess_final=trajectory.excess[-1],
+                factor_initial=kept[0],
+                factor_final=kept[1],
             ),
             "trajectories": {
                 "seed": [seed] * len(trajectory.times),

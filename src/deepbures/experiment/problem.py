@@ -12,7 +12,7 @@ from ..initialization import Start, close_start, draw_network, small_start, with
 from ..losses import BuresWasserstein, CovarianceLoss, Frobenius
 from ..network import DeepLinearNetwork
 from ..seeds import generator
-from ..target_files import file_of, read_target
+from ..target_files import is_drawn, read_target
 from ..targets import draw_target
 
 
@@ -30,9 +30,9 @@ class NetworkStart(Start):
 
 
 def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
-    """The loss on the target of a seed, drawn or from a file, with ε limited to λ_n (paper.md section 6)."""
+    """The loss on the target of a seed, drawn or read, with ε limited to λ_n (paper.md section 6)."""
     n, target = settings["dimension"], settings["target"]
-    if file_of(target):
+    if not is_drawn(target):
         covariance = read_target(target, n)
     else:
         rng = generator(settings["study_seed"], "target", seed, dimension=n, spectrum=target["spectrum"])

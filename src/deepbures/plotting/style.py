@@ -51,6 +51,11 @@ def panels(
     return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
 
 
+def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
+    """Figure without axes, for subfigures; sizes in inches."""
+    return plt.figure(figsize=(width, height))
+
+
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw a figure in the style of the study, and leave matplotlib's settings as they were."""
 
