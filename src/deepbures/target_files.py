@@ -49,8 +49,9 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     Parameters
     ----------
     target
-        With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a `.npy` array, a `.csv` file of numbers with commas and
-        without headings, or a `.parquet` table, whose rows are those of the array.
+        With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a `.npy` array, a
+        `.csv` file of numbers with commas and without headings, or a `.parquet` table, whose rows are those of
+        the array.
     dimension
         n, which the file must agree with.
 
