@@ -5,11 +5,15 @@ import copy
 import pytest
 import yaml
 
+from deepbures import configuration, experiment, store
 from deepbures.configuration import ConfigurationError, check, with_numbers
 
 C, D, U, A = (f"experiments.{name}." for name in ("convergence", "descent", "unbalanced", "authors"))
+H, B, P, E, S = (f"experiments.{name}." for name in ("hessian", "blow_up", "paths", "escape", "surface"))
 #: Starts of a random law.
 NORMAL = {"kind": "normal", "balance": "end_to_end"}
+#: How a flow is followed.
+INTEGRATION = {"rtol": 1e-6, "excess_tolerance": 0, "max_time": 1, "max_steps": 9, "samples": 2}
 
 
 def changed(config, path, value):
@@ -202,7 +206,60 @@ MISTAKES = [
         {"kind": "normal", "balance": "none"},
         [".descent.compare_with_flow: needs balanced starts, not 'none'"],
     ),
+    # Experiments on the landscape: keys of their own, and of no other kind.
+    (H + "kind", "hesian", [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "blow_up, paths"]),
+    (H + "kind", "flow", [".hessian.landscape: kind 'flow' has no such key; allowed: integration"]),
+    (H + "kind", "paths", [".hessian.landscape.samples: the key is missing: kind 'paths' needs it"]),
+    (C + "kind", "hessian", [".convergence.initialization: kind 'hessian' has no such key; allowed: landscape"]),
+    (C + "dynamics", "flow", ["experiments.convergence: unknown key 'dynamics'", "allowed: kind, loss"]),
+    (C + "landscape", {"points": 3}, [".convergence.landscape: kind 'flow' has no such key; allowed: integration"]),
+    (D + "landscape", {}, [".descent.landscape: kind 'descent' has no such key; allowed: descent"]),
+    (H + "landscape", ..., [".hessian.landscape.points: the key is missing: kind 'hessian' needs it"]),
+    (H + "landscape", {}, [".hessian.landscape.points: the key is missing: kind 'hessian' needs it"]),
+    (B + "landscape.vanishing", ..., [".landscape.vanishing: the key is missing: kind 'blow_up' needs it"]),
+    (B + "landscape.singular_values", ..., [".landscape.singular_values: the key is missing: kind 'blow_up'"]),
+    (P + "landscape.samples", ..., [".paths.landscape.samples: the key is missing: kind 'paths' needs it"]),
+    ("experiments.expansion.landscape.reach", ..., [".landscape.reach: the key is missing: kind 'expansion' needs it"]),
+    (E + "landscape.perturbation", ..., [".landscape.perturbation: the key is missing: kind 'escape' needs it"]),
+    (S + "landscape.starts", ..., [".landscape.starts: the key is missing: kind 'surface' needs it"]),
+    ("experiments.critical_search.landscape", ..., [".landscape.starts: the key is missing: kind 'critical_search'"]),
+    (H + "landscape.samples", 5, [".hessian.landscape.samples: kind 'hessian' has no such key; allowed: points"]),
+    (E + "landscape.reach", 1, [".landscape.reach: kind 'escape' has no such key; allowed: points, perturbation"]),
+    (H + "landscape.point", 5, [".hessian.landscape: unknown key 'point'", "did you mean 'points'?"]),
+    (H + "initialization", {}, [".hessian.initialization: kind 'hessian' has no such key; allowed: landscape"]),
+    (E + "initialization", NORMAL, [".escape.initialization: kind 'escape' has no such key; allowed: landscape"]),
+    (E + "integration", INTEGRATION, [".escape.integration: kind 'escape' has no such key; allowed: landscape"]),
+    (H + "descent", {"max_steps": 5, "samples": 2}, [".hessian.descent: kind 'hessian' has no such key"]),
+    (H + "grid.step_size", [0.1], [".hessian.grid.step_size: kind 'hessian' has no such axis"]),
+    (H + "grid.relative_step", [0.1], [".hessian.grid.relative_step: kind 'hessian' has no such axis"]),
+    (H + "grid.initialization", ["small"], [".hessian.grid.initialization: kind 'hessian' has no such axis"]),
+    (H + "grid.balance", ["none"], [".hessian.grid.balance: kind 'hessian' has no such axis"]),
+    (
+        H + "loss",
+        "frobenius",
+        [".hessian.loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"],
+    ),
+    (H + "grid.loss_name", ..., [".hessian.loss: one of the key 'loss' and the axis 'loss_name' is needed"]),
+    (B + "loss", ..., [".blow_up.loss: one of the key 'loss' and the axis 'loss_name' is needed"]),
+    # Their values.
+    (H + "landscape.points", 1, [".hessian.landscape.points: 1 must be at least 2"]),
+    (H + "landscape.points", 2.5, [".hessian.landscape.points: 2.5 must be of type integer"]),
+    (P + "landscape.samples", 2, [".paths.landscape.samples: 2 must be at least 3"]),
+    (S + "landscape.starts", 1, [".surface.landscape.starts: 1 must be at least 2"]),
+    (E + "landscape.perturbation", 0, [".escape.landscape.perturbation: 0 must be more than 0"]),
+    (E + "landscape.perturbation", 0.1, [".escape.landscape.perturbation: 0.1"]),
+    ("experiments.expansion.landscape.reach", 0, [".expansion.landscape.reach: 0 must be more than 0"]),
+    (B + "landscape.singular_values", [], [".landscape.singular_values: [] must hold at least 1 value"]),
+    (B + "landscape.singular_values", [1, -0.1], [".landscape.singular_values[1]: -0.1 must be more than 0"]),
+    (B + "landscape.singular_values", [1, 0], [".landscape.singular_values[1]: 0 must be more than 0"]),
+    (B + "landscape.singular_values", [1, 1], [".landscape.singular_values: 1 stands there twice"]),
+    (B + "landscape.vanishing", [0], [".landscape.vanishing[0]: 0 must be at least 1"]),
+    (B + "landscape.vanishing", [1, 6], [".blow_up.landscape.vanishing[1]: 6 must be at most the rank, 5"]),
+    (H + "grid.rank", [5, 11], [".hessian.grid.rank[1]: 11 must be at most the dimension, 10"]),
+    (S + "dimension", 3, [".surface.dimension: a surface needs dimension 2 and rank 1"]),
+    (S + "grid.rank", [1, 2], [".surface.dimension: a surface needs dimension 2 and rank 1"]),
     # Figures of axes that the experiment has not.
+    ("figures.hessian.show", {"step_size": [1]}, [".show.step_size: the grid of hessian has no such axis"]),
     ("figures.rates.show", {"relative_step": [1]}, [".show.relative_step: the grid of convergence has no such axis"]),
     ("figures.unbalanced.show", {"balance": ["all"]}, [".show.balance: 'all' is not in the grid", "none, product"]),
     # Two values with one spelling would share a folder.
@@ -233,12 +290,43 @@ VALID = [
     (A + "descent.end_time", 0.3),  # 0.3 / 1e-5 is 29999.999999999996 in floats
     (A + "grid.step_size", ["1e-5", "2.5e-5"]),
     ("figures.unbalanced.show", {"balance": ["none"], "initialization": ["normal"], "depth": [10]}),
+    (H + "landscape.points", 2.0),
+    (H + "grid.rank", [1, 10]),
+    (B + "landscape.vanishing", [5]),
+    (B + "landscape.singular_values", ["1e-3"]),
+    (E + "landscape.perturbation", "1e-3"),
+    ("experiments.critical_search.dimension", 3),
+    ("figures.paths.show", {"epsilon": [0.1], "loss_name": ["frobenius"]}),
 ]
 
 
 @pytest.mark.parametrize(("path", "value"), VALID, ids=[f"{path}={value!r}"[:60] for path, value in VALID])
 def test_what_makes_sense_passes(shipped, schema, path, value):
     config = changed(shipped(), path, value)
+    assert check(config, schema) == with_numbers(config)
+
+
+def test_every_kind_is_known_everywhere(schema, shipped):
+    kinds = schema["$defs"]["experiment"]["properties"]["kind"]["enum"]
+    assert list(store.SCHEMAS) == list(experiment._RUN) == kinds
+    assert [*configuration._TRAINING, *configuration._LANDSCAPE] == kinds
+    assert {block["kind"] for block in shipped()["experiments"].values()} == set(kinds)
+    # Each key of the landscape is some kind's.
+    keys = schema["$defs"]["experiment"]["properties"]["landscape"]["properties"]
+    assert set(keys) == set().union(*configuration._LANDSCAPE.values())
+
+
+@pytest.mark.parametrize("kind", configuration._LANDSCAPE)
+def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, schema, kind):
+    config = shipped()
+    block = config["experiments"][kind]
+    block.pop("loss", None)
+    block["grid"]["loss_name"] = ["frobenius", "bures-wasserstein"]
+    for figure in config["figures"].values():
+        figure.pop("show", None)
+    assert check(config, schema) == with_numbers(config)
+    del block["grid"]["loss_name"]
+    block["loss"] = "frobenius"
     assert check(config, schema) == with_numbers(config)
 
 

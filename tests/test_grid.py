@@ -231,3 +231,48 @@ def test_optional_axis_with_one_value_changes_no_number():
     by_axis = cells(study(grid=grid), "trial")
     assert [cell.settings for cell in by_block] == [cell.settings for cell in by_axis]
     assert by_block[0].path != by_axis[0].path
+
+
+# --- Experiments on the landscape -------------------------------------------------------------------------------
+
+
+def landscape(grid, **block):
+    """Study of one experiment that trains nothing."""
+    config = study(kind="hessian", landscape={"points": 3}, grid=grid, **block)
+    for key in ("initialization", "descent"):
+        del config["experiments"]["trial"][key]
+    return config
+
+
+def test_landscape_is_a_setting_and_nothing_of_training_is():
+    found = cells(landscape({}, loss="bures-wasserstein"), "trial")
+    assert [cell.path for cell in found[:2]] == [f"epsilon=0/smin=1/rank=3/depth={depth}" for depth in (1, 2)]
+    for cell in found:
+        assert cell.settings == {
+            "study_seed": 1,
+            "kind": "hessian",
+            "loss": "bures-wasserstein",
+            "dimension": 5,
+            "target": {"spectrum": "zipf", "mode": "eigenvalues"},
+            "landscape": {"points": 3},
+            **cell.axes,
+        }
+
+
+def test_landscape_of_the_square_loss_is_computed_once_for_all_smoothings():
+    found = cells(landscape({"loss_name": ["bures-wasserstein", "frobenius"]}), "trial")
+    square = [cell for cell in found if cell.settings["loss"] == "frobenius"]
+    assert [cell.axes["epsilon"] for cell in square] == [0, 0, 0.1, 0.1]
+    assert [cell.settings for cell in square[:2]] == [cell.settings for cell in square[2:]]
+    assert len({cell.path for cell in found}) == 4 + 2
+
+
+def test_shipped_landscapes_have_no_start(shipped):
+    config = shipped()
+    kinds = {name: block["kind"] for name, block in config["experiments"].items() if "landscape" in block}
+    assert len(kinds) == 7
+    for name, kind in kinds.items():
+        for cell in cells(config, name):
+            assert set(cell.settings).isdisjoint({"initialization", "integration", "descent"})
+            assert cell.settings["kind"] == kind
+            assert cell.settings["landscape"] == config["experiments"][name]["landscape"]

@@ -42,7 +42,13 @@ def _run(options: argparse.Namespace) -> None:
     from .grid import seeds_of
     from .store import write_table
 
-    tables = run_cell(json.loads(options.cell), seeds_of(options.seeds))
+    try:
+        settings = json.loads(options.cell)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"cell must be JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"cell must be JSON with the settings of a cell, not {options.cell[:60]!r}")
+    tables = run_cell(settings, seeds_of(options.seeds))
     for table, file in _files(options.write, tables).items():
         write_table(file, tables[table])
 

@@ -22,6 +22,8 @@ _RUN = {
     "surface": surface.run,
     "critical_search": critical_search.run,
 }
+#: Settings that cells of every kind have.
+_REQUIRED = ("study_seed", "kind", "loss", "dimension", "target", "epsilon", "smin", "rank", "depth")
 
 
 def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.Table]:
@@ -40,7 +42,11 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
         The tables that `store.SCHEMAS` names for the `kind` of the cell, such as `runs` (one row a
         seed) and `trajectories` (one row a seed and sample).
     """
+    for key in (key for key in _REQUIRED if key not in settings):
+        raise ValueError(f"the settings of a cell must hold {key!r}; they hold {', '.join(settings)}")
     kind = settings["kind"]
+    if kind not in _RUN:
+        raise ValueError(f"kind must be one of {', '.join(_RUN)}, not {kind!r}")
     parts = list(_RUN[kind](settings, seeds))
     metadata = {"cell": dict(settings), **store.provenance(f"experiment.{kind}")}
     tables = {}

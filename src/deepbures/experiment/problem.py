@@ -37,8 +37,10 @@ def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
     else:
         rng = generator(settings["study_seed"], "target", seed, dimension=n, spectrum=target["spectrum"])
         covariance = draw_target(rng, n, settings["smin"], spectrum=target["spectrum"], mode=target["mode"])
-    if settings["loss"] == "frobenius":
+    if settings["loss"] == Frobenius.name:
         return Frobenius(covariance)
+    if settings["loss"] != BuresWasserstein.name:
+        raise ValueError(f"loss must be {BuresWasserstein.name} or {Frobenius.name}, not {settings['loss']!r}")
     least = float(BuresWasserstein(covariance).eigenvalues[-1])
     return BuresWasserstein(covariance, min(settings["epsilon"], least))
 
