@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 FIGURES = [
+    "claims",
     "main_result",
     "F1_trajectories",
     "F1_authors_descent",

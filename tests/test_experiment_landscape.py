@@ -21,6 +21,7 @@ from deepbures.gradient_flow import gradient_flow
 from deepbures.grid import cells
 from deepbures.initialization import draw_network
 from deepbures.landscape import network_hessian
+from deepbures.network import DeepLinearNetwork
 from deepbures.plotting import frames, landscape
 from deepbures.plotting import tables as tabulate
 
@@ -271,6 +272,22 @@ def test_wrong_closed_form_is_reported(monkeypatch, limit):
     monkeypatch.setattr(hessian, "DENSE_PARAMETERS", limit)
     monkeypatch.setattr(critical_points, "local_spectrum", lambda loss, kept, depth, rank: right(loss, kept, 3, rank))
     assert (frame("hessian")["spectrum_error"] > 0.1).all()
+
+
+def test_point_that_is_not_critical_is_reported(monkeypatch):
+    # The layers of W_J times 1.1: the loss is not L(W_J), and the gradient that of 1.21 W_J.
+    right = critical_points.network
+
+    def wrong(*arguments):
+        return DeepLinearNetwork([1.1 * layer for layer in right(*arguments).layers])
+
+    monkeypatch.setattr(critical_points, "network", wrong)
+    loss = loss_of("hessian")
+    for row in frame("hessian").itertuples():
+        W = 1.21 * critical_points.factor(loss, tuple(row.kept), 2)
+        assert row.value_error == pytest.approx(abs(float(loss.value(W)) - row.value), rel=1e-9)
+        assert row.gradient_norm == pytest.approx(np.linalg.norm(loss.gradient(W)), rel=1e-9)
+        assert min(row.value_error, row.gradient_norm, row.spectrum_error) > 0.01
 
 
 def test_missing_eigenvalue_is_an_infinite_error(monkeypatch):

@@ -134,7 +134,7 @@ def test_hessians_by_differences(make_target, rng, kind, widths):
         assert_close(matrix, found, 1e-13)
 
 
-@pytest.mark.parametrize("widths", [[3, 3], [2, 3], [2, 1, 3], [3, 2, 3], [2, 3, 1, 2, 3], [2, 3, 2, 3]], ids=str)
+@pytest.mark.parametrize("widths", [[3, 3], [3, 2, 3], [2, 3, 2, 3], [2, 3, 1, 2, 3]], ids=str)
 @pytest.mark.parametrize("kind", [0, 0.3, "frobenius"])
 def test_hessians_by_automatic_differentiation(make_target, kind, widths):
     covariance, layers = make_target(SPECTRUM[1:]), random_layers(np.random.default_rng(5), widths)
@@ -165,10 +165,13 @@ def test_curvature_in_fifty_digits(make_target, rng, kind, columns):
 @pytest.mark.parametrize("epsilon", [0, 0.3])
 @pytest.mark.parametrize("columns", [1, 2, 3, 4])
 def test_hessian_with_a_singular_target(make_target, rng, epsilon, columns):
-    # Of rank 2 in dimension 4: in the other two directions L = ‖V‖².
+    # Of rank 2 in dimension 4: in the other two directions L = ‖V‖². A larger rank of W does not matter for ε = 0.
     loss = BuresWasserstein(make_target([2.0, 1.0, 0.0, 0.0]), epsilon)
     W = rng.standard_normal((4, columns))
-    assert_close(hessian(loss, W), hessian_by_differences(loss, [W]), 1e-8)
+    found = hessian(loss, W)
+    assert_close(found, hessian_by_differences(loss, [W]), 1e-8)
+    assert_close(network_hessian(loss, [W]), found, 1e-13)
+    np.testing.assert_array_equal(hessian(loss, W, 4), found)
 
 
 @pytest.mark.parametrize("widths", [[4, 4], [3, 2, 4], [5, 3, 2, 4], [2, 3, 4, 3, 4]], ids=str)
@@ -275,11 +278,11 @@ INPUT_DIMENSION = 5
 
 @functools.cache
 def spectra(kind, depth):
-    """(k, J, closed form, eigenvalues of the network Hessian) of the critical points of rank k ≤ 4 (N = 10: 2)."""
+    """(k, J, closed form, eigenvalues of the network Hessian) of the critical points of rank ≤ k, k = 2, 4 or 1, 3."""
     basis = orthogonal(np.random.default_rng(6), 4)
     loss = make_loss(kind, basis * SPECTRUM @ basis.T)
     found = []
-    for rank in range(1, 5 if depth < 10 else 3):
+    for rank in (2, 4) if depth <= 3 else (1, 3):
         for point in critical_points(loss, rank, lower_ranks=kind != 0):
             layers = network(loss, point.kept, depth, rank, INPUT_DIMENSION).layers
             eigenvalues = np.linalg.eigvalsh(network_hessian(loss, layers))
@@ -380,10 +383,10 @@ def test_extreme_eigenvalues_are_the_dense_ones(make_target, rng, kind, widths):
 
 @pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_extreme_eigenvalues_of_many_parameters_in_closed_form(make_target, kind):
-    # n = 20, N = 10: 528 and 4000 parameters, at the minimum (λ_min = 0), a saddle of many escapes and the worst point.
+    # n = 20, N = 10: 288 and 4000 parameters, at the minimum (λ_min = 0) and at a saddle.
     loss = make_loss(kind, make_target(np.geomspace(10, 0.5, 20)))
     full = [tuple(range(20))] if kind == 0.1 else []
-    for kept in [(0, 1, 2, 3), (0, 3, 8, 9), (16, 17, 18, 19), *full]:
+    for kept in [(0, 1, 2, 3), (0, 3, 8, 19), *full]:
         rates = local_spectrum(loss, kept, 10, len(kept)).rates
         expected = min(0, rates.min()), rates.max()
         layers = network(loss, kept, 10, len(kept)).layers
@@ -399,12 +402,11 @@ def test_extreme_eigenvalues_are_the_same_every_time(make_target, rng):
     assert extreme_eigenvalues(loss, layers) == found
 
 
-@pytest.mark.parametrize(("widths", "parameters"), [([2, 2], 4), ([1, 1, 2], 3), ([2, 2, 3, 2], 16), ([10, 2], 20)])
-def test_extreme_eigenvalues_of_few_parameters(rng, widths, parameters):
-    loss, layers = BuresWasserstein(np.diag([2.0, 1.0]), 0.1), random_layers(rng, widths)
-    dense = network_hessian(loss, layers)
-    assert dense.shape == (parameters, parameters)
-    eigenvalues = np.linalg.eigvalsh(dense)
+@pytest.mark.parametrize("widths", [[1, 1], [1, 1, 1], [2, 2], [1, 1, 2], [2, 2, 3, 2], [10, 2]], ids=str)
+def test_extreme_eigenvalues_of_few_parameters(rng, widths):
+    # 1, 2, 4, 3, 16 and 20 of them.
+    loss, layers = BuresWasserstein(np.diag([2.0, 1.0][: widths[-1]]), 0.1), random_layers(rng, widths)
+    eigenvalues = np.linalg.eigvalsh(network_hessian(loss, layers))
     found = extreme_eigenvalues(loss, layers)
     np.testing.assert_allclose(found, eigenvalues[[0, -1]], rtol=0, atol=1e-13 * np.abs(eigenvalues).max())
 

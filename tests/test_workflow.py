@@ -51,6 +51,11 @@ experiments:
     seeds_per_job: 2
     grid: {rank: [4], depth: [10, 30], step_size: [1.0e-4]}
     descent: {end_time: 0.3, record_every: 1}
+  certified:
+    dimension: 4
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0.1], rank: [4]}
   descent_to_flow:
     dimension: 4
     seeds: 2
@@ -122,6 +127,7 @@ JOBS = {
     "descent": 8,
     "descent_low_rank": 2 * 2,
     "authors": 2,
+    "certified": 1,
     "descent_to_flow": 4,
     "unbalanced": 2 * 3,
     "loss_comparison": 4 + 2,
@@ -253,7 +259,10 @@ def test_notebooks_show_by_default_what_the_configuration_names():
     import papermill
 
     # The defaults of a notebook are those of the family of its name; other families may share it.
-    figures = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["figures"]
+    files = [ROOT / "config/config.yaml", ROOT / "config/digits.yaml"]
+    figures = {}
+    for file in files:
+        figures |= yaml.safe_load(file.read_text(encoding="utf-8"))["figures"]
     rules = (ROOT / "workflow/rules/figures.smk").read_text(encoding="utf-8")
     shared = dict(re.findall(r'"(\w+)": \{\s*"notebook": "(\w+)"', rules))
     assert shared == {"step_sizes_low_rank": "step_sizes"}
@@ -346,8 +355,9 @@ def test_results_do_not_depend_on_cores_order_or_blocks(finished, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")))
+@pytest.mark.parametrize("name", ["rates", "low_rank", "step_sizes", "hessian", "surface"])
 def test_a_notebook_runs_alone_with_its_default_parameters(finished, tmp_path, name):
+    # Of the others, test_notebooks_show_by_default_… reads the defaults, and the rules run them.
     import papermill
 
     folder = tmp_path / "project"  # laid out like the repository after a full study
@@ -358,6 +368,53 @@ def test_a_notebook_runs_alone_with_its_default_parameters(finished, tmp_path, n
         str(notebooks / f"{name}.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(notebooks), progress_bar=False
     )
     assert list(folder.glob("figures/*.png")) or list((folder / "results/tables").glob("*.csv"))
+
+
+def examples_of_the_documentation() -> list[str]:
+    """YAML files that docs/extending.md tells a reader to write."""
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    return re.findall(r"```yaml\n# mine.yaml\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
+    folder = copy_of_project(tmp_path)
+    (folder / "mine.yaml").write_text(examples_of_the_documentation()[0])
+    before, after = (run_jobs(planned(folder, "runs", config=config)) for config in (None, "mine.yaml"))
+    assert after.pop("low_rank") == before.pop("low_rank") * 6 // 5
+    assert after == before
+
+
+@pytest.mark.slow
+def test_an_own_covariance_as_documented_gets_its_results_and_figure(tmp_path):
+    folder = copy_of_project(tmp_path)
+    (folder / "mine.yaml").write_text(examples_of_the_documentation()[1])
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((5, 8))
+    np.save(folder / "my_covariance.npy", A @ A.T)
+    targets = ["results/mine/runs.parquet", "figures/F5_energy_levels.png"]
+    run = snakemake(folder, *targets, config="mine.yaml")
+    assert run.returncode == 0, run.stderr[-2000:]
+    runs = pd.read_parquet(folder / targets[0])
+    assert len(runs) == 2 * 2 * 4 * 10
+    np.testing.assert_allclose(runs["eigenvalues_target"].iloc[0], np.linalg.eigvalsh(A @ A.T)[::-1], rtol=1e-12)
+    assert (folder / targets[1]).exists()
+    np.save(folder / "my_covariance.npy", A @ A.T + np.eye(5))
+    assert run_jobs(planned(folder, *targets, config="mine.yaml")) == {"mine": 16}
+    np.save(folder / "my_covariance.npy", A)
+    refused = snakemake(folder, *targets, config="mine.yaml")
+    assert refused.returncode != 0
+    assert "my_covariance.npy: a covariance must be a square matrix, not of shape (5, 8)" in refused.stderr
+    assert len(pd.read_parquet(folder / targets[0])) == 160  # nothing was lost
+
+
+@pytest.mark.slow
+def test_the_worked_example_on_digits_makes_its_figure(tmp_path):
+    folder = copy_of_project(tmp_path)
+    edit(folder / "config/digits.yaml", "rank: [16]", "rank: [3]")
+    edit(folder / "config/digits.yaml", "max_steps: 3000", "max_steps: 300")
+    run = snakemake(folder, "figures/G9_digits.png", config="config/digits.yaml")
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert (folder / "figures/G9_digits.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
