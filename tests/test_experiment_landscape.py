@@ -711,11 +711,11 @@ def test_flows_start_on_two_circles(tables):
     for (epsilon, _), cell in planes(tables, "flows"):
         first = cell.groupby("start")[["x", "y"]].first().to_numpy()
         scale = np.sqrt(loss_of("surface", epsilon=epsilon).eigenvalues[0])
-        np.testing.assert_allclose(np.linalg.norm(first, axis=1) / scale, [1.25, 1.25, 0.05, 0.05], rtol=1e-9)
-        # Half a turn apart, and off the axes.
-        np.testing.assert_allclose(first[0], -first[1], atol=1e-12)
-        np.testing.assert_allclose(first[2], -first[3], atol=1e-12)
-        assert (np.abs(first) > 0.05 * np.linalg.norm(first, axis=1, keepdims=True)).all()
+        # Of radius 1.25 and 0.05, half a turn apart from an angle off the axes on: a factor and its negative are one
+        # covariance, and two flows.
+        angle = np.array([np.cos(0.11), np.sin(0.11)])
+        expected = [radius * sign * angle for radius in (1.25, 0.05) for sign in (1, -1)]
+        np.testing.assert_allclose(first / scale, expected, rtol=1e-9)
 
 
 # --- Search for critical points ---------------------------------------------------------------------------------
@@ -918,7 +918,7 @@ def test_table_of_searches_counts():
         seed=[0, 0, 0, 0, 1, 1, 1, 1],
         critical=[1, 1, 1, 1, 1, 1, 0, 0],
         matched=[1, 1, 1, 1, 1, 0, 0, 0],
-        evaluations=[9, 9, 9, 9, 9, 9, -1, 200],
+        evaluations=[9, 9, 9, -1, 9, 9, -1, 200],  # a search may lose rank at a critical point
         kept=[np.array(kept, dtype=int) for kept in ([0, 1], [0, 1], [0, 2], [], [0, 1], [1, 2], [3], [0, 3])],
         negative=[0, 0, 2, -1, 0, -1, -1, -1],
         escapes=[0, 0, 1, 5, 0, 2, 3, 2],

@@ -1,6 +1,7 @@
 """The real Snakemake on tiny grids: fresh runs, reruns, extensions, order, mistakes."""
 
 import ast
+import fcntl
 import math
 import os
 import re
@@ -191,10 +192,18 @@ def edit(path: Path, old: str, new: str) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished tiny study; tests copy it before they change it."""
-    folder = copy_of_project(tmp_path_factory.mktemp("finished"))
-    run = snakemake(folder)
-    assert run.returncode == 0, run.stderr[-3000:]
+    """A finished tiny study, made once for all workers; tests copy it before they change it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / "finished", base / "finished.done"
+    with (base / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            run = snakemake(copy_of_project(folder))
+            assert run.returncode == 0, run.stderr[-3000:]
+            done.touch()
     return folder
 
 
