@@ -45,7 +45,7 @@ POSITION = {
 def collected(folder, settings, positions=(POSITION,), seeds=(0, 1)):
     """Both tables of an experiment whose jobs have these positions, each the same cell."""
     for name, table in run_cell(settings, seeds).items():
-        store.write_table(folder / f"{name}.parquet", table)
+        store.write_parts(folder / f"{name}.parquet", [table])
     files = {name: [folder / f"{name}.parquet"] * len(positions) for name in ("runs", "trajectories")}
     collect_runs(folder / "all_runs.parquet", positions, files["runs"], files["trajectories"])
     collect(folder / "all_trajectories.parquet", positions, files["trajectories"])
@@ -89,7 +89,7 @@ def test_each_position_has_its_rows(descent):
         assert samples[name][:half].equals(samples[name][half:])
 
 
-def test_names_select_rows_and_row_groups_stay_jobs(tmp_path):
+def test_names_select_rows_and_row_groups_stay_parts(tmp_path):
     path = tmp_path / "all_trajectories.parquet"
     positions = [{**POSITION, "loss_name": name} for name in ("frobenius", "bures-wasserstein")]
     _, samples = collected(tmp_path, FLOW, positions, seeds=[0])

@@ -7,7 +7,7 @@ import pytest
 from deepbures import claims
 from deepbures.aggregate import collect, collect_runs
 from deepbures.experiment import run_cell
-from deepbures.store import SCHEMAS, write_table
+from deepbures.store import SCHEMAS, write_parts
 
 SHARED = {
     "study_seed": 1,
@@ -91,7 +91,7 @@ def study(tmp_path_factory):
             settings = {**SHARED, **own, **cell, "kind": kind}
             for table, content in run_cell(settings, range(2)).items():
                 files[table].append(root / "jobs" / name / table / f"{i}.parquet")
-                write_table(files[table][-1], content)
+                write_parts(files[table][-1], [content])
             given = ("loss_name", "epsilon", "smin", "rank", "depth", "step_size", "relative_step")
             axes.append({axis: settings[axis] for axis in given if axis in settings})
         for table in files:
@@ -166,7 +166,7 @@ def test_aggregates_carry_their_provenance(study, tmp_path):
     from deepbures.store import read_metadata
 
     file = next((study / "jobs/hessian/spectra").iterdir())
-    collect(tmp_path / "a.parquet", [{"epsilon": 0.1}], [file], {"experiment": "hessian", "seeds": 2})
+    collect(tmp_path / "a.parquet", [{"epsilon": 0.1}], [file], provenance={"experiment": "hessian", "seeds": 2})
     found = read_metadata(tmp_path / "a.parquet")
-    assert (found["experiment"], found["seeds"], found["files"]) == ("hessian", 2, 1)
+    assert (found["experiment"], found["seeds"], found["parts"]) == ("hessian", 2, 1)
     assert found["code"] == read_metadata(file)["code"]

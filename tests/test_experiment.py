@@ -4,10 +4,11 @@ import json
 from dataclasses import fields
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepbures import store
+from deepbures import experiment, store
 from deepbures.__main__ import main
 from deepbures.experiment import run_cell
 from deepbures.experiment.problem import make_loss, make_start
@@ -109,7 +110,7 @@ def test_tables_have_their_schemas(change):
     assert runs["seed"].to_pylist() == [3, 5]
     assert set(samples["seed"].to_pylist()) == {3, 5}
     metadata = json.loads(runs.schema.metadata[b"deepbures"])
-    assert metadata["cell"] == settings
+    assert [part["cell"] for part in metadata["parts"]] == [settings]
     assert metadata["code"] == store.code_digest(f"experiment.{settings['kind']}")
     assert samples.schema.metadata == runs.schema.metadata
     for row in rows(runs):
@@ -192,8 +193,8 @@ def test_shipped_cells_run(shipped):
     config = shipped("smoke.yaml")
     flows = [name for name, block in config["experiments"].items() if block["kind"] == "flow"]
     assert "convergence" in flows
-    for experiment in flows:
-        for cell in (cells(config, experiment)[0], cells(config, experiment)[-1]):
+    for flow in flows:
+        for cell in (cells(config, flow)[0], cells(config, flow)[-1]):
             run = rows(run_cell(cell.settings, [0])["runs"])[0]
             assert run["excess_final"] < 1e-3 * run["excess_initial"]
             assert run["stop_reason"] in ("converged", "step budget")
@@ -226,8 +227,97 @@ def test_command_line_writes_what_run_cell_computes(tmp_path, change):
         assert repr(rows(written)) == repr(rows(table))
         assert written.schema.equals(table.schema)
         assert store.read_metadata(path) == json.loads(table.schema.metadata[b"deepbures"])
-        assert store.read_metadata(path)["cell"] == settings
+        assert [part["cell"] for part in store.read_metadata(path)["parts"]] == [settings]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+# --- Several cells in one file ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Depth and first seed of what run_cell is called for, as a list; the calls go through."""
+    calls = []
+
+    def counted(settings, seeds, run=run_cell):
+        calls.append((settings["depth"], seeds[0]))
+        return run(settings, seeds)
+
+    monkeypatch.setattr(experiment, "run_cell", counted)
+    return calls
+
+
+def shared(folder, *parts, keep=True):
+    """Run (depth, seed) parts of one cell into one file a table; their bytes."""
+    cells = [json.dumps({**SETTINGS, **SMALL, "depth": depth}) for depth, _ in parts]
+    seeds = [f"{seed}-{seed}" for _, seed in parts]
+    files = [f"{name}={folder}/{name}.parquet" for name in ("runs", "trajectories")]
+    assert main(["run", "--cell", *cells, "--seeds", *seeds, "--write", *files, *["--keep"] * keep]) == 0
+    return [(folder / f"{name}.parquet").read_bytes() for name in ("runs", "trajectories")]
+
+
+def test_cells_that_share_a_file_are_the_same_as_alone(tmp_path):
+    shared(tmp_path, (2, 0), (3, 1))
+    for name in ("runs", "trajectories"):
+        file = store.PartsFile(tmp_path / f"{name}.parquet")
+        for (depth, seed), key in zip([(2, 0), (3, 1)], file.keys, strict=True):
+            alone = run_cell({**SETTINGS, **SMALL, "depth": depth}, [seed])[name]
+            assert repr(rows(file.read(key))) == repr(rows(alone))
+            assert file.read(key).schema.equals(alone.schema, check_metadata=True)
+
+
+def test_cells_that_join_others_are_all_that_is_computed(tmp_path, computed):
+    shared(tmp_path, (2, 0), (3, 0))
+    computed.clear()
+    bytes_after = shared(tmp_path, (2, 0), (2, 1), (3, 0))
+    assert computed == [(2, 1)]
+    computed.clear()
+    assert shared(tmp_path, (2, 0), (2, 1), (3, 0)) == bytes_after
+    assert computed == []
+    assert shared(tmp_path, (2, 0), (2, 1), (3, 0), keep=False) == bytes_after
+    assert computed == [(2, 0), (2, 1), (3, 0)]
+
+
+@pytest.mark.parametrize("broken", ["missing", "truncated", "foreign", "other code"])
+def test_what_is_broken_or_out_of_date_is_computed_again(tmp_path, computed, monkeypatch, broken):
+    before = shared(tmp_path, (2, 0), (3, 0))
+    computed.clear()
+    path = tmp_path / "trajectories.parquet"
+    if broken == "missing":
+        path.unlink()
+    elif broken == "truncated":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif broken == "foreign":
+        pq.write_table(pa.table({"a": [1]}), path)
+    else:
+        provenance = store.provenance("experiment.flow")
+        monkeypatch.setattr(store, "provenance", lambda _root: {**provenance, "code": "0" * 16})
+    after = shared(tmp_path, (2, 0), (3, 0))
+    assert computed == [(2, 0), (3, 0)]
+    assert (after == before) == (broken != "other code")
+
+
+def test_cells_of_a_changed_target_are_computed_again(tmp_path, computed):
+    target = tmp_path / "target.npy"
+    settings = {**SETTINGS, **SMALL, "target": {"covariance": str(target)}, "smin": -1}
+    files = {name: tmp_path / f"{name}.parquet" for name in ("runs", "trajectories")}
+    for covariance, expected in [(np.eye(6), 1), (np.eye(6), 0), (np.diag([6.0, 5, 4, 3, 2, 1]), 1)]:
+        np.save(target, covariance[: SETTINGS["dimension"], : SETTINGS["dimension"]])
+        computed.clear()
+        parts = experiment.run_parts([(settings, [0])], files)
+        assert len(computed) == expected
+        for name, file in files.items():
+            store.write_parts(file, parts[name])
+
+
+def test_cells_of_two_kinds_are_not_put_together(tmp_path, capsys):
+    cells = [json.dumps({**SETTINGS, "kind": kind}) for kind in ("flow", "descent")]
+    files = [f"runs={tmp_path}/runs.parquet"]
+    assert main(["run", "--cell", *cells, "--seeds", "0-0", "0-0", "--write", *files]) == 2
+    assert "must be of one kind, not descent, flow" in capsys.readouterr().err
+    assert main(["run", "--cell", *cells, "--seeds", "0-0", "--write", *files]) == 2
+    assert "each cell needs its seeds: 2 cells, 1 blocks of seeds" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_command_line_writes_the_tables_asked_for(tmp_path):

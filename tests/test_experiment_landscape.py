@@ -95,7 +95,7 @@ def tables(tmp_path_factory):
         found = cells(config, kind)
         for path, cell in {cell.path: cell for cell in found}.items():
             for name, table in run_cell(cell.settings, range(SEEDS.get(kind, 1))).items():
-                store.write_table(folder / path / f"{name}.parquet", table)
+                store.write_parts(folder / path / f"{name}.parquet", [table])
         names, axes = store.SCHEMAS[kind], [cell.axes for cell in found]
         for name in names:
             collect(folder / f"{name}.parquet", axes, [folder / cell.path / f"{name}.parquet" for cell in found])
@@ -162,7 +162,7 @@ def test_cell_has_the_tables_of_its_kind_bit_for_bit_whatever_its_block(kind, ch
         assert repr(rows(table)) == repr(rows(zero[name]) + rows(two[name]))  # repr: NaN equals NaN
         assert repr(rows(zero[name])).replace("'seed': 0", "'seed': 2") != repr(rows(two[name]))
         metadata = json.loads(table.schema.metadata[b"deepbures"])
-        assert metadata["cell"] == cell
+        assert [part["cell"] for part in metadata["parts"]] == [cell]
         assert metadata["code"] == store.code_digest(f"experiment.{kind}")
 
 

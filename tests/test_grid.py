@@ -1,10 +1,11 @@
 """The grid: cells, seed blocks, canonical spellings, paths."""
 
 import json
+import re
 
 import pytest
 
-from deepbures.grid import AXES, axes_of, canonical, cells, jobs, seed_blocks, seeds_of
+from deepbures.grid import AXES, axes_of, canonical, cells, jobs, parts, seed_blocks, seeds_of
 
 #: The axes of every experiment.
 FOUR = ("epsilon", "smin", "rank", "depth")
@@ -132,10 +133,52 @@ def test_seed_blocks_cover_every_seed_once(shipped, seeds, size, blocks):
 
 def test_jobs_are_cells_times_blocks(shipped):
     config = shipped("smoke.yaml")
-    found = [(cell.path, block) for cell, block in jobs(config, "low_rank")]
+    found = [(part.cell.path, part.seeds) for part in parts(config, "low_rank")]
     expected = [(cell.path, block) for cell in cells(config, "low_rank") for block in seed_blocks(config, "low_rank")]
     assert found == expected
     assert len(found) == 2 * 2 * 3
+    config["study"]["shared_jobs"] = 0
+    alone = jobs(config, "low_rank")
+    assert [[part.path for part in job] for job in alone.values()] == [[path] for path in alone]
+    assert list(alone) == [f"{path}/seeds={block}" for path, block in expected]
+
+
+@pytest.mark.parametrize("number", [1, 7, 32])
+def test_shared_jobs_hold_every_part_once(shipped, number):
+    config = shipped()
+    config["study"]["shared_jobs"] = number
+    found = jobs(config, "convergence")
+    assert len(found) == number
+    assert all(re.fullmatch(rf"shared/\d{{3}}-of-{number}", path) for path in found)
+    held = [part.path for job in found.values() for part in job]
+    assert sorted(held) == sorted({part.path for part in parts(config, "convergence")})
+    sizes = [len(job) for job in found.values()]
+    assert max(sizes) < 2 * len(held) / number + 5  # dealt evenly
+
+
+def test_added_cells_and_seeds_move_no_other_part(shipped):
+    config = shipped()
+    before = {part.path: path for path, job in jobs(config, "low_rank").items() for part in job}
+    config["experiments"]["low_rank"]["grid"]["depth"] = [200, 1, 2, 3, 4, 5, 10]
+    config["experiments"]["low_rank"]["seeds"] = 20
+    after = {part.path: path for path, job in jobs(config, "low_rank").items() for part in job}
+    assert len(after) == 2 * 7 * len(before) // 5
+    assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize(("cells_of_grid", "shared"), [(1499, False), (1500, True)])
+def test_only_many_jobs_are_shared_by_default(shipped, cells_of_grid, shared):
+    config = shipped()
+    del config["study"]["shared_jobs"]
+    config["experiments"]["low_rank"]["grid"] = {
+        "epsilon": [0],
+        "smin": [0.5],
+        "rank": [5],
+        "depth": list(range(1, cells_of_grid + 1)),
+    }
+    found = jobs(config, "low_rank")
+    assert len(found) == (255 if shared else cells_of_grid)  # one of 256 holds none of these
+    assert all(path.startswith("shared/") == shared for path in found)
 
 
 @pytest.mark.parametrize("block", ["", "3", "-1-2", "2-1", "0-9-10", "a-b", "0 - 9", "1.0-2", "0–9"])

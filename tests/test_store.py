@@ -3,7 +3,6 @@
 import os
 import shutil
 import stat
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ SCHEMA = pa.schema(
         ("seed", pa.int32()),
         ("loss", pa.float64()),
         ("reason", pa.string()),
-        ("levels", pa.list_(pa.float64())),
+        ("levels", store._list_of(pa.float64())),
         ("rank", pa.int16()),
     ]
 )
@@ -29,7 +28,8 @@ COLUMNS = {
     "rank": np.array([1, 2, 3]),
     "left out": [None, None, None],
 }
-METADATA = {"cell": {"epsilon": 0.1, "depth": 10, "target": {"mode": "eigenvalues"}}, "code": "abc"}
+CELL = {"epsilon": 0.1, "depth": 10, "target": {"mode": "eigenvalues"}}
+METADATA = {"parts": [{"cell": CELL, "seeds": "0-2"}], "code": "abc"}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_table_has_the_schema_and_the_values(table):
 
 def test_table_survives_the_file(tmp_path, table):
     path = tmp_path / "deep" / "er" / "runs.parquet"
-    store.write_table(path, table)
+    store.write_parts(path, [table])
     assert repr(pq.read_table(path).to_pylist()) == repr(table.to_pylist())  # repr: NaN equals NaN
     assert store.read_metadata(path) == METADATA
 
@@ -89,6 +89,55 @@ def test_foreign_file_has_no_metadata(tmp_path):
         store.read_metadata(path)
 
 
+# --- Parts ------------------------------------------------------------------------------------------------------
+
+
+def part(seed, **changes):
+    """A table of one row, of another cell for each seed."""
+    metadata = {**METADATA, "parts": [{"cell": CELL, "seeds": f"{seed}-{seed}"}], **changes}
+    return store.table_of({name: values[:1] for name, values in COLUMNS.items()} | {"seed": [seed]}, SCHEMA, metadata)
+
+
+def test_parts_come_back_one_by_one(tmp_path):
+    path = tmp_path / "runs.parquet"
+    store.write_parts(path, [part(0), part(1), part(2)])
+    file = store.PartsFile(path)
+    assert list(file.keys) == [store.part_key(CELL, f"{seed}-{seed}") for seed in range(3)]
+    for seed in (2, 0, 1):
+        assert file.read(store.part_key(CELL, f"{seed}-{seed}")).equals(part(seed), check_metadata=True)
+    assert pq.read_table(path)["seed"].to_pylist() == [0, 1, 2]
+
+
+def test_parts_that_were_read_are_written_as_the_same_bytes(tmp_path):
+    first, second = tmp_path / "first.parquet", tmp_path / "second.parquet"
+    store.write_parts(first, [part(0), part(1)])
+    file = store.PartsFile(first)
+    store.write_parts(second, [file.read(key) for key in file.keys])
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_parts_of_different_code_are_not_put_together(tmp_path):
+    with pytest.raises(ValueError, match="computed by different code"):
+        store.write_parts(tmp_path / "runs.parquet", [part(0), part(1, code="abd")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_is_not_there_is_refused(tmp_path, table):
+    path = tmp_path / "runs.parquet"
+    store.write_parts(path, [table])
+    with pytest.raises(ValueError, match=r"runs\.parquet does not hold the cell that is asked for"):
+        store.PartsFile(path).read(store.part_key({**CELL, "depth": 11}, "0-2"))
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, -9, -1])
+def test_a_truncated_file_is_named(tmp_path, table, cut):
+    path = tmp_path / "runs.parquet"
+    store.write_parts(path, [table])
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"runs\.parquet is no readable Parquet file"):
+        store.PartsFile(path)
+
+
 # --- Atomic writing ---------------------------------------------------------------------------------------------
 
 
@@ -113,20 +162,20 @@ def test_failed_write_keeps_the_old_file(tmp_path):
 
 def test_failed_table_leaves_nothing(tmp_path, table, monkeypatch):
     # The disk is full halfway through.
-    def fail(_table, where, **_options):
-        Path(where).write_bytes(b"half")
+    def fail(writer, _table, **_options):
+        writer.file_handle.write(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pq, "write_table", fail)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
     with pytest.raises(OSError, match="no space left"):
-        store.write_table(tmp_path / "runs.parquet", table)
+        store.write_parts(tmp_path / "runs.parquet", [table])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_write_replaces_the_old_file(tmp_path, table):
     path = tmp_path / "runs.parquet"
     path.write_text("old")
-    store.write_table(path, table)
+    store.write_parts(path, [table])
     assert pq.read_table(path)["seed"].to_pylist() == [0, 1, 2]
     assert list(tmp_path.iterdir()) == [path]
 
@@ -136,7 +185,7 @@ def test_file_has_the_usual_permissions(tmp_path, table):
     # Not the 0600 of a temporary file.
     before = os.umask(0o027)
     try:
-        store.write_table(tmp_path / "runs.parquet", table)
+        store.write_parts(tmp_path / "runs.parquet", [table])
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "runs.parquet").stat().st_mode) == 0o640
@@ -203,16 +252,16 @@ def test_digest_follows_the_code(package, module, old, new, changed):
 
 def test_digest_follows_every_layer(package):
     # A change anywhere that an experiment can reach changes its digest.
-    reached = store._imported("experiment")
-    assert {"psd", "losses", "gradient_flow", "theory", "seeds", "targets", "initialization", "store"} <= reached
-    assert {"gradient_descent", "experiment.flow", "experiment.descent", "experiment.measure"} <= reached
+    reached = store._imported("experiment.descent")
+    assert {"psd", "losses", "gradient_flow", "theory", "seeds", "targets", "initialization"} <= reached
+    assert {"gradient_descent", "experiment.descent", "experiment.measure"} <= reached
     assert reached.isdisjoint({"rates", "configuration", "grid", "aggregate", "plotting"})
-    digests = [store.code_digest("experiment")]
+    digests = [store.code_digest("experiment.descent")]
     for name in sorted(reached):
         path = store._source(name)
         path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
         store.code_digest.cache_clear()
-        digests.append(store.code_digest("experiment"))
+        digests.append(store.code_digest("experiment.descent"))
         assert digests[-1] != digests[-2], name
 
 

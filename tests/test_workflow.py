@@ -22,7 +22,7 @@ from deepbures.archive import broken
 
 ROOT = Path(__file__).parents[1]
 TINY = """
-study: {results: results/tiny, figures: figures/tiny}
+study: {results: results/tiny, figures: figures/tiny, shared_jobs: 0}
 experiments:
   convergence:
     dimension: 4

@@ -14,10 +14,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 when all went well, 2 on a user's mistake."""
     parser = argparse.ArgumentParser(prog="deepbures", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="compute one cell for a block of seeds")
-    run.add_argument("--cell", required=True, help="settings of the cell, as JSON")
-    run.add_argument("--seeds", required=True, help="seed indices FIRST-LAST")
+    run = commands.add_parser("run", help="compute cells, each for a block of seeds")
+    run.add_argument("--cell", required=True, nargs="+", help="settings of each cell, as JSON")
+    run.add_argument("--seeds", required=True, nargs="+", help="seed indices FIRST-LAST for each cell")
     run.add_argument("--write", required=True, nargs="+", metavar="TABLE=FILE", help="Parquet files to write")
+    run.add_argument("--keep", action="store_true", help="keep the cells that the files hold and are up to date")
     cells = commands.add_parser("cells", help="list what a configuration would compute")
     cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     cells.add_argument("--schema", default="workflow/schemas/config.schema.yaml", help="schema of configurations")
@@ -38,19 +39,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .experiment import run_cell
+    from .experiment import run_parts, tables_of
     from .grid import seeds_of
-    from .store import write_table
+    from .store import write_parts
 
+    if len(options.cell) != len(options.seeds):
+        raise ValueError(f"each cell needs its seeds: {len(options.cell)} cells, {len(options.seeds)} blocks of seeds")
+    cells = [_settings(cell) for cell in options.cell]
+    blocks = [seeds_of(seeds) for seeds in options.seeds]
+    files = _files(options.write, tables_of(cells[0]))
+    parts = run_parts(list(zip(cells, blocks, strict=True)), files if options.keep else None)
+    for table, file in files.items():
+        write_parts(file, parts[table])
+
+
+def _settings(cell: str) -> dict[str, Any]:
     try:
-        settings = json.loads(options.cell)
+        settings = json.loads(cell)
     except json.JSONDecodeError as error:
         raise ValueError(f"cell must be JSON: {error}") from None
     if not isinstance(settings, dict):
-        raise ValueError(f"cell must be JSON with the settings of a cell, not {options.cell[:60]!r}")
-    tables = run_cell(settings, seeds_of(options.seeds))
-    for table, file in _files(options.write, tables).items():
-        write_table(file, tables[table])
+        raise ValueError(f"cell must be JSON with the settings of a cell, not {cell[:60]!r}")
+    return settings
 
 
 def _cells(options: argparse.Namespace) -> None:
@@ -69,7 +79,7 @@ def _cells(options: argparse.Namespace) -> None:
     for name, block in config["experiments"].items():
         cells = grid.cells(config, name)
         computed = len({cell.path for cell in cells})
-        jobs = computed * len(grid.seed_blocks(config, name))
+        jobs = len(grid.jobs(config, name))
         total += jobs
         print(f"{name:20} {block['kind']:16} {len(cells):6} {computed:9} {block['seeds']:6} {jobs:6}")
     print(f"{total} jobs of at least 1 s of CPU each; cells that are one problem are computed once")

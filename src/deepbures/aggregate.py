@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 
 from .grid import INTEGER_AXES, NAME_AXES
 from .rates import SlopeFit, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
-from .store import read_metadata, replacing
+from .store import PartsFile, read_metadata, replacing
 
 #: Statistics only for these: with them pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
 _WRITING = {"compression": "zstd", "write_statistics": list(INTEGER_AXES)}
@@ -24,6 +26,7 @@ def collect_runs(
     axes: Iterable[Mapping[str, float | str]],
     runs: Sequence[str | Path],
     trajectories: Sequence[str | Path],
+    keys: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write one table of all runs of an experiment, with its axes and convergence slopes as columns.
@@ -40,17 +43,17 @@ def collect_runs(
         Position in the grid of each file: its value on each axis.
     runs, trajectories
         Files of the jobs, in the same order.
-    provenance
+    keys, provenance
         See `collect`.
     """
     tables = []
-    for position, run_file, trajectory_file in zip(axes, runs, trajectories, strict=True):
-        table = pq.read_table(run_file, partitioning=None)
+    all_parts = zip(axes, _parts(runs, keys), _parts(trajectories, keys), strict=True)
+    for position, table, trajectories_of_part in all_parts:
         converged = dict(
             zip(table["seed"].to_pylist(), (r == "converged" for r in table["stop_reason"].to_pylist()), strict=True)
         )
         fits = []
-        for seed, times, excess, gradient_norm in _curves(trajectory_file):
+        for seed, times, excess, gradient_norm in _curves(trajectories_of_part):
             if "eta" in table.column_names:
                 authors = authors_slope_of_descent(times, excess)
             else:
@@ -63,7 +66,7 @@ def collect_runs(
             table = table.append_column(name, pa.array(values))
         tables.append(_with_axes(table, position))
     with replacing(destination) as temporary:
-        table = pa.concat_tables(tables).replace_schema_metadata(_metadata(runs, provenance))
+        table = pa.concat_tables(tables).replace_schema_metadata(_metadata(runs, keys, provenance))
         pq.write_table(table, temporary, **_WRITING)
 
 
@@ -71,23 +74,26 @@ def collect(
     destination: str | Path,
     axes: Iterable[Mapping[str, float | str]],
     files: Sequence[str | Path],
+    keys: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the files of an experiment's jobs as one table, with its axes as columns; one row group a job.
+    """Write the files of an experiment's jobs as one table, with its axes as columns; one row group a part.
 
     Parameters
     ----------
     destination, axes, files
         As in `collect_runs`.
+    keys
+        What to take from each file, by `store.part_key`; default: its only part.
     provenance
         What the metadata should say besides the code digests, versions and number of the files: experiment,
         digest of its configuration, seeds.
     """
     with replacing(destination) as temporary:
         writer = None
-        metadata = _metadata(files, provenance)
-        for position, file in zip(axes, files, strict=True):
-            table = _with_axes(pq.read_table(file, partitioning=None), position).replace_schema_metadata(metadata)
+        metadata = _metadata(files, keys, provenance)
+        for position, part in zip(axes, _parts(files, keys), strict=True):
+            table = _with_axes(part, position).replace_schema_metadata(metadata)
             writer = writer or pq.ParquetWriter(temporary, table.schema, **_WRITING)
             writer.write_table(table)
         if writer is None:
@@ -95,22 +101,32 @@ def collect(
         writer.close()
 
 
-def _metadata(files: Sequence[str | Path], provenance: Mapping[str, Any] | None) -> dict[str, str]:
+def _parts(files: Sequence[str | Path], keys: Sequence[str] | None) -> Iterator[pa.Table]:
+    """The part of each file that is asked for."""
+    opened = functools.lru_cache(maxsize=256)(PartsFile)  # those of shared jobs are asked for again and again
+    for file, key in zip(files, keys or itertools.repeat(None), strict=keys is not None):
+        parts = opened(file)
+        if key is None and len(parts.keys) > 1:
+            raise ValueError(f"{file} holds {len(parts.keys)} parts: keys must say which is asked for")
+        yield parts.read(key or next(iter(parts.keys)))
+
+
+def _metadata(
+    files: Sequence[str | Path], keys: Sequence[str] | None, provenance: Mapping[str, Any] | None
+) -> dict[str, str]:
     """Provenance of an aggregate: what was said of it, and what its files have in common or not."""
     found: dict[str, set[str]] = {}
     for file in dict.fromkeys(map(str, files)):
         for key, value in read_metadata(file).items():
-            if key != "cell":
+            if key != "parts":
                 found.setdefault(key, set()).add(value)
     common = {key: values.pop() if len(values) == 1 else sorted(values) for key, values in found.items()}
-    return {
-        "deepbures": json.dumps({**common, "files": len(set(map(str, files))), **(provenance or {})}, sort_keys=True)
-    }
+    parts = len(set(keys or map(str, files)))
+    return {"deepbures": json.dumps({**common, "parts": parts, **(provenance or {})}, sort_keys=True)}
 
 
-def _curves(trajectory_file: str | Path) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+def _curves(table: pa.Table) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     names = ["seed", "time", "excess", "gradient_norm"]
-    table = pq.read_table(trajectory_file, columns=names, partitioning=None)
     seeds, *columns = (table[name].to_numpy() for name in names)
     starts = np.flatnonzero(np.diff(seeds, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(seeds)], strict=True):

@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from .losses import BuresWasserstein, CovarianceLoss
+from .losses import BuresWasserstein, CovarianceLoss, Frobenius
 from .network import DeepLinearNetwork, check_depth
 from .psd import Array
 from .theory import frobenius_local_rates, local_rates
@@ -234,9 +234,11 @@ def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank
         with np.errstate(divide="ignore", invalid="ignore"):
             filling = 2 * (1 - np.sqrt(outside / loss.epsilon))
         filling = np.where(outside > 0, filling, 2.0)
-    else:
+    elif isinstance(loss, Frobenius):
         in_block, off_block = frobenius_local_rates(loss.eigenvalues, depth, kept=J)
         filling = -4 * outside
+    else:
+        raise ValueError(f"the local spectrum is known in closed form for BW and Frobenius, not for {loss.name!r}")
     free = rank - len(J)
     empty = np.tile(filling if depth == 1 else np.zeros_like(outside), free)
     return LocalSpectrum(in_block, off_block, empty, len(J) * (len(J) - 1) // 2 + len(J) * free)

@@ -24,7 +24,7 @@ from .psd import Array, finite_array, integer_power
 from .trajectory import FlowTrajectory, StopReason
 
 if TYPE_CHECKING:  # scipy.integrate takes longer to import than many a flow to run: loaded when one does
-    from scipy.integrate import DenseOutput
+    from scipy.integrate import DenseOutput, OdeSolver
 
 _EPS = float(np.finfo(float).eps)
 #: The least relative tolerance that scipy's integrators accept: the floor of the error control.
@@ -89,8 +89,6 @@ def gradient_flow(
     ValueError
         On input that is out of range, not finite, or of the wrong shape.
     """
-    from scipy.integrate import OdeSolution
-
     check_depth(depth)
     if loss.shape != ():
         raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
@@ -122,18 +120,13 @@ def gradient_flow(
     def excess(z: Array) -> float:
         return float(loss.excess_in_eigenbasis(flow.factor(z.reshape(Z.shape)), rank))
 
+    sampler = _Sampler(Z.ravel(), times, samples)
     with np.errstate(over="ignore", invalid="ignore"):
-        knots, pieces, stop_reason = _integrate(
-            flow, Z.ravel(), max_time, rtol, atol, lambda z: excess(z) <= excess_tolerance, max_steps
+        stop_reason = _integrate(
+            flow, sampler, max_time, rtol, atol, lambda z: excess(z) <= excess_tolerance, max_steps
         )
-    end = knots[-1]
-    if times is None:
-        times = np.interp(np.linspace(0, len(knots) - 1, samples), np.arange(len(knots)), knots)
-        times = np.unique(times)
-    else:
-        times = np.append(times[times < end], end)
-    states = OdeSolution(knots, pieces)(times) if pieces else Z.reshape(-1, 1)
-    factors = flow.factor(states.T.reshape(-1, *Z.shape))
+    times, states = sampler.taken()
+    factors = flow.factor(states.reshape(-1, *Z.shape))
     excess_loss = loss.excess_in_eigenbasis(factors, rank)
     return FlowTrajectory(
         times=times,
@@ -141,9 +134,53 @@ def gradient_flow(
         excess=excess_loss,
         factors=loss.eigenvectors @ factors,
         stop_reason=stop_reason,
-        n_steps=len(pieces),
+        n_steps=sampler.n_steps,
         evaluations=flow.evaluations,
     )
+
+
+class _Sampler:
+    """Keeps the states of a flow, and interpolants where they can be asked for: each costs a quarter of a step.
+
+    Given times are interpolated. Otherwise the samples spread evenly over the steps, and are states themselves as
+    soon as there is a step for each.
+    """
+
+    def __init__(self, z: Array, times: Array | None, samples: int) -> None:
+        self.times, self.samples = times, samples
+        self.knots, self.states = [0.0], [z]
+        self._pieces: dict[int, DenseOutput] = {}
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.knots) - 1
+
+    def add(self, solver: OdeSolver) -> None:
+        """Take note of a step."""
+        if self.times is None:
+            wanted = self.n_steps < self.samples
+        else:  # a time after the last knot and before this one?
+            between = int(np.searchsorted(self.times, self.knots[-1], side="right"))
+            wanted = between < len(self.times) and bool(self.times[between] < solver.t)
+        if wanted:
+            self._pieces[self.n_steps] = solver.dense_output()
+        self.knots.append(solver.t)
+        self.states.append(solver.y)
+
+    def taken(self) -> tuple[Array, Array]:
+        """Sample times and the states there."""
+        knots = np.array(self.knots)
+        if self.times is not None:
+            times = np.append(self.times[self.times < knots[-1]], knots[-1])
+        elif self.n_steps < self.samples:
+            times = np.unique(np.interp(np.linspace(0, self.n_steps, self.samples), np.arange(len(knots)), knots))
+        else:
+            times = knots[np.linspace(0, self.n_steps, self.samples).round().astype(int)]
+        return times, np.array([self._state(knots, t) for t in times])
+
+    def _state(self, knots: Array, time: float) -> Array:
+        after = int(np.searchsorted(knots, time))  # t_{after−1} < time ≤ t_after
+        return self.states[after] if time == knots[after] else self._pieces[after - 1](time)
 
 
 class _ReducedFlow:
@@ -181,27 +218,26 @@ class _ReducedFlow:
 
 def _integrate(
     flow: _ReducedFlow,
-    z: Array,
+    sampler: _Sampler,
     max_time: float,
     rtol: float,
     atol: float,
     converged: Callable[[Array], bool],
     max_steps: int,
-) -> tuple[Array, list[DenseOutput], StopReason]:
-    """Step scipy's DOP853, its tolerance following the length of the steps; knots and interpolants."""
+) -> StopReason:
+    """Step scipy's DOP853 from the sampler's first state, its tolerance following the length of the steps."""
     from scipy.integrate import DOP853
 
-    knots: list[float] = [0.0]
-    pieces: list[DenseOutput] = []
+    z = sampler.states[0]
     speed, size = float(np.linalg.norm(flow(0.0, z))), float(np.linalg.norm(z))
     if not np.isfinite(speed):
         raise ValueError("initial must be small enough for its loss and gradient to be finite numbers")
     if converged(z):
-        return np.array(knots), pieces, StopReason.CONVERGED
+        return StopReason.CONVERGED
     if max_time == 0:
-        return np.array(knots), pieces, StopReason.END_TIME
+        return StopReason.END_TIME
     if speed * max_time <= _EPS * size:
-        return np.array(knots), pieces, StopReason.STATIONARY
+        return StopReason.STATIONARY
     first_step = min(_FIRST_CHANGE / flow.depth * size / speed, max_time)
     root_size = np.sqrt(z.size)  # scipy's error norm is a root mean square
 
@@ -211,24 +247,20 @@ def _integrate(
 
     atol_first = tolerance(first_step * speed, size)
     solver = DOP853(flow, 0.0, z, max_time, first_step=first_step, rtol=_ROUNDING, atol=atol_first)
-    stop_reason = None
-    while stop_reason is None:
+    while True:
         before = solver.y
         solver.step()
         if solver.status == "failed":
-            stop_reason = StopReason.STEP_UNDERFLOW
-            break
-        knots.append(solver.t)
-        pieces.append(solver.dense_output())
+            return StopReason.STEP_UNDERFLOW
+        sampler.add(solver)
         length = float(np.linalg.norm(solver.y - before))
         solver.atol = tolerance(length, float(np.linalg.norm(before)))
         if converged(solver.y):
-            stop_reason = StopReason.CONVERGED
-        elif solver.status == "finished":
-            stop_reason = StopReason.END_TIME
-        elif length <= _ROUNDING * np.linalg.norm(before):  # lost in rounding: the speed is, or the step collapsed
-            collapsed = solver.step_size < _COLLAPSE * solver.t / len(pieces)
-            stop_reason = StopReason.STEP_UNDERFLOW if collapsed else StopReason.STATIONARY
-        elif len(pieces) == max_steps:
-            stop_reason = StopReason.STEP_BUDGET
-    return np.array(knots), pieces, stop_reason
+            return StopReason.CONVERGED
+        if solver.status == "finished":
+            return StopReason.END_TIME
+        if length <= _ROUNDING * np.linalg.norm(before):  # lost in rounding: the speed is, or the step collapsed
+            collapsed = solver.step_size < _COLLAPSE * solver.t / sampler.n_steps
+            return StopReason.STEP_UNDERFLOW if collapsed else StopReason.STATIONARY
+        if sampler.n_steps == max_steps:
+            return StopReason.STEP_BUDGET

@@ -1,16 +1,18 @@
 """The grid: from a configuration to cells, seed blocks and paths.
 
-A cell is one point of an experiment's grid; a job computes one cell for a block of seeds. Values enter
-paths as canonical strings, made here and never parsed back.
+A cell is one point of an experiment's grid, a part is a cell for one block of seeds, a job computes one part
+or several. Values enter paths as canonical strings, made here and never parsed back.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .store import part_key
 from .target_files import is_drawn
 from .targets import least_eigenvalue
 
@@ -121,6 +123,46 @@ def seeds_of(block: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def jobs(config: Mapping[str, Any], experiment: str) -> Iterator[tuple[Cell, str]]:
-    """Every job of an experiment: (cell, seed block), in grid order."""
-    return itertools.product(cells(config, experiment), seed_blocks(config, experiment))
+@dataclass(frozen=True)
+class Part:
+    """One cell for one block of seeds: the least that is computed."""
+
+    cell: Cell
+    seeds: str
+
+    @property
+    def path(self) -> str:
+        """Its place under the folder of a table: `epsilon=0.1/…/depth=10/seeds=0-9`."""
+        return f"{self.cell.path}/seeds={self.seeds}"
+
+    @property
+    def key(self) -> str:
+        """What result files know it by."""
+        return part_key(self.cell.settings, self.seeds)
+
+
+def parts(config: Mapping[str, Any], experiment: str) -> list[Part]:
+    """Every part of an experiment, in grid order; cells that are one problem come again and again."""
+    return [Part(*part) for part in itertools.product(cells(config, experiment), seed_blocks(config, experiment))]
+
+
+#: From so many jobs in an experiment on its cells share `_SHARED_JOBS` jobs, if the configuration says nothing.
+_MANY_JOBS, _SHARED_JOBS = 1500, 256
+
+
+def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
+    """Every job of an experiment by its place under the folder of a table: the parts that one process computes.
+
+    A part has a job of its own, or shares one of `study.shared_jobs`: which one depends on its path alone, so
+    that adding cells moves no other.
+    """
+    distinct = {part.path: part for part in parts(config, experiment)}
+    number = config["study"].get("shared_jobs", _SHARED_JOBS if len(distinct) >= _MANY_JOBS else 0)
+    found: dict[str, list[Part]] = {}
+    for path, part in distinct.items():
+        found.setdefault(f"shared/{_bucket(path, number):03}-of-{number}" if number else path, []).append(part)
+    return found
+
+
+def _bucket(path: str, number: int) -> int:
+    return int(hashlib.sha256(path.encode()).hexdigest()[:8], 16) % number

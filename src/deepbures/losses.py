@@ -400,6 +400,10 @@ class Frobenius(CovarianceLoss):
         return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
 
 
+#: Every loss, by its name in configurations.
+LOSSES: dict[str, type[CovarianceLoss]] = {loss.name: loss for loss in (BuresWasserstein, Frobenius)}
+
+
 def _thin_factor(F: Array, rank: int) -> Array:
     """Factor of the same F Fᵀ with at most `rank` columns, for F of that rank.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .store import digest_of, read_metadata
+from .store import checksum, digest_of, read_metadata
 
 
 def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path]) -> dict[str, Any]:
@@ -34,9 +33,3 @@ def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path])
             str(path): {"sha256": checksum(path), **read_metadata(path)} for path in sorted(map(str, aggregates))
         },
     }
-
-
-def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

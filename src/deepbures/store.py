@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 _PACKAGE = Path(__file__).parent
-_VECTOR = pa.list_(pa.float64())
+
+
+def _list_of(type_: pa.DataType) -> pa.ListType:
+    """List type as Parquet gives it back: with its own default names a table that was read would be another one."""
+    return pa.list_(pa.field("element", type_))
+
+
+_VECTOR = _list_of(pa.float64())
 
 #: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first.
 RUNS = pa.schema(
@@ -77,7 +84,7 @@ TRAJECTORIES = pa.schema(
         ("squared_bures_logged", pa.float64()),
         ("numerical_rank", pa.int16()),
         ("effective_rank", pa.float64()),
-        ("eigenvalue_distances", pa.list_(pa.float32())),
+        ("eigenvalue_distances", _list_of(pa.float32())),
     ]
 )
 
@@ -109,7 +116,7 @@ def _schema(**types: pa.DataType) -> pa.Schema:
     return pa.schema([("seed", pa.int32()), *types.items()])
 
 
-_FLOAT, _COUNT, _NAME, _INDICES = pa.float64(), pa.int32(), pa.string(), pa.list_(pa.int32())
+_FLOAT, _COUNT, _NAME, _INDICES = pa.float64(), pa.int32(), pa.string(), _list_of(pa.int32())
 #: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
 _POINT = {"point": _COUNT, "kept": _INDICES, "order": _COUNT, "value": _FLOAT}
 
@@ -221,10 +228,83 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_table(path: str | os.PathLike[str], table: pa.Table) -> None:
-    """Write a Parquet file, atomically."""
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+def part_key(settings: Mapping[str, Any], seeds: str) -> str:
+    """What a part of a result file, one cell for one block of seeds, is known by."""
+    return digest_of({"cell": settings, "seeds": seeds})
+
+
+def write_parts(path: str | os.PathLike[str], tables: Sequence[pa.Table]) -> None:
+    """Write tables of `table_of` as one Parquet file, atomically: a row group a part.
+
+    Raises
+    ------
+    ValueError
+        If the parts differ in their metadata besides `parts`: they were not computed by the same code.
+    """
+    *common, last = [_metadata_of(table.schema) for table in tables]
+    if any({**metadata, "parts": []} != {**last, "parts": []} for metadata in common):
+        raise ValueError(f"the parts of {path} were computed by different code")
+    whole = {**last, "parts": [part for metadata in [*common, last] for part in metadata["parts"]]}
+    schema = tables[0].schema.with_metadata(_encoded(whole))
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=max(1, len(table)))
+
+
+class PartsFile:
+    """A result file of `write_parts`, read part by part.
+
+    Attributes
+    ----------
+    metadata
+        See `read_metadata`.
+    keys
+        Its parts, by `part_key`, with their position in the file.
+
+    Raises
+    ------
+    ValueError
+        If the file was not written by this package, or is broken.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        with _readable(path):
+            self._file = pq.ParquetFile(path)
+        self.metadata = _metadata_of(self._file.schema_arrow, path)
+        held = self.metadata.get("parts", [])
+        self.keys = {part_key(part["cell"], part["seeds"]): i for i, part in enumerate(held)}
+        if len(held) != self._file.num_row_groups:
+            raise ValueError(f"{path} holds {self._file.num_row_groups} parts, and its metadata {len(held)}")
+
+    def read(self, key: str) -> pa.Table:
+        """Table of one part, its metadata naming that part alone."""
+        if key not in self.keys:
+            raise ValueError(f"{self.path} does not hold the cell that is asked for: it is of another configuration")
+        position = self.keys[key]
+        with _readable(self.path):
+            table = self._file.read_row_group(position)
+        metadata = {**self.metadata, "parts": [self.metadata["parts"][position]]}
+        return table.replace_schema_metadata(_encoded(metadata))
+
+
+@contextlib.contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _metadata_of(schema: pa.Schema, path: str | os.PathLike[str] = "the table") -> dict[str, Any]:
+    metadata = schema.metadata or {}
+    if b"deepbures" not in metadata:
+        raise ValueError(f"{path} carries no deepbures metadata: it was not written by this package")
+    return json.loads(metadata[b"deepbures"])
+
+
+def _encoded(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {"deepbures": json.dumps(metadata, sort_keys=True)}
 
 
 def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Table:
@@ -238,9 +318,7 @@ def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[st
         If a value cannot become the type of its column.
     """
     arrays = [_array(columns[field.name], field.type) for field in schema]
-    return pa.Table.from_arrays(
-        arrays, schema=schema.with_metadata({"deepbures": json.dumps(metadata, sort_keys=True)})
-    )
+    return pa.Table.from_arrays(arrays, schema=schema.with_metadata(_encoded(metadata)))
 
 
 def _array(values: Any, type_: pa.DataType) -> pa.Array:
@@ -252,7 +330,7 @@ def _array(values: Any, type_: pa.DataType) -> pa.Array:
     if pa.types.is_list(type_):
         offsets = _array(_offsets(values), pa.int32())
         items = np.concatenate([np.asarray(value) for value in values])
-        return pa.ListArray.from_arrays(offsets, _array(items, type_.value_type))
+        return pa.ListArray.from_arrays(offsets, _array(items, type_.value_type), type=type_)
     given = np.asarray(values)
     with np.errstate(invalid="ignore"):
         array = np.ascontiguousarray(given.astype(type_.to_pandas_dtype()))
@@ -270,18 +348,22 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Provenance of a result file.
 
     Raises
     ------
     ValueError
-        If the file was not written by this package.
+        If the file was not written by this package, or is broken.
     """
-    metadata = pq.read_schema(path).metadata or {}
-    if b"deepbures" not in metadata:
-        raise ValueError(f"{path} carries no deepbures metadata: it was not written by this package")
-    return json.loads(metadata[b"deepbures"])
+    with _readable(path):
+        return _metadata_of(pq.read_schema(path), path)
 
 
 def provenance(root: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .losses import BuresWasserstein, CovarianceLoss
+from .losses import BuresWasserstein, CovarianceLoss, Frobenius
 from .psd import INPUT_TOLERANCE, Array, geometric_sum
 
 
@@ -192,17 +192,19 @@ def _in_block(s: Array, depth: int) -> Array:
 
 
 def rates_at_minimum(loss: CovarianceLoss, depth: int, rank: int | None = None) -> Array:
-    """All local rates r at the minimum over rank ≤ k: (k (k+1)/2 + k (n−k),), NaN where ε > λ_k.
+    """All local rates r at the minimum over rank ≤ k: (k (k+1)/2 + k (n−k),).
+
+    NaN where no closed form is known: for ε > λ_k, and for other losses than Bures-Wasserstein and Frobenius.
 
     They are the non-zero eigenvalues of the Hessian of the deep loss at the balanced minimum, too:
     Jᵀ ∇²L J and J Jᵀ ∇²L have the same, and the range of Jᵀ is tangent to the balanced weights.
     """
     eigenvalues, rank = loss.eigenvalues, rank or loss.dimension
-    if not isinstance(loss, BuresWasserstein):
+    if isinstance(loss, Frobenius):
         return np.concatenate(frobenius_local_rates(eigenvalues, depth, rank))
-    if loss.epsilon > eigenvalues[rank - 1] * (1 + INPUT_TOLERANCE):
-        return np.full(rank * (rank + 1) // 2 + rank * (loss.dimension - rank), np.nan)
-    return np.concatenate(local_rates(eigenvalues, float(loss.epsilon), depth, rank))
+    if isinstance(loss, BuresWasserstein) and loss.epsilon <= eigenvalues[rank - 1] * (1 + INPUT_TOLERANCE):
+        return np.concatenate(local_rates(eigenvalues, float(loss.epsilon), depth, rank))
+    return np.full(rank * (rank + 1) // 2 + rank * (loss.dimension - rank), np.nan)
 
 
 def stable_step(rates: Array) -> float:

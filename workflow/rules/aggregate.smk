@@ -1,6 +1,16 @@
 # The tables of an experiment, each from the files of all its jobs.
 
 
+def positions_of(experiment):
+    """For each part in grid order, which of the experiment's job files holds it."""
+    number = {
+        part.key: i
+        for i, parts in enumerate(JOBS[experiment].values())
+        for part in parts
+    }
+    return [number[part.key] for part in grid.parts(STUDY, experiment)]
+
+
 for experiment in STUDY["experiments"]:
 
     rule:
@@ -23,6 +33,8 @@ for experiment in STUDY["experiments"]:
                 "study_seed": STUDY["study"]["seed"],
                 "seeds": STUDY["experiments"][experiment]["seeds"],
             },
-            axes=[dict(cell.axes) for cell, _ in grid.jobs(STUDY, experiment)],
+            axes=[dict(part.cell.axes) for part in grid.parts(STUDY, experiment)],
+            parts=[part.key for part in grid.parts(STUDY, experiment)],
+            positions=positions_of(experiment),
         script:
             "../scripts/collect.py"

@@ -24,23 +24,18 @@ STUDY = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 
-# Cells by experiment and path: paths are never parsed back. Cells that are one problem share a path.
-CELLS = {
-    experiment: {cell.path: cell for cell in grid.cells(STUDY, experiment)}
-    for experiment in STUDY["experiments"]
-}
+# Jobs by experiment and path: paths are never parsed back.
+JOBS = {experiment: grid.jobs(STUDY, experiment) for experiment in STUDY["experiments"]}
 
 
 wildcard_constraints:
-    cell="[a-z_]+=[^/]+(/[a-z_]+=[^/]+)*",
-    seeds="[0-9]+-[0-9]+",
+    job=r"shared/\d+-of-\d+|[a-z_]+=[^/]+(/[a-z_]+=[^/]+)*",
 
 
 def job_files(experiment, table):
-    """Result files of an experiment's jobs, in grid order."""
+    """Result files of an experiment's jobs."""
     return [
-        f"{RESULTS}/{experiment}/{table}/{cell.path}/seeds={seeds}.parquet"
-        for cell, seeds in grid.jobs(STUDY, experiment)
+        f"{RESULTS}/{experiment}/{table}/{path}.parquet" for path in JOBS[experiment]
     ]
 
 

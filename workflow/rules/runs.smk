@@ -1,4 +1,15 @@
-# One job: one cell of an experiment's grid for a block of seeds; one file for each of its tables.
+# One job: one cell of an experiment's grid for a block of seeds, or several; one file for each of its tables.
+# Cells that share a job are kept when others join them: `update` leaves the files, `--keep` what is current in them.
+
+
+def output_files(experiment):
+    """Where the tables of a job go, by name."""
+    shared = any("shared/" in path for path in JOBS[experiment])
+    files = {
+        table: f"{RESULTS}/{experiment}/{table}/{{job}}.parquet"
+        for table in tables_of(experiment)
+    }
+    return {table: update(file) for table, file in files.items()} if shared else files
 
 
 for experiment, block in STUDY["experiments"].items():
@@ -9,21 +20,25 @@ for experiment, block in STUDY["experiments"].items():
         input:
             target=target_file(block),  # a target from a file; else none
         output:
-            **{
-                table: f"{RESULTS}/{experiment}/{table}/{{cell}}/seeds={{seeds}}.parquet"
-                for table in tables_of(experiment)
-            },
+            **output_files(experiment),
         log:
-            f"logs/{RESULTS}/{experiment}/{{cell}}/seeds={{seeds}}.log",
+            f"logs/{RESULTS}/{experiment}/{{job}}.log",
         params:
-            cell=lambda wildcards, cells=CELLS[experiment]: json.dumps(
-                cells[wildcards.cell].settings, sort_keys=True
-            ),
+            cells=lambda wildcards, jobs=JOBS[experiment]: [
+                json.dumps(part.cell.settings, sort_keys=True)
+                for part in jobs[wildcards.job]
+            ],
+            seeds=lambda wildcards, jobs=JOBS[experiment]: [
+                part.seeds for part in jobs[wildcards.job]
+            ],
             files=lambda wildcards, output: [
                 f"{table}={file}" for table, file in output.items()
             ],
+            keep=lambda wildcards: (
+                "--keep" if wildcards.job.startswith("shared/") else ""
+            ),
             # Reruns the cells when a module that they use changes.
             code=store.code_digest(f"experiment.{block['kind']}"),
         shell:
-            "python -m deepbures run --cell {params.cell:q} --seeds {wildcards.seeds}"
-            " --write {params.files:q} 2> {log:q}"
+            "python -m deepbures run --cell {params.cells:q} --seeds {params.seeds}"
+            " --write {params.files:q} {params.keep} 2> {log:q}"

@@ -1,29 +1,39 @@
-"""One cell of the grid: what is drawn, trained and measured for a block of seeds, as tables."""
+"""One cell of the grid: what is drawn, trained and measured for a block of seeds, as tables.
+
+Each kind of experiment is a module of its name with `run(settings, seeds)`.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import pyarrow as pa
 
 from .. import store
-from . import blow_up, critical_search, descent, escape, expansion, flow, hessian, paths, surface
+from ..progress import Progress
+from ..target_files import file_of
 
-#: By the `kind` of the settings: columns of each table, for one seed after the other.
-_RUN = {
-    "flow": flow.run,
-    "descent": descent.run,
-    "hessian": hessian.run,
-    "blow_up": blow_up.run,
-    "paths": paths.run,
-    "expansion": expansion.run,
-    "escape": escape.run,
-    "surface": surface.run,
-    "critical_search": critical_search.run,
-}
 #: Settings that cells of every kind have.
 _REQUIRED = ("study_seed", "kind", "loss", "dimension", "target", "epsilon", "smin", "rank", "depth")
+
+
+def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
+    """The tables of a cell, from `store.SCHEMAS`.
+
+    Raises
+    ------
+    ValueError
+        If the settings are not those of a cell.
+    """
+    for key in (key for key in _REQUIRED if key not in settings):
+        raise ValueError(f"the settings of a cell must hold {key!r}; they hold {', '.join(settings)}")
+    if settings["kind"] not in store.SCHEMAS:
+        raise ValueError(f"kind must be one of {', '.join(store.SCHEMAS)}, not {settings['kind']!r}")
+    return store.SCHEMAS[settings["kind"]]
 
 
 def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.Table]:
@@ -42,15 +52,71 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
         The tables that `store.SCHEMAS` names for the `kind` of the cell, such as `runs` (one row a
         seed) and `trajectories` (one row a seed and sample).
     """
-    for key in (key for key in _REQUIRED if key not in settings):
-        raise ValueError(f"the settings of a cell must hold {key!r}; they hold {', '.join(settings)}")
-    kind = settings["kind"]
-    if kind not in _RUN:
-        raise ValueError(f"kind must be one of {', '.join(_RUN)}, not {kind!r}")
-    parts = list(_RUN[kind](settings, seeds))
-    metadata = {"cell": dict(settings), **store.provenance(f"experiment.{kind}")}
+    schemas, kind = tables_of(settings), settings["kind"]
+    module = import_module(f".{kind}", __package__)  # and no other: imports are most of the time of a short job
+    parts, progress = [], Progress(f"{kind}, seeds", len(seeds))
+    for part in module.run(settings, seeds):
+        parts.append(part)
+        progress.update(len(parts))
+    metadata = {"parts": [_part(settings, seeds)], **store.provenance(f"experiment.{kind}")}
     tables = {}
-    for table, schema in store.SCHEMAS[kind].items():
+    for table, schema in schemas.items():
         columns = {name: [value for part in parts for value in part[table][name]] for name in schema.names}
         tables[table] = store.table_of(columns, schema, metadata)
     return tables
+
+
+def run_parts(
+    parts: Sequence[tuple[Mapping[str, Any], Sequence[int]]],
+    files: Mapping[str, str | os.PathLike[str]] | None = None,
+) -> dict[str, list[pa.Table]]:
+    """Compute cells of one kind, each for its seeds, but for those that are there already.
+
+    Parameters
+    ----------
+    parts
+        Settings and seed indices.
+    files
+        File of each table from an earlier call, which may be missing or broken. What the present code computed
+        from the same settings, seeds and target is taken from there.
+
+    Returns
+    -------
+    dict
+        For each table, its parts in their order.
+    """
+    kinds = sorted({str(settings.get("kind")) for settings, _ in parts})
+    if len(kinds) > 1:
+        raise ValueError(f"cells that are computed together must be of one kind, not {', '.join(kinds)}")
+    earlier = {table: _current_parts(path, f"experiment.{kinds[0]}") for table, path in (files or {}).items()}
+    computed, progress = [], Progress(f"{kinds[0]}, cells", len(parts))
+    for settings, seeds in parts:
+        part = _spelled(_part(settings, seeds)) if earlier else ""
+        if earlier and all(part in held for held in earlier.values()):
+            computed.append({table: held[part] for table, held in earlier.items()})
+        else:
+            computed.append(run_cell(settings, seeds))
+        progress.update(len(computed))
+    return {table: [tables[table] for tables in computed] for table in computed[0]}
+
+
+def _part(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """What a part of a result file is computed from."""
+    part = {"cell": dict(settings), "seeds": f"{seeds[0]}-{seeds[-1]}"}
+    file = file_of(settings["target"])
+    return part if file is None else {**part, "target": store.checksum(file)}
+
+
+def _spelled(part: Mapping[str, Any]) -> str:
+    return json.dumps(part, sort_keys=True)
+
+
+def _current_parts(path: str | os.PathLike[str], root: str) -> dict[str, pa.Table]:
+    """The parts of a result file, if the present code computed them; none if there is no such file, or it is broken."""
+    try:
+        file = store.PartsFile(path)
+        if {**file.metadata, "parts": 0} != {**store.provenance(root), "parts": 0}:
+            return {}
+        return {_spelled(part): file.read(key) for part, key in zip(file.metadata["parts"], file.keys, strict=True)}
+    except (OSError, ValueError):
+        return {}

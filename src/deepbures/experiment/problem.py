@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..initialization import Start, close_start, draw_network, small_start, with_end_rank
-from ..losses import BuresWasserstein, CovarianceLoss, Frobenius
+from ..losses import LOSSES, BuresWasserstein, CovarianceLoss
 from ..network import DeepLinearNetwork
 from ..seeds import generator
 from ..target_files import is_drawn, read_target
@@ -37,10 +37,10 @@ def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
     else:
         rng = generator(settings["study_seed"], "target", seed, dimension=n, spectrum=target["spectrum"])
         covariance = draw_target(rng, n, settings["smin"], spectrum=target["spectrum"], mode=target["mode"])
-    if settings["loss"] == Frobenius.name:
-        return Frobenius(covariance)
+    if settings["loss"] not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {settings['loss']!r}")
     if settings["loss"] != BuresWasserstein.name:
-        raise ValueError(f"loss must be {BuresWasserstein.name} or {Frobenius.name}, not {settings['loss']!r}")
+        return LOSSES[settings["loss"]](covariance)
     least = float(BuresWasserstein(covariance).eigenvalues[-1])
     return BuresWasserstein(covariance, min(settings["epsilon"], least))
 
@@ -49,7 +49,7 @@ def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
     """One loss on the stack of the targets of losses of one kind."""
     covariances = np.stack([loss.covariance for loss in losses])
     smoothings = [loss.epsilon for loss in losses if isinstance(loss, BuresWasserstein)]
-    return BuresWasserstein(covariances, smoothings) if smoothings else Frobenius(covariances)
+    return BuresWasserstein(covariances, smoothings) if smoothings else type(losses[0])(covariances)
 
 
 def make_start(settings: Mapping[str, Any], seed: int, loss: CovarianceLoss) -> NetworkStart:
