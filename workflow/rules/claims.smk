@@ -54,11 +54,17 @@ rule provenance:
     input:
         AGGREGATES,
     output:
-        f"{RESULTS}/provenance.json",
+        report(
+            f"{RESULTS}/provenance.json",
+            caption="../report/provenance.rst",
+            category="Provenance",
+            labels={"file": "provenance"},
+        ),
     log:
         f"logs/{RESULTS}/provenance.log",
     params:
         configuration=STUDY,
+        digest=store.digest_of(STUDY),
         code=store.code_digest("provenance"),
     script:
         "../scripts/provenance.py"
