@@ -2,3 +2,9 @@
 
 
 include: "workflow/Snakefile"
+
+
+rule study:
+    default_target: True
+    input:
+        rules.all.input,

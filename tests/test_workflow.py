@@ -346,7 +346,7 @@ def test_an_edited_descent_reruns_no_flow(study):
 def test_an_edited_figure_function_reruns_notebooks_and_no_cell(study):
     edit(study / "src/deepbures/plotting/style.py", "COLUMN, TEXT = 3.3, 6.8", "COLUMN, TEXT = 3.4, 6.8")
     jobs = planned(study)
-    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "all", "total"}
+    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "study", "total"}
     assert jobs["total"] == 1 + 18 + 1
     assert jobs["notebook_rates"] == 1
 
@@ -447,7 +447,7 @@ def test_an_archive_gives_the_figures_back_without_any_run(study, tmp_path):
         content.extractall(elsewhere)
     shutil.rmtree(elsewhere / "figures")
     jobs = planned(elsewhere, config="study.yaml")
-    assert {rule.partition("_")[0] for rule in jobs} <= {"notebook", "claims", "provenance", "all", "total"}
+    assert {rule.partition("_")[0] for rule in jobs} <= {"notebook", "claims", "provenance", "study", "total"}
     assert snakemake(elsewhere, "figures/tiny/F5_energy_levels.png", config="study.yaml").returncode == 0
     again, first = (place / "figures/tiny/F5_energy_levels.png" for place in (elsewhere, study))
     assert again.read_bytes() == first.read_bytes()
@@ -461,7 +461,7 @@ def test_a_violated_claim_is_shown_and_fails_the_run_where_asked(study):
     assert not (table["verdict"] == "violated").any()
     assert snakemake(study).returncode == 0
     table.assign(verdict="violated").to_csv(claims, index=False)
-    run = snakemake(study, "--forcerun", "claims_hold", "--allowed-rules", "claims_hold", "all")
+    run = snakemake(study, "--forcerun", "claims_hold", "--allowed-rules", "claims_hold", "study")
     assert run.returncode != 0
     assert f"violated: {', '.join(table['name'])}" in run.stderr
     assert claims.exists()
