@@ -416,6 +416,55 @@ def test_an_own_covariance_as_documented_gets_its_results_and_figure(tmp_path):
     assert len(pd.read_parquet(folder / targets[0])) == 160  # nothing was lost
 
 
+def commands_of_the_documentation(patch: str) -> list[str]:
+    """What docs/extending.md says to run after a patch is applied."""
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    command = text.split(f"    git apply docs/examples/{patch}\n")[1].splitlines()[0]
+    assert command.startswith("    snakemake --cores 2 --configfile ")
+    return command.split()[4:]
+
+
+def patched(folder: Path, patch: str) -> list[str]:
+    """Apply a worked example to a copy of the project; its configuration file, and what to make."""
+    copy_of_project(folder)
+    command = ["git", "apply", str(ROOT / "docs/examples" / patch)]
+    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)})
+    words = commands_of_the_documentation(patch)
+    edit(folder / words[0], "seeds: 10\n    seeds_per_job: 10", "seeds: 2\n    seeds_per_job: 2")  # for less time
+    return words
+
+
+@pytest.mark.slow
+def test_the_worked_example_of_a_loss_trains_to_its_minimum(tmp_path):
+    config, _, *targets = patched(tmp_path, "new_loss.patch")
+    run = snakemake(tmp_path, *targets, config=config)
+    assert run.returncode == 0, run.stderr[-2000:]
+    for target in targets:
+        runs = pd.read_parquet(tmp_path / target)
+        assert runs["sharp_rate"].isna().all()  # no closed form is known
+        done = runs[runs["stop_reason"] == "converged"]
+        assert len(done) >= len(runs) / 2
+        np.testing.assert_allclose(done["loss_final"], done["loss_minimum"], rtol=1e-6)
+        eigenvalues = np.stack(done["eigenvalues_target"])
+        missing = np.array([np.sum(e[k:] ** 2) / np.sum(e**2) for e, k in zip(eigenvalues, done["rank"], strict=True)])
+        np.testing.assert_allclose(done["loss_minimum"], missing, rtol=1e-12)  # Eckart-Young, in units of ‖Σ0‖²
+    edit(tmp_path / config, "step_size: [0.2]", "relative_step: [0.2]")
+    assert snakemake(tmp_path, targets[1], config=config).returncode != 0
+    log = next((tmp_path / "logs/results/relative_descent/shared").glob("*.log")).read_text()
+    assert "relative_step needs local rates in closed form, which 'relative-frobenius' lacks: use step_size" in log
+
+
+@pytest.mark.slow
+def test_the_worked_example_of_an_experiment_makes_its_figure(tmp_path):
+    config, _, *targets = patched(tmp_path, "new_experiment.patch")
+    run = snakemake(tmp_path, *targets, config=config)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert (tmp_path / targets[0]).stat().st_size > 10_000
+    values = pd.read_parquet(tmp_path / "results/random_values/values.parquet")
+    assert len(values) == 4 * 2 * 200
+    assert (values["loss"] >= values["loss_minimum"]).all()
+
+
 @pytest.mark.slow
 def test_the_worked_example_on_digits_makes_its_figure(tmp_path):
     folder = copy_of_project(tmp_path)
