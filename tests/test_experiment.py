@@ -304,10 +304,27 @@ def test_cells_of_a_changed_target_are_computed_again(tmp_path, computed):
     for covariance, expected in [(np.eye(6), 1), (np.eye(6), 0), (np.diag([6.0, 5, 4, 3, 2, 1]), 1)]:
         np.save(target, covariance[: SETTINGS["dimension"], : SETTINGS["dimension"]])
         computed.clear()
-        parts = experiment.run_parts([(settings, [0])], files)
+        parts, _ = experiment.run_parts([(settings, [0])], files)
         assert len(computed) == expected
         for name, file in files.items():
             store.write_parts(file, parts[name])
+
+
+def test_a_mistake_in_one_cell_does_not_stop_the_others(tmp_path, computed, capsys):
+    # Rank 1 with a close start has no margin; what went well is kept, and found by the next call.
+    cells = [json.dumps({**SETTINGS, "depth": depth, "rank": rank}) for depth, rank in [(2, 6), (2, 1), (3, 6)]]
+    files = [f"{name}={tmp_path}/{name}.parquet" for name in ("runs", "trajectories")]
+    for expected in ([(2, 0), (2, 0), (3, 0)], [(2, 0)]):
+        computed.clear()
+        assert main(["run", "--cell", *cells, "--seeds", *["0-0"] * 3, "--write", *files, "--keep"]) == 2
+        assert computed == expected
+        error = capsys.readouterr().err
+        assert error.startswith("deepbures: no start close to the target has a margin")
+        assert '"rank": 1, "depth": 2' in error
+        assert error.count("\n") == 1
+        assert len(store.PartsFile(tmp_path / "runs.parquet").keys) == 2
+    with_one_less = [cells[0], cells[2]]
+    assert main(["run", "--cell", *with_one_less, "--seeds", "0-0", "0-0", "--write", *files, "--keep"]) == 0
 
 
 def test_cells_of_two_kinds_are_not_put_together(tmp_path, capsys):

@@ -48,9 +48,13 @@ def _run(options: argparse.Namespace) -> None:
     cells = [_settings(cell) for cell in options.cell]
     blocks = [seeds_of(seeds) for seeds in options.seeds]
     files = _files(options.write, tables_of(cells[0]))
-    parts = run_parts(list(zip(cells, blocks, strict=True)), files if options.keep else None)
-    for table, file in files.items():
-        write_parts(file, parts[table])
+    parts, mistakes = run_parts(list(zip(cells, blocks, strict=True)), files if options.keep else None)
+    if not mistakes or options.keep:  # then the next call finds what went well
+        for table, file in files.items():
+            if parts[table]:
+                write_parts(file, parts[table])
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
 
 
 def _settings(cell: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ for experiment in STUDY["experiments"]:
             },
         log:
             f"logs/{RESULTS}/{experiment}/collect.log",
+        localrule: True
         params:
             code=store.code_digest("aggregate"),
             provenance={

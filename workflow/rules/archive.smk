@@ -9,6 +9,7 @@ rule archive:
         f"{RESULTS}/archive.zip",
     log:
         f"logs/{RESULTS}/archive.log",
+    localrule: True
     params:
         configuration=STUDY,
         code=store.code_digest("archive"),

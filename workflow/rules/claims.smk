@@ -28,6 +28,7 @@ rule claims:
         f"{FIGURE_FOLDER}/claims.pdf",
     log:
         f"logs/{RESULTS}/claims.log",
+    localrule: True
     params:
         folders={
             experiment: (f"{RESULTS}/{experiment}", block["kind"])
@@ -46,6 +47,7 @@ rule claims_hold:
         touch(f"{RESULTS}/.claims_hold"),
     log:
         f"logs/{RESULTS}/claims_hold.log",
+    localrule: True
     script:
         "../scripts/claims_hold.py"
 
@@ -62,6 +64,7 @@ rule provenance:
         ),
     log:
         f"logs/{RESULTS}/provenance.log",
+    localrule: True
     params:
         configuration=STUDY,
         digest=store.digest_of(STUDY),

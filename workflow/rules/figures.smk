@@ -123,6 +123,7 @@ for name, family in FAMILIES.items():
         log:
             f"logs/{RESULTS}/notebooks/{name}.log",
         retries: 2  # kernels that start at once may collide on a port
+        localrule: True
         params:
             show=STUDY["figures"][name].get("show", {}),
             shown=shown(experiment, STUDY["figures"][name].get("show", {})),

@@ -23,6 +23,8 @@ for experiment, block in STUDY["experiments"].items():
             **output_files(experiment),
         log:
             f"logs/{RESULTS}/{experiment}/{{job}}.log",
+        group:
+            "cells"  # several in one job of a cluster: profiles say how many
         params:
             cells=lambda wildcards, jobs=JOBS[experiment]: [
                 json.dumps(part.cell.settings, sort_keys=True)

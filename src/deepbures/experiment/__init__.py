@@ -69,8 +69,10 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
 def run_parts(
     parts: Sequence[tuple[Mapping[str, Any], Sequence[int]]],
     files: Mapping[str, str | os.PathLike[str]] | None = None,
-) -> dict[str, list[pa.Table]]:
+) -> tuple[dict[str, list[pa.Table]], list[str]]:
     """Compute cells of one kind, each for its seeds, but for those that are there already.
+
+    A mistake in one cell does not stop the others.
 
     Parameters
     ----------
@@ -82,22 +84,29 @@ def run_parts(
 
     Returns
     -------
-    dict
-        For each table, its parts in their order.
+    tables : dict
+        For each table, its parts in their order, without those that failed.
+    mistakes : list
+        One line for each cell that failed.
     """
     kinds = sorted({str(settings.get("kind")) for settings, _ in parts})
     if len(kinds) > 1:
         raise ValueError(f"cells that are computed together must be of one kind, not {', '.join(kinds)}")
     earlier = {table: _current_parts(path, f"experiment.{kinds[0]}") for table, path in (files or {}).items()}
-    computed, progress = [], Progress(f"{kinds[0]}, cells", len(parts))
-    for settings, seeds in parts:
+    computed: list[dict[str, pa.Table]] = []
+    mistakes, progress = [], Progress(f"{kinds[0]}, cells", len(parts))
+    for number, (settings, seeds) in enumerate(parts, start=1):
         part = _spelled(_part(settings, seeds)) if earlier else ""
         if earlier and all(part in held for held in earlier.values()):
             computed.append({table: held[part] for table, held in earlier.items()})
         else:
-            computed.append(run_cell(settings, seeds))
-        progress.update(len(computed))
-    return {table: [tables[table] for tables in computed] for table in computed[0]}
+            try:
+                computed.append(run_cell(settings, seeds))
+            except ValueError as mistake:
+                place = {key: value for key, value in settings.items() if isinstance(value, int | float)}
+                mistakes.append(str(mistake) if len(parts) == 1 else f"{mistake} (cell {json.dumps(place)})")
+        progress.update(number)
+    return {table: [tables[table] for tables in computed] for table in tables_of(parts[0][0])}, mistakes
 
 
 def _part(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
