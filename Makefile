@@ -52,10 +52,7 @@ format: $(VENV)/.installed
 	snakefmt Snakefile workflow
 
 bench: $(VENV)/.installed
-	python benchmarks/flow.py
-	python benchmarks/descent.py
-	python benchmarks/landscape.py
-	python benchmarks/job.py
+	python benchmarks/results.py
 
 # Needs uv (pip install uv); the lock holds versions and hashes, and no address.
 lock:

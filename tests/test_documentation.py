@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -37,6 +38,24 @@ def test_links_lead_somewhere(page):
 )
 def test_files_that_are_named_exist(file):
     assert (ROOT / file).exists()
+
+
+def keys_of(schema: object) -> set[str]:
+    """Names of all properties in a JSON schema."""
+    if isinstance(schema, list):
+        return set().union(*map(keys_of, schema))
+    if not isinstance(schema, dict):
+        return set()
+    named = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
+    return named.union(*map(keys_of, schema.values()))
+
+
+def test_every_key_of_the_configuration_is_explained():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    families = set(schema["properties"]["figures"]["properties"])
+    text = (ROOT / "config/README.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"[a-z_]+", "".join(re.findall(r"`[^`]*`|^#+ .*$", text, flags=re.MULTILINE))))
+    assert keys_of(schema) - families <= known
 
 
 def test_the_examples_of_the_readme_run(capsys):

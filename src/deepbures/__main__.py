@@ -9,6 +9,21 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine: what `cells` estimates with.
+_COSTS = {
+    "flow": 0.5,
+    "descent": 0.4,
+    "hessian": 0.08,
+    "blow_up": 0.06,
+    "paths": 0.04,
+    "expansion": 0.08,
+    "escape": 0.8,
+    "surface": 1.4,
+    "critical_search": 1.5,
+}
+#: CPU seconds for a process to start and load what it needs.
+_START = 1.0
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 when all went well, 2 on a user's mistake."""
@@ -78,15 +93,16 @@ def _cells(options: argparse.Namespace) -> None:
         for path, cell in {cell.path: cell for cell in grid.cells(config, options.experiment)}.items():
             print(f"{path}\t{json.dumps(cell.settings, sort_keys=True)}")
         return
-    print(f"{'experiment':20} {'kind':16} {'cells':>6} {'computed':>9} {'seeds':>6} {'jobs':>6}")
-    total = 0
+    print(f"{'experiment':20} {'kind':16} {'cells':>6} {'computed':>9} {'seeds':>6} {'jobs':>6} {'CPU min':>8}")
+    total_jobs, total = 0, 0.0
     for name, block in config["experiments"].items():
         cells = grid.cells(config, name)
-        computed = len({cell.path for cell in cells})
-        jobs = len(grid.jobs(config, name))
-        total += jobs
-        print(f"{name:20} {block['kind']:16} {len(cells):6} {computed:9} {block['seeds']:6} {jobs:6}")
-    print(f"{total} jobs of at least 1 s of CPU each; cells that are one problem are computed once")
+        computed, jobs = len({cell.path for cell in cells}), len(grid.jobs(config, name))
+        minutes = (computed * block["seeds"] * _COSTS.get(block["kind"], 0.5) + jobs * _START) / 60
+        total_jobs, total = total_jobs + jobs, total + minutes
+        counts = f"{len(cells):6} {computed:9} {block['seeds']:6} {jobs:6} {minutes:8.1f}"
+        print(f"{name:20} {block['kind']:16} {counts}")
+    print(f"{total_jobs} jobs, about {total:.0f} min of CPU if cells take as long as those of the default study")
 
 
 def _info(options: argparse.Namespace) -> None:

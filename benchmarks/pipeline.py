@@ -1,0 +1,147 @@
+"""Where the pipeline's time goes, for studies of 100, 1,000 and 10,000 cells: python benchmarks/pipeline.py [CELLS …]
+
+The cells are short flows (n = 4, one seed), so that what is measured is everything else. CPU seconds are those of
+all processes; wall seconds depend on the machine's other work.
+"""
+
+import os
+
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from deepbures import configuration, grid
+from deepbures.experiment import run_cell
+from deepbures.store import write_parts
+
+ROOT = Path(__file__).parents[1]
+CORES = "2"
+
+
+def study(cells: int, shared_jobs: int | None) -> dict:
+    """One experiment with so many cells: depths × 2 spectra × 5 ranks, or as near as whole numbers come."""
+    shared = {} if shared_jobs is None else {"shared_jobs": shared_jobs}
+    return {
+        "study": {"seed": 1, "results": "results", "figures": "figures", "fail_on_violated_claims": False, **shared},
+        "experiments": {
+            "flows": {
+                "kind": "flow",
+                "loss": "bures-wasserstein",
+                "dimension": 4,
+                "target": {"spectrum": "zipf", "mode": "eigenvalues"},
+                "initialization": {"kind": "small", "scale": 0.5},
+                "seeds": 1,
+                "seeds_per_job": 1,
+                "grid": {
+                    "epsilon": [0, 0.01, 0.02, 0.03, 0.04],
+                    "smin": [0.5, 1],
+                    "rank": [4],
+                    "depth": list(range(1, cells // 10 + 1)),
+                },
+                "integration": {
+                    "rtol": 1e-4,
+                    "excess_tolerance": 1e-4,
+                    "max_time": 100,
+                    "max_steps": 30,
+                    "samples": 10,
+                },
+            }
+        },
+        "figures": {"constants": {"experiment": "flows"}},
+    }
+
+
+def costs(function: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall seconds of a call, all processes that it starts included."""
+
+    def cpu() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in used)
+
+    start, cpu_start = time.perf_counter(), cpu()
+    function()
+    return cpu() - cpu_start, time.perf_counter() - start
+
+
+def child(folder: Path, *command: str) -> Callable[[], object]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    return lambda: subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+
+
+def snakemake(folder: Path, *arguments: str) -> Callable[[], object]:
+    return child(folder, sys.executable, "-m", "snakemake", "--cores", CORES, *arguments)
+
+
+def row(stage: str, cpu: float, wall: float | None = None) -> None:
+    print(f"| {stage} | {cpu:.2f} | {'' if wall is None else f'{wall:.2f}'} |")
+
+
+def measure(cells: int, shared_jobs: int | None = None) -> None:
+    """Print the table of one study."""
+    config = study(cells, shared_jobs)
+    schema = configuration.read(ROOT / "workflow/schemas/config.schema.yaml")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("workflow", "src", "profiles"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "Snakefile", folder)
+        (folder / "config").mkdir()
+        (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
+
+        parts = grid.parts(config, "flows")
+        n_jobs = len(grid.jobs(config, "flows"))
+        print(f"\n{len(parts):,} cells in {n_jobs:,} jobs:\n")
+        print("| stage | CPU seconds | wall seconds |\n|---|---|---|")
+        row(
+            "check the configuration, make the grid",
+            *costs(lambda: grid.jobs(configuration.check(config, schema), "flows")),
+        )
+        row("dry run: parse, DAG", *costs(snakemake(folder, "--dry-run", "--quiet", "all")))
+        runs, wall = costs(snakemake(folder, "--quiet", "all", "--", "runs"))
+        row("all run jobs", runs, wall)
+
+        sample = parts[:: max(1, len(parts) // 300)]
+        tables = []
+        computing, _ = costs(lambda: tables.extend(run_cell(part.cell.settings, [0]) for part in sample))
+        computing *= len(parts) / len(sample)
+        row("of these: computing (by a sample)", computing)
+        start = statistics.median(costs(child(folder, sys.executable, "-c", START))[0] for _ in range(5))
+        row(f"of these: {n_jobs:,} process starts with imports, {start:.2f} each", start * n_jobs)
+        writing, _ = costs(
+            lambda: [write_parts(folder / "a.parquet", [t]) for some in tables[:100] for t in some.values()]
+        )
+        row("of these: writing (by a sample, a file a cell)", writing / min(100, len(tables)) * n_jobs)
+        collect, wall = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
+        row("aggregate", collect, wall)
+        nothing, wall = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
+        row("run again, nothing to do", nothing, wall)
+        notebook, wall = costs(snakemake(folder, "--quiet", "all", "--", "results/tables/T2_constants.csv"))
+        row("one notebook", notebook - nothing, wall)
+        overhead = runs + collect - computing
+        print(
+            f"\nAll but the computing: {overhead:.0f} s of CPU, {overhead / len(parts):.3f} s a cell, "
+            f"{overhead / (runs + collect):.0%} of the whole for these very short cells."
+        )
+
+
+#: What a run job of flows loads.
+START = "import deepbures.__main__, deepbures.store, deepbures.experiment.flow; from scipy.integrate import DOP853"
+
+
+if __name__ == "__main__":
+    for number in map(int, sys.argv[1:] or ["100", "1000", "10000"]):
+        measure(number)

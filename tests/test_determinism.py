@@ -1,0 +1,65 @@
+"""Where bits may differ: with another BLAS kernel, without vector instructions; within the bounds of docs/faults.md."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+WORK = """
+import json, sys
+import numpy as np
+from deepbures import BuresWasserstein, gradient_flow
+from deepbures.critical_points import critical_points, local_spectrum
+from deepbures.initialization import close_start
+from deepbures.seeds import generator
+from deepbures.targets import draw_target
+
+excess, closed = [], []
+for epsilon, depth in [(0.0, 1), (0.1, 10), (0.1, 50), (0.0, 4)]:
+    loss = BuresWasserstein(draw_target(generator(1, "target", 0), 12, 0.5), epsilon)
+    start = close_start(generator(1, "start", 0), loss, 12).end_to_end
+    flow = gradient_flow(loss, start, depth, np.geomspace(1e-3, 2, 30) / depth, rtol=1e-7)
+    excess.append(flow.excess.tolist())
+    for point, _ in zip(critical_points(loss, 3), range(5)):
+        closed.append([point.value, *local_spectrum(loss, point.kept, depth, 3).rates.tolist()])
+json.dump({"excess": excess, "closed": closed}, sys.stdout)
+"""
+
+
+def computed(**environment: str) -> dict[str, list[list[float]]]:
+    run = subprocess.run(
+        [sys.executable, "-c", WORK], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return json.loads(run.stdout)
+
+
+@pytest.fixture(scope="module")
+def here():
+    return computed()
+
+
+def test_a_second_process_gives_the_same_bits(here):
+    assert computed() == here
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OPENBLAS_CORETYPE": "Prescott"},
+        {"OPENBLAS_CORETYPE": "Sandybridge"},
+        {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"},
+    ],
+    ids=["Prescott", "Sandybridge", "no AVX2"],
+)
+def test_another_kernel_agrees_within_the_documented_bound(here, environment):
+    other = computed(**environment)
+    for mine, theirs in zip(here["excess"], other["excess"], strict=True):
+        mine, theirs = np.array(mine), np.array(theirs)
+        above = mine > 1e-10 * mine[0]
+        assert above.sum() >= 10
+        np.testing.assert_allclose(theirs[above], mine[above], rtol=1e-8)
+    for mine, theirs in zip(here["closed"], other["closed"], strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-12, atol=1e-12 * np.abs(mine).max())

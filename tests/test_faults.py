@@ -1,0 +1,300 @@
+"""What breaks: jobs and runs that are killed, mistakes, full disks, broken files, two runs at once. Nothing is lost.
+
+docs/faults.md is the table of these tests.
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from test_workflow import contents, copy_of_project, edit, snakemake
+
+#: Flows in jobs of their own, descents in two shared ones; no figures.
+SMALL = """
+study: {results: results/small, figures: figures/small, shared_jobs: SHARED}
+experiments:
+  convergence:
+    dimension: 6
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0, 0.1], smin: [0.5], rank: [6], depth: [1, 2, 10]}
+  descent:
+    dimension: 6
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0.1], rank: [6], depth: [1, 2, 5], relative_step: [0.25, 0.95]}
+    descent: {max_steps: 500}
+figures:
+  trajectories: {show: {smin: [0.5], depth: [1, 10]}}
+  rates: {show: {smin: [0.5]}}
+"""
+AGGREGATES = [
+    f"results/small/{name}/{table}.parquet" for name in ("convergence", "descent") for table in ("runs", "trajectories")
+]
+
+
+def project(folder: Path, shared: int = 0) -> Path:
+    copy_of_project(folder)
+    (folder / "tiny.yaml").write_text(SMALL.replace("SHARED", str(shared)))
+    return folder
+
+
+def aggregates(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in AGGREGATES}
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without any fault."""
+    folder = project(tmp_path_factory.mktemp("undisturbed"))
+    run = snakemake(folder, *AGGREGATES)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished_once: Path) -> dict[str, bytes]:
+    """Bytes of its aggregates."""
+    return aggregates(finished_once)
+
+
+@pytest.fixture
+def finished_small(finished_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, times of files and Snakemake's records included."""
+    return Path(shutil.copytree(finished_once, tmp_path / "copy"))
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    """Snakemake in a process group of its own, as a shell starts it."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--cores",
+        "2",
+        *arguments,
+        "--configfile",
+        "tiny.yaml",
+        "--",
+        *AGGREGATES,
+    ]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src"), **environment}
+    with (folder / "run.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def end(process: subprocess.Popen, how: signal.Signals) -> int:
+    """Send a signal to Snakemake and all its jobs, and wait for them."""
+    if process.poll() is None:
+        os.killpg(process.pid, how)
+    return process.wait(timeout=60)
+
+
+def unreadable(folder: Path) -> list[Path]:
+    """Result files that cannot be read whole."""
+    found = []
+    for path in folder.glob("results/**/[!.]*.parquet"):
+        try:
+            pq.read_table(path, partitioning=None)
+        except Exception:
+            found.append(path)
+    return found
+
+
+# --- Kills ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [0, 2])
+def test_a_run_killed_at_ten_moments_ends_as_an_undisturbed_one(tmp_path, undisturbed, shared):
+    folder = project(tmp_path, shared)
+    moments = np.random.default_rng(7 + shared).uniform(2, 9, 10 if shared == 0 else 2)
+    for moment in moments:
+        process = start(folder)
+        time.sleep(moment)
+        end(process, signal.SIGKILL)
+        assert unreadable(folder) == []
+        assert snakemake(folder, "--unlock").returncode == 0
+    run = snakemake(folder, *AGGREGATES)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert aggregates(folder) == undisturbed
+
+
+#: Put on the path of a job, kills it in the middle of writing, the first time.
+KILLS_ITSELF = """
+import os, signal
+import pyarrow.parquet as pq
+
+write = pq.ParquetWriter.write_table
+
+def killed(self, table, **options):
+    write(self, table, **options)
+    if not os.path.exists("killed"):
+        open("killed", "w").close()
+        self.file_handle.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pq.ParquetWriter.write_table = killed
+"""
+
+
+@pytest.mark.slow
+def test_a_job_killed_while_it_writes_is_named_and_made_again(tmp_path, undisturbed):
+    folder = project(tmp_path)
+    (folder / "src/sitecustomize.py").write_text(KILLS_ITSELF)
+    process = start(folder)
+    assert process.wait(timeout=300) != 0
+    assert (folder / "killed").exists()
+    log = (folder / "run.log").read_text()
+    assert log.count("Error in rule run_") == 1  # the others went on
+    assert unreadable(folder) == []
+    assert len(contents(folder, "results/small/*/runs/**/[!.]*.parquet")) == 11
+    run = snakemake(folder, *AGGREGATES)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert aggregates(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_nothing_half_written(tmp_path, undisturbed):
+    folder = project(tmp_path)
+    process = start(folder)
+    while not contents(folder) and process.poll() is None:
+        time.sleep(0.1)
+    assert end(process, signal.SIGINT) != 0
+    assert unreadable(folder) == []
+    assert [path for path in folder.glob("results/**/.*") if path.is_file()] == []
+    run = snakemake(folder, *AGGREGATES)  # without --unlock
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert aggregates(folder) == undisturbed
+
+
+# --- Mistakes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
+    # A close start of rank 1 has no margin here.
+    folder = project(tmp_path, shared)
+    edit(folder / "tiny.yaml", "rank: [6], depth: [1, 2, 10]", "rank: [1, 6], depth: [1, 10]")
+    run = snakemake(folder, *AGGREGATES)
+    assert run.returncode != 0
+    assert "Error in rule run_convergence" in run.stderr
+    logs = [line.split()[1] for line in run.stderr.splitlines() if line.strip().startswith("log: logs/")]
+    assert any("no start close to the target has a margin" in (folder / log).read_text() for log in logs)
+    assert (folder / "results/small/descent/runs.parquet").exists()
+    cells = [
+        pq.read_table(path, partitioning=None) for path in folder.glob("results/small/convergence/runs/**/*.parquet")
+    ]
+    assert sum(len(cell) for cell in cells) == 2 * 2 * 2  # rank 6, both ε and depths
+    edit(folder / "tiny.yaml", "rank: [1, 6]", "rank: [6]")
+    again = snakemake(folder, *AGGREGATES)
+    assert again.returncode == 0, again.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_writing_loses_nothing(finished_small):
+    # Files may hold 2,000 bytes: what is beyond is refused by the system as on a full disk.
+    folder = finished_small
+    before = contents(folder)
+    path = next(path for path in before if "/runs/" in path and "convergence" in path)
+    settings = pq.read_schema(folder / path).metadata[b"deepbures"]
+
+    part = json.loads(settings)["parts"][0]
+    command = [sys.executable, "-m", "deepbures", "run", "--cell", json.dumps(part["cell"]), "--seeds", part["seeds"]]
+    small = subprocess.run(
+        [*command, "--write", f"runs={path}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert small.returncode == 2
+    assert small.stderr.splitlines()[-1].startswith("deepbures: ")
+    assert "File too large" in small.stderr
+    assert "Traceback" not in small.stderr
+    assert contents(folder) == before
+    assert [path for path in folder.glob("results/**/.*") if path.is_file()] == []
+
+
+# --- Broken and old files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["truncated", "foreign", "of another cell"])
+def test_a_broken_file_is_named_and_made_again_on_request(finished_small, undisturbed, broken):
+    folder = finished_small
+    one, other = sorted(folder.glob("results/small/convergence/trajectories/**/*.parquet"))[:2]
+    time.sleep(0.1)
+    if broken == "truncated":
+        one.write_bytes(one.read_bytes()[:-100])
+    elif broken == "foreign":
+        pq.write_table(pq.read_table(other, partitioning=None).replace_schema_metadata(None), one)
+    else:
+        shutil.copyfile(other, one)
+    run = snakemake(folder, *AGGREGATES)
+    assert run.returncode != 0
+    assert str(one.relative_to(folder)) in run.stderr
+    assert "delete the file and run again" in run.stderr
+    assert "Traceback" not in run.stderr
+    one.unlink()
+    again = snakemake(folder, *AGGREGATES)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert aggregates(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_broken_file_of_a_shared_job_too(tmp_path, undisturbed):
+    folder = project(tmp_path, 2)
+    assert snakemake(folder, *AGGREGATES).returncode == 0
+    assert aggregates(folder) == undisturbed
+    broken = folder / "results/small/descent/runs/shared/001-of-2.parquet"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    assert f"{broken.relative_to(folder)} is no readable Parquet file" in snakemake(folder, *AGGREGATES).stderr
+    broken.unlink()
+    assert run_jobs(planned(folder, *AGGREGATES)) == {"descent": 1}
+    assert snakemake(folder, *AGGREGATES).returncode == 0
+    assert aggregates(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_changed_configuration_over_old_results_is_as_from_nothing(tmp_path):
+    changed, fresh = project(tmp_path / "changed", 2), project(tmp_path / "fresh", 2)
+    assert snakemake(changed, *AGGREGATES).returncode == 0
+    for folder in (changed, fresh):
+        edit(
+            folder / "tiny.yaml",
+            "seeds: 2\n    seeds_per_job: 2\n    grid: {epsilon: [0.1]",
+            "seeds: 3\n    seeds_per_job: 3\n    grid: {epsilon: [0.1]",
+        )
+        edit(folder / "tiny.yaml", "max_steps: 500", "max_steps: 400")
+        run = snakemake(folder, *AGGREGATES)
+        assert run.returncode == 0, run.stderr[-2000:]
+    assert aggregates(changed) == aggregates(fresh)
+
+
+# --- Two runs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_runs_in_one_folder_do_not_meet(tmp_path, undisturbed):
+    folder = project(tmp_path)
+    first = start(folder)
+    while not contents(folder) and first.poll() is None:
+        time.sleep(0.1)
+    second = snakemake(folder, *AGGREGATES)
+    assert first.poll() is None
+    assert second.returncode != 0
+    assert "Directory cannot be locked" in second.stderr
+    assert first.wait(timeout=300) == 0
+    assert aggregates(folder) == undisturbed
