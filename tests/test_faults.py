@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_workflow import contents, copy_of_project, edit, snakemake
+from test_workflow import contents, copy_of_project, edit, planned, run_jobs, snakemake
 
 #: Flows in jobs of their own, descents in two shared ones; no figures.
 SMALL = """
