@@ -228,7 +228,12 @@ def test_default_study_holds_the_authors_grid(tmp_path):
             grid = block["grid"]
             others = math.prod(len(values) for axis, values in grid.items() if axis not in ("loss_name", "epsilon"))
             expected[name] -= (len(grid["epsilon"]) - 1) * others
-    assert run_jobs(planned(copy_of_project(tmp_path), "runs", config=None)) == expected
+    folder = copy_of_project(tmp_path)
+    shared = run_jobs(planned(folder, "runs", config=None))
+    assert shared.keys() == expected.keys()
+    assert all(count <= min(32, expected[name]) for name, count in shared.items())
+    edit(folder / "config/config.yaml", "shared_jobs: 32", "shared_jobs: 0")
+    assert run_jobs(planned(folder, "runs", config=None)) == expected
 
 
 def test_snakemake_lint_asks_for_nothing_but_environments(tmp_path):
@@ -364,6 +369,16 @@ def test_results_do_not_depend_on_cores_order_or_blocks(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_aggregates_do_not_depend_on_cores_or_how_cells_share_jobs(finished, tmp_path):
+    folder = copy_of_project(tmp_path)
+    edit(folder / "tiny.yaml", "shared_jobs: 0", "shared_jobs: 3")
+    assert snakemake(folder, "--cores", "4", "aggregates").returncode == 0
+    here, there = (contents(place, "results/tiny/*/*.parquet") for place in (folder, finished))
+    assert here == there
+    assert len(here) == sum(TABLES.get(name, 2) for name in JOBS)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rates", "low_rank", "step_sizes", "hessian", "surface"])
 def test_a_notebook_runs_alone_with_its_default_parameters(finished, tmp_path, name):
     # Of the others, test_notebooks_show_by_default_… reads the defaults, and the rules run them.
@@ -387,6 +402,7 @@ def examples_of_the_documentation() -> list[str]:
 
 def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
     folder = copy_of_project(tmp_path)
+    edit(folder / "config/config.yaml", "shared_jobs: 32", "shared_jobs: 0")
     (folder / "mine.yaml").write_text(examples_of_the_documentation()[0])
     before, after = (run_jobs(planned(folder, "runs", config=config)) for config in (None, "mine.yaml"))
     assert after.pop("low_rank") == before.pop("low_rank") * 6 // 5
@@ -396,6 +412,7 @@ def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
 @pytest.mark.slow
 def test_an_own_covariance_as_documented_gets_its_results_and_figure(tmp_path):
     folder = copy_of_project(tmp_path)
+    edit(folder / "config/config.yaml", "shared_jobs: 32", "shared_jobs: 0")
     (folder / "mine.yaml").write_text(examples_of_the_documentation()[1])
     rng = np.random.default_rng(0)
     A = rng.standard_normal((5, 8))
