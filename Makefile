@@ -17,7 +17,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error the path of this folder must not hold spaces: $(CURDIR))
 endif
 
-.PHONY: study report archive docs test slow-test lint format bench lock clean
+.PHONY: study report archive docs test slow-test fault-test lint format bench lock clean
 
 # Progress bars where there is a terminal, plain lines in a log.
 study: $(VENV)/.installed
@@ -39,6 +39,9 @@ test: $(VENV)/.installed
 
 slow-test: $(VENV)/.installed
 	python -m pytest -n auto -m slow
+
+fault-test: $(VENV)/.installed
+	python -m pytest -n auto -m faults
 
 lint: $(VENV)/.installed
 	ruff format --check

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_workflow import contents, copy_of_project, edit, planned, run_jobs, snakemake
 
+pytestmark = pytest.mark.faults
+
 #: Flows in jobs of their own, descents in two shared ones; no figures.
 SMALL = """
 study: {results: results/small, figures: figures/small, shared_jobs: SHARED}
@@ -114,7 +116,6 @@ def unreadable(folder: Path) -> list[Path]:
 # --- Kills ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0, 2])
 def test_a_run_killed_at_ten_moments_ends_as_an_undisturbed_one(tmp_path, undisturbed, shared):
     folder = project(tmp_path, shared)
@@ -148,7 +149,6 @@ pq.ParquetWriter.write_table = killed
 """
 
 
-@pytest.mark.slow
 def test_a_job_killed_while_it_writes_is_named_and_made_again(tmp_path, undisturbed):
     folder = project(tmp_path)
     (folder / "src/sitecustomize.py").write_text(KILLS_ITSELF)
@@ -164,7 +164,6 @@ def test_a_job_killed_while_it_writes_is_named_and_made_again(tmp_path, undistur
     assert aggregates(folder) == undisturbed
 
 
-@pytest.mark.slow
 def test_an_interrupt_leaves_nothing_half_written(tmp_path, undisturbed):
     folder = project(tmp_path)
     process = start(folder)
@@ -181,7 +180,6 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path, undisturbed):
 # --- Mistakes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0, 1])
 def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
     # A close start of rank 1 has no margin here.
@@ -202,7 +200,6 @@ def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
     assert again.returncode == 0, again.stderr[-2000:]
 
 
-@pytest.mark.slow
 def test_a_full_disk_while_writing_loses_nothing(finished_small):
     # Files may hold 2,000 bytes: what is beyond is refused by the system as on a full disk.
     folder = finished_small
@@ -230,7 +227,6 @@ def test_a_full_disk_while_writing_loses_nothing(finished_small):
 # --- Broken and old files ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["truncated", "foreign", "of another cell"])
 def test_a_broken_file_is_named_and_made_again_on_request(finished_small, undisturbed, broken):
     folder = finished_small
@@ -253,7 +249,6 @@ def test_a_broken_file_is_named_and_made_again_on_request(finished_small, undist
     assert aggregates(folder) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_broken_file_of_a_shared_job_too(tmp_path, undisturbed):
     folder = project(tmp_path, 2)
     assert snakemake(folder, *AGGREGATES).returncode == 0
@@ -267,7 +262,6 @@ def test_a_broken_file_of_a_shared_job_too(tmp_path, undisturbed):
     assert aggregates(folder) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_changed_configuration_over_old_results_is_as_from_nothing(tmp_path):
     changed, fresh = project(tmp_path / "changed", 2), project(tmp_path / "fresh", 2)
     assert snakemake(changed, *AGGREGATES).returncode == 0
@@ -286,7 +280,6 @@ def test_a_changed_configuration_over_old_results_is_as_from_nothing(tmp_path):
 # --- Two runs ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_two_runs_in_one_folder_do_not_meet(tmp_path, undisturbed):
     folder = project(tmp_path)
     first = start(folder)
