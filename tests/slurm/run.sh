@@ -23,8 +23,10 @@ snakemake --cores 2 --configfile "$config" -- aggregates
 (
   cd "$cluster"
   export PYTHONPATH="$cluster/src"
-  snakemake --profile workflow/profiles/slurm --jobs 2 --configfile "$config" --latency-wait 10 \
-    --slurm-no-account --slurm-init-seconds-before-status-checks 5 -- aggregates
+  echo "study: {shared_jobs: 1}" > one.yaml # the fewer processes, and another division of the cells
+  snakemake --profile workflow/profiles/slurm --jobs 8 --group-components cells=2 --configfile "$config" one.yaml \
+    --latency-wait 10 --slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 \
+    -- aggregates
   submitted=$(scontrol show jobs --oneliner | grep -c JobId= || true)
   echo "Slurm: $submitted jobs"
   test "$submitted" -gt 0
