@@ -60,7 +60,7 @@ CONTRADICTIONS = {
     "critical values": ("hessian/spectra", "value_error", lambda t: 1e-6),
     "strict saddles": ("hessian/spectra", "negative", lambda t: t["negative"] + 1),
     "bound of the flow": ("flows/trajectories", "excess", lambda t: 1e3),
-    "margin kept": ("flows/trajectories", "eigenvalue_distances", lambda t: [np.full(4, -1.0)] * len(t)),
+    "margin kept": ("flows/trajectories", "eigenvalue_distances", lambda t: [np.full(4, -100.0)] * len(t)),
     "loss falls": ("flows/trajectories", "excess", lambda t: t["time"] + 1e-3),
     "balance": ("to_flow/runs", "balancedness_final", lambda t: t["eta"] ** 2),
     "descent to flow": ("to_flow/runs", "flow_error", lambda t: t["eta"] ** 0.5),

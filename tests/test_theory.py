@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deepbures.gradient_descent import gradient_descent
+from deepbures.gradient_flow import gradient_flow
 from deepbures.initialization import close_start, random_orthogonal
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
@@ -436,3 +437,17 @@ def test_descent_keeps_it_at_far_larger_steps(dimension, rank, epsilon, depth):
     assert broken == 0
     ratio = stable / 4 / [10**one.log10_step_size for one in constants]
     assert ratio.min() > {1: 5, 2: 50, 5: 500, 10: 2e4}[depth]
+
+
+def test_the_margin_is_kept_by_the_smoothed_factor_and_not_by_W():
+    # paper.md section 4, for ε = λ_n: |σ_n([W, √ε I]) − √λ_n| ≤ √L, while σ_n(W) itself tends to 0, below c.
+    covariance, epsilon = np.diag([2.0, 1.0, 0.5]), 0.5
+    loss = BuresWasserstein(covariance, epsilon)
+    W = np.diag(np.sqrt([1.6, 0.6, 0.1]))
+    c = np.sqrt(0.5) - np.sqrt(float(loss.value(W)))
+    assert c > 0.2
+    flow = gradient_flow(loss, W, 2, np.geomspace(1e-2, 300, 60))
+    sigma = np.linalg.svd(flow.factors, compute_uv=False)[:, -1]
+    assert (np.abs(np.sqrt(sigma**2 + epsilon) - np.sqrt(0.5)) <= np.sqrt(flow.loss) + 1e-12).all()
+    assert (np.sqrt(sigma**2 + epsilon) >= c).all()
+    assert sigma[0] > c > sigma[-1]
