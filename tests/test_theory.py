@@ -443,7 +443,7 @@ def test_the_margin_is_kept_by_the_smoothed_factor_and_not_by_W():
     # paper.md section 4, for ε = λ_n: |σ_n([W, √ε I]) − √λ_n| ≤ √L, while σ_n(W) itself tends to 0, below c.
     covariance, epsilon = np.diag([2.0, 1.0, 0.5]), 0.5
     loss = BuresWasserstein(covariance, epsilon)
-    W = np.diag(np.sqrt([1.6, 0.6, 0.1]))
+    W = np.diag(np.sqrt([1.5, 0.5, 0.3]))
     c = np.sqrt(0.5) - np.sqrt(float(loss.value(W)))
     assert c > 0.2
     flow = gradient_flow(loss, W, 2, np.geomspace(1e-2, 300, 60))
