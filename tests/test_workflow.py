@@ -499,6 +499,10 @@ def test_the_report_holds_every_figure_and_table_with_its_caption(study):
     page = (study / "report.html").read_text(encoding="utf-8")
     for name in [*FIGURES, *PROMISED_TABLES, "claims"]:
         assert f'"{name}"' in page, name
+    provenance = pd.read_csv(study / "results/tiny/provenance.csv")
+    assert len(provenance) == sum(TABLES.get(name, 2) for name in JOBS)
+    assert provenance["code"].str.fullmatch("[0-9a-f]{16}").all()
+    assert '"provenance"' in page
     assert "Experiment low_rank: n = 6, 2 seeds; epsilon 0.1; smin 0.5; rank 5; depth 1, 2." in page
     assert not re.search(r'(?:src|href)="https?://', page.split("</head>")[0])  # nothing is fetched to show it
 

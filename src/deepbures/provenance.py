@@ -33,3 +33,16 @@ def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path])
             str(path): {"sha256": checksum(path), **read_metadata(path)} for path in sorted(map(str, aggregates))
         },
     }
+
+
+#: Columns of `table`; its last one holds the rest, the versions.
+_COLUMNS = ("experiment", "parts", "seeds", "study_seed", "configuration", "code", "sha256")
+
+
+def table(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `of_study` says of each aggregate, one row each: checksum, digests, seeds, versions."""
+    rows = []
+    for path, entry in provenance["aggregates"].items():
+        versions = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in _COLUMNS)
+        rows.append({"aggregate": path, **{name: entry.get(name, "") for name in _COLUMNS}, "versions": versions})
+    return rows

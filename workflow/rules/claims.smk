@@ -56,11 +56,12 @@ rule provenance:
     input:
         AGGREGATES,
     output:
-        report(
-            f"{RESULTS}/provenance.json",
+        json=f"{RESULTS}/provenance.json",
+        table=report(
+            f"{RESULTS}/provenance.csv",
             caption="../report/provenance.rst",
             category="Provenance",
-            labels={"file": "provenance"},
+            labels={"table": "provenance"},
         ),
     log:
         f"logs/{RESULTS}/provenance.log",

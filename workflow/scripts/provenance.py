@@ -1,11 +1,17 @@
-"""What the aggregates of a study came from."""
+"""What the aggregates of a study came from: as JSON, and as a table."""
 
+import csv
 import json
 
-from deepbures.provenance import of_study
+from deepbures.provenance import of_study, table
 from deepbures.store import replacing
 
 if __name__ == "__main__":
     content = of_study(snakemake.params.configuration, snakemake.input)
-    with replacing(snakemake.output[0]) as temporary:
+    with replacing(snakemake.output.json) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    rows = table(content)
+    with replacing(snakemake.output.table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
