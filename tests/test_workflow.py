@@ -526,7 +526,7 @@ def test_an_archive_gives_the_figures_back_without_any_run(study, tmp_path):
 @pytest.mark.slow
 def test_a_violated_claim_is_shown_and_fails_the_run_where_asked(study):
     claims = study / "results/tiny/claims.csv"
-    edit(study / "tiny.yaml", "figures: figures/tiny}", "figures: figures/tiny, fail_on_violated_claims: true}")
+    edit(study / "tiny.yaml", "shared_jobs: 0}", "shared_jobs: 0, fail_on_violated_claims: true}")
     table = pd.read_csv(claims)
     assert not (table["verdict"] == "violated").any()
     assert snakemake(study).returncode == 0

@@ -194,12 +194,18 @@ class _ReducedFlow:
         self._lower = np.tri(shape[1])
 
     def half_power(self, Z: Array) -> Array:
-        """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k); for even N the odd factor Zᵀ Z = R_Zᵀ R_Z comes from a QR."""
-        half = (self.depth - 1) // 2
+        """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k).
+
+        For even N the odd factor Zᵀ Z is that of Zᵀ itself where Z is square, and of R_Zᵀ from a QR where not.
+        """
+        half, transposed = (self.depth - 1) // 2, Z.swapaxes(-1, -2)
         if self.depth % 2:
-            return integer_power(Z.swapaxes(-1, -2) @ Z, half)
-        transposed_R = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
-        return integer_power(Z.swapaxes(-1, -2) @ Z, half) @ transposed_R if half else transposed_R
+            return integer_power(transposed @ Z, half)
+        if self.shape[0] > self.shape[1]:
+            root = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
+        else:
+            root = transposed
+        return integer_power(transposed @ Z, half) @ root if half else root
 
     def factor(self, Z: Array) -> Array:
         """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""
