@@ -138,6 +138,11 @@ MISTAKES = [
     ("figures.rates.show", {"dept": [1]}, ["figures.rates.show", "'dept'", "did you mean 'depth'?"]),
     # Seeds in whole blocks, so that adding some recomputes none.
     (C + "seeds", 15, [".seeds: 15 must be a multiple of seeds_per_job, 10"]),
+    (
+        "study.shared_jobs",
+        7,
+        ["study.shared_jobs: 7 must be at least 8 for the 924 cells and blocks of experiments.convergence"],
+    ),
     (C + "initialization", {"kind": "close", "scale": 0.1}, [".initialization.scale", "only the kind 'small'"]),
     # Losses, starts and balance: in the block or as an axis, and not both.
     (C + "grid.loss_name", ["frobenius"], [".convergence.grid.loss_name: loss is given too; keep one of the two"]),

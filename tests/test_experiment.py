@@ -282,7 +282,7 @@ def test_cells_that_join_others_are_all_that_is_computed(tmp_path, computed):
 def test_what_is_broken_or_out_of_date_is_computed_again(tmp_path, computed, monkeypatch, broken):
     before = shared(tmp_path, (2, 0), (3, 0))
     computed.clear()
-    path = tmp_path / "trajectories.parquet"
+    path = tmp_path / "trajectories.parquet.kept"
     if broken == "missing":
         path.unlink()
     elif broken == "truncated":
@@ -311,7 +311,7 @@ def test_cells_of_a_changed_target_are_computed_again(tmp_path, computed):
 
 
 def test_a_mistake_in_one_cell_does_not_stop_the_others(tmp_path, computed, capsys):
-    # Rank 1 with a close start has no margin; what went well is kept, and found by the next call.
+    # Rank 1 with a close start has no margin; what went well is kept beside the files, and found by the next call.
     cells = [json.dumps({**SETTINGS, "depth": depth, "rank": rank}) for depth, rank in [(2, 6), (2, 1), (3, 6)]]
     files = [f"{name}={tmp_path}/{name}.parquet" for name in ("runs", "trajectories")]
     for expected in ([(2, 0), (2, 0), (3, 0)], [(2, 0)]):
@@ -322,9 +322,11 @@ def test_a_mistake_in_one_cell_does_not_stop_the_others(tmp_path, computed, caps
         assert error.startswith("deepbures: no start close to the target has a margin")
         assert '"rank": 1, "depth": 2' in error
         assert error.count("\n") == 1
-        assert len(store.PartsFile(tmp_path / "runs.parquet").keys) == 2
+        assert len(store.PartsFile(tmp_path / "runs.parquet.kept").keys) == 2
+        assert not (tmp_path / "runs.parquet").exists()
     with_one_less = [cells[0], cells[2]]
     assert main(["run", "--cell", *with_one_less, "--seeds", "0-0", "0-0", "--write", *files, "--keep"]) == 0
+    assert (tmp_path / "runs.parquet").read_bytes() == (tmp_path / "runs.parquet.kept").read_bytes()
 
 
 def test_cells_of_two_kinds_are_not_put_together(tmp_path, capsys):

@@ -102,6 +102,11 @@ def end(process: subprocess.Popen, how: signal.Signals) -> int:
     return process.wait(timeout=60)
 
 
+def written(folder: Path) -> set[tuple[Path, int]]:
+    """Result files, with the time of each."""
+    return {(path, path.stat().st_mtime_ns) for path in folder.glob("results/small/*/runs/**/[!.]*.parquet")}
+
+
 def unreadable(folder: Path) -> list[Path]:
     """Result files that cannot be read whole."""
     found = []
@@ -116,16 +121,23 @@ def unreadable(folder: Path) -> list[Path]:
 # --- Kills ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shared", [0, 2])
-def test_a_run_killed_at_ten_moments_ends_as_an_undisturbed_one(tmp_path, undisturbed, shared):
-    folder = project(tmp_path, shared)
-    moments = np.random.default_rng(7 + shared).uniform(2, 9, 10 if shared == 0 else 2)
-    for moment in moments:
+@pytest.mark.parametrize(("shared", "times"), [(0, 10), (2, 2)])
+def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path, undisturbed, shared, times):
+    folder, rng, killed = project(tmp_path, shared), np.random.default_rng(7 + shared), 0
+    for _ in range(times):
+        for path in folder.glob("results/small/*/runs/**/*.parquet*"):
+            if rng.random() < 0.8:  # there is always work to be killed in
+                path.unlink()
+        before = written(folder)
         process = start(folder)
-        time.sleep(moment)
+        while written(folder) <= before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1.5))
+        killed += process.poll() is None
         end(process, signal.SIGKILL)
         assert unreadable(folder) == []
         assert snakemake(folder, "--unlock").returncode == 0
+    assert killed >= 0.8 * times
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode == 0, run.stderr[-2000:]
     assert aggregates(folder) == undisturbed
@@ -164,6 +176,21 @@ def test_a_job_killed_while_it_writes_is_named_and_made_again(tmp_path, undistur
     assert aggregates(folder) == undisturbed
 
 
+def test_a_shared_job_killed_while_others_join_it_is_made_again(tmp_path):
+    # Its files are there from before, and its parameters are new: it must not count as done.
+    killed, fresh = project(tmp_path / "killed", 1), project(tmp_path / "fresh", 1)
+    assert snakemake(killed, *AGGREGATES).returncode == 0
+    for folder in (killed, fresh):
+        edit(folder / "tiny.yaml", "depth: [1, 2, 10]", "depth: [1, 2, 3, 10]")
+    (killed / "src/sitecustomize.py").write_text(KILLS_ITSELF)
+    assert start(killed).wait(timeout=300) != 0
+    assert (killed / "killed").exists()
+    for folder in (killed, fresh):
+        run = snakemake(folder, *AGGREGATES)
+        assert run.returncode == 0, run.stderr[-2000:]
+    assert aggregates(killed) == aggregates(fresh)
+
+
 def test_an_interrupt_leaves_nothing_half_written(tmp_path, undisturbed):
     folder = project(tmp_path)
     process = start(folder)
@@ -191,10 +218,14 @@ def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
     logs = [line.split()[1] for line in run.stderr.splitlines() if line.strip().startswith("log: logs/")]
     assert any("no start close to the target has a margin" in (folder / log).read_text() for log in logs)
     assert (folder / "results/small/descent/runs.parquet").exists()
-    cells = [
-        pq.read_table(path, partitioning=None) for path in folder.glob("results/small/convergence/runs/**/*.parquet")
-    ]
+    files = folder.glob(
+        "results/small/convergence/runs/**/*.kept" if shared else "results/small/convergence/runs/**/*.parquet"
+    )
+    cells = [pq.read_table(path, partitioning=None) for path in files]
     assert sum(len(cell) for cell in cells) == 2 * 2 * 2  # rank 6, both ε and depths
+    same = snakemake(folder, *AGGREGATES)
+    assert same.returncode != 0
+    assert "Error in rule run_convergence" in same.stderr  # as often as it is asked for
     edit(folder / "tiny.yaml", "rank: [1, 6]", "rank: [6]")
     again = snakemake(folder, *AGGREGATES)
     assert again.returncode == 0, again.stderr[-2000:]
@@ -227,13 +258,17 @@ def test_a_full_disk_while_writing_loses_nothing(finished_small):
 # --- Broken and old files ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", ["truncated", "foreign", "of another cell"])
+@pytest.mark.parametrize("broken", ["truncated", "changed", "foreign", "of another cell"])
 def test_a_broken_file_is_named_and_made_again_on_request(finished_small, undisturbed, broken):
     folder = finished_small
     one, other = sorted(folder.glob("results/small/convergence/trajectories/**/*.parquet"))[:2]
     time.sleep(0.1)
     if broken == "truncated":
         one.write_bytes(one.read_bytes()[:-100])
+    elif broken == "changed":
+        content = bytearray(one.read_bytes())
+        content[len(content) // 4] ^= 0x10
+        one.write_bytes(content)
     elif broken == "foreign":
         pq.write_table(pq.read_table(other, partitioning=None).replace_schema_metadata(None), one)
     else:

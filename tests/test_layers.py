@@ -1,6 +1,7 @@
 """The package is built in layers: a module imports only from earlier ones."""
 
 import ast
+import json
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -9,7 +10,22 @@ from pathlib import Path
 import pytest
 
 import deepbures
+from deepbures.store import SCHEMAS
 
+#: A cell that takes no time.
+CELL = {
+    "study_seed": 1,
+    "kind": "flow",
+    "loss": "bures-wasserstein",
+    "dimension": 3,
+    "target": {"spectrum": "zipf", "mode": "eigenvalues"},
+    "initialization": {"kind": "small", "scale": 0.5},
+    "integration": {"rtol": 1e-4, "excess_tolerance": 1e-4, "max_time": 10, "max_steps": 20, "samples": 5},
+    "epsilon": 0.1,
+    "smin": 0.5,
+    "rank": 3,
+    "depth": 2,
+}
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
@@ -104,8 +120,20 @@ def test_nothing_imports_snakemake(module):
     assert "alias(name='deepbures" not in source
 
 
-def test_a_job_loads_neither_pandas_nor_matplotlib():
+def test_a_job_loads_neither_pandas_nor_matplotlib(tmp_path):
     # Jobs start by the thousand: what they do not need they do not load.
-    check = "import sys, deepbures.experiment; print(*{'pandas', 'matplotlib', 'snakemake'} & set(sys.modules))"
+    kinds = ", ".join(f"deepbures.experiment.{kind}" for kind in SCHEMAS)
+    run = [
+        "run",
+        "--cell",
+        json.dumps(CELL),
+        "--seeds",
+        "0-1",
+        "--write",
+        f"runs={tmp_path}/a",
+        f"trajectories={tmp_path}/b",
+    ]
+    check = f"import sys, {kinds}; from deepbures.__main__ import main; main({[*run, '--keep']}); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
+    assert (tmp_path / "a").exists()
+    assert {"pandas", "matplotlib", "snakemake", "jsonschema", "yaml"}.isdisjoint(found.stdout.split())

@@ -138,6 +138,34 @@ def test_a_truncated_file_is_named(tmp_path, table, cut):
         store.PartsFile(path)
 
 
+def test_a_changed_byte_is_noticed(tmp_path, table):
+    # Numbers are in pages, each with a checksum.
+    path, key = tmp_path / "runs.parquet", store.part_key(CELL, "0-2")
+
+    def read() -> str:
+        try:
+            return repr(store.PartsFile(path).read(key).to_pylist())
+        except ValueError as error:
+            return str(error)
+
+    store.write_parts(path, [table])
+    whole, expected = path.read_bytes(), read()
+    assert "e-300" in expected
+    noticed, description = 0, int.from_bytes(whole[-8:-4], "little")
+    for position in range(4, len(whole) - 8 - description):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+        assert read() == expected or "runs.parquet" in read()
+        noticed += read() != expected
+    assert noticed > 100
+
+
+def test_an_aggregate_is_no_file_of_a_job(tmp_path, table):
+    path = tmp_path / "runs.parquet"
+    pq.write_table(table.replace_schema_metadata({"deepbures": '{"parts": 3}'}), path)
+    with pytest.raises(ValueError, match=r"runs\.parquet holds no parts: it is no file of a job"):
+        store.PartsFile(path)
+
+
 # --- Atomic writing ---------------------------------------------------------------------------------------------
 
 

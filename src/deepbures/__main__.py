@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--cell", required=True, nargs="+", help="settings of each cell, as JSON")
     run.add_argument("--seeds", required=True, nargs="+", help="seed indices FIRST-LAST for each cell")
     run.add_argument("--write", required=True, nargs="+", metavar="TABLE=FILE", help="Parquet files to write")
-    run.add_argument("--keep", action="store_true", help="keep the cells that the files hold and are up to date")
+    run.add_argument(
+        "--keep", action="store_true", help="keep what went well in FILE.kept, and take from there what is up to date"
+    )
     cells = commands.add_parser("cells", help="list what a configuration would compute")
     cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     cells.add_argument("--schema", default="workflow/schemas/config.schema.yaml", help="schema of configurations")
@@ -63,13 +65,15 @@ def _run(options: argparse.Namespace) -> None:
     cells = [_settings(cell) for cell in options.cell]
     blocks = [seeds_of(seeds) for seeds in options.seeds]
     files = _files(options.write, tables_of(cells[0]))
-    parts, mistakes = run_parts(list(zip(cells, blocks, strict=True)), files if options.keep else None)
-    if not mistakes or options.keep:  # then the next call finds what went well
-        for table, file in files.items():
-            if parts[table]:
-                write_parts(file, parts[table])
+    kept = {table: f"{file}.kept" for table, file in files.items()} if options.keep else {}
+    parts, mistakes = run_parts(list(zip(cells, blocks, strict=True)), kept)
+    for table, file in kept.items():
+        if parts[table]:
+            write_parts(file, parts[table])
     if mistakes:
         raise ValueError("; ".join(mistakes))
+    for table, file in files.items():
+        write_parts(file, parts[table])
 
 
 def _settings(cell: str) -> dict[str, Any]:

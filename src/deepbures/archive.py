@@ -15,7 +15,7 @@ from rocrate.rocrate import ROCrate
 
 from .store import replacing
 
-#: In the archive: the checked configuration, and the SHA-256 of every other file, as `sha256sum --check` reads it.
+#: In the archive: the checked configuration; and the SHA-256 of it and all results, as `sha256sum --check` reads it.
 CONFIGURATION, MANIFEST = "study.yaml", "manifest-sha256.txt"
 _FORMATS = {
     ".csv": "text/csv",
@@ -57,7 +57,6 @@ def write_archive(
         raise ValueError(f"an archive holds files below the folder of the workflow only, not {outside[0]}")
     crate = ROCrate()
     crate.name, crate.description, crate.license = "deepbures study", description, "MIT"
-    crate.root_dataset["conformsTo"] = {"@id": "https://w3id.org/ro/wfrun/process/0.5"}
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder, CONFIGURATION)
         study.write_text(yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True), encoding="utf-8")

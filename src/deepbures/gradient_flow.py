@@ -201,10 +201,9 @@ class _ReducedFlow:
         half, transposed = (self.depth - 1) // 2, Z.swapaxes(-1, -2)
         if self.depth % 2:
             return integer_power(transposed @ Z, half)
+        root = transposed
         if self.shape[0] > self.shape[1]:
             root = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
-        else:
-            root = transposed
         return integer_power(transposed @ Z, half) @ root if half else root
 
     def factor(self, Z: Array) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -146,8 +147,18 @@ def parts(config: Mapping[str, Any], experiment: str) -> list[Part]:
     return [Part(*part) for part in itertools.product(cells(config, experiment), seed_blocks(config, experiment))]
 
 
-#: From so many jobs in an experiment on its cells share `_SHARED_JOBS` jobs, if the configuration says nothing.
-_MANY_JOBS, _SHARED_JOBS = 1500, 256
+#: From so many parts in an experiment on they share `_SHARED_JOBS` jobs, if the configuration says nothing.
+_MANY_PARTS, _SHARED_JOBS = 1500, 256
+#: As many parts as a job may have on average: they go into one command, for which Linux has 128 KiB.
+MOST_PARTS = 128
+
+
+def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
+    """Number of jobs that the parts of an experiment share; 0 where each has its own."""
+    block = config["experiments"][experiment]
+    n_parts = math.prod(map(len, block["grid"].values())) * len(seed_blocks(config, experiment))
+    number: int = config["study"].get("shared_jobs", _SHARED_JOBS if n_parts >= _MANY_PARTS else 0)
+    return number
 
 
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
@@ -157,7 +168,7 @@ def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
     that adding cells moves no other.
     """
     distinct = {part.path: part for part in parts(config, experiment)}
-    number = config["study"].get("shared_jobs", _SHARED_JOBS if len(distinct) >= _MANY_JOBS else 0)
+    number = shared_jobs(config, experiment)
     found: dict[str, list[Part]] = {}
     for path, part in distinct.items():
         found.setdefault(f"shared/{_bucket(path, number):03}-of-{number}" if number else path, []).append(part)

@@ -246,7 +246,8 @@ def write_parts(path: str | os.PathLike[str], tables: Sequence[pa.Table]) -> Non
         raise ValueError(f"the parts of {path} were computed by different code")
     whole = {**last, "parts": [part for metadata in [*common, last] for part in metadata["parts"]]}
     schema = tables[0].schema.with_metadata(_encoded(whole))
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    writing = {"compression": "zstd", "write_page_checksum": True}
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **writing) as writer:
         for table in tables:
             writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=max(1, len(table)))
 
@@ -270,9 +271,11 @@ class PartsFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         with _readable(path):
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
         self.metadata = _metadata_of(self._file.schema_arrow, path)
-        held = self.metadata.get("parts", [])
+        held = self.metadata.get("parts")
+        if not isinstance(held, list):
+            raise ValueError(f"{path} holds no parts: it is no file of a job")
         self.keys = {part_key(part["cell"], part["seeds"]): i for i, part in enumerate(held)}
         if len(held) != self._file.num_row_groups:
             raise ValueError(f"{path} holds {self._file.num_row_groups} parts, and its metadata {len(held)}")
@@ -292,7 +295,9 @@ class PartsFile:
 def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
 
 
@@ -300,7 +305,10 @@ def _metadata_of(schema: pa.Schema, path: str | os.PathLike[str] = "the table") 
     metadata = schema.metadata or {}
     if b"deepbures" not in metadata:
         raise ValueError(f"{path} carries no deepbures metadata: it was not written by this package")
-    return json.loads(metadata[b"deepbures"])
+    try:
+        return json.loads(metadata[b"deepbures"])
+    except ValueError:
+        raise ValueError(f"{path} carries damaged deepbures metadata") from None
 
 
 def _encoded(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,10 @@ if ! command -v slurmctld > /dev/null || ! command -v munged > /dev/null; then
   apt-get update -q > /dev/null
   apt-get install -y -q --no-install-recommends slurm-wlm munge > /dev/null
 fi
+if [ -s /etc/slurm/slurm.conf ] && ! grep -qx "ClusterName=one" /etc/slurm/slurm.conf; then
+  echo "/etc/slurm/slurm.conf is that of another cluster: left as it is" >&2
+  exit 1
+fi
 host=$(hostname -s)
 grep -qw "$host" /etc/hosts || echo "127.0.0.1 $host" >> /etc/hosts
 

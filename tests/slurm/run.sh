@@ -9,14 +9,19 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
   echo "Slurm: not run, it needs root and apt-get here"
   exit 0
 fi
-if ! bash tests/slurm/one_node.sh > /tmp/one_node.log 2>&1; then
-  echo "Slurm: not run, it could not be started: $(tail -n 1 /tmp/one_node.log)"
+ran=$(pgrep -x "slurmctld|slurmd|munged" || true)
+cluster=$(mktemp -d)
+stop() {
+  rm -rf "$cluster"
+  test -n "$ran" || pkill -x "slurmctld|slurmd|munged" || true
+}
+trap stop EXIT
+if ! bash tests/slurm/one_node.sh > "$cluster/one_node.log" 2>&1; then
+  echo "Slurm: not run, it could not be started: $(tail -n 1 "$cluster/one_node.log")"
   exit 0
 fi
 
 export PATH="$PWD/.venv/bin:$PATH" OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-cluster=$(mktemp -d)
-trap 'rm -rf "$cluster"' EXIT
 cp -r Snakefile workflow config src "$cluster"
 
 snakemake --cores 2 --configfile "$config" -- aggregates

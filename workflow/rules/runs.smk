@@ -1,15 +1,14 @@
 # One job: one cell of an experiment's grid for a block of seeds, or several; one file for each of its tables.
-# Cells that share a job are kept when others join them: `update` leaves the files, `--keep` what is current in them.
+# Snakemake removes the files of a job before it starts and when it fails. What cells that share a job computed
+# stays beside them, by `--keep`: only the others are computed when cells join them, or after one failed.
 
 
 def output_files(experiment):
     """Where the tables of a job go, by name."""
-    shared = any("shared/" in path for path in JOBS[experiment])
-    files = {
+    return {
         table: f"{RESULTS}/{experiment}/{table}/{{job}}.parquet"
         for table in tables_of(experiment)
     }
-    return {table: update(file) for table, file in files.items()} if shared else files
 
 
 for experiment, block in STUDY["experiments"].items():

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import UnionType
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,17 @@ from ..progress import Progress
 from ..target_files import file_of
 
 #: Settings that cells of every kind have.
-_REQUIRED = ("study_seed", "kind", "loss", "dimension", "target", "epsilon", "smin", "rank", "depth")
+_REQUIRED: dict[str, type | UnionType] = {
+    "study_seed": int,
+    "kind": str,
+    "loss": str,
+    "dimension": int,
+    "target": dict,
+    "epsilon": int | float,
+    "smin": int | float,
+    "rank": int,
+    "depth": int,
+}
 
 
 def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
@@ -29,8 +40,11 @@ def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
     ValueError
         If the settings are not those of a cell.
     """
-    for key in (key for key in _REQUIRED if key not in settings):
-        raise ValueError(f"the settings of a cell must hold {key!r}; they hold {', '.join(settings)}")
+    for key, type_ in _REQUIRED.items():
+        if key not in settings:
+            raise ValueError(f"the settings of a cell must hold {key!r}; they hold {', '.join(settings)}")
+        if not isinstance(settings[key], type_):
+            raise ValueError(f"{key} must be of type {getattr(type_, '__name__', type_)}, not {settings[key]!r}")
     if settings["kind"] not in store.SCHEMAS:
         raise ValueError(f"kind must be one of {', '.join(store.SCHEMAS)}, not {settings['kind']!r}")
     return store.SCHEMAS[settings["kind"]]
@@ -55,9 +69,12 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     schemas, kind = tables_of(settings), settings["kind"]
     module = import_module(f".{kind}", __package__)  # and no other: imports are most of the time of a short job
     parts, progress = [], Progress(f"{kind}, seeds", len(seeds))
-    for part in module.run(settings, seeds):
-        parts.append(part)
-        progress.update(len(parts))
+    try:
+        for part in module.run(settings, seeds):
+            parts.append(part)
+            progress.update(len(parts))
+    except KeyError as missing:
+        raise ValueError(f"the settings of a cell of kind {kind!r} lack {missing}") from missing
     metadata = {"parts": [_part(settings, seeds)], **store.provenance(f"experiment.{kind}")}
     tables = {}
     for table, schema in schemas.items():

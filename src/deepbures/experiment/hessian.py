@@ -40,7 +40,7 @@ def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int,
         "kept": point.kept,
         "order": point.order,
         "value": point.value,
-        "value_error": abs(float(loss.value(W)) - point.value),
+        "value_error": abs(float(loss.value(W)) - point.value) / float(np.sum(loss.missing())),  # of L(0)
         "gradient_norm": float(np.linalg.norm(loss.gradient(W))),
         "parameters": parameters,
         "smallest": curvature.smallest,
