@@ -87,6 +87,7 @@ def main() -> None:
             case = f"ε = {epsilon}, N = {depth}"
             print(f"{case}: {stack:.0f} µs{limit} a step and seed in a stack of {SEEDS}, {single:.0f} alone")
             if torch is None:
+                print("  PyTorch: not installed (extra `peer`)")
                 continue
             torch.set_num_threads(1)
             peer = per_step(lambda: torch_descent(first.covariance, epsilon, layers, steps), steps, 3)

@@ -8,6 +8,7 @@ import os
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+import random
 import resource
 import shutil
 import statistics
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -29,7 +31,7 @@ CORES = "2"
 
 
 def study(cells: int, shared_jobs: int | None) -> dict:
-    """One experiment with so many cells: depths × 2 spectra × 5 ranks, or as near as whole numbers come."""
+    """One experiment with so many cells: depths × 2 spectra × 5 smoothings, or as near as whole numbers come."""
     shared = {} if shared_jobs is None else {"shared_jobs": shared_jobs}
     return {
         "study": {"seed": 1, "results": "results", "figures": "figures", "fail_on_violated_claims": False, **shared},
@@ -90,7 +92,17 @@ def row(stage: str, cpu: float, wall: float | None = None) -> None:
     print(f"| {stage} | {cpu:.2f} | {'' if wall is None else f'{wall:.2f}'} |")
 
 
-def measure(cells: int, shared_jobs: int | None = None) -> None:
+@dataclass(frozen=True)
+class Units:
+    """CPU seconds of what every study does: a process start, Snakemake's work for a job, a collect, a notebook."""
+
+    start: float
+    scheduling: float
+    collect: float
+    notebook: float
+
+
+def measure(cells: int, shared_jobs: int | None = None) -> Units:
     """Print the table of one study."""
     config = study(cells, shared_jobs)
     schema = configuration.read(ROOT / "workflow/schemas/config.schema.yaml")
@@ -124,24 +136,57 @@ def measure(cells: int, shared_jobs: int | None = None) -> None:
         writing, _ = costs(
             lambda: [write_parts(folder / "a.parquet", [t]) for some in tables[:100] for t in some.values()]
         )
-        row("of these: writing (by a sample, a file a cell)", writing / min(100, len(tables)) * n_jobs)
+        writing *= len(parts) / min(100, len(tables))
+        row("of these: writing (by a sample)", writing)
+        scheduling = runs - computing - start * n_jobs - writing
+        row("of these: Snakemake's scheduling and records (the rest)", scheduling)
         collect, wall = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
         row("aggregate", collect, wall)
-        nothing, wall = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
-        row("run again, nothing to do", nothing, wall)
+        nothing, idle = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
+        row("run again, nothing to do", nothing, idle)
         notebook, wall = costs(snakemake(folder, "--quiet", "all", "--", "results/tables/T2_constants.csv"))
-        row("one notebook", notebook - nothing, wall)
+        row("one notebook", notebook - nothing, wall - idle)
         overhead = runs + collect - computing
         print(
             f"\nAll but the computing: {overhead:.0f} s of CPU, {overhead / len(parts):.3f} s a cell, "
             f"{overhead / (runs + collect):.0%} of the whole for these very short cells."
         )
+        return Units(start, max(scheduling, 0) / n_jobs, collect - nothing, notebook - nothing)
 
 
+def default_study(units: Units) -> None:
+    """Print what the default study costs: its computing by a sample of cells and seeds, all else by the units."""
+    config = configuration.read(ROOT / "config/config.yaml")
+    config = configuration.check(config, configuration.read(ROOT / "workflow/schemas/config.schema.yaml"))
+    rng, computing, n_jobs = random.Random(0), 0.0, 0
+    for name, block in config["experiments"].items():
+        distinct = list({part.path: part for part in grid.parts(config, name)}.values())
+        n_jobs += len(grid.jobs(config, name))
+        sample = [(rng.choice(distinct).cell.settings, [rng.randrange(block["seeds"])]) for _ in range(12)]
+        cpu, _ = costs(lambda: [run_cell(*one) for one in sample])
+        computing += cpu / len(sample) * len(distinct) * block["seeds_per_job"]
+    dry, wall = costs(lambda: subprocess.run(DRY_RUN, cwd=ROOT, check=True, capture_output=True))
+    n_experiments, n_notebooks = len(config["experiments"]), len(config["figures"])
+    overheads = {
+        "parse, DAG": dry,
+        f"{n_jobs} process starts with imports": n_jobs * units.start,
+        "scheduling and records of run jobs": n_jobs * units.scheduling,
+        f"{n_experiments} aggregates": n_experiments * units.collect,
+        f"{n_notebooks} notebooks": n_notebooks * units.notebook,
+    }
+    print("\nThe default study:\n\n| stage | CPU seconds | wall seconds |\n|---|---|---|")
+    row("computing (12 cells and seeds of each experiment)", computing)
+    for stage, cpu in overheads.items():
+        row(stage, cpu, wall if stage.startswith("parse") else None)
+    overhead = sum(overheads.values())
+    print(f"\nAll but the computing: {overhead:.0f} s of CPU, {overhead / (overhead + computing):.0%} of the whole.")
+
+
+DRY_RUN = (sys.executable, "-m", "snakemake", "--cores", CORES, "--dry-run", "--quiet", "all", "--forceall", "--nolock")
 #: What a run job of flows loads.
 START = "import deepbures.__main__, deepbures.store, deepbures.experiment.flow; from scipy.integrate import DOP853"
 
 
 if __name__ == "__main__":
-    for number in map(int, sys.argv[1:] or ["100", "1000", "10000"]):
-        measure(number)
+    units = [measure(number) for number in map(int, sys.argv[1:] or ["100", "1000", "10000"])]
+    default_study(units[0])

@@ -28,7 +28,7 @@ def main() -> None:
     ]
     for script, heading in SECTIONS.items():
         print(f"{script} …", flush=True)
-        run = subprocess.run([sys.executable, FOLDER / script], check=True, capture_output=True, text=True)
+        run = subprocess.run([sys.executable, FOLDER / script], check=True, stdout=subprocess.PIPE, text=True)
         text = run.stdout.strip()
         parts += [f"## {heading}", text if "|---" in text else "\n".join(f"    {line}" for line in text.splitlines())]
     (FOLDER / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

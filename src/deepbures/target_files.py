@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,13 +94,14 @@ def _read(path: Path) -> Array:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
         elif path.suffix == ".csv":
-            array = np.loadtxt(path, delimiter=",", ndmin=2)
+            with warnings.catch_warnings(action="error"):  # of an empty file
+                array = np.loadtxt(path, delimiter=",", ndmin=2)
         else:
             import pyarrow.parquet as pq
 
             table = pq.read_table(path, partitioning=None)
             array = np.column_stack([column.to_numpy() for column in table.columns])
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError, TypeError, UserWarning) as error:
         raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
     array = finite_array(str(path), array, 1)
     if array.ndim != 2:
