@@ -494,9 +494,9 @@ def test_the_worked_example_on_digits_makes_its_figure(tmp_path):
 
 @pytest.mark.slow
 def test_the_report_holds_every_figure_and_table_with_its_caption(study):
-    run = snakemake(study, "--report", "report.html")
+    run = snakemake(study, "html_report")
     assert run.returncode == 0, run.stderr[-2000:]
-    page = (study / "report.html").read_text(encoding="utf-8")
+    page = (study / "results/tiny/report.html").read_text(encoding="utf-8")
     for name in [*FIGURES, *PROMISED_TABLES, "claims"]:
         assert f'"{name}"' in page, name
     provenance = pd.read_csv(study / "results/tiny/provenance.csv")
