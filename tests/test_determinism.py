@@ -8,6 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from deepbures import configuration, grid
+from deepbures.experiment import run_cell
+
 WORK = """
 import json, sys
 import numpy as np
@@ -43,6 +46,24 @@ def here():
 
 def test_a_second_process_gives_the_same_bits(here):
     assert computed() == here
+
+
+@pytest.mark.slow
+def test_a_cell_gives_the_same_bits_whatever_ran_before_it(shipped, schema):
+    # Every experiment of the smoke study again and again in one process, with other memory in between.
+    config = configuration.check(shipped("smoke.yaml"), schema)
+    cells = [grid.parts(config, name)[-1].cell.settings for name in config["experiments"]]
+
+    def tables(settings):
+        return {name: repr(table.to_pylist()) for name, table in run_cell(settings, [0, 1]).items()}
+
+    first = [tables(settings) for settings in cells]
+    rng = np.random.default_rng(1)
+    for settings, expected in reversed(list(zip(cells, first, strict=True))):
+        for _ in range(3 if settings["kind"] == "critical_search" else 1):
+            memory = [np.empty(size) for size in rng.integers(1, 2000, 100)]
+            assert tables(settings) == expected, settings["kind"]
+            del memory
 
 
 OTHERS = {

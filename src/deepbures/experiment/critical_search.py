@@ -30,7 +30,7 @@ SCALES = (0.1, 3.0)
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `searches`, one row a seed and random start.
 
-    Least squares on ∇L^N = 0 over all layers (Levenberg-Marquardt, with the closed-form Hessian as Jacobian).
+    Least squares on ∇L^N = 0 over all layers (trust region, with the closed-form Hessian as Jacobian).
     """
     rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
     for seed in seeds:
@@ -93,7 +93,7 @@ def _solve(loss: CovarianceLoss, layers: list[Array]) -> tuple[list[Array], int]
                 gradient,
                 visited.copy(),
                 jacobian,
-                method="lm",
+                method="trf",  # MINPACK's "lm" gives other bits from call to call
                 xtol=1e-15,
                 ftol=1e-15,
                 gtol=1e-15,
