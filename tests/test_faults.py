@@ -327,7 +327,7 @@ def test_a_changed_configuration_over_old_results_is_as_from_nothing(tmp_path):
 
 def test_two_runs_in_one_folder_do_not_meet(tmp_path, undisturbed):
     folder = project(tmp_path)
-    first = start(folder)
+    first = start(folder, "--cores", "1")  # long enough
     while not contents(folder) and first.poll() is None:
         time.sleep(0.1)
     second = snakemake(folder, *AGGREGATES)
