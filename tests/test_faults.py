@@ -325,9 +325,19 @@ def test_a_changed_configuration_over_old_results_is_as_from_nothing(tmp_path):
 # --- Two runs ---------------------------------------------------------------------------------------------------
 
 
+#: Put on the path of a job, makes it last.
+WAITS = """
+import sys, time
+
+if "run" in sys.orig_argv:
+    time.sleep(4)
+"""
+
+
 def test_two_runs_in_one_folder_do_not_meet(tmp_path, undisturbed):
     folder = project(tmp_path)
-    first = start(folder, "--cores", "1")  # long enough
+    (folder / "src/sitecustomize.py").write_text(WAITS)
+    first = start(folder)
     while not contents(folder) and first.poll() is None:
         time.sleep(0.1)
     second = snakemake(folder, *AGGREGATES)
