@@ -182,6 +182,7 @@ def default_study(units: Units) -> None:
     print(f"\nAll but the computing: {overhead:.0f} s of CPU, {overhead / (overhead + computing):.0%} of the whole.")
 
 
+#: Of the default study, as if nothing were there.
 DRY_RUN = (sys.executable, "-m", "snakemake", "--cores", CORES, "--dry-run", "--quiet", "all", "--forceall", "--nolock")
 #: What a run job of flows loads.
 START = "import deepbures.__main__, deepbures.store, deepbures.experiment.flow; from scipy.integrate import DOP853"

@@ -129,6 +129,7 @@ RUNS = [
     ({"cell": with_(kind="flows")}, "kind"),
     ({"cell": {key: value for key, value in CELL.items() if key != "rank"}}, "rank"),
     ({"cell": {key: value for key, value in CELL.items() if key != "landscape"}}, "'hessian' lack 'landscape'"),
+    ({"cell": with_(landscape=3)}, "landscape must be of type dict, not 3"),
     ({"cell": with_(landscape={})}, "'hessian' lack 'points'"),
     ({"cell": with_(kind="flow"), "write": ["runs=a"]}, "'flow' lack 'integration'"),
     ({"cell": with_(kind=["flow"])}, "kind must be of type str, not ['flow']"),

@@ -8,24 +8,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from test_experiment import SETTINGS, SMALL
 
 import deepbures
 from deepbures.store import SCHEMAS
 
-#: A cell that takes no time.
-CELL = {
-    "study_seed": 1,
-    "kind": "flow",
-    "loss": "bures-wasserstein",
-    "dimension": 3,
-    "target": {"spectrum": "zipf", "mode": "eigenvalues"},
-    "initialization": {"kind": "small", "scale": 0.5},
-    "integration": {"rtol": 1e-4, "excess_tolerance": 1e-4, "max_time": 10, "max_steps": 20, "samples": 5},
-    "epsilon": 0.1,
-    "smin": 0.5,
-    "rank": 3,
-    "depth": 2,
-}
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
@@ -126,7 +113,7 @@ def test_a_job_loads_neither_pandas_nor_matplotlib(tmp_path):
     run = [
         "run",
         "--cell",
-        json.dumps(CELL),
+        json.dumps({**SETTINGS, **SMALL}),
         "--seeds",
         "0-1",
         "--write",

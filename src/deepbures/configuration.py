@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from .grid import MOST_PARTS, canonical, shared_jobs
+from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
 from .target_files import KINDS, is_drawn, read_target
 
 #: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
@@ -161,7 +161,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
             yield f"{where}.seeds: {seeds} must be a multiple of seeds_per_job, {block_size}"
-        number, n_parts = shared_jobs(config, name), math.prod(map(len, block["grid"].values())) * (seeds // block_size)
+        number, n_parts = shared_jobs(config, name), count_parts(config, name)
         if number and n_parts > MOST_PARTS * number:
             least = -(-n_parts // MOST_PARTS)
             yield f"study.shared_jobs: {number} must be at least {least} for the {n_parts} cells and blocks of {where}"

@@ -153,12 +153,16 @@ _MANY_PARTS, _SHARED_JOBS = 1500, 256
 MOST_PARTS = 128
 
 
+def count_parts(config: Mapping[str, Any], experiment: str) -> int:
+    """Number of an experiment's `parts`, without making them."""
+    sizes = map(len, config["experiments"][experiment]["grid"].values())
+    return math.prod(sizes) * len(seed_blocks(config, experiment))
+
+
 def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
     """Number of jobs that the parts of an experiment share; 0 where each has its own."""
-    block = config["experiments"][experiment]
-    n_parts = math.prod(map(len, block["grid"].values())) * len(seed_blocks(config, experiment))
-    number: int = config["study"].get("shared_jobs", _SHARED_JOBS if n_parts >= _MANY_PARTS else 0)
-    return number
+    default = _SHARED_JOBS if count_parts(config, experiment) >= _MANY_PARTS else 0
+    return int(config["study"].get("shared_jobs", default))
 
 
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:

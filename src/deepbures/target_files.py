@@ -101,7 +101,7 @@ def _read(path: Path) -> Array:
 
             table = pq.read_table(path, partitioning=None)
             array = np.column_stack([column.to_numpy() for column in table.columns])
-    except (ValueError, OSError, TypeError, UserWarning) as error:
+    except (ValueError, OSError, TypeError, Warning) as error:
         raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
     array = finite_array(str(path), array, 1)
     if array.ndim != 2:

@@ -30,6 +30,8 @@ _REQUIRED: dict[str, type | UnionType] = {
     "rank": int,
     "depth": int,
 }
+#: Settings that some kinds have.
+_SECTIONS = ("initialization", "integration", "descent", "landscape")
 
 
 def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
@@ -45,6 +47,8 @@ def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
             raise ValueError(f"the settings of a cell must hold {key!r}; they hold {', '.join(settings)}")
         if not isinstance(settings[key], type_):
             raise ValueError(f"{key} must be of type {getattr(type_, '__name__', type_)}, not {settings[key]!r}")
+    for key in (key for key in _SECTIONS if not isinstance(settings.get(key, {}), dict)):
+        raise ValueError(f"{key} must be of type dict, not {settings[key]!r}")
     if settings["kind"] not in store.SCHEMAS:
         raise ValueError(f"kind must be one of {', '.join(store.SCHEMAS)}, not {settings['kind']!r}")
     return store.SCHEMAS[settings["kind"]]
