@@ -56,10 +56,11 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_r
         axis.plot(times[shown], sharp[shown], color=color, linestyle=":", linewidth=0.9)
     for axis, text in zip(axes[0], panels.values(), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=text)
-    axes[0, 0].set_ylim(bottom=samples["excess"].min() / 3, top=30)
+    lowest, highest = samples["excess"].min(), samples["excess"].max()
+    axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.25)  # a quarter more, for the legend
     axes[0, 1].legend(loc="lower left")
     theory = [Line2D([], [], **style.THEORY), Line2D([], [], **{**style.THEORY, "linestyle": ":"})]
-    axes[0, 0].legend(theory, [PROMISES[rate], "sharp rate"], loc="upper right", handlelength=1.2, fontsize=6)
+    axes[0, 0].legend(theory, [PROMISES[rate], "sharp rate"], loc="lower left", handlelength=1.8, fontsize=6)
     style.label_panels(axes[0])
     return figure
 
