@@ -57,6 +57,8 @@ class CovarianceLoss(ABC):
 
     #: Name in configurations, tables and figures.
     name: str
+    #: d, with L(c W; c² Σ0) = c^d L(W; Σ0), and c² ε for ε: the loss has the unit of λ_1^{d/2}.
+    degree: int
     #: Attributes with the leading axes of the stack of targets.
     _stacked: tuple[str, ...] = ("covariance", "eigenvalues", "eigenvectors")
 
@@ -215,6 +217,7 @@ class BuresWasserstein(CovarianceLoss):
     """
 
     name = "bures-wasserstein"
+    degree = 2
     _stacked = (*CovarianceLoss._stacked, "epsilon", "_root", "_root_outer", "_smoothing")
 
     def __init__(self, covariance: ArrayLike, epsilon: ArrayLike = 0.0) -> None:
@@ -369,6 +372,7 @@ class Frobenius(CovarianceLoss):
     """
 
     name = "frobenius"
+    degree = 4
 
     def minimum_spectrum(self, rank: int) -> Array:
         """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""

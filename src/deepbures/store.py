@@ -140,13 +140,15 @@ SPECTRA = _schema(
     rates=_VECTOR,
     spectrum_error=_FLOAT,
 )
-#: Extreme eigenvalues of the Hessian where `vanishing` singular values are `sigma`; `level`: the smallest at σ = 0.
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest by
+#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN).
 CURVATURES = _schema(
     dimension=_COUNT,
     vanishing=_COUNT,
     sigma=_FLOAT,
     smallest=_FLOAT,
     largest=_FLOAT,
+    predicted=_FLOAT,
     level=_FLOAT,
     level_of_empty_columns=_FLOAT,
 )
