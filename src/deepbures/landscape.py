@@ -79,6 +79,11 @@ def normalized(loss: CovarianceLoss) -> CovarianceLoss:
     return type(loss)(loss.covariance / largest)
 
 
+def unit_of_loss(loss: CovarianceLoss) -> float:
+    """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, to which errors of losses are compared."""
+    return float(np.sum(loss.eigenvalues ** (loss.degree / 2)))
+
+
 def unsmoothed(loss: CovarianceLoss) -> bool:
     """Whether the loss has a kink where W loses rank: the Bures-Wasserstein loss with ε = 0."""
     return isinstance(loss, BuresWasserstein) and not loss.smoothed

@@ -176,12 +176,17 @@ ESCAPES = _schema(
     plateau_time=_FLOAT,
     rates=_VECTOR,
 )
-#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest.
+#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
+#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k, and
+#: where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of rank k.
 SEARCHES = _schema(
     start=_COUNT,
+    start_rank=_COUNT,
     evaluations=_COUNT,
     enumerated=_COUNT,
     enumerated_at_rank=_COUNT,
+    reached=_COUNT,
+    reached_at_rank=_COUNT,
     gradient_norm=_FLOAT,
     critical=pa.int8(),
     matched=pa.int8(),
@@ -193,6 +198,8 @@ SEARCHES = _schema(
     negative=_COUNT,
     escapes=_COUNT,
 )
+#: Losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree of the loss.
+TRIALS = _schema(family=_NAME, size=_FLOAT, loss=_FLOAT, loss_minimum=_FLOAT, excess=_FLOAT)
 #: Loss on a plane, its critical points, and flows on it.
 SURFACE = _schema(x=_FLOAT, y=_FLOAT, loss=_FLOAT)
 POINTS = _schema(rank_of_point=_COUNT, x=_FLOAT, y=_FLOAT, loss=_FLOAT, escapes=_COUNT)
@@ -208,7 +215,7 @@ SCHEMAS: dict[str, dict[str, pa.Schema]] = {
     "expansion": {"lines": LINES},
     "escape": {"escapes": ESCAPES},
     "surface": {"surface": SURFACE, "points": POINTS, "flows": FLOWS},
-    "critical_search": {"searches": SEARCHES},
+    "critical_search": {"searches": SEARCHES, "trials": TRIALS},
 }
 
 
