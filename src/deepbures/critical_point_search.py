@@ -28,6 +28,9 @@ GRADIENT_TOLERANCE = 1e-11
 ITERATIONS, LARGEST_DAMPING = 60, 1e6
 #: Singular values of W below this, √λ_1 being 1, count as lost; for ε = 0 those of R W below this share of the largest.
 LOST, LOST_UNSMOOTHED = 1e-6, 1e-12
+#: Further steps with the same Hessian: where the points with a small gradient lie on a curve, as they do with two
+#: eigenvalues that nearly agree, a straight step leaves it, and a second one comes back.
+CORRECTIONS = 1
 #: Dampings that are tried in a step, relative to the last one; the first one and the least.
 _DAMPINGS = 10.0 ** np.arange(-2, 3)
 _FIRST_DAMPING, _LEAST_DAMPING = 0.1, 1e-9
@@ -92,9 +95,7 @@ def _narrower(loss: CovarianceLoss, layers: list[Array], width: int) -> tuple[li
     return ends, found.evaluations
 
 
-def _solve(
-    loss: CovarianceLoss, starts: Sequence[Array]
-) -> tuple[list[Array], NDArray[np.int64], NDArray[np.bool_]]:
+def _solve(loss: CovarianceLoss, starts: Sequence[Array]) -> tuple[list[Array], NDArray[np.int64], NDArray[np.bool_]]:
     """Layers at the ends, Hessians taken, and whether W lost rank there."""
     shapes = [layer.shape[-2:] for layer in starts]
     x = pack(starts)
@@ -110,13 +111,14 @@ def _solve(
         evaluations[live] += 1
         h, Q = np.linalg.eigh(network_hessians(loss, unpack(x[live], shapes)))
         tried = np.maximum(damping[live, None] * _DAMPINGS, _LEAST_DAMPING)
-        along = (g[live, None, :] @ Q)[:, 0]
-        scaled = -(h * along)[:, None, :] / (h[:, None, :] ** 2 + tried[..., None] ** 2)
-        steps = scaled @ Q.swapaxes(-1, -2)
-        length = np.linalg.norm(steps, axis=-1, keepdims=True)  # at most that of all layers: products stay finite
-        steps *= np.minimum(1, _norm(x[live])[:, None, None] / np.maximum(length, np.finfo(float).tiny))
-        moved = x[live, None, :] + steps
-        gradients = _gradient(loss, unpack(moved, shapes))
+        weights = -h[:, None, :] / (h[:, None, :] ** 2 + tried[..., None] ** 2)
+        moved, gradients = np.repeat(x[live, None, :], len(_DAMPINGS), axis=1), g[live, None, :]
+        longest = _norm(x[live])[:, None, None]
+        for _ in range(1 + CORRECTIONS):
+            steps = (weights * (gradients @ Q)) @ Q.swapaxes(-1, -2)
+            length = np.linalg.norm(steps, axis=-1, keepdims=True)
+            moved = moved + steps * np.minimum(1, longest / np.maximum(length, np.finfo(float).tiny))
+            gradients = _gradient(loss, unpack(moved, shapes))
         norms = _norm(gradients)
         best = norms.argmin(axis=1)
         members = np.arange(len(live))
