@@ -1,5 +1,7 @@
 """The solver for zeros of the gradient of a deep loss, against another solver and closed forms."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
@@ -115,7 +117,7 @@ def test_lost_last_column_ends_at_zero(make_target, kind):
 def test_hessians_of_a_stack_are_those_of_its_members(make_target, rng, kind, widths):
     widths = widths[::-1] if len(widths) == 2 else widths  # one layer is n × k
     loss = make_loss(kind, make_target(SPECTRUM))
-    layers = [rng.standard_normal((5, above, below)) for below, above in zip(widths, widths[1:], strict=False)]
+    layers = [rng.standard_normal((5, above, below)) for below, above in pairwise(widths)]
     stack = network_hessians(loss, layers)
     for i, H in enumerate(stack):
         np.testing.assert_allclose(H, network_hessian(loss, [layer[i] for layer in layers]), rtol=1e-13, atol=1e-13)

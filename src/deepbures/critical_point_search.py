@@ -1,12 +1,12 @@
 """A solver for ∇L^N = 0 that knows nothing of the critical points: least squares on the gradients of all layers.
 
 It is a Levenberg-Marquardt method on stacks of networks of one shape. With the Hessian H = Q diag(h) Qᵀ of the deep
-loss, the step p(μ) = −Q (h / (h² + μ²)) Qᵀ g minimises ‖g + H p‖² + μ² ‖p‖²; of some μ around the last one that is taken
-which leaves the least gradient. Zeros of H, of which symmetry makes many, cost no step.
+loss, the step p(μ) = −Q (h / (h² + μ²)) Qᵀ g minimises ‖g + H p‖² + μ² ‖p‖²; of some μ around the last one that one is
+taken which leaves the least gradient. Zeros of H, of which symmetry makes many, cost no step.
 
 Where W loses rank, the loss has no second derivative for ε = 0, and convergence is slow for N ≥ 2. There, and where a
-search takes too long, it goes on in a narrower network, without the least singular value of W: what is critical in it is
-critical among the wider ones, but for ε = 0 and N = 1.
+search takes too long, it goes on in a narrower network, without the least singular value of W: what is critical in it
+is critical among the wider ones, but for ε = 0 and N = 1.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def _leave(
 ) -> tuple[float, float]:
     """Length of the plateau and measured rate of the fastest escape; NaN where the flow did not leave in time.
 
-    In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t), and where an
-    empty column fills with b, (Ωᵀ S Ω)_bb^{1/2} does.
+    In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t).
+    Where an empty column fills with b, the b-th row of Ωᵀ W does, but for its part in the span of the rows in J.
     """
     W = critical_points.factor(loss, point.kept, rank)
     noise = rng.standard_normal(W.shape)
@@ -87,7 +87,9 @@ def _leave(
         row, column = divmod(int(np.argmin(spectrum.off_block)), len(outside))
         grown = np.abs(np.sum(F[:, point.kept[row]] * F[:, outside[column]], axis=-1))
     else:
-        grown = np.linalg.norm(F[:, outside[int(np.argmin(spectrum.empty)) % len(outside)]], axis=-1)
+        filling = F[:, outside[int(np.argmin(spectrum.empty)) % len(outside)], None]
+        full, _ = np.linalg.qr(F[:, list(point.kept)].swapaxes(-1, -2))
+        grown = np.linalg.norm(filling - filling @ full @ full.swapaxes(-1, -2), axis=(-2, -1))
     linear = slice(0, int(np.argmax(drop > LINEAR_DROP)) or len(drop))
     rate = float(np.polyfit(flow.times[linear], np.log(grown[linear]), 1)[0])
     return _first_crossing(flow.times, drop, PLATEAU_DROP), rate

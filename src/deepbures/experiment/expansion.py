@@ -23,8 +23,8 @@ from ..psd import Array
 from ..seeds import generator
 from .problem import make_loss
 
-#: Where the lines start: the global minimum, the saddle in the middle of the order (left out where no point of rank k is
-#: one), a random network.
+#: Where the lines start: the global minimum, the saddle in the middle of the order (left out where no point of rank k
+#: is one), a random network.
 PLACES = ("minimum", "saddle", "random start")
 #: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, of its most negative
 #: eigenvalue, or of the largest where none is negative.

@@ -30,8 +30,8 @@ DENSE_PARAMETERS = 1500
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `spectra`, one row a seed and critical point.
 
-    Counts of eigenvalues are −1 where there are more than 1,500 parameters: not counted, so that they neither agree with
-    the closed form nor contradict it.
+    Counts of eigenvalues are −1 where there are more than 1,500 parameters: not counted, so that they neither agree
+    with the closed form nor contradict it.
     """
     rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
     for seed in seeds:
