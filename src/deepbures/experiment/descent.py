@@ -27,7 +27,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
     starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
     rates = [rates_at_minimum(loss, depth, rank) for loss in losses]
     if "relative_step" in settings:
-        if np.isnan(rates).any():
+        if any(np.isnan(r).any() for r in rates):
             raise ValueError(
                 f"relative_step needs local rates in closed form, which {losses[0].name!r} lacks: use step_size"
             )
