@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from .grid import INTEGER_AXES, NAME_AXES
 from .rates import (
+    SETTLED,
     SlopeFit,
     authors_slope_of_descent,
     authors_slope_of_flow,
@@ -25,6 +26,8 @@ from .rates import (
 )
 from .store import PartsFile, read_metadata, replacing
 
+#: Share of the excess loss in the slowest direction from which on a tail is that of the sharp rate.
+SLOWEST_SHARE = 0.9
 #: Statistics only for these: with them pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
 _WRITING = {"compression": "zstd", "write_statistics": list(INTEGER_AXES)}
 
@@ -42,7 +45,8 @@ def collect_runs(
     Adds `authors_…` and `tail_…` (slope in decades per unit time, r_squared, start, end), `tail_drift`,
     `power_law_…` (slope is the exponent of t) and `settling_time`; see `rates`. An exponential tail is fitted only
     where the run converged: elsewhere its last decades are not the asymptotic ones. A power law is fitted where
-    it did not.
+    it did not. Of flows also `in_tail`: 1 where the fit is of the tail itself, its drift at most `SETTLED` and its slowest
+    direction holding `SLOWEST_SHARE` of the excess loss; else 0.
 
     Parameters
     ----------
@@ -76,6 +80,10 @@ def collect_runs(
         names += ["tail_drift", "settling_time"]
         for name, values in zip(names, np.array(fits).T, strict=True):
             table = table.append_column(name, pa.array(values))
+        if "slowest_share" in table.column_names:
+            drift, share = table["tail_drift"].to_numpy(), table["slowest_share"].to_numpy()
+            in_tail = (drift <= SETTLED) & (share >= SLOWEST_SHARE)  # NaN compares as False
+            table = table.append_column("in_tail", pa.array(in_tail.astype(np.int8)))
         tables.append(_with_axes(table, position))
     with replacing(destination) as temporary:
         table = pa.concat_tables(tables).replace_schema_metadata(_metadata(runs, keys, provenance))

@@ -237,9 +237,9 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         "loss_name": (block, "loss"),
         "initialization": (start, "kind"),
         "balance": (start, "balance"),
-        "start_scale": (start, "scale"),
+        "initial_scale": (start, "scale"),
     }
-    optional = ("balance", "start_scale")
+    optional = ("balance", "initial_scale")
     for axis, (mapping, key) in places.items():
         name = key if mapping is block else f"initialization.{key}"
         if axis in grid and key in mapping:
@@ -250,7 +250,7 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
     losses, kinds, balances, scales = (
         grid.get(axis, [mapping[key]] if key in mapping else []) for axis, (mapping, key) in places.items()
     )
-    yield from _starts(losses, kinds, balances, scales, "grid.start_scale" if "start_scale" in grid else None)
+    yield from _starts(losses, kinds, balances, scales, "grid.initial_scale" if "initial_scale" in grid else None)
     if "end_rank" in start and start["end_rank"] > min(grid["rank"]):
         yield f"initialization.end_rank: {start['end_rank']} must be at most the rank, {min(grid['rank'])}"
     steps = [axis for axis in STEP_AXES if axis in grid]
@@ -278,7 +278,7 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
     for key in (key for key in _SECTIONS[:-1] if key in block):
         yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
-    for axis in (a for a in ("initialization", "balance", "start_scale", *STEP_AXES) if a in grid):
+    for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
         yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"

@@ -22,7 +22,7 @@ AXES = (
     "loss_name",
     "initialization",
     "balance",
-    "start_scale",
+    "initial_scale",
     "epsilon",
     "smin",
     "rank",
@@ -89,12 +89,12 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of one grid point: its values take the place of what all cells of the experiment share."""
-    own = (*NAME_AXES, "start_scale")  # they take the place of keys of the block
+    own = (*NAME_AXES, "initial_scale")  # they take the place of keys of the block
     settings = {**shared, **{axis: value for axis, value in point.items() if axis not in own}}
     if "loss_name" in point:
         settings["loss"] = point["loss_name"]
     if "initialization" in shared:
-        keys = {"kind": "initialization", "balance": "balance", "scale": "start_scale"}
+        keys = {"kind": "initialization", "balance": "balance", "scale": "initial_scale"}
         start = {key: point.get(axis) for key, axis in keys.items()}
         settings["initialization"] = {
             **shared["initialization"],

@@ -168,7 +168,7 @@ def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None 
     if not later.any() or not rate >= 0:
         return float("nan")
     bound = -rate * times[later] + np.log(excess[0] if initial is None else initial)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # a bound may be far below the smallest float
         return float(np.exp(np.max(np.log(np.maximum(excess[later], 0)) - bound)))
 
 

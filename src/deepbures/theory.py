@@ -213,7 +213,8 @@ def stable_step(rates: Array) -> float:
     λ_max = max r is the largest eigenvalue of the Hessian of the deep loss at the balanced minimum; for
     ε = 0, k = n it is 2 N λ_1^{1−1/N}, and the largest stable step 1/(N λ_1^{1−1/N}).
     """
-    return float(2 / rates.max())
+    fastest = float(rates.max())
+    return 2 / fastest if fastest > 0 else float("inf")  # flat: n = k = 1, ε = λ_1
 
 
 def descent_contraction(rates: Array, step_size: float) -> float:
@@ -230,41 +231,3 @@ def sharp_rate(eigenvalues: Array, epsilon: float, depth: int, rank: int | None 
     if epsilon > eigenvalues[(rank or len(eigenvalues)) - 1] * (1 + INPUT_TOLERANCE):
         return float("nan")
     return float(2 * min(rates.min() for rates in local_rates(eigenvalues, epsilon, depth, rank) if rates.size))
-
-
-# Temporary, until the module of theory has these: gone at the merge.
-def global_rate(
-    eigenvalues: Array, epsilon: float, depth: int, least_singular_value: float, rank: int | None = None
-) -> float:
-    """4 N m^{2−1/N}/(m + ε), m = min(σ_n(W(0))², λ_n − ε); NaN for k < n (paper.md section 11)."""
-    if rank not in (None, len(eigenvalues)):
-        return float("nan")
-    m = min(least_singular_value**2, max(float(eigenvalues[-1]) - epsilon, 0.0))
-    return 4 * depth * m ** (2 - 1 / depth) / (m + epsilon) if m > 0 else 0.0
-
-
-def global_bound(times: Array, loss_initial: float, rate: float) -> Array:
-    """L(0) exp(−rate · t)."""
-    return loss_initial * np.exp(-rate * np.asarray(times))
-
-
-def bound_is_proved(margin: float, epsilon: float, eigenvalues: Array, least_singular_value: float) -> bool:
-    """Stand-in: σ_k(W(0)) ≥ c and (λ_n − ε)^{1/2} ≥ c."""
-    return bool(margin > 0 and min(least_singular_value**2, eigenvalues[-1] - epsilon) >= margin**2)
-
-
-def mode_times(eigenvalue: float, epsilon: float, depth: int, s_initial: float, s_final: float) -> float:
-    """∫ ds / (4 N s^{2−1/N} (√(λ/(s+ε)) − 1))."""
-    from scipy.integrate import quad
-
-    def slowness(u: float) -> float:
-        s = np.exp(u)
-        return float(s ** (1 / depth - 1) / (4 * depth * (np.sqrt(eigenvalue / (s + epsilon)) - 1)))
-
-    return float(quad(slowness, np.log(s_initial), np.log(s_final), epsrel=1e-10, limit=200)[0])
-
-
-def expected_sampling_error(eigenvalues: Array, samples: int) -> float:
-    """(1/m) Σ_ij λ_i λ_j (1 + δ_ij) / (2 (λ_i + λ_j))."""
-    a = np.asarray(eigenvalues)[:, None] * np.asarray(eigenvalues) / (2 * np.add.outer(eigenvalues, eigenvalues))
-    return float((a.sum() + np.trace(a)) / samples)
