@@ -9,7 +9,7 @@ import numpy as np
 
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
-from .psd import INPUT_TOLERANCE, Array
+from .psd import Array, equalized
 
 #: Laws of which layers are drawn.
 DISTRIBUTIONS = (
@@ -110,7 +110,7 @@ def close_start(
             f"no start close to the target has a margin: the minimal loss over rank {rank} is {floor:.6g}, "
             f"not below λ_{rank} = {eigenvalues[rank - 1]:.6g}; use a higher rank or another initialization"
         )
-    if loss.epsilon > eigenvalues[-1] * (1 + INPUT_TOLERANCE):
+    if loss.epsilon > equalized(eigenvalues, float(loss.epsilon))[-1]:
         raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
     spread = 2 - np.arange(1, n + 1) / n
     optimum = np.maximum(eigenvalues - loss.epsilon, 0)

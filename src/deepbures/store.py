@@ -109,7 +109,8 @@ TRAJECTORIES = pa.schema(
     ]
 )
 
-#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, balancedness at the first and last
+#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, the share of L that each step is proved to
+#: take (one layer, else NaN), balancedness at the first and last
 #: record, distance from the flow, and the covariances of the coordinates along Ω_1 and Ω_2.
 DESCENT_RUNS = pa.unify_schemas(
     [
@@ -119,6 +120,7 @@ DESCENT_RUNS = pa.unify_schemas(
                 ("eta", pa.float64()),
                 ("eta_stable", pa.float64()),
                 ("contraction", pa.float64()),
+                ("descent_global_rate", pa.float64()),
                 ("balancedness_initial", pa.float64()),
                 ("balancedness_final", pa.float64()),
                 ("flow_error", pa.float64()),

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..diagnostics import least_singular_value
 from ..gradient_descent import gradient_descent
 from ..gradient_flow import gradient_flow
 from ..losses import BuresWasserstein, CovarianceLoss
 from ..psd import Array
-from ..theory import descent_contraction, paper_constants, rates_at_minimum, stable_step
+from ..theory import descent_contraction, descent_global_rate, paper_constants, rates_at_minimum, stable_step
 from . import measure
 from .problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
 
@@ -34,7 +35,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
             for loss, start in zip(losses, starts, strict=True)
         ]
     elif "relative_step" in settings:
-        if np.isnan(rates).any():
+        if any(np.isnan(r).any() for r in rates):
             raise ValueError(
                 f"relative_step needs local rates in closed form, which {losses[0].name!r} lacks: use step_size"
             )
@@ -69,6 +70,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 eta=eta,
                 eta_stable=stable_step(rates[i]),
                 contraction=descent_contraction(rates[i], eta),
+                descent_global_rate=_global_share(loss, start, depth, rank, eta),
                 balancedness_initial=imbalance[0],
                 balancedness_final=imbalance[-1],
                 flow_error=_flow_error(settings, loss, start, F[-1]),
@@ -100,6 +102,14 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
     if not step > np.finfo(float).tiny:
         raise ValueError(f"theorem_step: the theorem's step, 1e{constants.log10_step_size:.0f}, is no number in floats")
     return step
+
+
+def _global_share(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
+    """Share of the loss that every step is proved to take (`theory.descent_global_rate`); NaN where none is."""
+    if not isinstance(loss, BuresWasserstein):
+        return float("nan")
+    least = float(least_singular_value(start.end_to_end, rank))
+    return descent_global_rate(loss.eigenvalues, float(loss.epsilon), depth, least, step_size, rank)
 
 
 def _record_steps(n_steps: int, options: Mapping[str, Any]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from ..diagnostics import balanced_gradient_norm, excess_by_direction
 from ..gradient_flow import gradient_flow
 from ..losses import BuresWasserstein, CovarianceLoss
 from ..psd import Array
-from ..theory import local_rates, mode_times, rates_at_minimum
+from ..theory import half_times, local_rates, rates_at_minimum
 from ..trajectory import FlowTrajectory
 from . import measure
 from .problem import check_tolerance, make_loss, make_start
@@ -33,8 +33,11 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
         F = trajectory.factors
         kept = [F[end].ravel() for end in ends] or [[], []]
         is_aligned = settings["initialization"]["kind"] == "aligned" and isinstance(loss, BuresWasserstein)
-        half_times = (
-            (_half_times(trajectory, loss, rank), _predicted_half_times(loss, depth, rank, start.scale))
+        halves = (
+            (
+                _half_times(trajectory, loss, rank),
+                half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2),
+            )
             if is_aligned
             else ([], [])
         )
@@ -52,8 +55,8 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 factor_initial=kept[0],
                 factor_final=kept[1],
                 slowest_share=slowest_share(loss, F[-1], depth, rank),
-                half_times=half_times[0],
-                half_times_predicted=half_times[1],
+                half_times=halves[0],
+                half_times_predicted=halves[1],
             ),
             "trajectories": {
                 "seed": [seed] * len(trajectory.times),
@@ -93,16 +96,3 @@ def _half_times(trajectory: FlowTrajectory, loss: BuresWasserstein, rank: int) -
             j = above[0]
             times[i] = np.interp(np.log(limits[i] / 2), np.log(s[j - 1 : j + 1, i]), trajectory.times[j - 1 : j + 1])
     return times
-
-
-def _predicted_half_times(loss: BuresWasserstein, depth: int, rank: int, scale: float) -> Array:
-    """The same in closed form, from s(0) = scale²; NaN where the start is beyond half of the limit."""
-    halves = loss.minimum_spectrum(rank)[:rank] / 2
-    return np.array(
-        [
-            mode_times(float(eigenvalue), float(loss.epsilon), depth, scale**2, float(half))
-            if half > scale**2
-            else np.nan
-            for eigenvalue, half in zip(loss.eigenvalues[:rank], halves, strict=True)
-        ]
-    )

@@ -12,7 +12,7 @@ from .. import diagnostics
 from ..initialization import Start
 from ..losses import BuresWasserstein, CovarianceLoss
 from ..psd import Array
-from ..theory import Constants, bound_is_proved, global_rate, paper_constants, rates_at_minimum
+from ..theory import Constants, bound_is_proved, loss_global_rate, paper_constants, rates_at_minimum
 
 
 def one_row(**values: Any) -> dict[str, list[Any]]:
@@ -34,11 +34,10 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
     least = float(diagnostics.least_singular_value(start.end_to_end, rank))
     if isinstance(loss, BuresWasserstein):
         constants = asdict(paper_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
-        overall = global_rate(eigenvalues, epsilon, depth, least, rank)
-        proved = bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
-    else:  # the theory is about the Bures-Wasserstein loss
+        proved = rank == loss.dimension and bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
+    else:  # the paper's theory is about the Bures-Wasserstein loss
         constants = dict.fromkeys((field.name for field in fields(Constants)), float("nan"))
-        overall, proved = float("nan"), False
+        proved = False
     return {
         **constants,
         "epsilon_effective": epsilon,
@@ -51,7 +50,7 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
         "loss_minimum": loss.minimum_value(rank),
         "sharp_rate": 2 * rates_at_minimum(loss, depth, rank).min(),
         "least_singular_value_initial": least,
-        "global_rate": overall,
+        "global_rate": loss_global_rate(loss, depth, least, rank),
         "bound_is_proved": int(proved),
         "energy_levels": loss.saddle_values(rank),
         "eigenvalues_target": eigenvalues,

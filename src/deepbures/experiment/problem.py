@@ -20,7 +20,7 @@ from ..initialization import (
 )
 from ..losses import LOSSES, BuresWasserstein, CovarianceLoss
 from ..network import DeepLinearNetwork
-from ..psd import Array
+from ..psd import Array, soft_threshold
 from ..seeds import generator
 from ..target_files import is_drawn, read_target
 from ..targets import draw_target
@@ -64,24 +64,18 @@ def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
 
 
 def limited_smoothing(epsilon: float, eigenvalues: Array) -> float:
-    """min(ε, λ_n) (paper.md section 6); λ_n exactly where ε agrees with it to the rounding of eigenvalues, n eps λ_1.
-
-    Else that rounding would decide whether direction n is kept.
-    """
-    least, rounding = float(eigenvalues[-1]), len(eigenvalues) * np.finfo(float).eps * float(eigenvalues[0])
-    return least if epsilon >= least - rounding else float(epsilon)
+    """min(ε, λ_n) (paper.md section 6): λ_n exactly where the two agree to rounding (`psd.soft_threshold`)."""
+    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[-1] > 0 else float(eigenvalues[-1])
 
 
 def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
-    """Refuse a target that is zero or, for ε = 0, of lower rank than k: W* would have no second derivatives.
+    """Refuse a target of lower rank than k for ε = 0: W* would have no second derivatives.
 
     Raises
     ------
     ValueError
         In one line.
     """
-    if not eigenvalues[0] > 0:
-        raise ValueError("the target must not be zero")
     target_rank = int(np.sum(eigenvalues > 0))
     if epsilon == 0 and rank > target_rank:
         limited = "" if target_rank == len(eigenvalues) else " (ε is limited to its smallest eigenvalue, 0)"

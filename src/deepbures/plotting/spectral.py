@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 from ..diagnostics import effective_rank
 from ..grid import axes_of
 from ..psd import Array
-from ..theory import mode_times
+from ..theory import half_times, mode_times
 from . import frames, style
 
 
@@ -86,14 +86,11 @@ def _half_done(run: pd.Series, depth: int) -> tuple[Array, Array]:
     kept = kept[kept - epsilon > 2 * initial]
     shares = np.concatenate([np.geomspace(1e-6, 0.5, 25), 1 - np.geomspace(0.5, 1e-6, 25)[1:]])
     s = initial + (kept - epsilon - initial)[:, None] * shares
-    times = np.array(
-        [[mode_times(float(value), epsilon, depth, initial, float(end)) for end in row]
-         for value, row in zip(kept, s, strict=True)]
-    )  # fmt: skip
-    half = np.array(
-        [mode_times(float(value), epsilon, depth, initial, float(value - epsilon) / 2) for value in kept]
+    half = half_times(kept, epsilon, depth, initial)
+    tables = (
+        (mode_times(float(value), epsilon, depth, initial, row), row) for value, row in zip(kept, s, strict=True)
     )
-    there = np.array([np.interp(half, t, values, left=initial) for t, values in zip(times, s, strict=True)])
+    there = np.array([np.interp(half, times, row, left=initial) for times, row in tables])
     lacking = (np.sqrt(kept[:, None]) - np.sqrt(there + epsilon)) ** 2
     return half, run["loss_minimum"] + lacking.sum(axis=0)
 
