@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 
-from deepbures import critical_points, store
+from deepbures import critical_points, derived, store
 from deepbures.aggregate import collect
 from deepbures.experiment import blow_up, critical_search, escape, expansion, hessian, run_cell
 from deepbures.experiment.problem import make_loss
@@ -314,7 +314,7 @@ def curvature(tables, **where):
 def test_without_smoothing_below_full_rank_curvature_grows_like_one_over_sigma(tables, vanishing):
     for _, cell in curvature(tables, epsilon=0, rank=2, depth=1, vanishing=vanishing).groupby("seed"):
         small = cell[cell["sigma"] < 0.1 * cell["sigma"].max()]
-        exponent = landscape.power_law(cell["sigma"].to_numpy(), -cell["smallest"].to_numpy())
+        exponent = derived.exponent_at_zero(cell["sigma"].to_numpy(), -cell["smallest"].to_numpy())
         assert exponent == pytest.approx(-1, abs=0.02)
         product = (small["sigma"] * small["smallest"]).to_numpy()
         np.testing.assert_allclose(product[1:], product[-1], rtol=0.01)
@@ -832,20 +832,6 @@ def test_starts_of_a_search_are_gaussian_layers_of_a_random_scale(monkeypatch, d
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("exponent", [-1, -0.5, 0, 2])
-def test_power_law_of_exact_powers(exponent):
-    # Fitted over σ ≤ 0.02 σ_max alone.
-    sigma = np.array([1, 0.5, 0.02, 1e-2, 1e-4])
-    size = np.where(sigma > 0.02, 7.0, 3 * sigma**exponent)
-    assert landscape.power_law(sigma, size) == pytest.approx(exponent, abs=1e-10)
-
-
-def test_power_law_needs_three_small_values():
-    sigma = np.array([1, 0.1, 0.01, 1e-3])
-    assert np.isnan(landscape.power_law(sigma, 1 / sigma))
-    assert landscape.power_law(np.append(sigma, 1e-4), np.append(1 / sigma, 1e4)) == pytest.approx(-1)
 
 
 def test_table_of_hessians_has_means_over_targets(tables):

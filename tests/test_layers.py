@@ -17,6 +17,7 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"progress", "psd", "seeds"},
+    {"flow_rates"},
     {"losses", "network", "target_files", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
@@ -30,6 +31,7 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "derived",
     "grid",
     "plotting",
     "provenance",
