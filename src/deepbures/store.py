@@ -31,7 +31,7 @@ def _list_of(type_: pa.DataType) -> pa.ListType:
 _VECTOR = _list_of(pa.float64())
 
 #: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first. Ours beside them:
-#: σ_k(W(0)), the rate of the global theorem (NaN where it has none), and whether `bound_rate` is proved for the run.
+#: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN where it has none), and whether `bound_rate` is proved for the run.
 RUNS = pa.schema(
     [
         ("seed", pa.int32()),
@@ -43,6 +43,7 @@ RUNS = pa.schema(
         ("start_draws", pa.int32()),
         ("loss_initial", pa.float64()),
         ("loss_minimum", pa.float64()),
+        ("value_final", pa.float64()),
         ("excess_initial", pa.float64()),
         ("margin", pa.float64()),
         ("C_0", pa.float64()),

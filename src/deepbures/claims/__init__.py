@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from . import landscape, training
+from . import landscape, sampling, training
 from .evidence import SOURCES, Claim, Statement, Study, Tables, judge
 
 __all__ = ["SOURCES", "STATEMENTS", "Claim", "Statement", "Study", "Tables", "evaluate", "explanation", "markdown", "table"]
@@ -34,12 +34,16 @@ STATEMENTS: tuple[Statement, ...] = (
     training.MARGIN_KEPT,
     training.LOSS_FALLS,
     training.SHARP_RATE,
+    training.ALGEBRAIC_TAIL,
+    training.PLATEAUS,
     training.POLYAK_LOJASIEWICZ,
     training.CONTRACTION,
+    training.LAYER_CONTRACTION,
     training.STABLE_STEP,
     training.DESCENT_TO_FLOW,
     training.BALANCE,
     training.LOSSES_COMPARED,
+    sampling.SAMPLING_LAW,
 )
 
 
