@@ -77,7 +77,11 @@ CONTRADICTIONS = {
     "margin kept": ("flows/trajectories", "least_singular_value", lambda t: 0.0),
     "loss falls": ("flows/trajectories", "excess", lambda t: one_sample(t["excess"], 1.5)),
     "sharp rate": ("flows/runs", "sharp_rate", lambda t: 1.02 * t["sharp_rate"]),
-    "Polyak-Łojasiewicz equality": ("flows/trajectories", "gradient_norm", lambda t: one_sample(t["gradient_norm"], 1.5)),
+    "Polyak-Łojasiewicz equality": (
+        "flows/trajectories",
+        "gradient_norm",
+        lambda t: one_sample(t["gradient_norm"], 1.5),
+    ),
     "contraction of descent": ("allowed/runs", "descent_rate", lambda t: 100 * t["descent_rate"]),
     "stable step": ("steps/runs", "stop_reason", lambda t: "converged"),
     "descent to flow": ("to_flow/runs", "flow_error", lambda t: t["eta"] ** 1.1),
@@ -174,7 +178,10 @@ def test_a_contradicting_table_violates_the_claim(study, tmp_path, name):
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_a_missing_number_violates_the_claim(study, tmp_path, name):
     where, column, change = CONTRADICTIONS[name]
-    if not isinstance(change(pd.read_parquet(study / f"{where}.parquet")), str) and column not in ("matched", "negative"):
+    if not isinstance(change(pd.read_parquet(study / f"{where}.parquet")), str) and column not in (
+        "matched",
+        "negative",
+    ):
         broken = changed(study, tmp_path / "study", where, **{column: lambda t: np.nan})
         assert claims_of(broken, {name})[name].verdict != "holds"
 

@@ -11,7 +11,18 @@ import pandas as pd
 from . import landscape, sampling, training
 from .evidence import SOURCES, Claim, Statement, Study, Tables, judge
 
-__all__ = ["SOURCES", "STATEMENTS", "Claim", "Statement", "Study", "Tables", "evaluate", "explanation", "markdown", "table"]
+__all__ = [
+    "SOURCES",
+    "STATEMENTS",
+    "Claim",
+    "Statement",
+    "Study",
+    "Tables",
+    "evaluate",
+    "explanation",
+    "markdown",
+    "table",
+]
 
 #: Every statement, in the order of the table.
 STATEMENTS: tuple[Statement, ...] = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from .evidence import Statement, Study, keys_of
@@ -17,8 +16,12 @@ def _sampling_law(study: Study) -> Iterator[pd.DataFrame]:
     for draws in study.tables("finite_sample", "sampling"):
         large = draws[draws["samples"] >= _LARGE]
         grouped = large.groupby([*keys_of(large), "samples"], observed=True)
-        sizes = grouped.agg(mean=("squared_bures", "mean"), error=("squared_bures", "sem"), expected=("expected", "first"))
-        yield sizes.reset_index().assign(deviation=((sizes["mean"] - sizes["expected"]).abs() / sizes["error"]).to_numpy())
+        sizes = grouped.agg(
+            mean=("squared_bures", "mean"), error=("squared_bures", "sem"), expected=("expected", "first")
+        )
+        yield sizes.reset_index().assign(
+            deviation=((sizes["mean"] - sizes["expected"]).abs() / sizes["error"]).to_numpy()
+        )
 
 
 SAMPLING_LAW = Statement(
