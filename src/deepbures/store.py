@@ -145,7 +145,8 @@ _FLOAT, _COUNT, _NAME, _INDICES = pa.float64(), pa.int32(), pa.string(), _list_o
 #: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
 _POINT = {"point": _COUNT, "kept": _INDICES, "order": _COUNT, "value": _FLOAT}
 
-#: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
+#: Hessian of the deep loss at a critical point (`value_error` in units of Σ_j λ_j^{d/2}, d the degree of the loss,
+#: `gradient_norm` of W for Σ0/λ_1): its extreme eigenvalues, the numbers of negative, zero and positive
 #: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
 SPECTRA = _schema(
     **_POINT,
@@ -202,8 +203,9 @@ ESCAPES = _schema(
     rates=_VECTOR,
 )
 #: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
-#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k, and
-#: where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of rank k.
+#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
+#: and where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of
+#: rank k.
 SEARCHES = _schema(
     start=_COUNT,
     start_rank=_COUNT,
