@@ -90,7 +90,8 @@ def _draw_flow(axis: Axes, inside: pd.DataFrame, samples: pd.DataFrame) -> None:
     share = run["epsilon_effective"] / run["lambda_min"]
     margin = run["margin"] / np.sqrt(run["lambda_min"])
     axis.set_title(
-        rf"$N = {run['depth']}$, $\varepsilon = {share:.3g}\,\lambda_n$, $c = {margin:.2g}\sqrt{{\lambda_n}}$", fontsize=7
+        rf"$N = {run['depth']}$, $\varepsilon = {share:.3g}\,\lambda_n$, $c = {margin:.2g}\sqrt{{\lambda_n}}$",
+        fontsize=7,
     )
 
 

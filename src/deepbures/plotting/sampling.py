@@ -25,8 +25,17 @@ def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
     by_seed = relative.groupby(["samples", "seed"])["ratio"].mean().groupby("samples")
     mean, error = by_seed.mean(), by_seed.std(ddof=1) / np.sqrt(by_seed.count())
     left.errorbar(mean.index, mean * law, error * law, fmt="o", color=style.PALETTE[0], capsize=2, label="measured")
-    left.plot(law, **style.THEORY, label=r"$\frac{1}{m}\sum_{ij}\frac{\lambda_i\lambda_j(1+\delta_{ij})}{2(\lambda_i+\lambda_j)}$")
-    left.set(xscale="log", yscale="log", xlabel="number of samples $m$", ylabel=r"mean of $\mathcal{B}^2(\hat\Sigma, \Sigma_0)$")
+    left.plot(
+        law,
+        **style.THEORY,
+        label=r"$\frac{1}{m}\sum_{ij}\frac{\lambda_i\lambda_j(1+\delta_{ij})}{2(\lambda_i+\lambda_j)}$",
+    )
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlabel="number of samples $m$",
+        ylabel=r"mean of $\mathcal{B}^2(\hat\Sigma, \Sigma_0)$",
+    )
     left.legend()
     seed = training["seed"].min()
     runs = training[(training["seed"] == seed) & (training["time"] > 0)]

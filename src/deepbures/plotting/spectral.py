@@ -87,9 +87,7 @@ def _half_done(run: pd.Series, depth: int) -> tuple[Array, Array]:
     shares = np.concatenate([np.geomspace(1e-6, 0.5, 25), 1 - np.geomspace(0.5, 1e-6, 25)[1:]])
     s = initial + (kept - epsilon - initial)[:, None] * shares
     half = half_times(kept, epsilon, depth, initial)
-    tables = (
-        (mode_times(float(value), epsilon, depth, initial, row), row) for value, row in zip(kept, s, strict=True)
-    )
+    tables = ((mode_times(float(value), epsilon, depth, initial, row), row) for value, row in zip(kept, s, strict=True))
     there = np.array([np.interp(half, times, row, left=initial) for times, row in tables])
     lacking = (np.sqrt(kept[:, None]) - np.sqrt(there + epsilon)) ** 2
     return half, run["loss_minimum"] + lacking.sum(axis=0)
