@@ -50,9 +50,7 @@ def _sample_factor(rng: np.random.Generator, population: BuresWasserstein, m: in
     return population.eigenvectors @ triangle.T
 
 
-def _training(
-    settings: Mapping[str, Any], seed: int, m: int, F: Array, population: BuresWasserstein
-) -> dict[str, Any]:
+def _training(settings: Mapping[str, Any], seed: int, m: int, F: Array, population: BuresWasserstein) -> dict[str, Any]:
     """A flow on Σ̂ = F Fᵀ, and at its samples the loss against Σ0."""
     rank, depth, options = settings["rank"], settings["depth"], settings["integration"]
     covariance = F @ F.T
