@@ -13,6 +13,7 @@ FAMILIES = {
             "G1_measured_against_sharp",
             "G2_bound_tightness",
             "G8_spread_over_seeds",
+            "G14_algebraic_tail",
         ],
         "tables": ["T3_rates"],
     },
