@@ -13,6 +13,7 @@ from typing import Any
 _COSTS = {
     "flow": 0.5,
     "descent": 0.4,
+    "finite_sample": 0.5,
     "hessian": 0.08,
     "blow_up": 0.06,
     "paths": 0.04,

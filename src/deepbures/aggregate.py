@@ -45,8 +45,8 @@ def collect_runs(
     Adds `authors_…` and `tail_…` (slope in decades per unit time, r_squared, start, end), `tail_drift`,
     `power_law_…` (slope is the exponent of t) and `settling_time`; see `rates`. An exponential tail is fitted only
     where the run converged: elsewhere its last decades are not the asymptotic ones. A power law is fitted where
-    it did not. Of flows also `in_tail`: 1 where the fit is of the tail itself, its drift at most `SETTLED` and its slowest
-    direction holding `SLOWEST_SHARE` of the excess loss; else 0.
+    it did not. Of flows also `in_tail`: 1 where the fit is of the tail itself, its drift at most `SETTLED` and its
+    slowest direction holding `SLOWEST_SHARE` of the excess loss; else 0.
 
     Parameters
     ----------

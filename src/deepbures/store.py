@@ -92,8 +92,8 @@ FLOW_RUNS = pa.unify_schemas(
     ]
 )
 
-#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*); `least_singular_value` is σ_k(W),
-#: 0 where W has a lower rank than k.
+#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*); `least_singular_value` is
+#: σ_k(W), 0 where W has a lower rank than k.
 TRAJECTORIES = pa.schema(
     [
         ("seed", pa.int32()),

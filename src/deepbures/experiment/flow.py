@@ -36,7 +36,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
         halves = (
             (
                 _half_times(trajectory, loss, rank),
-                half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2),
+                half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2),
             )
             if is_aligned
             else ([], [])
@@ -85,7 +85,7 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> floa
     return float(shares[slowest].sum()) / total if total > 0 else float("nan")
 
 
-def _half_times(trajectory: FlowTrajectory, loss: BuresWasserstein, rank: int) -> Array:
+def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:
     """Times at which each eigenvalue of S reaches half of its limit, interpolated in log s; NaN if it does not."""
     s = np.linalg.svd(trajectory.factors, compute_uv=False) ** 2
     limits = loss.minimum_spectrum(rank)
