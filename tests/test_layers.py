@@ -32,6 +32,7 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "derived",
     "grid",
     "plotting",
     "provenance",
