@@ -255,7 +255,7 @@ def test_directions_are_unit_vectors_in_the_space_of_all_layers(monkeypatch, cha
 def test_minimum_is_never_called_a_saddle(change, places, epsilon):
     lines = frame("expansion", epsilon=epsilon, **change)
     assert lines["place"].unique().tolist() == places
-    loss = loss_of("expansion", epsilon=epsilon, dimension=change["dimension"])
+    loss = loss_of("expansion", epsilon=epsilon, **change)
     values = values_in_order(loss, change["rank"])
     at_place = lines[lines["distance"].abs() < 1e-12].groupby("place")["loss"].first()
     assert at_place["minimum"] == pytest.approx(values[0], rel=1e-12, abs=1e-12)
