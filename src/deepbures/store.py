@@ -230,6 +230,7 @@ TRAINING = _schema(
 SCHEMAS: dict[str, dict[str, pa.Schema]] = {
     "flow": {"runs": FLOW_RUNS, "trajectories": TRAJECTORIES},
     "descent": {"runs": DESCENT_RUNS, "trajectories": DESCENT_TRAJECTORIES},
+    "finite_sample": {"sampling": SAMPLING, "training": TRAINING},
     "hessian": {"spectra": SPECTRA},
     "blow_up": {"curvatures": CURVATURES},
     "paths": {"paths": PATHS},
@@ -237,7 +238,6 @@ SCHEMAS: dict[str, dict[str, pa.Schema]] = {
     "escape": {"escapes": ESCAPES},
     "surface": {"surface": SURFACE, "points": POINTS, "flows": FLOWS},
     "critical_search": {"searches": SEARCHES},
-    "finite_sample": {"sampling": SAMPLING, "training": TRAINING},
 }
 
 
