@@ -21,6 +21,7 @@ LAYERS = [
     {"losses", "network", "target_files", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
+    {"critical_point_search"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.

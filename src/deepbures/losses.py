@@ -58,6 +58,8 @@ class CovarianceLoss(ABC):
 
     #: Name in configurations and tables.
     name: str
+    #: d, with L(c W; c² Σ0) = c^d L(W; Σ0), and c² ε for ε: the loss has the unit of λ_1^{d/2}.
+    degree: int
     #: What figures and printed tables call it.
     label: str
     #: ε, one number or one for each target of a stack; 0 for a loss without smoothing.
@@ -251,6 +253,7 @@ class BuresWasserstein(CovarianceLoss):
     """
 
     name = "bures-wasserstein"
+    degree = 2
     label = "Bures-Wasserstein"
     _stacked = (*CovarianceLoss._stacked, "epsilon", "_root", "_root_outer", "_smoothing")
 
@@ -423,6 +426,7 @@ class Frobenius(CovarianceLoss):
     """
 
     name = "frobenius"
+    degree = 4
     label = "Frobenius"
 
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:

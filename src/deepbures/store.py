@@ -31,7 +31,8 @@ def _list_of(type_: pa.DataType) -> pa.ListType:
 _VECTOR = _list_of(pa.float64())
 
 #: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first. Ours beside them:
-#: σ_k(W(0)), the rate of the global theorem (NaN where it has none), and whether `bound_rate` is proved for the run.
+#: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN where
+#: it has none), and whether `bound_rate` is proved for the run.
 RUNS = pa.schema(
     [
         ("seed", pa.int32()),
@@ -43,6 +44,7 @@ RUNS = pa.schema(
         ("start_draws", pa.int32()),
         ("loss_initial", pa.float64()),
         ("loss_minimum", pa.float64()),
+        ("value_final", pa.float64()),
         ("excess_initial", pa.float64()),
         ("margin", pa.float64()),
         ("C_0", pa.float64()),
@@ -143,7 +145,8 @@ _FLOAT, _COUNT, _NAME, _INDICES = pa.float64(), pa.int32(), pa.string(), _list_o
 #: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
 _POINT = {"point": _COUNT, "kept": _INDICES, "order": _COUNT, "value": _FLOAT}
 
-#: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
+#: Hessian of the deep loss at a critical point (`value_error` in units of Σ_j λ_j^{d/2}, d the degree of the loss,
+#: `gradient_norm` of W for Σ0/λ_1): its extreme eigenvalues, the numbers of negative, zero and positive
 #: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
 SPECTRA = _schema(
     **_POINT,
@@ -163,13 +166,15 @@ SPECTRA = _schema(
     rates=_VECTOR,
     spectrum_error=_FLOAT,
 )
-#: Extreme eigenvalues of the Hessian where `vanishing` singular values are `sigma`; `level`: the smallest at σ = 0.
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest by
+#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN).
 CURVATURES = _schema(
     dimension=_COUNT,
     vanishing=_COUNT,
     sigma=_FLOAT,
     smallest=_FLOAT,
     largest=_FLOAT,
+    predicted=_FLOAT,
     level=_FLOAT,
     level_of_empty_columns=_FLOAT,
 )
@@ -197,12 +202,18 @@ ESCAPES = _schema(
     plateau_time=_FLOAT,
     rates=_VECTOR,
 )
-#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest.
+#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
+#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
+#: and where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of
+#: rank k.
 SEARCHES = _schema(
     start=_COUNT,
+    start_rank=_COUNT,
     evaluations=_COUNT,
     enumerated=_COUNT,
     enumerated_at_rank=_COUNT,
+    reached=_COUNT,
+    reached_at_rank=_COUNT,
     gradient_norm=_FLOAT,
     critical=pa.int8(),
     matched=pa.int8(),
@@ -214,6 +225,8 @@ SEARCHES = _schema(
     negative=_COUNT,
     escapes=_COUNT,
 )
+#: Losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree of the loss.
+TRIALS = _schema(family=_NAME, size=_FLOAT, loss=_FLOAT, loss_minimum=_FLOAT, excess=_FLOAT)
 #: Loss on a plane, its critical points, and flows on it.
 SURFACE = _schema(x=_FLOAT, y=_FLOAT, loss=_FLOAT)
 POINTS = _schema(rank_of_point=_COUNT, x=_FLOAT, y=_FLOAT, loss=_FLOAT, escapes=_COUNT)
@@ -237,7 +250,7 @@ SCHEMAS: dict[str, dict[str, pa.Schema]] = {
     "expansion": {"lines": LINES},
     "escape": {"escapes": ESCAPES},
     "surface": {"surface": SURFACE, "points": POINTS, "flows": FLOWS},
-    "critical_search": {"searches": SEARCHES},
+    "critical_search": {"searches": SEARCHES, "trials": TRIALS},
 }
 
 

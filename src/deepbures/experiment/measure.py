@@ -48,6 +48,7 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
         "start_draws": start.draws,
         "loss_initial": loss_initial,
         "loss_minimum": loss.minimum_value(rank),
+        "value_final": float(loss.value(final)),
         "sharp_rate": 2 * rates_at_minimum(loss, depth, rank).min(),
         "least_singular_value_initial": least,
         "global_rate": loss_global_rate(loss, depth, least, rank),

@@ -19,7 +19,7 @@ from ..initialization import (
     with_end_rank,
 )
 from ..losses import LOSSES, BuresWasserstein, CovarianceLoss
-from ..network import DeepLinearNetwork
+from ..network import DeepLinearNetwork, with_bottleneck
 from ..psd import Array, soft_threshold
 from ..seeds import generator
 from ..target_files import is_drawn, read_target
@@ -123,9 +123,7 @@ def make_start(settings: Mapping[str, Any], seed: int, loss: CovarianceLoss) -> 
     else:
         network = draw_network(rng, loss.dimension, depth, rank, kind, balance=balance or "end_to_end")
         start = Start(network.end_to_end(), float("nan"), 1)
-    if depth == 1 and rank < loss.dimension:  # the only bottleneck of one layer is its input: d_0 = k
-        U, s, _ = np.linalg.svd(start.end_to_end, full_matrices=False)
-        network = DeepLinearNetwork([(U * s)[:, :rank]])
+    network = with_bottleneck(network, rank)
     if "end_rank" in initialization:
         network = with_end_rank(network, initialization["end_rank"])
         start = replace(start, end_to_end=network.end_to_end())
