@@ -75,7 +75,7 @@ FAMILIES = {
 FAMILIES = {
     name: family for name, family in FAMILIES.items() if name in STUDY["figures"]
 }
-PLOTTING_CODE = store.code_digest(
+PLOTTING_CODE = code_digest(
     "plotting.convergence",
     "plotting.descent",
     "plotting.images",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deepbures import claims
 from deepbures.plotting import save, verdicts
-from deepbures.store import replacing
+from deepbures.files import replacing
 
 if __name__ == "__main__":
     csv, markdown, figure, _ = map(Path, snakemake.output)

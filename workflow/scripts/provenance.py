@@ -4,7 +4,7 @@ import csv
 import json
 
 from deepbures.provenance import of_study, table
-from deepbures.store import replacing
+from deepbures.files import replacing
 
 if __name__ == "__main__":
     content = of_study(snakemake.params.configuration, snakemake.input)
