@@ -1,13 +1,14 @@
 """Configurations: every mistake gives one line that names key, value and what is allowed."""
 
 import copy
-import importlib
 
 import pytest
 import yaml
 
-from deepbures import configuration, store
+from deepbures import configuration
 from deepbures.configuration import ConfigurationError, check, with_numbers
+from deepbures.experiment.kinds import KINDS
+from deepbures.experiment.kinds import kind as kind_of
 
 C, D, U, A = (f"experiments.{name}." for name in ("convergence", "descent", "unbalanced", "authors"))
 H, B, P, E, S = (f"experiments.{name}." for name in ("hessian", "blow_up", "paths", "escape", "surface"))
@@ -314,8 +315,8 @@ def test_what_makes_sense_passes(shipped, schema, path, value):
 
 def test_every_kind_is_known_everywhere(schema, shipped):
     kinds = schema["$defs"]["experiment"]["properties"]["kind"]["enum"]
-    assert list(store.SCHEMAS) == kinds
-    assert all(hasattr(importlib.import_module(f"deepbures.experiment.{kind}"), "run") for kind in kinds)
+    assert list(KINDS) == sorted(kinds)
+    assert all(callable(kind_of(kind).run) and kind_of(kind).TABLES and kind_of(kind).COST > 0 for kind in kinds)
     assert [*configuration._TRAINING, *configuration._LANDSCAPE] == kinds
     assert {block["kind"] for block in shipped()["experiments"].values()} == set(kinds)
     # Each key of the landscape is some kind's.

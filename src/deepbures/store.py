@@ -122,10 +122,15 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str], schemas: Mapping[str, pa.Schema]) -> None:
         self.folder, self.schemas = Path(folder), schemas
-        self._collected: dict[str, Cells] = {}
-        for table, schema in schemas.items():
+        for table in schemas:
             if (self.folder / f"{table}.parquet").exists() and not self._linked(table).exists():  # of an archive
                 link(self.folder / f"{table}.parquet", self._linked(table))
+        self._open()
+
+    def _open(self) -> None:
+        """Find the cells that are collected."""
+        self._collected: dict[str, Cells] = {}
+        for table, schema in self.schemas.items():
             with contextlib.suppress(OSError, ValueError):  # missing or broken: its cells are gone
                 self._collected[table] = Cells(self._linked(table), schema.names)
 
@@ -185,6 +190,7 @@ class Store:
                     write_cells(self.file(table, key), [(key, collected.read(key))], collected.provenance)
         for table in self.schemas:
             link(self.folder / f"{table}.parquet", self._linked(table))
+        self._open()
         for table in self.schemas:
             for path in self._linked(table).with_suffix("").glob("*.parquet"):
                 if path.stem in wanted or not path.stem.startswith(codes):
