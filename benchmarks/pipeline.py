@@ -184,8 +184,6 @@ def default_study(units: Units) -> None:
 DRY_RUN = (sys.executable, "-m", "snakemake", "--cores", CORES, "--dry-run", "--quiet", "all", "--forceall", "--nolock")
 #: What a run job of flows loads.
 START = "import deepbures.__main__, deepbures.store, deepbures.experiment.kinds.flow, scipy.integrate"
-    "import deepbures.__main__, deepbures.store, deepbures.experiment.kinds.flow; from scipy.integrate import DOP853"
-)
 
 
 if __name__ == "__main__":

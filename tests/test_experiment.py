@@ -287,13 +287,16 @@ def test_a_cell_is_computed_once_whatever_job_asks_for_it(tmp_path, computed):
     assert computed == []
 
 
+def depth_of(folder, key):
+    """Depth of a cell in the list of a job."""
+    return json.loads((folder / "job.json").read_text())[key]["cell"]["depth"]
+
+
 @pytest.mark.parametrize("broken", ["missing", "truncated", "foreign", "other code"])
 def test_what_is_broken_or_out_of_date_is_computed_again(tmp_path, computed, monkeypatch, broken):
     _, before = job(tmp_path, (2, 0), (3, 0))
     computed.clear()
-    key = next(
-        key for key, part in json.loads((tmp_path / "job.json").read_text()).items() if part["cell"]["depth"] == 3
-    )
+    key = next(key for key in before if depth_of(tmp_path, key) == 3)
     path = tmp_path / "cells/trajectories" / f"{key}.parquet"
     content = path.read_bytes()
     if broken == "missing":
