@@ -31,6 +31,7 @@ BESIDE = {
     "claims",
     "configuration",
     "derived",
+    "families",
     "grid",
     "plotting",
     "rates",

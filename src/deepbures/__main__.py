@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 #: CPU seconds for a process to start and load what it needs.
@@ -86,7 +87,9 @@ def _cells(options: argparse.Namespace) -> None:
     from . import configuration, grid
     from .experiment.kinds import kind
 
-    config = configuration.check(configuration.merged(options.configurations), configuration.read(options.schema))
+    schema = configuration.read(options.schema)
+    families = configuration.read(Path(options.schema).parents[1] / "figures.yaml")
+    config = configuration.check(configuration.merged(options.configurations), schema, families)
     if options.experiment is not None:
         if options.experiment not in config["experiments"]:
             known = ", ".join(config["experiments"])

@@ -2,8 +2,6 @@
 import json
 import sys
 
-import yaml
-
 from deepbures import configuration, grid, store, target_files
 from deepbures.code_digest import code_digest
 from deepbures.experiment import root
@@ -11,20 +9,26 @@ from deepbures.experiment.kinds import kind
 from deepbures.files import digest_of
 
 
+def read_yaml(path):
+    """A file of the workflow."""
+    return configuration.read(workflow.source_path(path))
+
+
 def checked_study():
-    """The configuration, checked; on a mistake, one line and no job."""
-    schema = yaml.safe_load(
-        Path(workflow.source_path("../schemas/config.schema.yaml")).read_text(
-            encoding="utf-8"
-        )
-    )
+    """The configuration and the families of figures, checked; on a mistake, one line and no job."""
     try:
-        return configuration.check(config, schema)
+        families = configuration.check_families(
+            read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
+        )
+        study = configuration.check(
+            config, read_yaml("../schemas/config.schema.yaml"), families
+        )
     except configuration.ConfigurationError as mistake:
         sys.exit(f"configuration: {mistake}")
+    return study, families
 
 
-STUDY = checked_study()
+STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 

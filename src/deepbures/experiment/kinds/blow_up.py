@@ -29,6 +29,8 @@ TABLES = {
         level_of_empty_columns=FLOAT,
     )
 }
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.06
 

@@ -37,6 +37,8 @@ TABLES = {
         escapes=COUNT,
     )
 }
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 1.5
 #: A point is critical once the norm of the gradient is below this share of λ_1 …

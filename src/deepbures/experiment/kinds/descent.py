@@ -34,6 +34,8 @@ TABLES = {
     ),
     "trajectories": extended(measure.TRAJECTORIES, step=pa.int64(), balancedness=FLOAT),
 }
+#: Section of an experiment's block with its options.
+SECTION = "descent"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.4
 #: Relative accuracy of the flow that a descent is compared with.

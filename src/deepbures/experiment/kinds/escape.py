@@ -29,6 +29,8 @@ TABLES = {
         rates=VECTOR,
     )
 }
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.8
 #: A plateau ends when the loss has fallen by this share of L(W_J) − L*; below the other one the flow counts as linear.

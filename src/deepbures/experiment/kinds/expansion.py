@@ -30,6 +30,8 @@ TABLES = {
         numerical_curvature=FLOAT,
     )
 }
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.08
 #: Where the lines start: the global minimum, the saddle in the middle of the order, a random network.

@@ -16,6 +16,8 @@ TABLES = {
     "runs": extended(measure.RUNS, factor_initial=VECTOR, factor_final=VECTOR),
     "trajectories": measure.TRAJECTORIES,
 }
+#: Section of an experiment's block with its options.
+SECTION = "integration"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.5
 

@@ -38,6 +38,8 @@ TABLES = {
         spectrum_error=FLOAT,
     )
 }
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.08
 #: With more parameters the dense Hessian takes too long, and its extreme eigenvalues alone are found.

@@ -15,6 +15,8 @@ from ..problem import make_loss
 
 #: Loss between critical points `pair` and `pair` + 1.
 TABLES = {"paths": schema(pair=COUNT, t=FLOAT, loss_between_matrices=FLOAT, loss_between_layers=FLOAT)}
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.04
 

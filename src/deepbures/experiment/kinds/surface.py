@@ -20,6 +20,8 @@ TABLES = {
     "points": schema(rank_of_point=COUNT, x=FLOAT, y=FLOAT, loss=FLOAT, escapes=COUNT),
     "flows": schema(start=COUNT, time=FLOAT, x=FLOAT, y=FLOAT, loss=FLOAT),
 }
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 1.4
 #: Half the side of the plane and radius of the starts, in units of √λ_1.
