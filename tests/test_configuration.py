@@ -1,6 +1,7 @@
 """Configurations: every mistake gives one line that names key, value and what is allowed."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from deepbures import configuration
 from deepbures.configuration import ConfigurationError, check_families, with_numbers
 from deepbures.experiment.kinds import KINDS
 from deepbures.experiment.kinds import kind as kind_of
+from deepbures.experiment.settings import Initialization
 from deepbures.grid import AXES
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
@@ -349,14 +351,44 @@ def test_every_kind_is_known_everywhere(schema, shipped):
     kinds = schema["$defs"]["experiment"]["properties"]["kind"]["enum"]
     assert list(KINDS) == sorted(kinds)
     assert all(callable(kind_of(kind).run) and kind_of(kind).TABLES and kind_of(kind).COST > 0 for kind in kinds)
-    assert [*configuration._TRAINING, *configuration._LANDSCAPE] == kinds
     assert {block["kind"] for block in shipped()["experiments"].values()} == set(kinds)
-    # Each key of the landscape is some kind's.
-    keys = schema["$defs"]["experiment"]["properties"]["landscape"]["properties"]
-    assert set(keys) == set().union(*configuration._LANDSCAPE.values())
 
 
-@pytest.mark.parametrize("kind", configuration._LANDSCAPE)
+#: How JSON schema calls the types of options.
+TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+
+
+def test_options_of_kinds_schema_and_reference_are_in_step(schema):
+    # Each section of the schema has the options of the kinds, of the same types; config/README.md explains each.
+    blocks = schema["$defs"]["experiment"]["properties"]
+    reference = (WORKFLOW.parent / "config/README.md").read_text(encoding="utf-8")
+    declared = {}
+    for kind in KINDS:
+        for section, options in kind_of(kind).OPTIONS.items():
+            for field in dataclasses.fields(options):
+                declared.setdefault(section, set()).add(field.name)
+                name, _, optional = field.type.partition(" | ")
+                found = blocks[section]["properties"][field.name]
+                if name.startswith("tuple"):
+                    assert found["$ref"] == "#/$defs/axis"
+                    found, name = found["items"], name.removeprefix("tuple[").removesuffix(", ...]")
+                assert found["type"] == TYPES[name], (kind, field.name)
+                needed = optional != "None" and field.default is dataclasses.MISSING
+                if section != "landscape":  # each kind has others there: configuration.py checks them
+                    assert needed == (field.name in blocks[section].get("required", ())), (kind, field.name)
+                rows = [line for line in reference.splitlines() if line.startswith("|") and f"`{field.name}`" in line]
+                rows += [line for line in reference.splitlines() if line.startswith(f"| `{section}.{field.name}`")]
+                assert rows, (kind, field.name)
+                if section == "landscape":
+                    assert any(row.startswith(f"| `{kind}` |") for row in rows), (kind, field.name)
+    for section, names in declared.items():
+        assert set(blocks[section]["properties"]) == names
+    start = {field.name for field in dataclasses.fields(Initialization)}
+    assert set(blocks["initialization"]["properties"]) == start
+    assert all(f"`initialization.{name}`" in reference for name in start)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "landscape" in kind_of(kind).OPTIONS])
 def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, schema, kind):
     config = shipped()
     block = config["experiments"][kind]

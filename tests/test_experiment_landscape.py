@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from deepbures import critical_points, derived, provenance
 from deepbures.code_digest import code_digest
-from deepbures.experiment import run_cell
+from deepbures.experiment import checked, run_cell
 from deepbures.experiment.kinds import blow_up, critical_search, escape, expansion, hessian
 from deepbures.experiment.kinds import kind as kind_of
 from deepbures.experiment.problem import make_loss
@@ -105,7 +105,7 @@ def tables(tmp_path_factory):
 
 def loss_of(kind, loss="bures-wasserstein", epsilon=0.1, seed=0, **changes):
     """The loss of a cell, with the target of a seed."""
-    return make_loss(settings(kind, loss=loss, epsilon=epsilon, **changes), seed)
+    return make_loss(checked(settings(kind, loss=loss, epsilon=epsilon, **changes)), seed)
 
 
 def missing(loss):

@@ -17,9 +17,10 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"code_digest", "files", "progress", "psd", "schema", "seeds"},
+    {"flow_rates"},
     {"losses", "network", "parquet", "target_files", "targets", "trajectory"},
     {"diagnostics", "initialization", "provenance", "theory"},
-    {"critical_points", "gradient_flow", "gradient_descent", "landscape", "store"},
+    {"critical_point_search", "critical_points", "gradient_flow", "gradient_descent", "landscape", "store"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.

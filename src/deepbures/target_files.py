@@ -27,6 +27,13 @@ def file_of(target: Mapping[str, Any]) -> str | None:
     return target.get("covariance", target.get("samples"))
 
 
+def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
+    """Which `target`s of experiments are the same draws, by a name, and whether each seed has one (`drawn`)."""
+    if is_drawn(target):
+        return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
+    return {"target": str(file_of(target) or target["dataset"]), "drawn": False}
+
+
 def samples_of(dataset: str) -> Array:
     """Samples of a data set, one a row: `digits`, the 1,797 images of 8 × 8 pixels that come with scikit-learn.
 

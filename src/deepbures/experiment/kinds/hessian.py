@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ...psd import Array
 from ...schema import COUNT, FLOAT, VECTOR, schema
 from .. import measure
 from ..problem import make_loss
+from ..settings import Settings
 
 #: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
 #: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
@@ -38,20 +40,29 @@ TABLES = {
         spectrum_error=FLOAT,
     )
 }
-#: Section of an experiment's block with its options.
-SECTION = "landscape"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.08
 #: With more parameters the dense Hessian takes too long, and its extreme eigenvalues alone are found.
 DENSE_PARAMETERS = 1500
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `spectra`, one row a seed and critical point."""
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
-        points = critical_points.spread(loss, rank, options["points"])
+        points = critical_points.spread(loss, rank, options.points)
         rows = [_row(loss, point, depth, rank) for point in points]
         yield {"spectra": measure.columns({"seed": seed, "point": i, **row} for i, row in enumerate(rows))}
 
