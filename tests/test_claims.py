@@ -8,6 +8,7 @@ import pytest
 from collected import collect_cells
 
 from deepbures import claims
+from deepbures.__main__ import main
 from deepbures.code_digest import code_digest
 from deepbures.parquet import read_metadata
 
