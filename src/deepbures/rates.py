@@ -128,11 +128,11 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
 
 
 def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
-    """How far the slope still falls within the tail: slope of the first half of its window over that of the second, − 1.
+    """How far the slope still changes within the tail: |slope of the first half of its window over the second's − 1|.
 
-    The halves have `decades`/2 of decay each. L − L* is finally a sum of exponentials with positive weights, whose
-    slope falls steadily to that of the slowest one: a drift above `SETTLED` says that the tail is not reached. A small
-    one does not say that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share` of flows).
+    The halves have `decades`/2 of decay each. L − L* is finally a sum of exponentials with positive weights, its
+    slope falling steadily to that of the slowest one: a drift above `SETTLED` says that the tail is not reached. A
+    small one does not say that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share` of flows).
     NaN where there is no tail.
     """
     y, kept = _log10_finite(excess)
@@ -149,7 +149,8 @@ def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
 def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) -> SlopeFit:
     """Exponent p of L − L* ~ t^p: regression of log10(L − L*) on log10 t from `start` of the last time on.
 
-    For flows that end on their horizon without an exponential tail, as where ε = λ_n (paper.md section 11: p = −2N/(2N−1)).
+    For flows that end on their horizon without an exponential tail, as where ε = λ_n: p = −2N/(2N−1)
+    (`theory.algebraic_tail`).
     `slope` is the exponent; `start` and `end` are times.
     """
     times, excess = np.asarray(times), np.asarray(excess)

@@ -79,6 +79,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     if "covariance" not in target:
         if array.shape[0] < 2:
             raise ValueError(f"{dataset or path}: an estimate needs at least 2 samples (rows), not {array.shape[0]}")
+        if not np.ptp(array, axis=0).any():
+            raise ValueError(f"{dataset or path}: all samples are equal: their covariance is zero")
         centred = array - array.mean(axis=0)
         array = centred.T @ centred / len(centred)
     elif array.shape[0] != array.shape[1]:

@@ -167,7 +167,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def bound_tightness(runs: pd.DataFrame) -> Figure:
-    """G2: rates over the sharp rate, against depth: measured in the tail, of the global theorem, of the program's bound.
+    """G2: rates over the sharp rate, against depth: measured tail, global theorem, program's bound.
 
     One panel a smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
     """

@@ -102,7 +102,7 @@ def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
 
 
 def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Array]:
-    """Mean and mean ∓ one sample standard deviation (ddof 1) over seeds (first axis), of logarithms where `logarithmic`.
+    """Mean and mean ∓ one sample standard deviation (ddof 1) over seeds (first axis); `logarithmic`: of logarithms.
 
     NaN once one of the seeds has ended. Of one seed there is no deviation: the bounds are NaN.
     """

@@ -93,10 +93,11 @@ def constants(runs: pd.DataFrame) -> pd.DataFrame:
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
     """T3: slopes, r², tail rate, sharp rate and bounds, mean and standard deviation over seeds, one row a cell.
 
-    Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails` counts
-    the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail itself
-    (see `aggregate.collect_runs`); `power_law_slope` is the exponent of t where a flow did not converge. `limited` tells that ε exceeds λ_n and was replaced by it,
-    so that cells which differ in ε alone may be one and the same problem.
+    Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails`
+    counts the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail
+    itself (see `aggregate.collect_runs`); `power_law_slope` is the exponent of t where a flow did not converge.
+    `limited` tells that ε exceeds λ_n and was replaced by it, so that cells which differ in ε alone may be one and
+    the same problem.
     """
     table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
     columns = [

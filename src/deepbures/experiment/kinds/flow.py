@@ -56,7 +56,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         predicted: Any = []
         if settings.start().kind == "aligned" and isinstance(loss, BuresWasserstein):
             measured = _half_times(trajectory, loss, rank)
-            predicted = half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2)
+            predicted = half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2)
         yield {
             "runs": measure.one_row(
                 seed=seed,
@@ -101,7 +101,7 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> floa
     return float(shares[slowest].sum()) / total if total > 0 else float("nan")
 
 
-def _half_times(trajectory: FlowTrajectory, loss: BuresWasserstein, rank: int) -> Array:
+def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:
     """Times at which each eigenvalue of S reaches half of its limit, interpolated in log s; NaN if it does not."""
     s = np.linalg.svd(trajectory.factors, compute_uv=False) ** 2
     limits = loss.minimum_spectrum(rank)
