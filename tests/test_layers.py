@@ -20,7 +20,8 @@ LAYERS = [
     {"flow_rates"},
     {"losses", "network", "parquet", "target_files", "targets", "trajectory"},
     {"diagnostics", "initialization", "provenance", "theory"},
-    {"critical_point_search", "critical_points", "gradient_flow", "gradient_descent", "landscape", "store"},
+    {"critical_points", "gradient_flow", "gradient_descent", "landscape", "store"},
+    {"critical_point_search"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.

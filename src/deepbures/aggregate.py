@@ -20,6 +20,7 @@ from .rates import (
     tail_slope,
 )
 from .store import Store, write_cells
+from .trajectory import StopReason
 
 #: Share of the excess loss in the slowest direction from which on a tail is that of the sharp rate.
 SLOWEST_SHARE = 0.9
@@ -70,7 +71,7 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
     """Runs of a cell, with the slopes of their trajectories."""
     table = store.read("runs", key)
     converged = {
-        seed: reason == "converged"
+        seed: reason == StopReason.CONVERGED
         for seed, reason in zip(table["seed"].to_pylist(), table["stop_reason"].to_pylist(), strict=True)
     }
     fits = []

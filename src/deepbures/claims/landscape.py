@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..derived import exponent_at_zero
+from ..trajectory import StopReason
 from .evidence import LOSS_ROUNDING, Statement, Study, keys_of
 
 #: Rounding in eigenvalues of Hessians, as a share of λ_max.
@@ -143,7 +144,7 @@ def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
         yield frame.assign(deviation=np.maximum(-frame["excess"], 0))
     for kind in ("flow", "descent"):
         for runs in study.tables(kind, "runs"):
-            ended = runs[runs["stop_reason"] != "diverged"]
+            ended = runs[runs["stop_reason"] != StopReason.DIVERGED]
             below = np.maximum(ended["loss_minimum"] - ended["value_final"], 0)
             yield ended.assign(deviation=below / ended["energy_levels"].str[0])
 

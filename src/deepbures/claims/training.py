@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..derived import certified, full_rank, order, settling_steps, tail_ratio
 from ..theory import algebraic_tail
+from ..trajectory import StopReason
 from .evidence import LOSS_ROUNDING, Statement, Study, keys_of, with_runs
 
 #: What a test of rates would notice.
@@ -173,7 +174,7 @@ SHARP_RATE = Statement(
 def _algebraic_tail(study: Study) -> Iterator[pd.DataFrame]:
     for runs in study.tables("flow", "runs"):
         at_edge = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-12, atol=0)
-        tails = runs[full_rank(runs) & at_edge & (runs["stop_reason"] == "end_time")]
+        tails = runs[full_rank(runs) & at_edge & (runs["stop_reason"] == StopReason.END_TIME)]
         late = tails[tails["excess_final"] < 1e-6 * tails["loss_initial"]]
         law = [algebraic_tail(*row) for row in late[["time_final", "lambda_min", "depth"]].itertuples(index=False)]
         yield late.assign(deviation=(late["excess_final"] / law - 1).abs())
@@ -375,7 +376,7 @@ def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
         if "relative_step" not in runs or not (runs["relative_step"] > 1).any():
             continue
         near = runs[full_rank(runs)]
-        right = (near["stop_reason"] == "converged") == (near["relative_step"] < 1)
+        right = (near["stop_reason"] == StopReason.CONVERGED) == (near["relative_step"] < 1)
         yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
 
 

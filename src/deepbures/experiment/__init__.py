@@ -6,14 +6,16 @@ Each kind of experiment is a module of `kinds`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from .. import parquet, provenance
-from ..progress import Progress
+from ..progress import Progress, logger
 from ..store import Store, key_of, part_of
+from ..trajectory import StopReason
 from .kinds import kind
 from .settings import Settings
 
@@ -60,6 +62,7 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     for part in module.run(typed, seeds):
         parts.append(part)
         progress.update(len(parts))
+    _log_ends(parts)
     part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
     metadata = {"parts": [part], **provenance.of_code(root(typed.kind))}
     tables = {}
@@ -67,6 +70,14 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
         columns = {name: [value for part in parts for value in part[table][name]] for name in schema.names}
         tables[table] = parquet.table_of(columns, schema, metadata)
     return tables
+
+
+def _log_ends(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+    """Tell how many runs ended without converging, and what to change if they should."""
+    reasons = Counter(reason for part in parts for reason in part.get("runs", {}).get("stop_reason", ()))
+    for reason, number in reasons.items():
+        if reason != StopReason.CONVERGED:
+            logger.info("%d of %d runs ended on %s: %s", number, reasons.total(), reason, StopReason(reason).remedy)
 
 
 def root(kind: str) -> str:

@@ -174,4 +174,6 @@ def _spelled(hint: Any) -> str:
         return f"list of {_spelled(typing.get_args(hint)[0])}"
     if typing.get_origin(hint) is types.UnionType:
         return " | ".join(_spelled(one) for one in typing.get_args(hint) if one is not type(None))
+    if typing.get_origin(hint) is Mapping:
+        return "dict"
     return "int | float" if hint is float else getattr(hint, "__name__", str(hint))
