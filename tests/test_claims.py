@@ -99,6 +99,11 @@ def one_sample(values, factor):
     return values.where(np.arange(len(values)) != 1, factor * values)
 
 
+def without(settings, key):
+    """Settings without a key."""
+    return {name: value for name, value in settings.items() if name != key}
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """Folder with the aggregates of a small study."""
@@ -106,7 +111,10 @@ def study(tmp_path_factory):
     for name, (kind, own, cells) in STUDY.items():
         given = ("loss_name", "epsilon", "smin", "rank", "depth", "step_size", "relative_step")
         all_settings = [{**SHARED, **own, **cell, "kind": kind} for cell in cells]
-        points = [({axis: settings[axis] for axis in given if axis in settings}, settings) for settings in all_settings]
+        points = [
+            ({axis: settings[axis] for axis in given if axis in settings}, without(settings, "loss_name"))
+            for settings in all_settings
+        ]
         collect_cells(root / name, points, range(2), {"experiment": name, "seeds": 2})
     return root
 
