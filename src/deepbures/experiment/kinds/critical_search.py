@@ -109,23 +109,27 @@ def _starts(
     For ε = 0 and N = 1 they are of rank k alone, or of that of the target where it is lower: a W that has lost rank is
     no critical point there.
     """
-    n, low_high = loss.dimension, np.log(SINGULAR_VALUES)
+    n = loss.dimension
     widest = min(rank, int(np.sum(loss.eigenvalues > 0))) if unsmoothed(loss) else rank
     drawn: dict[int, list[tuple[int, list[Array]]]] = {}
     for start in range(number):
         width = widest if unsmoothed(loss) and depth == 1 else 1 + start % widest
         U, V = (random_orthogonal(rng, n)[:, :width] for _ in range(2))
-        W = (U * np.exp(rng.uniform(*low_high, width))) @ V.T
+        W = (U * _log_uniform(rng, SINGULAR_VALUES, width)) @ V.T
         layers = with_bottleneck(DeepLinearNetwork.balanced(W, depth, width), width).layers
         layers = [layer + NOISE * _root_mean_square(layer) * rng.standard_normal(layer.shape) for layer in layers]
         drawn.setdefault(width, []).append((start, layers))
     return {
         width: (
             [start for start, _ in some],
-            [np.stack(W) for W in zip(*(layers for _, layers in some), strict=True)],
+            [np.stack(parts) for parts in zip(*(layers for _, layers in some), strict=True)],
         )
         for width, some in drawn.items()
     }
+
+
+def _log_uniform(rng: np.random.Generator, ends: tuple[float, float], *shape: int) -> Array:
+    return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), shape))
 
 
 def _root_mean_square(layer: Array) -> float:
@@ -183,15 +187,15 @@ def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, An
 
 def _trials(loss: CovarianceLoss, rank: int, rng: np.random.Generator) -> dict[str, Any]:
     """Losses of matrices of rank ≤ k against the minimum: random ones of many sizes, and ones near the minimiser."""
-    shape = (TRIALS, loss.dimension, rank)
+    shape = TRIALS, loss.dimension, rank
     frames, _ = np.linalg.qr(rng.standard_normal(shape))
-    sizes = np.exp(rng.uniform(*np.log(RANDOM_SIZES), (TRIALS, rank)))
+    sizes = _log_uniform(rng, RANDOM_SIZES, TRIALS, rank)
     sizes *= np.arange(rank) <= rng.integers(rank, size=(TRIALS, 1))  # of every rank from 1 to k
     random = np.sqrt(loss.eigenvalues[0]) * frames * sizes[:, None, :]
     minimiser = loss.eigenvectors[:, :rank] * np.sqrt(loss.minimum_spectrum(rank)[:rank])
     directions = rng.standard_normal(shape)
     directions *= np.sqrt(loss.eigenvalues[0]) / np.linalg.norm(directions, axis=(-2, -1), keepdims=True)
-    distances = np.exp(rng.uniform(*np.log(DISTANCES), TRIALS))
+    distances = _log_uniform(rng, DISTANCES, TRIALS)
     W = np.concatenate([random, minimiser + distances[:, None, None] * directions])
     values = loss.value(W)
     minimum = float(loss.minimum_value(rank))
