@@ -23,20 +23,6 @@ def tables(tmp_path_factory):
 # --- Tables -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("exponent", [-1, -0.5, 0, 2])
-def test_power_law_of_exact_powers(exponent):
-    # Fitted over σ ≤ 0.02 σ_max alone.
-    sigma = np.array([1, 0.5, 0.02, 1e-2, 1e-4])
-    size = np.where(sigma > 0.02, 7.0, 3 * sigma**exponent)
-    assert landscape.power_law(sigma, size) == pytest.approx(exponent, abs=1e-10)
-
-
-def test_power_law_needs_three_small_values():
-    sigma = np.array([1, 0.1, 0.01, 1e-3])
-    assert np.isnan(landscape.power_law(sigma, 1 / sigma))
-    assert landscape.power_law(np.append(sigma, 1e-4), np.append(1 / sigma, 1e4)) == pytest.approx(-1)
-
-
 def test_table_of_hessians_has_means_over_targets(tables):
     spectra = tables("hessian")["spectra"]
     table = tabulate.hessian(spectra)

@@ -13,7 +13,7 @@ def collected(folder, shipped, experiment, seeds=(0,)):
     """Tables of an experiment of the smoke study, for a few seeds."""
     points = [(cell.axes, cell.settings) for cell in cells(shipped("smoke.yaml"), experiment)]
     store = collect_cells(folder, points, list(seeds))
-    return [read(folder / f"{name}.parquet") for name in store.schemas]
+    return [frames.read(folder / f"{name}.parquet") for name in store.schemas]
 
 
 def test_bounds_are_counted_as_they_are(tmp_path, shipped):
