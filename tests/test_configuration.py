@@ -240,7 +240,7 @@ MISTAKES = [
     (C + "initialization.end_rank", 0, [".initialization.end_rank: 0 must be at least 1"]),
     (C + "initialization", {"kind": "normal", "balance": "none"}, [".initialization.balance: a flow needs a balanced"]),
     # How it is trained.
-    (C + "kind", "flows", [".convergence.kind: 'flows' is not allowed", "'flow'?", "allowed: flow, descent"]),
+    (C + "kind", "flows", [".convergence.kind: 'flows' is not allowed", "'flow'?", "allowed: blow_up, critical_search, descent"]),
     (C + "kind", "descent", [".integration: kind 'descent' has no such key; allowed: descent"]),
     (D + "kind", "flow", [".descent.descent: kind 'flow' has no such key; allowed: integration"]),
     (C + "integration", ..., [".convergence.integration: the key is missing: kind 'flow' needs it"]),
@@ -275,7 +275,7 @@ MISTAKES = [
         [".descent.compare_with_flow: needs balanced starts, not 'none'"],
     ),
     # Experiments on the landscape: keys of their own, and of no other kind.
-    (H + "kind", "hesian", [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "blow_up, paths"]),
+    (H + "kind", "hesian", [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, paths"]),
     (H + "kind", "flow", [".hessian.landscape: kind 'flow' has no such key; allowed: integration"]),
     (H + "kind", "paths", [".hessian.landscape.samples: the key is missing: kind 'paths' needs it"]),
     (C + "kind", "hessian", [".convergence.initialization: kind 'hessian' has no such key; allowed: landscape"]),
