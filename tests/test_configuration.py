@@ -240,7 +240,11 @@ MISTAKES = [
     (C + "initialization.end_rank", 0, [".initialization.end_rank: 0 must be at least 1"]),
     (C + "initialization", {"kind": "normal", "balance": "none"}, [".initialization.balance: a flow needs a balanced"]),
     # How it is trained.
-    (C + "kind", "flows", [".convergence.kind: 'flows' is not allowed", "'flow'?", "allowed: blow_up, critical_search, descent"]),
+    (
+        C + "kind",
+        "flows",
+        [".convergence.kind: 'flows' is not allowed", "'flow'?", "allowed: blow_up"],
+    ),
     (C + "kind", "descent", [".integration: kind 'descent' has no such key; allowed: descent"]),
     (D + "kind", "flow", [".descent.descent: kind 'flow' has no such key; allowed: integration"]),
     (C + "integration", ..., [".convergence.integration: the key is missing: kind 'flow' needs it"]),
