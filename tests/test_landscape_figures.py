@@ -32,7 +32,7 @@ def test_table_of_hessians_has_means_over_targets(tables):
     cell = spectra.query("loss_name == 'frobenius' and epsilon == 0 and depth == 2 and point == 3")
     for name in ("smallest", "largest", "relative_condition", "absolute_condition", "negative", "spectrum_error"):
         assert one[f"{name}_mean"] == pytest.approx(cell[name].mean(), rel=1e-12)
-        assert one[f"{name}_std"] == pytest.approx(cell[name].std(ddof=0), rel=1e-12)
+        assert one[f"{name}_std"] == pytest.approx(cell[name].std(ddof=1), rel=1e-12)
         assert one[f"{name}_count"] == 2
     np.testing.assert_array_equal(table["negative_mean"], table["escapes_mean"])
     np.testing.assert_array_equal(table["zero_mean"], table["predicted_zero_mean"])
