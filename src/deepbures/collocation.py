@@ -24,22 +24,25 @@ _EPS = float(np.finfo(float).eps)
 #: Floor of the error control, relative to |y|.
 ROUNDING = 100 * _EPS
 #: Collocation with four nodes: fewest gradients over the authors' grid (3: more steps; 5: dearer sweeps).
-SCHEME = Collocation(4)
+SCHEME = Collocation(3)
 #: The tolerance is a share of the length of a step, which is that of its fast directions; a tail belongs to the
 #: slowest, shorter by up to the condition of the target. So the error estimate is taken this much larger.
-_STRICTNESS = 100.0
+_STRICTNESS = 0.1
+_DEGREE = 2 * (2 * SCHEME.count + 3)
 #: Sweeps end when what they would still change is below this share of the tolerance.
-_SWEEP_SHARE = 0.1
+_SWEEP_SHARE = 0.3
 _MAX_SWEEPS = 6
-_SAFETY, _MOST_GROWTH, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE = 0.85, 4.0, 0.2, 0.4
+_SAFETY, _MOST_GROWTH, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE = 0.9, 4.0, 0.2, 0.4
 #: Two Legendre coefficients estimate the next by their ratio, taken to be at least this.
 _LEAST_DECAY = 0.02
 #: The last step's g is extrapolated into a step that is at most this many times as long.
 _FARTHEST = 3.0
 #: First step: hJ and the relative change of y that it is expected to make.
-_FIRST_EXPONENT, _FIRST_CHANGE = 0.1, 0.01
+_FIRST_EXPONENT, _FIRST_CHANGE = 0.3, 0.01
 #: First guess of the factor by which a sweep reduces the change of the one before.
 _FIRST_CONTRACTION = 0.3
+_BEST_CONTRACTION = 0.2
+_MOST_CONTRACTION = 0.3
 
 
 class Equations(Protocol):
@@ -208,11 +211,14 @@ class Stack:
         settled = valid & (
             (change * self.contraction < _SWEEP_SHARE * tolerance) | (change < _SWEEP_SHARE * floor)
         )
-        failed = ~valid | (~settled & (self.sweeps >= _MAX_SWEEPS))
-        below, top = SCHEME.highest(coefficients, self.weights[:, -1])
-        top_norm, below_norm = _norm(top), _norm(below)
+        target = _SWEEP_SHARE * np.maximum(tolerance, floor)
+        missing = np.log(target / change) / np.log(np.minimum(self.contraction, 0.999))
+        failed = ~valid | (~settled & (self.sweeps + missing > _MAX_SWEEPS) & again)
+        below, top = SCHEME.highest(coefficients)
+        response = h / (_DEGREE + h * np.abs(self.jacobian))
+        top_norm, below_norm = _norm(response * top), _norm(response * below)
         decay = np.clip(top_norm / np.where(below_norm > 0, below_norm, 1.0), _LEAST_DECAY, 1.0)
-        error = _STRICTNESS * self.size * top_norm * decay / tolerance
+        error = _STRICTNESS * top_norm * decay / tolerance
         stepped = settled & (error <= 1)
         if stepped.any():
             stepped &= self.equations.admissible(stages[-1])
@@ -223,7 +229,8 @@ class Stack:
         self.stages, self._pending = stages, rejected | stepped
         if rejected.any():
             self.rejections += rejected
-            shrink = np.where(failed, _SHRINK_AFTER_FAILURE, np.maximum(_LEAST_SHRINK, factor))
+            slow = np.where(valid & again, np.clip(_BEST_CONTRACTION / self.contraction, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE), _SHRINK_AFTER_FAILURE)
+            shrink = np.where(failed, slow, np.maximum(_LEAST_SHRINK, factor))
             self.size[rejected] *= shrink[rejected]
         i = np.flatnonzero(stepped)
         steps = self._advance(i, field, coefficients, stages, difference[-1], factor) if i.size else []
@@ -254,7 +261,7 @@ class Stack:
         self.jacobian[i] = self.equations.jacobian(end, i)
         arrived = self.size[i] >= self.end - self.time[i]
         self.time[i] = np.where(arrived, self.end, self.time[i] + self.size[i])
-        self.size[i] = np.minimum(self.size[i] * np.minimum(_MOST_GROWTH, factor[i]), self.end - self.time[i])
+        self.size[i] = np.minimum(self.size[i] * np.minimum(np.minimum(_MOST_GROWTH, factor[i]), _MOST_CONTRACTION / self.contraction[i]), self.end - self.time[i])
         return steps
 
 

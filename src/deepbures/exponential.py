@@ -109,12 +109,11 @@ class Collocation:
             factorial(q) * share ** (q + 1) * phi[q + 1] for q in range(1, self.count + 1)
         ]
 
-    def highest(self, coefficients: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Array]:
-        """What the Legendre components of degree m − 1 and m of g add to y/h at the end of the step."""
+    def highest(self, coefficients: Sequence[Array]) -> tuple[Array, Array]:
+        """Coefficients of the (shifted) Legendre polynomials of degree m − 1 and m in g."""
         m, (lower, upper) = self.count, self._legendre
         top = coefficients[m - 1] / upper[m]
-        below = (coefficients[m - 2] - top * upper[m - 1]) / lower[m - 1]
-        return below * _combine(lower, weights[:m]), top * _combine(upper, weights)
+        return (coefficients[m - 2] - top * upper[m - 1]) / lower[m - 1], top
 
 
 def _combine(factors: Array, terms: Array | Sequence[Array]) -> Array:
