@@ -25,6 +25,9 @@ _EPS = float(np.finfo(float).eps)
 METHODS = ("auto", "explicit")
 #: Collocation that is rejected this often, and in more steps than it makes, hands over to the explicit method.
 _MANY_REJECTIONS = 20
+#: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
+_CUT_SHARE, _MAX_CUTS = 0.1, 30
+_TINY = float(np.finfo(float).tiny)
 
 
 def gradient_flow(
@@ -194,8 +197,17 @@ class CollocationPath:
         """F at times between the first and the last, (m, n, k)."""
         if not self.steps:
             return self.flow.factor(np.array([self.state] * len(times)))
+        return self.flow.factor(self.states(times))
+
+    def states(self, times: Array) -> Array:
+        """X at times between the first and the last, (m, n, k)."""
         after = np.clip(np.searchsorted(self.knots, times), 1, len(self.steps))  # t_{after−1} < time ≤ t_after
-        return self.flow.factor(self.flow.projected(dense_output([self.steps[j - 1] for j in after], times)))
+        return self.flow.projected(dense_output([self.steps[j - 1] for j in after], times))
+
+    def cut(self, time: float) -> None:
+        """Let the last step end earlier."""
+        self.state = self.states(np.array([time]))[0]
+        self.knots[-1] = time
 
 
 class _Run:
@@ -238,6 +250,30 @@ class _Run:
 
     def converged(self, F: Array) -> bool:
         return bool(self.loss.excess_in_eigenbasis(F, self.rank) <= self.excess_tolerance)
+
+    def cut_at_tolerance(self) -> None:
+        """End a path of collocation where L − L* reaches the tolerance: its last step may fall far below."""
+        path, tolerance = self.paths[-1], self.excess_tolerance
+        if not isinstance(path, CollocationPath) or tolerance <= 0:
+            return
+
+        def height(time: float) -> float:
+            """How far L − L* is above the tolerance, in logarithms: a straight line in an exponential tail."""
+            excess = float(self.loss.excess_in_eigenbasis(path.factors(np.array([time])), self.rank)[0])
+            return float(np.log(max(excess, _TINY) / tolerance))
+
+        (low, high), (above, below) = path.knots[-2:], map(height, path.knots[-2:])
+        for bisected in range(_MAX_CUTS):
+            if below >= -_CUT_SHARE or not above > 0:
+                break
+            share = (above + _CUT_SHARE / 2) / (above - below) if bisected % 3 < 2 else 0.5
+            middle = low + share * (high - low)
+            found = height(middle)
+            if found > 0:
+                low, above = middle, found
+            else:
+                high, below = middle, found
+        path.cut(high)
 
     def begin(self) -> None:
         """Whether there is anything to do."""
@@ -334,6 +370,7 @@ def _reason(run: _Run, step: Step, state: Array, time: float, squared_gradient: 
     """Why a run ends after a step, if it does."""
     if not (isinstance(run.loss, BuresWasserstein) and squared_gradient > 4.1 * run.excess_tolerance):
         if run.converged(run.paths[-1].flow.factor(state)):
+            run.cut_at_tolerance()
             return StopReason.CONVERGED
     if time == run.end:
         return StopReason.END_TIME
