@@ -16,10 +16,11 @@ from deepbures.store import SCHEMAS
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"progress", "psd", "seeds"},
-    {"losses", "network", "target_files", "targets", "trajectory"},
-    {"initialization", "theory", "diagnostics"},
-    {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
+    {"exponential", "progress", "psd", "seeds"},
+    {"collocation", "losses", "network", "target_files", "targets", "trajectory"},
+    {"diagnostics", "initialization", "reduced_flow", "theory"},
+    {"critical_points", "explicit", "gradient_descent", "landscape"},
+    {"gradient_flow"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.

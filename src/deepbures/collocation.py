@@ -208,9 +208,7 @@ class Stack:
         again = valid & ~np.isnan(self.change) & (self.change > 0)
         self.contraction[again] = np.clip(change[again] / self.change[again], 1e-6, 1.0)
         self.change = change
-        settled = valid & (
-            (change * self.contraction < _SWEEP_SHARE * tolerance) | (change < _SWEEP_SHARE * floor)
-        )
+        settled = valid & ((change * self.contraction < _SWEEP_SHARE * tolerance) | (change < _SWEEP_SHARE * floor))
         target = _SWEEP_SHARE * np.maximum(tolerance, floor)
         missing = np.log(target / change) / np.log(np.minimum(self.contraction, 0.999))
         failed = ~valid | (~settled & (self.sweeps + missing > _MAX_SWEEPS) & again)
@@ -229,7 +227,11 @@ class Stack:
         self.stages, self._pending = stages, rejected | stepped
         if rejected.any():
             self.rejections += rejected
-            slow = np.where(valid & again, np.clip(_BEST_CONTRACTION / self.contraction, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE), _SHRINK_AFTER_FAILURE)
+            slow = np.where(
+                valid & again,
+                np.clip(_BEST_CONTRACTION / self.contraction, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE),
+                _SHRINK_AFTER_FAILURE,
+            )
             shrink = np.where(failed, slow, np.maximum(_LEAST_SHRINK, factor))
             self.size[rejected] *= shrink[rejected]
         i = np.flatnonzero(stepped)
@@ -261,7 +263,10 @@ class Stack:
         self.jacobian[i] = self.equations.jacobian(end, i)
         arrived = self.size[i] >= self.end - self.time[i]
         self.time[i] = np.where(arrived, self.end, self.time[i] + self.size[i])
-        self.size[i] = np.minimum(self.size[i] * np.minimum(np.minimum(_MOST_GROWTH, factor[i]), _MOST_CONTRACTION / self.contraction[i]), self.end - self.time[i])
+        self.size[i] = np.minimum(
+            self.size[i] * np.minimum(np.minimum(_MOST_GROWTH, factor[i]), _MOST_CONTRACTION / self.contraction[i]),
+            self.end - self.time[i],
+        )
         return steps
 
 

@@ -105,9 +105,7 @@ class Collocation:
     def weights(self, z: Array, share: float | Array) -> list[Array]:
         """c φ_1(cz), and q! c^{q+1} φ_{q+1}(cz) for q = 1, …, m, with c the share θ of the step and z = hJ."""
         phi = phi_functions(share * z, self.count + 1)
-        return [share * phi[1]] + [
-            factorial(q) * share ** (q + 1) * phi[q + 1] for q in range(1, self.count + 1)
-        ]
+        return [share * phi[1]] + [factorial(q) * share ** (q + 1) * phi[q + 1] for q in range(1, self.count + 1)]
 
     def highest(self, coefficients: Sequence[Array]) -> tuple[Array, Array]:
         """Coefficients of the (shifted) Legendre polynomials of degree m − 1 and m in g."""

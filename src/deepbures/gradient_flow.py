@@ -232,8 +232,7 @@ class _Run:
         self.rank = k if rank is None else rank
         if not k <= self.rank <= min(start.shape):
             raise ValueError(
-                f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(start.shape)}, "
-                f"not {self.rank}"
+                f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(start.shape)}, not {self.rank}"
             )
         self.loss, self.depth, self.times, self.samples, self.end = loss, depth, times, samples, end
         self.rtol, self.atol, self.excess_tolerance, self.max_steps = rtol, atol, excess_tolerance, max_steps
