@@ -41,6 +41,7 @@ _FARTHEST = 3.0
 _FIRST_EXPONENT, _FIRST_CHANGE = 0.3, 0.01
 #: First guess of the factor by which a sweep reduces the change of the one before.
 _FIRST_CONTRACTION = 0.3
+_WORST = 10.0
 _BEST_CONTRACTION = 0.2
 _MOST_CONTRACTION = 0.3
 
@@ -63,8 +64,11 @@ class Equations(Protocol):
     def admissible(self, y: Array) -> NDArray[np.bool_]:
         """Whether a step may end at y, (B,)."""
 
-    def frame(self, member: int) -> NDArray[np.intp]:
+    def frame(self, member: int) -> NDArray[np.intp] | None:
         """The coordinates that the state of a member is written in."""
+
+    def moved(self, y: Array, members: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Change coordinates where that is better, y (b, n, k) in place, and say for which members."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Step:
     velocity: Array
     jacobian: Array
     coefficients: Array
-    frame: NDArray[np.intp]
+    frame: NDArray[np.intp] | None
 
 
 def dense_output(steps: list[Step], times: Array) -> Array:
@@ -137,14 +141,15 @@ class Stack:
         self.weights = np.empty((SCHEME.count + 1, *nodes))
         self.linear, self.stages = np.empty(nodes), np.empty(nodes)
         self.sweeps = np.zeros(len(states), dtype=int)
-        self.contraction = np.full(len(states), _FIRST_CONTRACTION)
         self.change = np.full(len(states), np.nan)
         rate = np.abs(self.jacobian).max(axis=(-2, -1))
         speed = _norm(self.velocity)
         with np.errstate(divide="ignore"):
             size = np.minimum(_FIRST_EXPONENT / rate, _FIRST_CHANGE * _norm(states) / speed)
         self.size = np.minimum(size, end - self.time)
+        self.coupling = _FIRST_CONTRACTION / self.size
         self.rejections = np.zeros(len(states), dtype=int)
+        self.length = np.zeros(len(states))
         self._pending = np.ones(len(states), dtype=bool)
 
     def keep(self, which: NDArray[np.bool_]) -> None:
@@ -154,7 +159,7 @@ class Stack:
         self.equations = self.equations.take(np.flatnonzero(which))
         for name in ("members", "time", "state", "velocity", "evaluations", "jacobian", "last_size", "sweeps"):
             setattr(self, name, getattr(self, name)[which])
-        for name in ("contraction", "change", "size", "rejections", "_pending"):
+        for name in ("coupling", "change", "size", "rejections", "length", "_pending"):
             setattr(self, name, getattr(self, name)[which])
         for name in ("last_offset", "last_change", "linear", "stages"):
             setattr(self, name, getattr(self, name)[:, which])
@@ -206,11 +211,12 @@ class Stack:
         floor = ROUNDING * _norm(self.state)
         tolerance = self.rtol * _norm(stages[-1] - self.state) + floor + self.atol
         again = valid & ~np.isnan(self.change) & (self.change > 0)
-        self.contraction[again] = np.clip(change[again] / self.change[again], 1e-6, 1.0)
+        self.coupling[again] = np.minimum(change[again] / self.change[again], _WORST) / self.size[again]
+        contraction = self.coupling * self.size
         self.change = change
-        settled = valid & ((change * self.contraction < _SWEEP_SHARE * tolerance) | (change < _SWEEP_SHARE * floor))
+        settled = valid & ((change * np.minimum(contraction, 1.0) < _SWEEP_SHARE * tolerance) | (change < _SWEEP_SHARE * floor))
         target = _SWEEP_SHARE * np.maximum(tolerance, floor)
-        missing = np.log(target / change) / np.log(np.minimum(self.contraction, 0.999))
+        missing = np.log(target / change) / np.log(np.minimum(contraction, 0.999))
         failed = ~valid | (~settled & (self.sweeps + missing > _MAX_SWEEPS) & again)
         below, top = SCHEME.highest(coefficients)
         response = h / (_DEGREE + h * np.abs(self.jacobian))
@@ -229,7 +235,7 @@ class Stack:
             self.rejections += rejected
             slow = np.where(
                 valid & again,
-                np.clip(_BEST_CONTRACTION / self.contraction, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE),
+                np.clip(_BEST_CONTRACTION / contraction, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE),
                 _SHRINK_AFTER_FAILURE,
             )
             shrink = np.where(failed, slow, np.maximum(_LEAST_SHRINK, factor))
@@ -254,19 +260,27 @@ class Stack:
             for j in i
         ]
         end = stages[-1, i]
+        self.length[i] = _norm(end - self.state[i])
         # f at the end of the step, from the last stage beside it.
         velocity = field[-1, i] + self.jacobian[i] * last[i]
         self.last_offset[0, i], self.last_offset[1:, i] = self.state[i] - end, stages[:-1, i] - end
         self.last_change[0, i], self.last_change[1:, i] = self.velocity[i] - velocity, field[:-1, i] - velocity
         self.last_size[i] = self.size[i]
+        moved = self.equations.moved(end, i)
+        if moved.any():  # the last g is in other coordinates
+            j = i[moved]
+            self.last_size[j] = 0.0
+            field_moved, _ = self.equations.take(j).field(end[None, moved])
+            velocity[moved] = field_moved[0]
+            self.evaluations[j] += 1
         self.state[i], self.velocity[i] = end, velocity
         self.jacobian[i] = self.equations.jacobian(end, i)
         arrived = self.size[i] >= self.end - self.time[i]
         self.time[i] = np.where(arrived, self.end, self.time[i] + self.size[i])
-        self.size[i] = np.minimum(
-            self.size[i] * np.minimum(np.minimum(_MOST_GROWTH, factor[i]), _MOST_CONTRACTION / self.contraction[i]),
-            self.end - self.time[i],
-        )
+        size = self.size[i] * np.minimum(_MOST_GROWTH, factor[i])
+        measured = self.sweeps[i] > 1
+        size[measured] = np.minimum(size[measured], _MOST_CONTRACTION / self.coupling[i][measured])
+        self.size[i] = np.minimum(size, self.end - self.time[i])
         return steps
 
 

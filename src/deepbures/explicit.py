@@ -61,8 +61,8 @@ class ExplicitPath:
 
     def integrate(
         self, end: float, rtol: float, atol: float, ended: Callable[[Array], bool], max_steps: int
-    ) -> StopReason:
-        """Go on to a time, until `ended` says CONVERGED, or for some steps."""
+    ) -> StopReason | None:
+        """Go on to a time or for some steps; None if `ended` holds at a state before."""
         from scipy.integrate import DOP853
 
         flow, z = self.flow, self.states[-1]
@@ -89,7 +89,7 @@ class ExplicitPath:
             length = float(np.linalg.norm(solver.y - before))
             solver.atol = tolerance(length, float(np.linalg.norm(before)))
             if ended(solver.y):
-                return StopReason.CONVERGED
+                return None
             if solver.status == "finished":
                 return StopReason.END_TIME
             if length <= _ROUNDING * np.linalg.norm(before):  # lost in rounding: the speed is, or the step collapsed

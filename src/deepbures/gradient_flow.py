@@ -1,8 +1,9 @@
 """Gradient flow of all N layers from balanced starts, at a cost that does not grow with N.
 
 The layers are carried by one small matrix (see `reduced_flow`), which two methods integrate. Exponential collocation
-takes the stiffness out, wherever the Jacobian is known: it is the default for starts of full rank. The explicit
-method (DOP853) takes any loss and any rank. `_Run.advance` is where they hand over.
+takes the stiffness out where the flow is nearly diagonal in the target's basis: it is the method for starts of full
+rank, and near the minimum of a lower rank. The explicit method (DOP853) takes any loss, and the plateaus of a lower
+rank. They hand over in `_advance`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from .explicit import ExplicitPath
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import check_depth
 from .psd import Array, finite_array
-from .reduced_flow import CURVATURES, FactorFlow, RootFlow
+from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, pivoted, root, root_factor
 from .trajectory import FlowTrajectory, StopReason
 
 _EPS = float(np.finfo(float).eps)
 #: What `method` may be.
 METHODS = ("auto", "explicit")
-#: Collocation that is rejected this often, and in more steps than it makes, hands over to the explicit method.
+#: Collocation that has been rejected this often hands over to the explicit method.
 _MANY_REJECTIONS = 20
+#: Below full rank the minimum is near where no entry of S − S*, in the target's basis, exceeds this share of s*_k.
+_NEAR = 0.1
 #: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
 _CUT_SHARE, _MAX_CUTS = 0.1, 30
 _TINY = float(np.finfo(float).tiny)
+#: ‖∇L‖² ≤ 4 (L − L*), with room for the last sweep, after which the gradient is not evaluated again.
+_GRADIENT_SHARE = 4.1
 
 
 def gradient_flow(
@@ -74,8 +79,8 @@ def gradient_flow(
     samples
         Number of samples without `times`.
     method
-        `auto`: exponential collocation from a start of full rank under a loss whose Jacobian is known, and
-        the explicit method elsewhere. `explicit`: that alone.
+        `auto`: under a loss whose Jacobian is known, exponential collocation from a start of full rank, and
+        near the minimum of a lower rank; the explicit method elsewhere. `explicit`: that alone.
 
     Returns
     -------
@@ -166,47 +171,77 @@ def gradient_flows(
         _Run(loss.take(i), start, depth, rank, times, samples, max_time, rtol, atol, excess_tolerance, max_steps)
         for i, start in enumerate(W)
     ]
-    with np.errstate(over="ignore", invalid="ignore"):
-        for run in runs:
-            run.begin()
-        known = type(loss) in CURVATURES and method == "auto"
-        stacked = [i for i, run in enumerate(runs) if known and run.reason is None and run.has_full_rank]
-        if stacked:
-            _collocate(RootFlow(loss.take(stacked), depth), [runs[i] for i in stacked])
-        for run in runs:
-            if run.reason is None:
-                run.explicitly()
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        _advance(loss, runs, type(loss) in CURVATURES and method == "auto")
         return [run.trajectory() for run in runs]
 
 
-class CollocationPath:
-    """Where a flow went under exponential collocation."""
+def _advance(loss: CovarianceLoss, runs: Sequence[_Run], collocation: bool) -> None:
+    """Bring every run to its end: explicitly to the minimum's neighbourhood, by collocation from there.
 
-    def __init__(self, flow: RootFlow, start: float, state: Array) -> None:
-        self.flow, self.state = flow, state
+    A run that collocation gives up goes on explicitly, to its end.
+    """
+    for run in runs:
+        run.begin()
+        if collocation and run.reason is None and not run.is_near():
+            run.explicitly(to_the_end=False)
+    waiting: dict[int, list[int]] = {}
+    for i, run in enumerate(runs):
+        if collocation and run.reason is None:
+            waiting.setdefault(run.Z.shape[1], []).append(i)
+    for members in waiting.values():
+        _collocate(loss.take(members), [runs[i] for i in members])
+    for run in runs:
+        if run.reason is None:
+            run.explicitly(to_the_end=True)
+
+
+class CollocationPath:
+    """Where a flow went under exponential collocation.
+
+    Parameters
+    ----------
+    depth
+        N.
+    start
+        Time of the first state.
+    state, frame
+        State of `RootFlow`, and the order of its coordinates.
+    """
+
+    def __init__(self, depth: int, start: float, state: Array, frame: NDArray[np.intp] | None) -> None:
+        self.depth, self.state, self.frame = depth, state, frame
         self.knots = [start]
         self.steps: list[Step] = []
 
-    def add(self, step: Step, time: float, state: Array) -> None:
+    def add(self, step: Step, time: float, state: Array, frame: NDArray[np.intp] | None) -> None:
         """Take note of a step, and of where it led."""
         self.steps.append(step)
         self.knots.append(time)
-        self.state = state
+        self.state, self.frame = state, frame
 
     def factors(self, times: Array) -> Array:
-        """F at times between the first and the last, (m, n, k)."""
-        if not self.steps:
-            return self.flow.factor(np.array([self.state] * len(times)))
-        return self.flow.factor(self.states(times))
-
-    def states(self, times: Array) -> Array:
-        """X at times between the first and the last, (m, n, k)."""
+        """F at times after the first, up to the last, (m, n, k)."""
         after = np.clip(np.searchsorted(self.knots, times), 1, len(self.steps))  # t_{after−1} < time ≤ t_after
-        return self.flow.projected(dense_output([self.steps[j - 1] for j in after], times))
+        steps = [self.steps[j - 1] for j in after]
+        states, frames = dense_output(steps, times), [step.frame for step in steps]
+        k = states.shape[-1]
+        states[:, :k] = (states[:, :k] + states[:, :k].swapaxes(-1, -2)) / 2
+        order = None if frames[0] is None else np.array(frames)
+        return in_eigenbasis(root_factor(states, self.depth), order)
+
+    def end(self) -> Array:
+        """F at the last knot, (n, k)."""
+        F = root_factor(self.state, self.depth)
+        return F if self.frame is None else F[np.argsort(self.frame)]
+
+    def root(self) -> Array:
+        """Z at the last knot, (n, k)."""
+        Z = root(self.state)
+        return Z if self.frame is None else Z[np.argsort(self.frame)]
 
     def cut(self, time: float) -> None:
-        """Let the last step end earlier."""
-        self.state = self.states(np.array([time]))[0]
+        """Let the last step end earlier. There is no going on from there."""
         self.knots[-1] = time
 
 
@@ -236,8 +271,7 @@ class _Run:
             )
         self.loss, self.depth, self.times, self.samples, self.end = loss, depth, times, samples, end
         self.rtol, self.atol, self.excess_tolerance, self.max_steps = rtol, atol, excess_tolerance, max_steps
-        self.has_full_rank = k == loss.dimension
-        self.Z = U[:, :k] * s[:k] ** (1 / depth)
+        self.time, self.Z = 0.0, U[:, :k] * s[:k] ** (1 / depth)
         self.flow = FactorFlow(loss, depth, self.Z.shape)
         self.collocation_evaluations = 0
         self.paths: list[ExplicitPath | CollocationPath] = []
@@ -250,10 +284,10 @@ class _Run:
     def converged(self, F: Array) -> bool:
         return bool(self.loss.excess_in_eigenbasis(F, self.rank) <= self.excess_tolerance)
 
-    def cut_at_tolerance(self) -> None:
+    def cut_at_tolerance(self, path: CollocationPath) -> None:
         """End a path of collocation where L − L* reaches the tolerance: its last step may fall far below."""
-        path, tolerance = self.paths[-1], self.excess_tolerance
-        if not isinstance(path, CollocationPath) or tolerance <= 0:
+        tolerance = self.excess_tolerance
+        if tolerance <= 0:
             return
 
         def height(time: float) -> float:
@@ -286,20 +320,30 @@ class _Run:
         elif speed * self.end <= _EPS * size:
             self.reason = StopReason.STATIONARY
 
-    def explicitly(self) -> None:
-        """Go on to the end by the explicit method."""
-        time, Z = 0.0, self.Z
-        if self.paths:
-            time, Z = self.paths[-1].knots[-1], np.linalg.cholesky(self.paths[-1].state)
-        path = ExplicitPath(self.flow, time, Z.ravel(), self._interpolated)
+    def is_near(self, z: Array | None = None) -> bool:
+        """Whether collocation is better than the explicit method: at full rank, or near the minimum."""
+        Z = self.Z if z is None else z.reshape(self.Z.shape)
+        n, k = Z.shape
+        if k == n:
+            return True
+        F = self.flow.factor(Z)
+        minimum = self.loss.minimum_spectrum(k)
+        return bool(np.abs(F @ F.T - np.diag(minimum)).max() <= _NEAR * minimum[k - 1])
+
+    def explicitly(self, to_the_end: bool) -> None:
+        """Go on by the explicit method, to the end or until the minimum is near."""
+
+        def ended(z: Array) -> bool:
+            if self.converged(self.flow.factor(z.reshape(self.Z.shape))):
+                self.reason = StopReason.CONVERGED
+            return self.reason is not None or (not to_the_end and self.is_near(z))
+
+        path = ExplicitPath(self.flow, self.time, self.Z.ravel(), self._interpolated)
         self.paths.append(path)
-        self.reason = path.integrate(
-            self.end,
-            self.rtol,
-            self.atol,
-            lambda z: self.converged(self.flow.factor(z.reshape(Z.shape))),
-            self.max_steps - self.n_steps,
+        self.reason = (
+            path.integrate(self.end, self.rtol, self.atol, ended, self.max_steps - self.n_steps) or self.reason
         )
+        self.time, self.Z = path.knots[-1], path.states[-1].reshape(self.Z.shape)
 
     def _interpolated(self, _number: int, before: float, after: float) -> bool:
         """Whether samples can be asked for within the next step."""
@@ -311,7 +355,9 @@ class _Run:
     def trajectory(self) -> FlowTrajectory:
         """The samples. Given times are interpolated; else they spread evenly over the steps, and are states
         themselves as soon as there is a step for each."""
-        paths = self.paths or [ExplicitPath(self.flow, 0.0, self.Z.ravel(), self._interpolated)]
+        paths = [path for path in self.paths if len(path.knots) > 1]
+        if not paths:  # the run ended where it began
+            paths = [ExplicitPath(self.flow, 0.0, self.Z.ravel(), self._interpolated)]
         knots = np.concatenate([paths[0].knots[:1], *(path.knots[1:] for path in paths)])
         if self.times is not None:
             times = np.append(self.times[self.times < knots[-1]], knots[-1])
@@ -341,39 +387,53 @@ class _Run:
         )
 
 
-def _collocate(flow: RootFlow, runs: Sequence[_Run]) -> None:
-    """Advance runs of full rank as one stack until each has ended, or has to go on explicitly."""
-    states = np.array([run.Z @ run.Z.T for run in runs])
+def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
+    """Advance runs of one rank as one stack until each has ended, or has to go on explicitly."""
     first = runs[0]
-    paths = [CollocationPath(flow, 0.0, state) for state in states]
-    for run, path in zip(runs, paths, strict=True):
-        run.paths.append(path)
-    stack = Stack(flow, states, np.zeros(len(runs)), first.end, first.rtol, first.atol)
+    n, k = first.Z.shape
+    Z: Array = np.array([run.Z for run in runs])
+    order = None if k == n else np.array([pivoted(run.Z) for run in runs])
+    if order is not None:
+        Z = np.take_along_axis(Z, order[..., None], axis=-2)
+    states = Z @ Z[:, :k].swapaxes(-1, -2)
+    flow = RootFlow(loss, first.depth, order)
+    for i, run in enumerate(runs):
+        run.paths.append(CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)))
+    stack = Stack(flow, states, np.array([run.time for run in runs]), first.end, first.rtol, first.atol)
     while stack.members.size:
         stepped, measure, steps = stack.sweep()
         going: NDArray[np.bool_] = np.ones(len(stack.members), dtype=bool)
         for j, step in zip(np.flatnonzero(stepped), steps, strict=True):
-            run, state, time = runs[stack.members[j]], stack.state[j].copy(), float(stack.time[j])
-            run.paths[-1].add(step, time, state)
-            run.reason = _reason(run, step, state, time, float(measure[j]))
+            run, path = runs[stack.members[j]], runs[stack.members[j]].paths[-1]
+            assert isinstance(path, CollocationPath)
+            path.add(step, float(stack.time[j]), stack.state[j].copy(), stack.equations.frame(int(j)))
+            run.reason = _reason(run, path, float(stack.length[j]), float(measure[j]))
             going[j] = run.reason is None
         lost = ROUNDING * np.linalg.norm(stack.state, axis=(-2, -1))
         collapsed = ~stepped & (stack.size * np.linalg.norm(stack.velocity, axis=(-2, -1)) <= lost)
         going &= ~(collapsed | (stack.rejections > _MANY_REJECTIONS))
         for j in np.flatnonzero(~going):
-            runs[stack.members[j]].collocation_evaluations += int(stack.evaluations[j])
+            run = runs[stack.members[j]]
+            run.collocation_evaluations += int(stack.evaluations[j])
+            path = run.paths[-1]
+            assert isinstance(path, CollocationPath)
+            run.time, run.Z = path.knots[-1], path.root()
         stack.keep(going)
 
 
-def _reason(run: _Run, step: Step, state: Array, time: float, squared_gradient: float) -> StopReason | None:
-    """Why a run ends after a step, if it does."""
-    if not (isinstance(run.loss, BuresWasserstein) and squared_gradient > 4.1 * run.excess_tolerance):
-        if run.converged(run.paths[-1].flow.factor(state)):
-            run.cut_at_tolerance()
-            return StopReason.CONVERGED
-    if time == run.end:
+def _reason(run: _Run, path: CollocationPath, length: float, squared_gradient: float) -> StopReason | None:
+    """Why a run ends after a step, if it does.
+
+    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 12), so that
+    L − L* is at least that: a cheap no.
+    """
+    surely_above = isinstance(run.loss, BuresWasserstein) and squared_gradient > _GRADIENT_SHARE * run.excess_tolerance
+    if not surely_above and run.converged(path.end()):
+        run.cut_at_tolerance(path)
+        return StopReason.CONVERGED
+    if path.knots[-1] == run.end:
         return StopReason.END_TIME
-    if np.linalg.norm(state - step.state) <= ROUNDING * np.linalg.norm(step.state):
+    if length <= ROUNDING * np.linalg.norm(path.state):
         return StopReason.STATIONARY
     if run.n_steps == run.max_steps:
         return StopReason.STEP_BUDGET
