@@ -16,9 +16,9 @@ from deepbures.store import SCHEMAS
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"exponential", "progress", "psd", "seeds"},
-    {"collocation", "losses", "network", "target_files", "targets", "trajectory"},
-    {"diagnostics", "initialization", "reduced_flow", "theory"},
+    {"progress", "psd", "seeds"},
+    {"exponential", "losses", "network", "target_files", "targets", "trajectory"},
+    {"collocation", "diagnostics", "initialization", "reduced_flow", "theory"},
     {"critical_points", "explicit", "gradient_descent", "landscape"},
     {"gradient_flow"},
     {"experiment"},

@@ -24,8 +24,8 @@ from .trajectory import FlowTrajectory, StopReason
 _EPS = float(np.finfo(float).eps)
 #: What `method` may be.
 METHODS = ("auto", "explicit")
-#: Collocation that has been rejected this often hands over to the explicit method.
-_MANY_REJECTIONS = 20
+#: Collocation whose rejected steps outnumber the others by so many hands over to the explicit method.
+_MANY_REJECTIONS = 30
 #: Below full rank the minimum is near where no entry of S − S*, in the target's basis, exceeds this share of s*_k.
 _NEAR = 0.1
 #: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
@@ -391,7 +391,7 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
     """Advance runs of one rank as one stack until each has ended, or has to go on explicitly."""
     first = runs[0]
     n, k = first.Z.shape
-    Z: Array = np.array([run.Z for run in runs])
+    Z: Array = np.array([run.Z for run in runs], dtype=float)
     order = None if k == n else np.array([pivoted(run.Z) for run in runs])
     if order is not None:
         Z = np.take_along_axis(Z, order[..., None], axis=-2)

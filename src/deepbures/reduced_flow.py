@@ -182,8 +182,7 @@ def pivoted(Z: Array) -> NDArray[np.intp]:
     n, k = Z.shape
     order = np.arange(n)
     if k < n:
-        chosen = np.linalg.qr(Z.T, mode="r")  # only to tell whether the first rows are a start at all
-        if not np.abs(np.diag(chosen[:, :k])).min() > _DEPENDENT * np.linalg.norm(Z):
+        if not np.linalg.svd(Z[:k], compute_uv=False)[-1] > _DEPENDENT * np.linalg.norm(Z):  # no start at all
             order = _greedy(Z)
         while True:
             rows = Z[order]
