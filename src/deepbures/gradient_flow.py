@@ -271,7 +271,8 @@ class _Run:
             )
         self.loss, self.depth, self.times, self.samples, self.end = loss, depth, times, samples, end
         self.rtol, self.atol, self.excess_tolerance, self.max_steps = rtol, atol, excess_tolerance, max_steps
-        self.time, self.Z = 0.0, U[:, :k] * s[:k] ** (1 / depth)
+        self.time = 0.0
+        self.Z: Array = U[:, :k] * s[:k] ** (1 / depth)
         self.flow = FactorFlow(loss, depth, self.Z.shape)
         self.collocation_evaluations = 0
         self.paths: list[ExplicitPath | CollocationPath] = []
