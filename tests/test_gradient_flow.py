@@ -300,8 +300,8 @@ def test_flow_stays_at_a_critical_point(kind, kept):
     W = np.zeros((4, len(kept)))
     W[list(kept), range(len(kept))] = np.sqrt(SPECTRUM[list(kept)] - shift)
     loss = make_loss(kind, np.diag(SPECTRUM))
-    trajectory = run(W, loss, max_time=1.0, excess_tolerance=-1.0)
-    assert trajectory.stop_reason in (StopReason.STATIONARY, StopReason.END_TIME)
+    trajectory = run(W, loss, max_time=1.0)  # at the minimum L − L* may be 0 itself
+    assert trajectory.stop_reason in (StopReason.STATIONARY, StopReason.END_TIME, StopReason.CONVERGED)
     np.testing.assert_allclose(covariances(trajectory), np.tile(W @ W.T, (len(trajectory.times), 1, 1)), atol=1e-12)
 
 

@@ -17,10 +17,11 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"progress", "psd", "seeds"},
+    {"flow_rates"},
     {"exponential", "losses", "network", "target_files", "targets", "trajectory"},
     {"collocation", "diagnostics", "initialization", "reduced_flow", "theory"},
     {"critical_points", "explicit", "gradient_descent", "landscape"},
-    {"gradient_flow"},
+    {"critical_point_search", "gradient_flow"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.
@@ -31,6 +32,7 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "derived",
     "grid",
     "plotting",
     "provenance",

@@ -156,8 +156,7 @@ def gradient_flows(
         raise ValueError(f"loss must have one target, or one for each of {len(W)} starts, not shape {loss.shape}")
     if not rtol > 0 or not atol >= 0:
         raise ValueError(f"rtol must be positive and atol not negative, not {rtol} and {atol}")
-    if max_steps < 1 or samples < 2:
-        raise ValueError(f"max_steps must be at least 1 and samples at least 2, not {max_steps} and {samples}")
+    _checked_ends(excess_tolerance, max_steps, samples)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if times is not None:
@@ -174,6 +173,16 @@ def gradient_flows(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         _advance(loss, runs, type(loss) in CURVATURES and method == "auto")
         return [run.trajectory() for run in runs]
+
+
+def _checked_ends(excess_tolerance: float, max_steps: int, samples: int) -> None:
+    """Refuse ends of a flow that it could never meet, or would meet by accident."""
+    if not excess_tolerance >= 0:
+        raise ValueError(f"excess_tolerance must not be negative, not {excess_tolerance}")
+    if not (max_steps >= 1 and samples >= 2 and float(max_steps).is_integer() and float(samples).is_integer()):
+        raise ValueError(
+            f"max_steps must be an integer of at least 1 and samples one of at least 2, not {max_steps} and {samples}"
+        )
 
 
 def _advance(loss: CovarianceLoss, runs: Sequence[_Run], collocation: bool) -> None:
@@ -345,6 +354,10 @@ class _Run:
             path.integrate(self.end, self.rtol, self.atol, ended, self.max_steps - self.n_steps) or self.reason
         )
         self.time, self.Z = path.knots[-1], path.states[-1].reshape(self.Z.shape)
+        if self.reason is None and self.time == self.end:
+            self.reason = StopReason.END_TIME
+        if self.reason is None and self.n_steps == self.max_steps:
+            self.reason = StopReason.STEP_BUDGET
 
     def _interpolated(self, _number: int, before: float, after: float) -> bool:
         """Whether samples can be asked for within the next step."""
