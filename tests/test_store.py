@@ -265,7 +265,7 @@ def test_digest_ignores_comments_and_docstrings(package):
         ("experiment/problem", "def make_loss(", "def make_the_loss(", {"experiment.flow", "experiment.descent"}),
         ("experiment/flow", "def run(", "def run_all(", {"experiment.flow"}),
         ("gradient_descent", "CHECK_INTERVAL = 10", "CHECK_INTERVAL = 20", {"experiment.descent"}),
-        ("gradient_flow", "_COLLAPSE = 1e-6", "_COLLAPSE = 1e-7", {"experiment.flow", "experiment.descent"}),
+        ("explicit", "_COLLAPSE = 1e-6", "_COLLAPSE = 1e-7", {"experiment.flow", "experiment.descent"}),
         ("psd", "/ 2", "/ 2.0", {"experiment.flow", "experiment.descent", "rates"}),  # imported by imports only
         ("rates", "3.0", "2.0", {"rates"}),
     ],

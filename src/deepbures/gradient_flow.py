@@ -28,6 +28,8 @@ METHODS = ("auto", "explicit")
 _MANY_REJECTIONS = 30
 #: Below full rank the minimum is near where no entry of S − S*, in the target's basis, exceeds this share of s*_k.
 _NEAR = 0.1
+#: A step of collocation goes about as far as so many explicit ones, and is given as many samples.
+_SAMPLES_PER_STEP = 5.0
 #: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
 _CUT_SHARE, _MAX_CUTS = 0.1, 30
 _TINY = float(np.finfo(float).tiny)
@@ -366,6 +368,21 @@ class _Run:
         between = int(np.searchsorted(self.times, before, side="right"))
         return between < len(self.times) and bool(self.times[between] < after)
 
+    def _spread(self, paths: Sequence[ExplicitPath | CollocationPath], knots: Array) -> Array:
+        """Sample times, spread evenly over the steps, of which one of collocation counts for several.
+
+        Explicit steps are interpolated where there are fewer than samples; else their ends are the samples.
+        """
+        dense = np.concatenate([[isinstance(path, CollocationPath)] * (len(path.knots) - 1) for path in paths])
+        weights = np.append(0.0, np.cumsum(np.where(dense, _SAMPLES_PER_STEP, 1.0)))
+        wanted = np.linspace(0, weights[-1], self.samples)
+        times = np.interp(wanted, weights, knots)
+        if len(dense) >= self.samples:
+            step = np.clip(np.searchsorted(weights, wanted) - 1, 0, len(dense) - 1)
+            nearest = step + (wanted - weights[step] > weights[step + 1] - wanted)
+            times = np.where(dense[step], times, knots[nearest])
+        return np.unique(np.append(times[:-1], knots[-1]))
+
     def trajectory(self) -> FlowTrajectory:
         """The samples. Given times are interpolated; else they spread evenly over the steps, and are states
         themselves as soon as there is a step for each."""
@@ -375,10 +392,8 @@ class _Run:
         knots = np.concatenate([paths[0].knots[:1], *(path.knots[1:] for path in paths)])
         if self.times is not None:
             times = np.append(self.times[self.times < knots[-1]], knots[-1])
-        elif self.n_steps < self.samples:
-            times = np.unique(np.interp(np.linspace(0, self.n_steps, self.samples), np.arange(len(knots)), knots))
         else:
-            times = knots[np.linspace(0, self.n_steps, self.samples).round().astype(int)]
+            times = self._spread(paths, knots)
         factors, done = [], 0
         for path in paths:
             upto = int(np.searchsorted(times, path.knots[-1], side="right"))
