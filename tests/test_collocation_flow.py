@@ -1,5 +1,8 @@
 """The flow by exponential collocation: against the explicit method, closed quadrature, theory; stacks; bad cases."""
 
+import subprocess
+import sys
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -214,7 +217,7 @@ def test_global_rate_is_never_violated(epsilon, depth, make_target):
 @pytest.mark.parametrize("rank", [3, 6])
 @pytest.mark.parametrize("kind", ["bures", "frobenius"])
 def test_units_change_nothing(kind, rank, scale):
-    # Σ0, S and ε times c, with L times c or c²: the same steps, the same gradients. N = 2, t times c^{−1/2} or c^{−3/2}.
+    # Σ0, S and ε times c, with L times c or c²: the same steps and gradients. N = 2, t times c^{−1/2} or c^{−3/2}.
     rng = np.random.default_rng(5)
     covariance = draw_target(rng, 6, 0.5)
     W = rng.standard_normal((6, rank))
@@ -345,3 +348,14 @@ class Plugged(Frobenius):
 def test_a_loss_without_jacobian_is_integrated_explicitly():
     flow = gradient_flow(Plugged(np.diag(SPECTRUM)), np.eye(4), 2, max_time=0.5)
     assert flow.explicit_steps == flow.n_steps > 0
+
+
+def test_a_flow_of_full_rank_loads_no_scipy_integrator():
+    # It takes longer to import than such a flow to run.
+    work = (
+        "import sys, numpy as np; from deepbures import Frobenius, gradient_flow; "
+        "flow = gradient_flow(Frobenius(np.diag([2.0, 1.0])), np.eye(2), 3, max_time=1.0); "
+        "assert flow.explicit_steps == 0 < flow.n_steps; print('scipy.integrate' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
