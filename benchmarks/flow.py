@@ -8,16 +8,18 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from deepbures.gradient_flow import _ReducedFlow, gradient_flow
+from deepbures.gradient_flow import gradient_flow, gradient_flows
 from deepbures.initialization import close_start, small_start
 from deepbures.losses import BuresWasserstein
 from deepbures.network import DeepLinearNetwork
+from deepbures.reduced_flow import FactorFlow, RootFlow
 from deepbures.seeds import generator
 from deepbures.targets import draw_target
 
@@ -63,6 +65,61 @@ def flow_over_grid() -> None:
     print(f"  depth 100 / depth 2: {medians[100] / medians[2]:.2f}")
 
 
+def gradients_over_grid(depths: tuple[int, ...] = (1, 10, 40, 100)) -> None:
+    """Gradients to 1e-14 in the settings of the study, by both methods; --all takes every depth of the authors."""
+    options = {"rtol": 1e-6, "excess_tolerance": 1e-14, "max_time": 1000, "max_steps": 500}
+    for method in ("auto", "explicit"):
+        counts, budget = [], 0
+        for epsilon in EPSILONS:
+            for smin in (-1, *np.arange(0.5, 5.5, 0.5)):
+                if smin == -1 and epsilon > 0.1:  # ε is limited to λ_n: the same problem again
+                    continue
+                loss, start = problem(epsilon, smin)
+                for depth in depths:
+                    flow = gradient_flow(loss, start, depth, samples=2, method=method, **options)
+                    counts.append(flow.evaluations)
+                    budget += flow.stop_reason == "step budget"
+        print(
+            f"gradients to 1e-14 over {len(counts)} cells of the authors' grid, {method}: mean {np.mean(counts):.0f}, "
+            f"median {np.median(counts):.0f}, largest {max(counts)}; {budget} on the step budget of 500"
+        )
+
+
+def stacked_gradient() -> None:
+    """One right-hand side for 10 seeds at 4 nodes, beside the LAPACK calls in it."""
+    for epsilon in (0.0, 0.1):
+        problems = [problem(epsilon, 1, seed) for seed in range(10)]
+        loss = BuresWasserstein(np.array([loss.covariance for loss, _ in problems]), [epsilon] * 10)
+        S = np.array([one.eigenvectors.T @ W @ W.T @ one.eigenvectors for one, W in problems])
+        s, U = np.linalg.eigh(S)
+        for depth in (1, 2, 10, 100):
+            X = np.array([(U * s[:, None] ** (1 / depth)) @ U.swapaxes(-1, -2)] * 4)
+            flow, M = RootFlow(loss, depth), np.array([S] * 4)
+            pairs = [
+                (
+                    seconds(lambda: flow.field(X)),
+                    seconds(lambda: np.linalg.eigh(M)) + (depth % 2) * seconds(lambda: np.linalg.cholesky(M)),
+                )
+                for _ in range(15)
+            ]
+            whole, lapack = map(statistics.median, zip(*pairs, strict=True))
+            print(
+                f"stacked gradient, 10 seeds, 4 nodes, n = 20, ε = {epsilon}, N = {depth}: {1e3 * whole:.2f} ms, "
+                f"{whole / lapack:.2f} times the LAPACK calls in it"
+            )
+
+
+def stack_against_members() -> None:
+    """CPU of ten flows one by one, and as one stack."""
+    options = {"rtol": 1e-6, "excess_tolerance": 1e-14, "max_time": 1000, "samples": 2}
+    problems = [problem(0.1, 1, seed) for seed in range(10)]
+    loss = BuresWasserstein(np.array([loss.covariance for loss, _ in problems]), [0.1] * 10)
+    starts = np.array([start for _, start in problems])
+    alone = seconds(lambda: [gradient_flow(one, W, 10, **options) for one, W in problems])
+    together = seconds(lambda: gradient_flows(loss, starts, 10, **options))
+    print(f"ten flows, ε = 0.1, N = 10: {1e3 * alone:.0f} ms one by one, {1e3 * together:.0f} ms as a stack")
+
+
 def step_against_eigh() -> None:
     for epsilon in (0.0, 0.1):
         loss, start = problem(epsilon, 1)
@@ -71,7 +128,7 @@ def step_against_eigh() -> None:
         reference = seconds(lambda: [np.linalg.eigh(M) for _ in range(2000)]) / 2000
         for depth in (1, 2, 3, 10, 100):
             Z = U * s ** (1 / depth)
-            flow, z = _ReducedFlow(loss, depth, Z.shape), Z.ravel()
+            flow, z = FactorFlow(loss, depth, Z.shape), Z.ravel()
             step = seconds(lambda flow=flow, z=z: [flow(0.0, z) for _ in range(2000)]) / 2000
             print(
                 f"gradient of the reduced flow, ε = {epsilon}, N = {depth}: {1e6 * step:.0f} µs, "
@@ -103,7 +160,7 @@ def against_layers() -> None:
         y = np.concatenate([W.ravel() for W in layers])
         U, s, _ = np.linalg.svd(loss.eigenvectors.T @ start)
         Z = U * s ** (1 / depth)
-        flow = _ReducedFlow(loss, depth, Z.shape)
+        flow = FactorFlow(loss, depth, Z.shape)
         options = {"method": "DOP853", "rtol": 1e-8, "atol": 1e-10}
         slow = seconds(lambda: solve_ivp(field, (0, time_), y, **options))
         fast = seconds(lambda: solve_ivp(flow, (0, time_), Z.ravel(), **options))
@@ -129,6 +186,9 @@ def large() -> None:
 if __name__ == "__main__":
     with np.errstate(over="ignore", invalid="ignore"):  # stages that overshoot are refused
         flow_over_grid()
+        gradients_over_grid((1, 7, *range(10, 101, 5)) if "--all" in sys.argv else (1, 10, 40, 100))
+        stacked_gradient()
+        stack_against_members()
         step_against_eigh()
         against_layers()
         large()

@@ -24,7 +24,7 @@ FLOW = {
     "dimension": 4,
     "target": {"spectrum": "zipf", "mode": "eigenvalues"},
     "initialization": {"kind": "close"},
-    "integration": {"rtol": 1e-8, "excess_tolerance": 1e-12, "max_time": 100, "max_steps": 1000, "samples": 60},
+    "integration": {"rtol": 1e-8, "excess_tolerance": 1e-12, "max_time": 100, "max_steps": 1000, "samples": 400},
     "epsilon": 0.1,
     "smin": 0.5,
     "rank": 4,

@@ -98,19 +98,20 @@ def test_commuting_flow_in_closed_form(make_target, depth):
     assert relative_error(covariances(trajectory), expected) < 1e-9
 
 
+@pytest.mark.parametrize(("method", "limit"), [("auto", 1e-7), ("explicit", 1e-8)])
 @pytest.mark.parametrize("depth", [1, 2, 7])
 @pytest.mark.parametrize("kind", KINDS)
-def test_tighter_tolerance_smaller_error(make_target, rng, kind, depth):
-    # Tolerances 1e-4, 1e-6, 1e-8: each error below a third of the one before, the last below 1e-8.
+def test_tighter_tolerance_smaller_error(make_target, rng, kind, depth, method, limit):
+    # Tolerances 1e-4, 1e-6, 1e-8 for a step: each error of S, also between the steps, below a third of the one before.
     loss = make_loss(kind, make_target(SPECTRUM))
     W, times = rng.standard_normal((4, 4)) / 2, np.linspace(0.1, 1, 7)
-    exact = covariances(gradient_flow(loss, W, depth, times, rtol=1e-11))
+    exact = covariances(gradient_flow(loss, W, depth, times, rtol=1e-11, method="explicit"))
     errors = [
-        relative_error(covariances(gradient_flow(loss, W, depth, times, rtol=rtol)), exact)
+        relative_error(covariances(gradient_flow(loss, W, depth, times, rtol=rtol, method=method)), exact)
         for rtol in (1e-4, 1e-6, 1e-8)
     ]
     assert all(fine < coarse / 3 for coarse, fine in pairwise(errors))
-    assert errors[-1] < 1e-8
+    assert errors[-1] < limit
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -189,7 +190,7 @@ def test_tail_is_smooth_down_to_the_stopping_tolerance(make_target, rng):
     # Samples between the integrator's steps lie on the exponential, to 1e-3, from 1e-12 to 1e-16.
     loss = BuresWasserstein(make_target(SPECTRUM))
     W = near_minimum(loss, 4, rng)
-    trajectory = gradient_flow(loss, W, 3, max_time=100.0, excess_tolerance=1e-16, samples=1000)
+    trajectory = gradient_flow(loss, W, 3, max_time=100.0, excess_tolerance=1e-16, samples=2000)
     tail = trajectory.excess < 1e-12
     straight = np.log(trajectory.excess[tail]) + sharp_rate(SPECTRUM, 0, 3) * trajectory.times[tail]
     assert np.ptp(straight) < 1e-3
@@ -299,8 +300,8 @@ def test_flow_stays_at_a_critical_point(kind, kept):
     W = np.zeros((4, len(kept)))
     W[list(kept), range(len(kept))] = np.sqrt(SPECTRUM[list(kept)] - shift)
     loss = make_loss(kind, np.diag(SPECTRUM))
-    trajectory = run(W, loss, max_time=1.0, excess_tolerance=-1.0)
-    assert trajectory.stop_reason in (StopReason.STATIONARY, StopReason.END_TIME)
+    trajectory = run(W, loss, max_time=1.0)  # at the minimum L − L* may be 0 itself
+    assert trajectory.stop_reason in (StopReason.STATIONARY, StopReason.END_TIME, StopReason.CONVERGED)
     np.testing.assert_allclose(covariances(trajectory), np.tile(W @ W.T, (len(trajectory.times), 1, 1)), atol=1e-12)
 
 
@@ -316,7 +317,7 @@ def test_step_underflow():
     loss = Frobenius(np.diag(SPECTRUM))
     gradient = loss.gradient_in_eigenbasis
     loss.gradient_in_eigenbasis = lambda F: gradient(F) if loss.value_in_eigenbasis(F) > 1 else np.full_like(F, np.nan)
-    trajectory = run(np.eye(4), loss, max_time=10.0)
+    trajectory = run(np.eye(4), loss, max_time=10.0, method="explicit")
     assert trajectory.stop_reason == StopReason.STEP_UNDERFLOW
     assert 0 < trajectory.times[-1] < 10
     assert np.isfinite(trajectory.factors).all()

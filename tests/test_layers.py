@@ -18,10 +18,10 @@ PACKAGE = Path(deepbures.__file__).parent
 LAYERS = [
     {"code_digest", "files", "progress", "psd", "schema", "seeds"},
     {"flow_rates"},
-    {"losses", "network", "parquet", "target_files", "targets", "trajectory"},
-    {"diagnostics", "initialization", "provenance", "theory"},
-    {"critical_points", "gradient_flow", "gradient_descent", "landscape", "store"},
-    {"critical_point_search"},
+    {"exponential", "losses", "network", "parquet", "target_files", "targets", "trajectory"},
+    {"collocation", "diagnostics", "initialization", "provenance", "reduced_flow", "theory"},
+    {"critical_points", "explicit", "gradient_descent", "landscape", "store"},
+    {"critical_point_search", "gradient_flow"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.

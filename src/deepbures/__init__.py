@@ -9,7 +9,7 @@
 """
 
 from .gradient_descent import gradient_descent
-from .gradient_flow import gradient_flow
+from .gradient_flow import gradient_flow, gradient_flows
 from .initialization import close_start, small_start
 from .losses import BuresWasserstein, Frobenius
 from .network import DeepLinearNetwork
@@ -33,6 +33,7 @@ __all__ = [
     "draw_target",
     "gradient_descent",
     "gradient_flow",
+    "gradient_flows",
     "local_rates",
     "paper_constants",
     "sharp_rate",

@@ -1,40 +1,40 @@
-"""Gradient flow of all N layers, at a cost that does not grow with N: the reduced flow.
+"""Gradient flow of all N layers from balanced starts, at a cost that does not grow with N.
 
-From a balanced start the N layers are carried by one n×k matrix Z, the top layer up to a rotation.
-With G = Zᵀ Z and any C such that C Cᵀ = G^{N−1}, F = Z C is a factor of the end-to-end covariance,
-S = F Fᵀ = Z G^{N−1} Zᵀ, and (paper.md section 4)
-
-    dZ/dt = − ∇L(F) Cᵀ,    Z(0) = U_k diag(s^{1/N})  where  W(0) = U diag(s) Vᵀ,
-
-for every loss whose gradient at W is B(S) W: ∇L(Z C) Cᵀ = B Z G^{N−1}. It costs one decomposition,
-that in ∇L, and about 2 log₂ N products of k×k matrices.
+The layers are carried by one small matrix (see `reduced_flow`), which two methods integrate. Exponential collocation
+takes the stiffness out where the flow is nearly diagonal in the target's basis: it is the method for starts of full
+rank, and near the minimum of a lower rank. The explicit method (DOP853) takes any loss, and the plateaus of a lower
+rank. They hand over in `_advance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from .losses import CovarianceLoss
+from .collocation import ROUNDING, Stack, Step, dense_output
+from .explicit import ExplicitPath
+from .losses import BuresWasserstein, CovarianceLoss
 from .network import check_depth
-from .psd import Array, finite_array, integer_power
+from .psd import Array, finite_array
+from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, pivoted, root, root_factor
 from .trajectory import FlowTrajectory, StopReason
 
-if TYPE_CHECKING:  # scipy.integrate takes longer to import than many a flow to run: loaded when one does
-    from scipy.integrate import DenseOutput, OdeSolver
-
 _EPS = float(np.finfo(float).eps)
-#: The least relative tolerance that scipy's integrators accept: the floor of the error control.
-_ROUNDING = 100 * _EPS
-#: A stage with a larger ‖F‖² is refused before LAPACK sees it: products with it may overflow.
-_OVERSHOOT = 1e100
-#: A step that is smaller than this share of the mean step has collapsed: the tolerance cannot be met.
-_COLLAPSE = 1e-6
-#: First step: the relative change of the end-to-end matrix that it is expected to make.
-_FIRST_CHANGE = 0.01
+#: What `method` may be.
+METHODS = ("auto", "explicit")
+#: Collocation whose rejected steps outnumber the others by so many hands over to the explicit method.
+_MANY_REJECTIONS = 30
+#: Below full rank the minimum is near where no entry of S − S*, in the target's basis, exceeds this share of s*_k.
+_NEAR = 0.1
+#: A step of collocation goes about as far as so many explicit ones, and is given as many samples.
+_SAMPLES_PER_STEP = 5.0
+#: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
+_CUT_SHARE, _MAX_CUTS = 0.1, 30
+_TINY = float(np.finfo(float).tiny)
+#: ‖∇L‖² ≤ 4 (L − L*), with room for the last sweep, after which the gradient is not evaluated again.
+_GRADIENT_SHARE = 4.1
 
 
 def gradient_flow(
@@ -50,6 +50,7 @@ def gradient_flow(
     max_time: float | None = None,
     max_steps: int = 20_000,
     samples: int = 100,
+    method: str = "auto",
 ) -> FlowTrajectory:
     """Integrate the gradient flow of a deep linear network from a balanced start.
 
@@ -68,17 +69,20 @@ def gradient_flow(
     rank
         k, the bottleneck that L − L* refers to; default the numerical rank of W(0).
     rtol
-        Error allowed in a step, relative to the distance |Z(t + h) − Z(t)| of the step itself. So the
-        distance to the limit keeps a relative accuracy of about `rtol` all the way down an exponential
-        tail, which a tolerance relative to |Z| cannot do.
+        Error allowed in a step, relative to the distance |X(t + h) − X(t)| of the step itself, X = S^{1/N} (in
+        the explicit method: Z, X = Z Zᵀ). So the distance to the limit keeps a relative accuracy of about
+        `rtol` all the way down an exponential tail, which a tolerance relative to |X| cannot do.
     atol
-        Absolute error allowed in an entry of Z on top; there is always a floor of 100 eps |Z|.
+        Absolute error allowed in an entry on top; there is always a floor of 100 eps |X|.
     excess_tolerance
         Stop once L − L* is at most this.
     max_time, max_steps
         Horizon (without `times`) and step budget.
     samples
         Number of samples without `times`.
+    method
+        `auto`: under a loss whose Jacobian is known, exponential collocation from a start of full rank, and
+        near the minimum of a lower rank; the explicit method elsewhere. `explicit`: that alone.
 
     Returns
     -------
@@ -89,15 +93,74 @@ def gradient_flow(
     ValueError
         On input that is out of range, not finite, or of the wrong shape.
     """
-    check_depth(depth)
     if loss.shape != ():
         raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
     W = finite_array("initial", initial, 2).astype(float)
     if W.ndim != 2 or W.shape[0] != loss.dimension:
         raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
+    return gradient_flows(
+        loss,
+        W[None],
+        depth,
+        times,
+        rank=rank,
+        rtol=rtol,
+        atol=atol,
+        excess_tolerance=excess_tolerance,
+        max_time=max_time,
+        max_steps=max_steps,
+        samples=samples,
+        method=method,
+    )[0]
+
+
+def gradient_flows(
+    loss: CovarianceLoss,
+    initials: ArrayLike,
+    depth: int,
+    times: ArrayLike | None = None,
+    *,
+    rank: int | None = None,
+    rtol: float = 1e-7,
+    atol: float = 0.0,
+    excess_tolerance: float = 0.0,
+    max_time: float | None = None,
+    max_steps: int = 20_000,
+    samples: int = 100,
+    method: str = "auto",
+) -> list[FlowTrajectory]:
+    """`gradient_flow` from a stack of starts, each with its own steps and end, at less than the sum of the costs.
+
+    Parameters
+    ----------
+    loss
+        Loss with one target for all starts, or a stack of as many targets.
+    initials : (B, n, d_0)
+        Starts.
+    depth, times, rank, rtol, atol, excess_tolerance, max_time, max_steps, samples, method
+        See `gradient_flow`; the same for all starts.
+
+    Returns
+    -------
+    list
+        The trajectory of each start, bit for bit what `gradient_flow` gives.
+
+    Raises
+    ------
+    ValueError
+        As `gradient_flow`.
+    """
+    check_depth(depth)
+    W = finite_array("initials", initials, 3).astype(float)
+    if W.ndim != 3 or W.shape[1] != loss.dimension:
+        raise ValueError(f"initials must be a stack of matrices with {loss.dimension} rows, not of shape {W.shape}")
+    if loss.shape not in ((), W.shape[:1]):
+        raise ValueError(f"loss must have one target, or one for each of {len(W)} starts, not shape {loss.shape}")
     if not rtol > 0 or not atol >= 0:
         raise ValueError(f"rtol must be positive and atol not negative, not {rtol} and {atol}")
     _checked_ends(excess_tolerance, max_steps, samples)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if times is not None:
         times = finite_array("times", times, 1).astype(float)
         if times.ndim != 1 or times[0] < 0 or np.any(np.diff(times) <= 0):
@@ -105,37 +168,13 @@ def gradient_flow(
         max_time = float(times[-1])
     elif max_time is None or not max_time > 0:
         raise ValueError(f"max_time must be positive where no times are given, not {max_time}")
-
-    U, s, _ = np.linalg.svd(loss.eigenvectors.T @ W, full_matrices=False)
-    k = max(1, int(np.sum(s > max(W.shape) * np.finfo(float).eps * s[0])))
-    rank = k if rank is None else rank
-    if not k <= rank <= min(W.shape):
-        raise ValueError(
-            f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(W.shape)}, not {rank}"
-        )
-    Z = U[:, :k] * s[:k] ** (1 / depth)
-    flow = _ReducedFlow(loss, depth, Z.shape)
-
-    def excess(z: Array) -> float:
-        return float(loss.excess_in_eigenbasis(flow.factor(z.reshape(Z.shape)), rank))
-
-    sampler = _Sampler(Z.ravel(), times, samples)
-    with np.errstate(over="ignore", invalid="ignore"):
-        stop_reason = _integrate(
-            flow, sampler, max_time, rtol, atol, lambda z: excess(z) <= excess_tolerance, max_steps
-        )
-    times, states = sampler.taken()
-    factors = flow.factor(states.reshape(-1, *Z.shape))
-    excess_loss = loss.excess_in_eigenbasis(factors, rank)
-    return FlowTrajectory(
-        times=times,
-        loss=loss.minimum_value(rank) + excess_loss,
-        excess=excess_loss,
-        factors=loss.eigenvectors @ factors,
-        stop_reason=stop_reason,
-        n_steps=sampler.n_steps,
-        evaluations=flow.evaluations,
-    )
+    runs = [
+        _Run(loss.take(i), start, depth, rank, times, samples, max_time, rtol, atol, excess_tolerance, max_steps)
+        for i, start in enumerate(W)
+    ]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        _advance(loss, runs, type(loss) in CURVATURES and method == "auto")
+        return [run.trajectory() for run in runs]
 
 
 def _checked_ends(excess_tolerance: float, max_steps: int, samples: int) -> None:
@@ -148,133 +187,283 @@ def _checked_ends(excess_tolerance: float, max_steps: int, samples: int) -> None
         )
 
 
-class _Sampler:
-    """Keeps the states of a flow, and interpolants where they can be asked for: each costs a quarter of a step.
+def _advance(loss: CovarianceLoss, runs: Sequence[_Run], collocation: bool) -> None:
+    """Bring every run to its end: explicitly to the minimum's neighbourhood, by collocation from there.
 
-    Given times are interpolated. Otherwise the samples spread evenly over the steps, and are states themselves as
-    soon as there is a step for each.
+    A run that collocation gives up goes on explicitly, to its end.
+    """
+    for run in runs:
+        run.begin()
+        if collocation and run.reason is None and not run.is_near():
+            run.explicitly(to_the_end=False)
+    waiting: dict[int, list[int]] = {}
+    for i, run in enumerate(runs):
+        if collocation and run.reason is None:
+            waiting.setdefault(run.Z.shape[1], []).append(i)
+    for members in waiting.values():
+        _collocate(loss.take(members), [runs[i] for i in members])
+    for run in runs:
+        if run.reason is None:
+            run.explicitly(to_the_end=True)
+
+
+class CollocationPath:
+    """Where a flow went under exponential collocation.
+
+    Parameters
+    ----------
+    depth
+        N.
+    start
+        Time of the first state.
+    state, frame
+        State of `RootFlow`, and the order of its coordinates.
     """
 
-    def __init__(self, z: Array, times: Array | None, samples: int) -> None:
-        self.times, self.samples = times, samples
-        self.knots, self.states = [0.0], [z]
-        self._pieces: dict[int, DenseOutput] = {}
+    def __init__(self, depth: int, start: float, state: Array, frame: NDArray[np.intp] | None) -> None:
+        self.depth, self.state, self.frame = depth, state, frame
+        self.knots = [start]
+        self.steps: list[Step] = []
+
+    def add(self, step: Step, time: float, state: Array, frame: NDArray[np.intp] | None) -> None:
+        """Take note of a step, and of where it led."""
+        self.steps.append(step)
+        self.knots.append(time)
+        self.state, self.frame = state, frame
+
+    def factors(self, times: Array) -> Array:
+        """F at times after the first, up to the last, (m, n, k)."""
+        after = np.clip(np.searchsorted(self.knots, times), 1, len(self.steps))  # t_{after−1} < time ≤ t_after
+        steps = [self.steps[j - 1] for j in after]
+        states, frames = dense_output(steps, times), [step.frame for step in steps]
+        k = states.shape[-1]
+        states[:, :k] = (states[:, :k] + states[:, :k].swapaxes(-1, -2)) / 2
+        order = None if frames[0] is None else np.array(frames)
+        return in_eigenbasis(root_factor(states, self.depth), order)
+
+    def end(self) -> Array:
+        """F at the last knot, (n, k)."""
+        F = root_factor(self.state, self.depth)
+        return F if self.frame is None else F[np.argsort(self.frame)]
+
+    def root(self) -> Array:
+        """Z at the last knot, (n, k)."""
+        Z = root(self.state)
+        return Z if self.frame is None else Z[np.argsort(self.frame)]
+
+    def cut(self, time: float) -> None:
+        """Let the last step end earlier. There is no going on from there."""
+        self.knots[-1] = time
+
+
+class _Run:
+    """One start on its way: the path so far, and why it ended."""
+
+    def __init__(
+        self,
+        loss: CovarianceLoss,
+        start: Array,
+        depth: int,
+        rank: int | None,
+        times: Array | None,
+        samples: int,
+        end: float,
+        rtol: float,
+        atol: float,
+        excess_tolerance: float,
+        max_steps: int,
+    ) -> None:
+        U, s, _ = np.linalg.svd(loss.eigenvectors.T @ start, full_matrices=False)
+        k = max(1, int(np.sum(s > max(start.shape) * _EPS * s[0])))
+        self.rank = k if rank is None else rank
+        if not k <= self.rank <= min(start.shape):
+            raise ValueError(
+                f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(start.shape)}, not {self.rank}"
+            )
+        self.loss, self.depth, self.times, self.samples, self.end = loss, depth, times, samples, end
+        self.rtol, self.atol, self.excess_tolerance, self.max_steps = rtol, atol, excess_tolerance, max_steps
+        self.time = 0.0
+        self.Z: Array = U[:, :k] * s[:k] ** (1 / depth)
+        self.flow = FactorFlow(loss, depth, self.Z.shape)
+        self.collocation_evaluations = 0
+        self.paths: list[ExplicitPath | CollocationPath] = []
+        self.reason: StopReason | None = None
 
     @property
     def n_steps(self) -> int:
-        return len(self.knots) - 1
+        return sum(len(path.knots) - 1 for path in self.paths)
 
-    def add(self, solver: OdeSolver) -> None:
-        """Take note of a step."""
+    def converged(self, F: Array) -> bool:
+        return bool(self.loss.excess_in_eigenbasis(F, self.rank) <= self.excess_tolerance)
+
+    def cut_at_tolerance(self, path: CollocationPath) -> None:
+        """End a path of collocation where L − L* reaches the tolerance: its last step may fall far below."""
+        tolerance = self.excess_tolerance
+        if tolerance <= 0:
+            return
+
+        def height(time: float) -> float:
+            """How far L − L* is above the tolerance, in logarithms: a straight line in an exponential tail."""
+            excess = float(self.loss.excess_in_eigenbasis(path.factors(np.array([time])), self.rank)[0])
+            return float(np.log(max(excess, _TINY) / tolerance))
+
+        (low, high), (above, below) = path.knots[-2:], map(height, path.knots[-2:])
+        for bisected in range(_MAX_CUTS):
+            if below >= -_CUT_SHARE or not above > 0:
+                break
+            share = (above + _CUT_SHARE / 2) / (above - below) if bisected % 3 < 2 else 0.5
+            middle = low + share * (high - low)
+            found = height(middle)
+            if found > 0:
+                low, above = middle, found
+            else:
+                high, below = middle, found
+        path.cut(high)
+
+    def begin(self) -> None:
+        """Whether there is anything to do."""
+        speed, size = float(np.linalg.norm(self.flow(0.0, self.Z.ravel()))), float(np.linalg.norm(self.Z))
+        if not np.isfinite(speed):
+            raise ValueError("initial must be small enough for its loss and gradient to be finite numbers")
+        if self.converged(self.flow.factor(self.Z)):
+            self.reason = StopReason.CONVERGED
+        elif self.end == 0:
+            self.reason = StopReason.END_TIME
+        elif speed * self.end <= _EPS * size:
+            self.reason = StopReason.STATIONARY
+
+    def is_near(self, z: Array | None = None) -> bool:
+        """Whether collocation is better than the explicit method: at full rank, or near the minimum."""
+        Z = self.Z if z is None else z.reshape(self.Z.shape)
+        n, k = Z.shape
+        if k == n:
+            return True
+        F = self.flow.factor(Z)
+        minimum = self.loss.minimum_spectrum(k)
+        return bool(np.abs(F @ F.T - np.diag(minimum)).max() <= _NEAR * minimum[k - 1])
+
+    def explicitly(self, to_the_end: bool) -> None:
+        """Go on by the explicit method, to the end or until the minimum is near."""
+
+        def ended(z: Array) -> bool:
+            if self.converged(self.flow.factor(z.reshape(self.Z.shape))):
+                self.reason = StopReason.CONVERGED
+            return self.reason is not None or (not to_the_end and self.is_near(z))
+
+        path = ExplicitPath(self.flow, self.time, self.Z.ravel(), self._interpolated)
+        self.paths.append(path)
+        self.reason = (
+            path.integrate(self.end, self.rtol, self.atol, ended, self.max_steps - self.n_steps) or self.reason
+        )
+        self.time, self.Z = path.knots[-1], path.states[-1].reshape(self.Z.shape)
+        if self.reason is None and self.time == self.end:
+            self.reason = StopReason.END_TIME
+        if self.reason is None and self.n_steps == self.max_steps:
+            self.reason = StopReason.STEP_BUDGET
+
+    def _interpolated(self, _number: int, before: float, after: float) -> bool:
+        """Whether samples can be asked for within the next step."""
         if self.times is None:
-            wanted = self.n_steps < self.samples
-        else:  # a time after the last knot and before this one?
-            between = int(np.searchsorted(self.times, self.knots[-1], side="right"))
-            wanted = between < len(self.times) and bool(self.times[between] < solver.t)
-        if wanted:
-            self._pieces[self.n_steps] = solver.dense_output()
-        self.knots.append(solver.t)
-        self.states.append(solver.y)
+            return self.n_steps < self.samples
+        between = int(np.searchsorted(self.times, before, side="right"))
+        return between < len(self.times) and bool(self.times[between] < after)
 
-    def taken(self) -> tuple[Array, Array]:
-        """Sample times and the states there."""
-        knots = np.array(self.knots)
+    def _spread(self, paths: Sequence[ExplicitPath | CollocationPath], knots: Array) -> Array:
+        """Sample times, spread evenly over the steps, of which one of collocation counts for several.
+
+        Explicit steps are interpolated where there are fewer than samples; else their ends are the samples.
+        """
+        dense = np.concatenate([[isinstance(path, CollocationPath)] * (len(path.knots) - 1) for path in paths])
+        weights = np.append(0.0, np.cumsum(np.where(dense, _SAMPLES_PER_STEP, 1.0)))
+        wanted = np.linspace(0, weights[-1], self.samples)
+        times = np.interp(wanted, weights, knots)
+        if len(dense) >= self.samples:
+            step = np.clip(np.searchsorted(weights, wanted) - 1, 0, len(dense) - 1)
+            nearest = step + (wanted - weights[step] > weights[step + 1] - wanted)
+            times = np.where(dense[step], times, knots[nearest])
+        return np.unique(np.append(times[:-1], knots[-1]))
+
+    def trajectory(self) -> FlowTrajectory:
+        """The samples. Given times are interpolated; else they spread evenly over the steps, and are states
+        themselves as soon as there is a step for each."""
+        paths = [path for path in self.paths if len(path.knots) > 1]
+        if not paths:  # the run ended where it began
+            paths = [ExplicitPath(self.flow, 0.0, self.Z.ravel(), self._interpolated)]
+        knots = np.concatenate([paths[0].knots[:1], *(path.knots[1:] for path in paths)])
         if self.times is not None:
             times = np.append(self.times[self.times < knots[-1]], knots[-1])
-        elif self.n_steps < self.samples:
-            times = np.unique(np.interp(np.linspace(0, self.n_steps, self.samples), np.arange(len(knots)), knots))
         else:
-            times = knots[np.linspace(0, self.n_steps, self.samples).round().astype(int)]
-        return times, np.array([self._state(knots, t) for t in times])
-
-    def _state(self, knots: Array, time: float) -> Array:
-        after = int(np.searchsorted(knots, time))  # t_{after−1} < time ≤ t_after
-        return self.states[after] if time == knots[after] else self._pieces[after - 1](time)
-
-
-class _ReducedFlow:
-    """Right-hand side of the reduced flow, in the eigenbasis of the target, on flattened Z."""
-
-    def __init__(self, loss: CovarianceLoss, depth: int, shape: tuple[int, int]) -> None:
-        self.gradient = loss.gradient_in_eigenbasis
-        self.depth = depth
-        self.shape = shape
-        self.evaluations = 0
-        self._lower = np.tri(shape[1])
-
-    def half_power(self, Z: Array) -> Array:
-        """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k).
-
-        For even N the odd factor Zᵀ Z is that of Zᵀ itself where Z is square, and of R_Zᵀ from a QR where not.
-        """
-        half, transposed = (self.depth - 1) // 2, Z.swapaxes(-1, -2)
-        if self.depth % 2:
-            return integer_power(transposed @ Z, half)
-        root = transposed
-        if self.shape[0] > self.shape[1]:
-            root = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
-        return integer_power(transposed @ Z, half) @ root if half else root
-
-    def factor(self, Z: Array) -> Array:
-        """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""
-        return Z @ self.half_power(Z)
-
-    def __call__(self, _time: float, z: Array) -> Array:
-        self.evaluations += 1
-        Z = z.reshape(self.shape)
-        C = self.half_power(Z)
-        F = Z @ C
-        # A stage that overshoots overflows in G^{N-1}: NaN makes the integrator shrink the step.
-        if not np.vdot(F, F) < _OVERSHOOT:
-            return np.full_like(z, np.nan)
-        return -(self.gradient(F) @ C.T).ravel()
+            times = self._spread(paths, knots)
+        factors, done = [], 0
+        for path in paths:
+            upto = int(np.searchsorted(times, path.knots[-1], side="right"))
+            if upto > done:
+                factors.append(path.factors(times[done:upto]))
+            done = upto
+        F = np.concatenate(factors)
+        excess = self.loss.excess_in_eigenbasis(F, self.rank)
+        assert self.reason is not None
+        explicit = sum(path.n_steps for path in paths if isinstance(path, ExplicitPath))
+        return FlowTrajectory(
+            times=times,
+            loss=self.loss.minimum_value(self.rank) + excess,
+            excess=excess,
+            factors=self.loss.eigenvectors @ F,
+            stop_reason=self.reason,
+            n_steps=self.n_steps,
+            evaluations=self.flow.evaluations + self.collocation_evaluations,
+            explicit_steps=explicit,
+        )
 
 
-def _integrate(
-    flow: _ReducedFlow,
-    sampler: _Sampler,
-    max_time: float,
-    rtol: float,
-    atol: float,
-    converged: Callable[[Array], bool],
-    max_steps: int,
-) -> StopReason:
-    """Step scipy's DOP853 from the sampler's first state, its tolerance following the length of the steps."""
-    from scipy.integrate import DOP853
+def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
+    """Advance runs of one rank as one stack until each has ended, or has to go on explicitly."""
+    first = runs[0]
+    n, k = first.Z.shape
+    Z: Array = np.array([run.Z for run in runs], dtype=float)
+    order = None if k == n else np.array([pivoted(run.Z) for run in runs])
+    if order is not None:
+        Z = np.take_along_axis(Z, order[..., None], axis=-2)
+    states = Z @ Z[:, :k].swapaxes(-1, -2)
+    flow = RootFlow(loss, first.depth, order)
+    for i, run in enumerate(runs):
+        run.paths.append(CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)))
+    stack = Stack(flow, states, np.array([run.time for run in runs]), first.end, first.rtol, first.atol)
+    while stack.members.size:
+        stepped, measure, steps = stack.sweep()
+        going: NDArray[np.bool_] = np.ones(len(stack.members), dtype=bool)
+        for j, step in zip(np.flatnonzero(stepped), steps, strict=True):
+            run, path = runs[stack.members[j]], runs[stack.members[j]].paths[-1]
+            assert isinstance(path, CollocationPath)
+            path.add(step, float(stack.time[j]), stack.state[j].copy(), stack.equations.frame(int(j)))
+            run.reason = _reason(run, path, float(stack.length[j]), float(measure[j]))
+            going[j] = run.reason is None
+        lost = ROUNDING * np.linalg.norm(stack.state, axis=(-2, -1))
+        collapsed = ~stepped & (stack.size * np.linalg.norm(stack.velocity, axis=(-2, -1)) <= lost)
+        going &= ~(collapsed | (stack.rejections > _MANY_REJECTIONS))
+        for j in np.flatnonzero(~going):
+            run = runs[stack.members[j]]
+            run.collocation_evaluations += int(stack.evaluations[j])
+            path = run.paths[-1]
+            assert isinstance(path, CollocationPath)
+            run.time, run.Z = path.knots[-1], path.root()
+        stack.keep(going)
 
-    z = sampler.states[0]
-    speed, size = float(np.linalg.norm(flow(0.0, z))), float(np.linalg.norm(z))
-    if not np.isfinite(speed):
-        raise ValueError("initial must be small enough for its loss and gradient to be finite numbers")
-    if converged(z):
+
+def _reason(run: _Run, path: CollocationPath, length: float, squared_gradient: float) -> StopReason | None:
+    """Why a run ends after a step, if it does.
+
+    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 12), so that
+    L − L* is at least that: a cheap no.
+    """
+    surely_above = isinstance(run.loss, BuresWasserstein) and squared_gradient > _GRADIENT_SHARE * run.excess_tolerance
+    if not surely_above and run.converged(path.end()):
+        run.cut_at_tolerance(path)
         return StopReason.CONVERGED
-    if max_time == 0:
+    if path.knots[-1] == run.end:
         return StopReason.END_TIME
-    if speed * max_time <= _EPS * size:
+    if length <= ROUNDING * np.linalg.norm(path.state):
         return StopReason.STATIONARY
-    first_step = min(_FIRST_CHANGE / flow.depth * size / speed, max_time)
-    root_size = np.sqrt(z.size)  # scipy's error norm is a root mean square
-
-    def tolerance(length: float, size: float) -> float:
-        """Absolute tolerance for an entry of Z in the next step, from the length of this one and the size of Z."""
-        return atol + (rtol * length + _ROUNDING * size) / root_size
-
-    atol_first = tolerance(first_step * speed, size)
-    solver = DOP853(flow, 0.0, z, max_time, first_step=first_step, rtol=_ROUNDING, atol=atol_first)
-    while True:
-        before = solver.y
-        solver.step()
-        if solver.status == "failed":
-            return StopReason.STEP_UNDERFLOW
-        sampler.add(solver)
-        length = float(np.linalg.norm(solver.y - before))
-        solver.atol = tolerance(length, float(np.linalg.norm(before)))
-        if converged(solver.y):
-            return StopReason.CONVERGED
-        if solver.status == "finished":
-            return StopReason.END_TIME
-        if length <= _ROUNDING * np.linalg.norm(before):  # lost in rounding: the speed is, or the step collapsed
-            collapsed = solver.step_size < _COLLAPSE * solver.t / sampler.n_steps
-            return StopReason.STEP_UNDERFLOW if collapsed else StopReason.STATIONARY
-        if sampler.n_steps == max_steps:
-            return StopReason.STEP_BUDGET
+    if run.n_steps == run.max_steps:
+        return StopReason.STEP_BUDGET
+    return None

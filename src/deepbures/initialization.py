@@ -29,6 +29,8 @@ NEAR_A_POINT = ("close", "small", "aligned")
 
 #: The authors' first scale of the `close` start, and its reduction after a draw without margin.
 FIRST_SCALE, SHRINK = 10.95, 0.95
+#: Share of tr Σ0 to which a loss from differences of traces is surely right.
+_TRACE_DIGITS = 1e-6
 #: At this many draws the scale has shrunk to 1e-13: no margin is left to find.
 MAX_DRAWS = 600
 
@@ -114,6 +116,7 @@ def close_start(
         raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
     spread = 2 - np.arange(1, n + 1) / n
     optimum = np.maximum(eigenvalues - loss.epsilon, 0)
+    target_root = np.sqrt(eigenvalues)
     scale = first_scale
     for draw in range(1, MAX_DRAWS + 1):
         Gamma = random_orthogonal(rng, n)
@@ -122,6 +125,12 @@ def close_start(
         else:
             root = np.sqrt(optimum)
             S = root[:, None] * (np.eye(n) + (Gamma * (scale / 2 * spread)) @ Gamma.T) * root
+        if rank == n:  # most draws are far from a margin: the difference of traces tells, with its few digits
+            mu = np.linalg.eigvalsh(target_root[:, None] * (S + loss.epsilon * np.eye(n)) * target_root)
+            value = np.trace(S) + n * loss.epsilon + eigenvalues.sum() - 2 * np.sum(np.sqrt(np.maximum(mu, 0)))
+            if value > eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum():
+                scale *= SHRINK
+                continue
         s, U = np.linalg.eigh(S)
         factor = loss.eigenvectors @ (U * np.sqrt(np.maximum(s, 0)))[:, ::-1][:, :rank]
         if margin(loss, factor, rank) > 0:

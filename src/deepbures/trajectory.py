@@ -63,17 +63,17 @@ class Trajectory:
 class FlowTrajectory(Trajectory):
     """A gradient flow. Its last sample is where the flow ended.
 
-    Between the integrator's steps interpolation adds a relative error of 1e-4 to an excess of 1e-14, and
-    of 1 % to one of 1e-18.
-
     Attributes
     ----------
     n_steps, evaluations
-        Accepted steps of the integrator and evaluations of the gradient.
+        Accepted steps of the integrators and evaluations of the gradient.
+    explicit_steps
+        Those of the steps that the explicit method made; the others are of exponential collocation.
     """
 
     n_steps: int
     evaluations: int
+    explicit_steps: int
 
     @property
     def final(self) -> Array:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ...diagnostics import balanced_gradient_norm, excess_by_direction
-from ...gradient_flow import gradient_flow
+from ...gradient_flow import gradient_flows
 from ...losses import BuresWasserstein, CovarianceLoss
 from ...psd import Array
 from ...schema import FLOAT, VECTOR, extended
 from ...theory import half_times, local_rates, rates_at_minimum
 from ...trajectory import FlowTrajectory
 from .. import measure
-from ..problem import check_tolerance, make_loss, make_start
+from ..problem import check_tolerance, make_loss, make_start, stack_losses
 from ..settings import Integration, Settings
 
 #: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
@@ -41,15 +41,17 @@ _SAME_RATE = 1e-8
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `runs` and `trajectories`, seed by seed."""
+    """Columns of the tables `runs` and `trajectories`, seed by seed; the flows advance as one stack."""
     rank, depth = settings.rank, settings.depth
     options: Integration = settings.options["integration"]
     ends = (0, -1) if options.keep_factors else ()
-    for seed in seeds:
-        loss = make_loss(settings, seed)
+    losses = [make_loss(settings, seed) for seed in seeds]
+    for loss in losses:
         check_tolerance(options.excess_tolerance, loss, rank)
-        start = make_start(settings, seed, loss)
-        trajectory = gradient_flow(loss, start.end_to_end, depth, rank=rank, **options.of_flow())
+    starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
+    initials = np.stack([start.end_to_end for start in starts])
+    trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options.of_flow())
+    for seed, loss, start, trajectory in zip(seeds, losses, starts, trajectories, strict=True):
         F = trajectory.factors
         kept = [F[end].ravel() for end in ends] or [[], []]
         measured: Any = []

@@ -98,7 +98,7 @@ def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str
             excess_tolerance=EXCESS_TOLERANCE * unit_of_loss(loss),
         )
         F = (loss.eigenvectors.T @ flow.factors)[..., 0]
-        parts.append((number, flow.times, F * np.sign(F[0] @ start), flow.loss))  # a factor has no sign
+        parts.append((number, flow.times, F * np.sign(F @ start)[:, None], flow.loss))  # a factor has no sign
     lengths = [len(times) for _, times, _, _ in parts]
     return {
         "seed": np.full(sum(lengths), seed),
