@@ -17,6 +17,8 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"progress", "psd", "seeds"},
+    {"eigenbasis", "inverse_root", "sample_covariance"},
+    {"linear_forms"},
     {"losses", "network", "target_files", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
