@@ -16,6 +16,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from .linear_forms import is_thin, squared_distance_to_diagonal
 from .losses import BuresWasserstein, CovarianceLoss, Frobenius
 from .network import DeepLinearNetwork, check_depth
 from .psd import Array
@@ -184,7 +185,7 @@ def factor(loss: CovarianceLoss, kept: tuple[int, ...], width: int | None = None
     if width < len(J):
         raise ValueError(f"width must be at least the rank of the point, {len(J)}, not {width}")
     W = np.zeros((loss.dimension, width))
-    W[:, : len(J)] = loss.eigenvectors[:, J] * np.sqrt(_kept_spectrum(loss)[J])
+    W[:, : len(J)] = loss.eigenvector_columns(J) * np.sqrt(_kept_spectrum(loss)[J])
     return W
 
 
@@ -214,7 +215,7 @@ def network(
     last = factor(loss, kept, width)
     root = np.zeros(width)
     root[: len(J)] = _kept_spectrum(loss)[J] ** (1 / (2 * depth))
-    last[:, : len(J)] = loss.eigenvectors[:, J] * root[: len(J)]
+    last[:, : len(J)] = loss.eigenvector_columns(J) * root[: len(J)]
     inner = np.diag(root)
     return DeepLinearNetwork([np.pad(inner, ((0, 0), (0, d_0 - width))), *[inner] * (depth - 2), last])
 
@@ -249,11 +250,14 @@ def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...],
 
     A direction is kept where (Ωᵀ W Wᵀ Ω)_aa exceeds half of s_a; of more than k the k largest shares are.
     """
-    F = loss.eigenvectors.T @ W
+    F = loss.to_eigenbasis(W)
     spectrum = _kept_spectrum(loss)
     share = np.divide(np.sum(F**2, axis=-1), spectrum, out=np.zeros_like(spectrum), where=spectrum > 0)
     chosen = np.argsort(-share, kind="stable")[:rank]
     kept = tuple(sorted(int(a) for a in chosen if share[a] > 0.5))
+    if is_thin(loss.dimension, F.shape[-1]):
+        J = list(kept)
+        return kept, float(np.sqrt(squared_distance_to_diagonal(F[J], np.delete(F, J, axis=0), spectrum[J])))
     S_J = np.zeros(loss.dimension)
     S_J[list(kept)] = spectrum[list(kept)]
     return kept, float(np.linalg.norm(F @ F.T - np.diag(S_J)))

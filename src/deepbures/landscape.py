@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, prefix_products
-from .psd import Array, finite_array, symmetrize
+from .psd import Array, check_square_fits, finite_array, symmetrize
 
 #: Eigenvalues below this share of the largest in size count as zero.
 ZERO_TOLERANCE = 1e-9
@@ -88,6 +88,7 @@ def hessian(loss: CovarianceLoss, W: ArrayLike, rank: int | None = None) -> Arra
         For ε = 0, where W has another rank: the loss is not twice differentiable there.
     """
     W = _matrix(loss, W)
+    check_square_fits("the Hessian", W.size)
     directions = np.eye(W.size).reshape(W.size, *W.shape)
     return symmetrize(loss.hessian_product(W, directions, rank).reshape(W.size, W.size))
 
@@ -98,6 +99,7 @@ def network_hessian(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> Array:
     For ε = 0 the product of the layers must have rank k = min_j d_j.
     """
     network = _network(loss, layers)
+    check_square_fits("the Hessian of the layers", sum(layer.size for layer in network.layers))
     W, below, above = _products(network)
     Jacobian = [np.kron(A, B.T) for A, B in zip(above, below, strict=True)]  # of vec W with respect to vec W_j
     tangents = np.concatenate(Jacobian, axis=1)
@@ -140,7 +142,8 @@ def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tu
     """λ_min and λ_max of the Hessian of the deep loss, by Lanczos on `network_hessian_product`.
 
     Accurate to 1e-10 of the larger of |λ_min| and |λ_max|: for many parameters, where the dense Hessian is too
-    large. The first Lanczos vector is fixed, so that the result is the same every time.
+    large. The first Lanczos vector is fixed, so that the result is the same every time. A product is linear in n where
+    d_0 is as small as k: the end-to-end matrix is n × d_0.
 
     Raises
     ------

@@ -5,8 +5,8 @@ Both depend on a matrix W only through S = W Wᵀ, and are evaluated in the basi
 row scalings. The methods `…_in_eigenbasis` work there, on F = Ωᵀ W. A loss may hold a stack of
 targets, one for each member of a stack of matrices.
 
-Each has two forms: dense kernels on n × n arrays, and those of `linear_forms` for matrices of k ≪ n columns. `_is_thin`
-chooses.
+Each has two forms: dense kernels on n × n arrays, and those of `linear_forms` for matrices of k ≪ n columns. `is_thin`
+there chooses.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from . import linear_forms
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
+from .linear_forms import is_thin
 from .psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array, spectrum, symmetrize
 from .sample_covariance import sample_spectrum
 
@@ -32,13 +33,6 @@ _EIGH_CONDITION = 1e-6
 _GRAM_CONDITION = 1e-5
 #: Singular values that vanish but for the rounding of a product of layers: below this many rank tolerances.
 _PRODUCT_ROUNDING = 1e3
-#: From this dimension on, with at most a THIN-th as many columns, the forms that are linear in n are the faster ones.
-_LARGE, _THIN = 128, 8
-
-
-def _is_thin(dimension: int, columns: int) -> bool:
-    """Whether matrices of that many rows and columns take the form that is linear in n (benchmarks/scale.py)."""
-    return dimension >= _LARGE and columns * _THIN <= dimension
 
 
 def _transpose(matrix: Array) -> Array:
@@ -420,7 +414,7 @@ class BuresWasserstein(CovarianceLoss):
         Linear in n for ε > 0 and few columns; else from `transport_map`.
         """
         F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
-        if self.smoothed and _is_thin(self.dimension, F.shape[-1]):
+        if self.smoothed and is_thin(self.dimension, F.shape[-1]):
             transported = self._each(linear_forms.smoothed_transport, F, E)
             return self._basis.combine(transported)
         return self.transport_map(W) @ np.asarray(V)
@@ -436,7 +430,7 @@ class BuresWasserstein(CovarianceLoss):
         noise = np.sqrt(self._epsilon_column) * np.eye(self.dimension, dtype=F.dtype)
         return np.concatenate([F, np.broadcast_to(noise, (*F.shape[:-2], *noise.shape[-2:]))], axis=-1)
 
-    def _each(self, form: Callable[..., Array], F: Array, *directions: Array) -> Array:
+    def _each(self, form: Callable[..., Array | np.floating], F: Array, *directions: Array) -> Array:
         """A form linear in n on each matrix of a stack with its own target; its nodes depend on all three."""
         batch = np.broadcast_shapes(F.shape[:-2], *(V.shape[:-2] for V in directions), self.shape)
         eigenvalues = np.broadcast_to(self.eigenvalues, (*batch, self.dimension))
@@ -451,7 +445,7 @@ class BuresWasserstein(CovarianceLoss):
         In the form linear in n the minimum over the rank of F and the excess over it, two sums of squares.
         """
         columns = F.shape[-1]
-        if self.smoothed and _is_thin(self.dimension, columns):
+        if self.smoothed and is_thin(self.dimension, columns):
             return self.minimum_value(columns) + self.excess_in_eigenbasis(F, columns)
         A = self._smoothed_factor(F)
         U, _, Vh = np.linalg.svd(self._root * A, full_matrices=False)
@@ -468,7 +462,7 @@ class BuresWasserstein(CovarianceLoss):
         L − L* = ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|².
         """
         eigenvalues, root = self.eigenvalues, self._root
-        if _is_thin(self.dimension, F.shape[-1]):
+        if is_thin(self.dimension, F.shape[-1]):
             F = _thin_factor(F, rank)
             lack = self._lack(F.shape[-1], rank)  # a narrower F is compared with the minimum over its own rank
             if self.smoothed:
@@ -512,7 +506,7 @@ class BuresWasserstein(CovarianceLoss):
         """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
         if not self.smoothed:
             return 2 * (F - self._root * _polar_factor(self._root * F))
-        if _is_thin(self.dimension, F.shape[-1]):
+        if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_gradient, F)
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
@@ -530,7 +524,7 @@ class BuresWasserstein(CovarianceLoss):
             root = self._root[..., :support, :]
             product[..., :support, :] -= 2 * root * _polar_derivative(root * F_, root * V_, rank)
             return product
-        if _is_thin(self.dimension, F.shape[-1]):
+        if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_hessian_product, F, V)
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
@@ -568,13 +562,13 @@ class Frobenius(CovarianceLoss):
     def value_in_eigenbasis(self, F: Array) -> Array:
         """‖F Fᵀ − Λ‖²; in the form linear in n what the empty directions add, and the excess."""
         columns = F.shape[-1]
-        if _is_thin(self.dimension, columns):
+        if is_thin(self.dimension, columns):
             return self.minimum_value(columns) + self.excess_in_eigenbasis(F, columns)
         return np.sum(self._residual(F) ** 2, axis=(-2, -1))
 
     def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
         """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj: the cross term of ‖(S − S*) + (S* − Σ0)‖²."""
-        if _is_thin(self.dimension, F.shape[-1]):
+        if is_thin(self.dimension, F.shape[-1]):
             kept = min(rank, F.shape[-1])
             return linear_forms.frobenius_excess(self.eigenvalues, F, kept) + self._lack(kept, rank)
         difference = F @ _transpose(F) - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
@@ -583,13 +577,13 @@ class Frobenius(CovarianceLoss):
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """4 (F Fᵀ − Λ) F."""
-        if _is_thin(self.dimension, F.shape[-1]):
+        if is_thin(self.dimension, F.shape[-1]):
             return linear_forms.frobenius_gradient(self.eigenvalues, F)
         return 4 * self._residual(F) @ F
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
-        if _is_thin(self.dimension, F.shape[-1]):
+        if is_thin(self.dimension, F.shape[-1]):
             return linear_forms.frobenius_hessian_product(self.eigenvalues, F, V)
         return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
 
