@@ -132,8 +132,8 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     -----
     Each costs two or three products of k × n and k × k matrices and a Cholesky factor of G = I + Yᵀ E Y ⪰ I, whose
     inverse orthonormalises [E^{1/2} Y; I]. Where G is not well conditioned the result is orthonormalised once more
-    (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015: as exact as Householder's QR up to a condition of 1/eps of G);
-    beyond that a QR decomposition is taken.
+    (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015: as exact as Householder's QR up to a condition of 1/eps of G).
+    Where Yᵀ E Y is so large that I is lost in it, the singular values of E^{1/2} Y take the place of G.
     """
     k, identity = len(Yt), np.eye(len(Yt), dtype=Yt.dtype)
     eps = float(np.finfo(Yt.dtype).eps)
@@ -152,8 +152,8 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
                 again = _inverse_factor(outer @ outer.T + inner.T @ inner)
                 inner, outer = inner @ again, again.T @ outer
         else:
-            Q = np.linalg.qr(np.concatenate([stacked.T, identity]))[0]
-            outer, inner = Q[:-k].T, Q[-k:]
+            V, s, Ut = np.linalg.svd(stacked, full_matrices=False)
+            outer, inner = (s / np.sqrt(1 + s**2))[:, None] * Ut, V / np.sqrt(1 + s**2)
         outer *= root
         yield Resolvent(weight, diagonal, outer, inner)
 
