@@ -17,11 +17,12 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"progress", "psd", "seeds"},
-    {"eigenbasis", "inverse_root", "sample_covariance"},
+    {"eigenbasis", "flow_rates", "inverse_root", "sample_covariance"},
     {"linear_forms"},
     {"losses", "network", "target_files", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
+    {"critical_point_search"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.
@@ -32,6 +33,7 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "derived",
     "grid",
     "plotting",
     "provenance",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .inverse_root import Resolvent, resolvents
-from .psd import Array
+from .psd import Array, soft_threshold
 
 #: From this dimension on, with at most a THIN-th as many columns, these forms are faster than the dense ones: the
 #: gradient 1.3 times at the limit, 2 times at n = 128 and 60 times at n = 512 with few columns (benchmarks/scale.py).
@@ -78,7 +78,7 @@ def smoothed_excess(eigenvalues: Array, epsilon: float, F: Array) -> np.floating
     k = F.shape[1]
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
     support = len(root)
-    filled = int(np.sum(eigenvalues[:k] > epsilon))
+    filled = int(np.sum(soft_threshold(eigenvalues, epsilon)[:k] > 0))
     total = np.zeros((k, support), dtype=F.dtype)  # (M^{-1/2} Y)ᵀ
     rows = np.zeros((filled, support), dtype=F.dtype)  # of D^{-1/2} − M^{-1/2}, those in K
     diagonal = np.zeros(support, dtype=F.dtype)  # its diagonal
