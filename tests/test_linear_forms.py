@@ -220,6 +220,33 @@ def test_derivatives_by_taylor_remainders(rng, kind):
         assert np.polyfit(np.log(h), np.log(np.abs(remainder)), 1)[0] == pytest.approx(order, abs=0.1)
 
 
+@pytest.mark.parametrize("columns", [2, 5])
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("kind", [0, 0.05, "frobenius"])
+def test_hessian_operator_is_the_product_at_one_matrix(form, rng, kind, linear, columns):
+    # Many directions at one W, one by one and stacked, bit for bit; and a stack of W, each with its own direction.
+    form(linear)
+    loss = from_spectrum(kind, np.geomspace(3, 0.01, 12), np.linalg.qr(rng.standard_normal((12, 12)))[0])
+    W, V = rng.standard_normal((2, 4, 12, columns))
+    operator = loss.hessian_operator(W[0])
+    for v in V:
+        np.testing.assert_array_equal(operator(v), loss.hessian_product(W[0], v))
+    np.testing.assert_array_equal(operator(V), loss.hessian_product(W[0], V))
+    np.testing.assert_array_equal(loss.hessian_operator(W)(V), loss.hessian_product(W, V))
+
+
+def test_hessian_operator_decomposes_once(form, rng, monkeypatch):
+    form(True)
+    calls = []
+    original = linear_forms.resolvents
+    monkeypatch.setattr(linear_forms, "resolvents", lambda *arguments: calls.append(0) or original(*arguments))
+    loss, W = BuresWasserstein.from_spectrum(np.geomspace(3, 0.1, 12), epsilon=0.05), rng.standard_normal((12, 2))
+    operator = loss.hessian_operator(W)
+    for _ in range(3):
+        operator(W)
+    assert len(calls) == 1
+
+
 # --- Targets from a spectrum and from samples -------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ Jᵀ ∇²L J plus, for each pair i < j, ⟨∇L(W), A_j dW_j (W_{j−1} ⋯ W_{
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -216,7 +216,8 @@ def network_hessian_product(
     network = _network(loss, layers)
     V = _directions(network, directions)
     prefixes = prefix_products(network.layers)
-    return _hessian_product(loss, network, prefixes, loss.gradient(prefixes[-1]), V)
+    curvature = loss.hessian_operator(prefixes[-1], _bottleneck(network))
+    return _hessian_product(curvature, network, prefixes, loss.gradient(prefixes[-1]), V)
 
 
 def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tuple[float, float]:
@@ -243,8 +244,9 @@ def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tu
         return float(eigenvalues[0]), float(eigenvalues[-1])
 
     def product(vector: Array) -> Array:
-        return pack(_hessian_product(loss, network, prefixes, gradient, unpack(vector.ravel(), shapes)))
+        return pack(_hessian_product(curvature, network, prefixes, gradient, unpack(vector.ravel(), shapes)))
 
+    curvature = loss.hessian_operator(prefixes[-1], _bottleneck(network))
     first = np.random.default_rng(_LANCZOS_SEED).standard_normal(size)
     options = {"k": 1, "tol": _LANCZOS_TOLERANCE, "v0": first, "return_eigenvectors": False}
     try:
@@ -299,14 +301,18 @@ def numerical_derivatives(
 
 
 def _hessian_product(
-    loss: CovarianceLoss, network: DeepLinearNetwork, prefixes: list[Array], gradient: Array, V: list[Array]
+    curvature: Callable[[Array], Array],
+    network: DeepLinearNetwork,
+    prefixes: list[Array],
+    gradient: Array,
+    V: list[Array],
 ) -> list[Array]:
     """Derivative of all layer gradients along V: one pass up for dW, one pass down for what is carried back."""
     layers = network.layers
     moved = [V[0]]  # derivatives of the prefix products
     for layer, v, prefix in zip(layers[1:], V[1:], prefixes[:-1], strict=True):
         moved.append(v @ prefix + layer @ moved[-1])
-    carried, changed = gradient, loss.hessian_product(prefixes[-1], moved[-1], _bottleneck(network))
+    carried, changed = gradient, curvature(moved[-1])
     result: list[Array] = []
     for j in range(len(layers) - 1, 0, -1):
         result.append(changed @ prefixes[j - 1].T + carried @ moved[j - 1].T)

@@ -7,7 +7,7 @@ Rows with λ_j = 0 are outside the range of M: the transport map T is 0 there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -55,6 +55,17 @@ def smoothed_hessian_product(eigenvalues: Array, epsilon: float, F: Array, V: Ar
     dM^{-1/2} = −Σ_j w_j (M + τ_j)^{-1} (Z Yᵀ + Y Zᵀ) (M + τ_j)^{-1}, and Yᵀ (M + τ)^{-1} Y = I − C Cᵀ: T V drops out.
     """
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
+    return _smoothed_hessian_product(root, parts, V)
+
+
+def smoothed_hessian_operator(eigenvalues: Array, epsilon: float, F: Array) -> Callable[[Array], Array]:
+    """`smoothed_hessian_product` as a function of V, with the resolvents kept: n k numbers a node."""
+    root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
+    kept = list(parts)
+    return lambda V: _smoothed_hessian_product(root, kept, V)
+
+
+def _smoothed_hessian_product(root: Array, parts: Iterable[Resolvent], V: Array) -> Array:
     Zt = np.ascontiguousarray((root[:, None] * V[..., : len(root), :]).swapaxes(-1, -2))
     total = np.zeros_like(Zt)
     for part in parts:

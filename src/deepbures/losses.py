@@ -237,6 +237,15 @@ class CovarianceLoss(ABC):
             raise ValueError(f"V must have the shape of W, {F.shape}, not {E.shape}")
         return self._basis.combine(self.hessian_product_in_eigenbasis(F, E, rank))
 
+    def hessian_operator(self, W: ArrayLike, rank: int | None = None) -> Callable[[ArrayLike], Array]:
+        """V ↦ ∇²L(W)[V] for many V (..., n, d) at one W: what depends on W alone is computed once.
+
+        See `hessian_product`; the errors are those.
+        """
+        F = self._to_eigenbasis("W", W)
+        product = self.hessian_operator_in_eigenbasis(F, rank)
+        return lambda V: self._basis.combine(product(self._to_eigenbasis("V", V)))
+
     def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
         """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
 
@@ -317,6 +326,10 @@ class CovarianceLoss(ABC):
     @abstractmethod
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W; see `hessian_product`."""
+
+    def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
+        """`hessian_operator` from F = Ωᵀ W; a loss with nothing to keep computes each product anew."""
+        return lambda V: self.hessian_product_in_eigenbasis(F, V, rank)
 
     def _to_eigenbasis(self, name: str, W: ArrayLike) -> Array:
         W = finite_array(name, W, 2)
@@ -573,24 +586,42 @@ class BuresWasserstein(CovarianceLoss):
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
+        if self.smoothed and is_thin(self.dimension, F.shape[-1]):
+            return self._each(linear_forms.smoothed_hessian_product, F, V)
+        return self.hessian_operator_in_eigenbasis(F, rank)(V)
+
+    def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
+        """The products at one F, its decomposition made once; of a single thin F it keeps n k numbers a node."""
         support = self._support
-        F_, V_ = F[..., :support, :], V[..., :support, :]
-        product = 2 * V
+        F_ = F[..., :support, :]
         if not self.smoothed:
             root = self._root[..., :support, :]
-            product[..., :support, :] -= 2 * root * _polar_derivative(root * F_, root * V_, rank)
-            return product
+            polar_derivative = _polar_derivative(root * F_, rank)
+
+            def unsmoothed(V: Array) -> Array:
+                product = 2 * V
+                product[..., :support, :] -= 2 * root * polar_derivative(root * V[..., :support, :])
+                return product
+
+            return unsmoothed
         if is_thin(self.dimension, F.shape[-1]):
-            return self._each(linear_forms.smoothed_hessian_product, F, V)
+            if F.ndim > 2 or self.shape:
+                return super().hessian_operator_in_eigenbasis(F, rank)
+            return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
-        E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
         rows, columns = sigma[..., :, None], sigma[..., None, :]
-        inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
-        derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
-        product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
-        product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
-        return product
+
+        def smoothed(V: Array) -> Array:
+            V_, product = V[..., :support, :], 2 * V
+            E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
+            inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
+            derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
+            product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
+            product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
+            return product
+
+        return smoothed
 
 
 class Frobenius(CovarianceLoss):
@@ -692,8 +723,8 @@ def _polar_factor(X: Array) -> Array:
     return polar if tall is X else _transpose(polar)
 
 
-def _polar_derivative(X: Array, dX: Array, rank: int | None = None) -> Array:
-    """Derivative of the polar factor U Vᵀ of X = U σ Vᵀ along dX, within the matrices of the rank of X.
+def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:
+    """Derivative of the polar factor U Vᵀ of X = U σ Vᵀ, within the matrices of the rank of X, as a function of dX.
 
     With thin U, V of `rank` columns (default min(n, d)): U [(C − Cᵀ)_{ij} / (σ_i + σ_j)] Vᵀ
     + (I − U Uᵀ) dX V σ^{-1} Vᵀ + U σ^{-1} Uᵀ dX (I − V Vᵀ), C = Uᵀ dX V.
@@ -716,13 +747,17 @@ def _polar_derivative(X: Array, dX: Array, rank: int | None = None) -> Array:
         raise ValueError(f"W must have rank {rank}, as given, and not a higher one")
     U, sigma, Vh = U[..., :rank], sigma[..., :rank], Vh[..., :rank, :]
     V = _transpose(Vh)
-    along = dX @ V
-    core = _transpose(U) @ along
-    rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
-    derivative = U @ rotation @ Vh
-    if X.shape[-2] > rank:
-        derivative += ((along - U @ core) / sigma[..., None, :]) @ Vh
-    if X.shape[-1] > rank:
-        rows = _transpose(U) @ dX
-        derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
-    return derivative
+
+    def along(dX: Array) -> Array:
+        columns = dX @ V
+        core = _transpose(U) @ columns
+        rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
+        derivative = U @ rotation @ Vh
+        if X.shape[-2] > rank:
+            derivative += ((columns - U @ core) / sigma[..., None, :]) @ Vh
+        if X.shape[-1] > rank:
+            rows = _transpose(U) @ dX
+            derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
+        return derivative
+
+    return along
