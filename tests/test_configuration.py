@@ -192,7 +192,7 @@ MISTAKES = [
         {"kind": "close", "balance": "none"},
         [".initialization.balance: the kinds 'close', 'small', 'aligned' are always balanced"],
     ),
-    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close' and 'small'"]),
+    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close', 'small'"]),
     (U + "grid.initialization", ["normal", "small"], [".initialization: the key 'scale' is missing: the kind 'small'"]),
     (U + "initialization", {"scale": 0.1}, [".initialization.scale: the kind 'normal' has no scale"]),
     ("experiments.loss_comparison.initialization", {"kind": "close"}, [".initialization.kind: 'close' needs loss"]),

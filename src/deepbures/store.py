@@ -243,13 +243,13 @@ TRAINING = _schema(
 SCHEMAS: dict[str, dict[str, pa.Schema]] = {
     "flow": {"runs": FLOW_RUNS, "trajectories": TRAJECTORIES},
     "descent": {"runs": DESCENT_RUNS, "trajectories": DESCENT_TRAJECTORIES},
+    "finite_sample": {"sampling": SAMPLING, "training": TRAINING},
     "hessian": {"spectra": SPECTRA},
     "blow_up": {"curvatures": CURVATURES},
     "paths": {"paths": PATHS},
     "expansion": {"lines": LINES},
     "escape": {"escapes": ESCAPES},
     "surface": {"surface": SURFACE, "points": POINTS, "flows": FLOWS},
-    "finite_sample": {"sampling": SAMPLING, "training": TRAINING},
     "critical_search": {"searches": SEARCHES, "trials": TRIALS},
 }
 
