@@ -130,9 +130,10 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
 
     Notes
     -----
-    Each costs two or three products of k × n and k × k matrices and a Cholesky factor of G = I + Yᵀ E Y ⪰ I, whose
-    inverse orthonormalises [E^{1/2} Y; I]. Where G is not well conditioned the result is orthonormalised once more
-    (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015: as exact as Householder's QR up to a condition of 1/eps of G).
+    Each costs two or three products of k × n and k × k matrices and one or two eigh of k × k matrices:
+    [E^{1/2} Y; I] V γ^{-1/2} is orthonormal for G = I + Yᵀ E Y = V γ Vᵀ. Where G is not well conditioned the result is
+    orthonormalised once more, as in CholeskyQR2 (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015, ETNA 44: as exact
+    as Householder's QR up to a condition of 1/eps of G).
     Where Yᵀ E Y is so large that I is lost in it, the singular values of E^{1/2} Y take the place of G.
     """
     k, identity = len(Yt), np.eye(len(Yt), dtype=Yt.dtype)
@@ -146,10 +147,10 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
         gram = identity + stacked @ stacked.T
         size = float(np.trace(gram))
         if size * eps < 0.01:
-            inner = _inverse_factor(gram)
+            inner = _inverse_root(gram)
             outer = inner.T @ stacked
             if size > _ONCE * k:
-                again = _inverse_factor(outer @ outer.T + inner.T @ inner)
+                again = _inverse_root(outer @ outer.T + inner.T @ inner)
                 inner, outer = inner @ again, again.T @ outer
         else:
             V, s, Ut = np.linalg.svd(stacked, full_matrices=False)
@@ -158,9 +159,7 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
         yield Resolvent(weight, diagonal, outer, inner)
 
 
-def _inverse_factor(gram: Array) -> Array:
-    """L^{-T} of a well conditioned G = L Lᵀ: B L^{-T} has orthonormal columns for Bᵀ B = G."""
-    from scipy.linalg import solve_triangular
-
-    L = np.linalg.cholesky(gram)
-    return solve_triangular(L, np.eye(len(L), dtype=L.dtype), lower=True, check_finite=False).T
+def _inverse_root(gram: Array) -> Array:
+    """V γ^{-1/2} of a well conditioned G = V γ Vᵀ: B V γ^{-1/2} has orthonormal columns for Bᵀ B = G."""
+    values, vectors = np.linalg.eigh(gram)
+    return vectors / np.sqrt(values)
