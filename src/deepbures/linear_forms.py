@@ -14,10 +14,9 @@ import numpy as np
 from .inverse_root import Resolvent, resolvents
 from .psd import Array, soft_threshold
 
-#: From this dimension on, with at most a THIN-th as many columns, these forms are as fast as the dense ones or
-#: faster: the gradient 1 to 4 times at the limit, 2 times at n = 128 and 30 to 60 times at n = 512 for k ≤ 16
-#: (benchmarks/scale.py).
-_LARGE, _THIN = 128, 5
+#: From this dimension on, with at most a THIN-th as many columns, these forms are the faster ones. Gradients, smoothed:
+#: dense over linear: 1.1 to 2.6 times at k = n/6, 1.5 at n = 128 and k = n/8, 55 at n = 512 and k = 8.
+_LARGE, _THIN = 128, 6
 #: Error of the quadrature for M^{-1/2}, in units of eps: less than what rounding adds.
 _ACCURACY = 4
 
