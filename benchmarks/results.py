@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parent
 SECTIONS = {
     "pipeline.py": "The pipeline",
     "scaling.py": "The library: how times grow",
+    "scale.py": "The losses at large n, beside their limits and the distance of others",
     "flow.py": "Gradient flow, beside its limits and a flow of all layers",
     "descent.py": "Gradient descent, beside its limits and PyTorch",
     "landscape.py": "Hessians, beside their limits",

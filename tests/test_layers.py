@@ -17,8 +17,9 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"code_digest", "files", "progress", "psd", "schema", "seeds"},
-    {"flow_rates"},
-    {"exponential", "losses", "network", "parquet", "target_files", "targets", "trajectory"},
+    {"eigenbasis", "exponential", "flow_rates", "inverse_root", "sample_covariance"},
+    {"linear_forms"},
+    {"losses", "network", "parquet", "target_files", "targets", "trajectory"},
     {"collocation", "diagnostics", "initialization", "provenance", "reduced_flow", "theory"},
     {"critical_points", "explicit", "gradient_descent", "landscape", "store"},
     {"critical_point_search", "gradient_flow"},

@@ -16,6 +16,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from .linear_forms import is_thin, squared_distance_to_diagonal
 from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
 from .psd import Array, equalized
@@ -185,7 +186,7 @@ def factor(loss: CovarianceLoss, kept: tuple[int, ...], width: int | None = None
     if width < len(J):
         raise ValueError(f"width must be at least the rank of the point, {len(J)}, not {width}")
     W = np.zeros((loss.dimension, width))
-    W[:, : len(J)] = loss.eigenvectors[:, J] * np.sqrt(_kept_spectrum(loss)[J])
+    W[:, : len(J)] = loss.eigenvector_columns(J) * np.sqrt(_kept_spectrum(loss)[J])
     return W
 
 
@@ -215,7 +216,7 @@ def network(
     last = factor(loss, kept, width)
     root = np.zeros(width)
     root[: len(J)] = _kept_spectrum(loss)[J] ** (1 / (2 * depth))
-    last[:, : len(J)] = loss.eigenvectors[:, J] * root[: len(J)]
+    last[:, : len(J)] = loss.eigenvector_columns(J) * root[: len(J)]
     inner = np.diag(root)
     return DeepLinearNetwork([np.pad(inner, ((0, 0), (0, d_0 - width))), *[inner] * (depth - 2), last])
 
@@ -252,7 +253,9 @@ def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...],
     alone, exceeds half of s_a; of more than k the k largest shares are. Of a tied group the first indices stand
     for all, and S_J is the nearest point of the manifold.
     """
-    F = loss.eigenvectors.T @ W
+    F = loss.to_eigenbasis(W)
+    if is_thin(loss.dimension, F.shape[-1]):
+        return _nearest_thin(loss, F, rank)
     S, spectrum = F @ F.T, _kept_spectrum(loss)
     share, frames = np.zeros(loss.dimension), np.eye(loss.dimension)
     for group in _tied_groups(loss):
@@ -263,6 +266,21 @@ def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...],
     kept = tuple(sorted(int(a) for a in chosen if share[a] > 0.5))
     J = list(kept)
     return kept, float(np.linalg.norm(S - (frames[:, J] * spectrum[J]) @ frames[:, J].T))
+
+
+def _nearest_thin(loss: CovarianceLoss, F: Array, rank: int) -> tuple[tuple[int, ...], float]:
+    """`nearest` without n × n arrays: in each group the thin SVD of its rows of F turns its block to diagonal form."""
+    spectrum, turned = _kept_spectrum(loss), F.copy()
+    for group in _tied_groups(loss):
+        if len(group) > 1:
+            _, sigma, Vh = np.linalg.svd(F[group], full_matrices=False)
+            turned[group] = 0
+            turned[group[: len(sigma)]] = sigma[:, None] * Vh
+    share = np.divide(np.sum(turned**2, axis=-1), spectrum, out=np.zeros_like(spectrum), where=spectrum > 0)
+    chosen = np.argsort(-share, kind="stable")[:rank]
+    J = sorted(int(a) for a in chosen if share[a] > 0.5)
+    squared = squared_distance_to_diagonal(turned[J], np.delete(turned, J, axis=0), spectrum[J])
+    return tuple(J), float(np.sqrt(squared))
 
 
 def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:

@@ -56,6 +56,32 @@ def covariance_distance(F: Array, covariance: Array) -> Array:
     return np.linalg.norm(F @ np.swapaxes(F, -1, -2) - covariance, axis=(-2, -1))
 
 
+def factor_distance(F: Array, G: Array) -> Array:
+    """‖F Fᵀ − G Gᵀ‖_F for factors (..., n, p) and (..., n, q), without n × n arrays.
+
+    From the R of [F, G] = Q R, whose parts R_F, R_G stand in for F and G: n (p + q)² operations.
+    """
+    p = F.shape[-1]
+    G = np.broadcast_to(G, (*F.shape[:-2], *G.shape[-2:]))
+    R = np.linalg.qr(np.concatenate([F, G], axis=-1)).R
+    left, right = R[..., :p], R[..., p:]
+    difference = left @ np.swapaxes(left, -1, -2) - right @ np.swapaxes(right, -1, -2)
+    return np.linalg.norm(difference, axis=(-2, -1))
+
+
+def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
+    """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with G = Q R_G.
+
+    What `squared_bures_by_traces` gives for the factor [F, √ε I], linear in n and as accurate.
+    """
+    R = np.linalg.qr(G).R
+    product = np.swapaxes(G, -1, -2) @ F
+    smoothing = np.broadcast_to(np.sqrt(epsilon) * np.swapaxes(R, -1, -2), (*product.shape[:-1], R.shape[-2]))
+    singular_values = np.linalg.svd(np.concatenate([product, smoothing], axis=-1), compute_uv=False)
+    traces = np.sum(F**2, axis=(-2, -1)) + epsilon * F.shape[-2] + np.sum(G**2, axis=(-2, -1))
+    return traces - 2 * singular_values.sum(axis=-1)
+
+
 def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
     """Norm of the gradient over all N layers of the balanced network with factor F = P diag(s) Vᵀ.
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .linear_forms import is_thin
 from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, balancedness, layer_gradients, prefix_products
 from .progress import Progress
@@ -124,8 +125,16 @@ class _Run:
     def __init__(self, loss: CovarianceLoss, layers: Sequence[Array], step: Array, batch: tuple[int, ...]) -> None:
         self.batch, self.size = batch, int(np.prod(batch, dtype=int))
         self.dtype = np.result_type(*layers)
-        basis = loss.eigenvectors.swapaxes(-1, -2)
-        self.layers = [self._flat(W).astype(self.dtype) for W in [*layers[:-1], basis @ layers[-1]]]
+        self.rank = min(min(W.shape[-2:]) for W in layers)
+        top = loss.to_eigenbasis(layers[-1].astype(np.result_type(layers[-1], loss.eigenvalues), copy=False))
+        self.layers = [self._flat(W).astype(self.dtype) for W in [*layers[:-1], top]]
+        self.final = [np.full_like(W, np.nan) for W in self.layers]
+        self.frame: Array | None = None
+        d_1, d_0 = layers[0].shape[-2:]
+        if len(layers) > 1 and is_thin(d_0, d_1):
+            # Descent stays in the row space of W_1 = Rᵀ Qᵀ: the d_1 × d_1 matrix Rᵀ is trained in its place.
+            Q, R = np.linalg.qr(self.layers[0].swapaxes(-1, -2))
+            self.layers[0], self.frame = R.swapaxes(-1, -2).copy(), Q.swapaxes(-1, -2)
         with np.errstate(over="ignore", under="ignore"):
             self.step = np.broadcast_to(step, batch).reshape(-1, 1, 1).astype(self.dtype)
         if not (np.isfinite(self.step) & (self.step > 0)).all():
@@ -133,7 +142,6 @@ class _Run:
                 f"step_size must be a positive {self.dtype.name} number, as the layers, not {_short(step)}"
             )
         self.loss = loss.take(np.arange(self.size))
-        self.rank = min(min(W.shape[-2:]) for W in layers)
         with np.errstate(over="ignore", invalid="ignore"):
             start = np.abs(prefix_products(self.layers)[-1]).max(axis=(-2, -1))
         largest = float(np.finfo(self.dtype).max) ** 0.25  # the loss squares W twice
@@ -142,7 +150,6 @@ class _Run:
         self.limit = np.minimum(DIVERGENCE * np.maximum(start, np.sqrt(loss.eigenvalues[..., 0]).ravel()), largest)
         self.members = np.arange(self.size)  # places in the stack of the runs that go on
         self.rows: list[tuple[int, NDArray[np.int64], dict[str, Array]]] = []
-        self.final = [np.full_like(W, np.nan) for W in self.layers]
         self.stop_reason = np.full(self.size, StopReason.STEP_BUDGET, dtype=object)
         self.last_step = np.zeros(self.size, dtype=np.int64)
 
@@ -193,7 +200,7 @@ class _Run:
         row = {
             "loss": loss.minimum_value(self.rank) + excess[runs],
             "excess": excess[runs],
-            "factors": loss.eigenvectors @ factor[runs],
+            "factors": loss.from_eigenbasis(factor[runs]),
             "gradient_norm": np.sqrt(np.sum(squares, axis=0)),
             "balancedness": balancedness(layers),
         }
@@ -205,7 +212,9 @@ class _Run:
         self.stop_reason[gone] = reason
         self.last_step[gone] = step
         *lower, top = [layer[ended] for layer in self.layers]
-        for final, layer in zip(self.final, [*lower, self.loss.take(ended).eigenvectors @ top], strict=True):
+        if self.frame is not None:
+            lower[0] = lower[0] @ self.frame[gone]
+        for final, layer in zip(self.final, [*lower, self.loss.take(ended).from_eigenbasis(top)], strict=True):
             final[gone] = layer
         self.layers = [layer[~ended] for layer in self.layers]
         self.step, self.limit, self.members = self.step[~ended], self.limit[~ended], self.members[~ended]

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from .linear_forms import is_thin
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
 from .psd import Array, equalized
@@ -63,6 +64,14 @@ def random_orthogonal(rng: np.random.Generator, dimension: int) -> Array:
     return Q
 
 
+def random_frame(rng: np.random.Generator, dimension: int, columns: int) -> Array:
+    """Haar-distributed n × k matrix with orthonormal columns: of a rotation where n is small, else drawn as it is."""
+    if not is_thin(dimension, columns):
+        return random_orthogonal(rng, dimension)[:, :columns]
+    Q, R = np.linalg.qr(rng.standard_normal((dimension, columns)))
+    return Q * np.where(np.diag(R) < 0, -1.0, 1.0)
+
+
 def margin(loss: CovarianceLoss, W: Array, rank: int) -> float:
     """c = √λ_k − √L(W): positive inside the ball in which the paper's convergence theorems hold."""
     return float(np.sqrt(loss.eigenvalues[rank - 1]) - np.sqrt(loss.value(W)))
@@ -106,7 +115,7 @@ def close_start(
     if not (first_scale > -1 and first_scale != 0):
         raise ValueError(f"the scale of a close start must be more than -1 and not 0, not {first_scale}")
     n, eigenvalues = loss.dimension, loss.eigenvalues
-    _, floor = loss.minimum(rank)
+    floor = loss.minimum_value(rank)
     if floor >= eigenvalues[rank - 1]:
         raise ValueError(
             f"no start close to the target has a margin: the minimal loss over rank {rank} is {floor:.6g}, "
@@ -153,8 +162,8 @@ def small_start(
         raise ValueError(
             f"rank must lie between 1 and min(n, d_0) = {min(dimension, input_dimension or dimension)}, not {rank}"
         )
-    U = random_orthogonal(rng, dimension)[:, :rank]
-    V = random_orthogonal(rng, input_dimension or dimension)[:, :rank]
+    U = random_frame(rng, dimension, rank)
+    V = random_frame(rng, input_dimension or dimension, rank)
     return Start(scale * U @ V.T, scale, 1)
 
 
@@ -191,7 +200,7 @@ def draw_layer(rng: np.random.Generator, distribution: str, rows: int, columns: 
     """
     if distribution == "orthogonal":
         width = min(rows, columns)
-        return random_orthogonal(rng, rows)[:, :width] @ random_orthogonal(rng, columns)[:, :width].T
+        return random_frame(rng, rows, width) @ random_frame(rng, columns, width).T
     family, _, law = distribution.rpartition("_")
     if distribution not in DISTRIBUTIONS:
         raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, not {distribution!r}")

@@ -4,19 +4,27 @@ Both depend on a matrix W only through S = W Wᵀ, and are evaluated in the basi
 Σ0 = Ω diag(λ) Ωᵀ, where the target and its root are diagonal: products with R = Σ0^{1/2} become
 row scalings. The methods `…_in_eigenbasis` work there, on F = Ωᵀ W. A loss may hold a stack of
 targets, one for each member of a stack of matrices.
+
+Each has two forms: dense kernels on n × n arrays, and those of `linear_forms` for matrices of k ≪ n columns. `is_thin`
+there chooses.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import flow_rates
-from .psd import Array, finite_array, soft_threshold, spectrum, symmetrize
+from . import flow_rates, linear_forms
+from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
+from .linear_forms import is_thin
+from .psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array, soft_threshold, spectrum, symmetrize
+from .sample_covariance import sample_spectrum
 
 #: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an
 #: absolute eps·μ_1, and the transport map needs μ^{-1/2}.
@@ -46,8 +54,11 @@ class CovarianceLoss(ABC):
 
     Attributes
     ----------
-    covariance, eigenvalues, eigenvectors
-        Σ0 and its spectrum: λ_1 ≥ … ≥ λ_n in `eigenvalues`, Ω in the columns of `eigenvectors`.
+    eigenvalues
+        λ_1 ≥ … ≥ λ_n of Σ0.
+    covariance, eigenvectors
+        Σ0, and Ω with one eigenvector a column. Of a loss made from a spectrum or from samples these n × n arrays
+        are made when they are asked for.
 
     Notes
     -----
@@ -64,14 +75,96 @@ class CovarianceLoss(ABC):
     label: str
     #: ε, one number or one for each target of a stack; 0 for a loss without smoothing.
     smoothing: float | Array = 0.0
-    #: Attributes with the leading axes of the stack of targets.
-    _stacked: tuple[str, ...] = ("covariance", "eigenvalues", "eigenvectors")
+    #: Attributes with the leading axes of the stack of targets, and those that are computed from them when needed.
+    _stacked: tuple[str, ...] = ("eigenvalues",)
+    _derived: tuple[str, ...] = ("covariance",)
 
     def __init__(self, covariance: ArrayLike) -> None:
-        self.eigenvalues, self.eigenvectors = spectrum("covariance", covariance)
-        if np.any(self.eigenvalues[..., 0] == 0):
+        eigenvalues, eigenvectors = spectrum("covariance", covariance)
+        self._set_target(eigenvalues, DenseBasis(eigenvectors))
+        self.covariance = symmetrize(np.asarray(covariance, dtype=eigenvalues.dtype))
+
+    def _set_target(self, eigenvalues: Array, basis: Eigenbasis) -> None:
+        """Take the target with this spectrum, eigenvalues (..., n)."""
+        if np.any(eigenvalues[..., 0] == 0):
             raise ValueError("covariance must not be zero: a target without variance has nothing to learn")
-        self.covariance = symmetrize(np.asarray(covariance, dtype=self.eigenvalues.dtype))
+        self.eigenvalues = eigenvalues
+        self._basis = basis
+
+    @classmethod
+    def from_spectrum(cls, eigenvalues: ArrayLike, eigenvectors: ArrayLike | None = None) -> Self:
+        """Loss on the target Ω diag(λ) Ωᵀ, which is never formed.
+
+        Parameters
+        ----------
+        eigenvalues : (r,)
+            λ_1 ≥ … ≥ λ_r ≥ 0, kept as they are: only what is below 0 by rounding (a relative 1e-8) becomes 0.
+        eigenvectors : (n, r), optional
+            Orthonormal columns, n ≥ r; the other n − r eigenvalues are 0. Without, the target is diagonal, n = r.
+
+        Raises
+        ------
+        ValueError
+            On eigenvalues that are negative or do not fall, or eigenvectors that do not fit or are not orthonormal.
+        """
+        values = finite_array("eigenvalues", eigenvalues, 1)
+        tolerance = max(INPUT_TOLERANCE, 10 * float(np.finfo(values.dtype).eps))
+        if values.ndim != 1 or np.any(np.diff(values) > 0):
+            raise ValueError("eigenvalues must be one falling list λ_1 ≥ … ≥ λ_n, their eigenvectors in the same order")
+        if values[-1] < -tolerance * np.abs(values).max():
+            raise ValueError(f"eigenvalues must not be negative, but the least is {values[-1]:.6g}")
+        basis = eigenbasis(len(values), eigenvectors)
+        dimension = len(values) if eigenvectors is None else len(np.asarray(eigenvectors))
+        loss = cls.__new__(cls)
+        loss._set_target(np.pad(np.maximum(values, 0), (0, dimension - len(values))), basis)
+        return loss
+
+    @classmethod
+    def from_samples(cls, X: ArrayLike) -> Self:
+        """Loss on the covariance of samples, the mean of (x − x̄)(x − x̄)ᵀ: their mean x̄ is removed, and not modelled.
+
+        By a thin SVD of the m samples: with m < n no n × n array is made, and the target has a rank below m.
+
+        Parameters
+        ----------
+        X : (m, n)
+            One sample a row, m ≥ 2. Singular values below max(m, n) · eps · σ_1 count as zero.
+
+        Raises
+        ------
+        ValueError
+            On fewer samples, entries that are not finite, or samples that are all the same.
+        """
+        return cls.from_spectrum(*sample_spectrum(X))
+
+    @cached_property
+    def covariance(self) -> Array:
+        """Σ0 = Ω diag(λ) Ωᵀ, (..., n, n)."""
+        check_square_fits("covariance", self.dimension)
+        vectors = self.eigenvectors
+        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ _transpose(vectors))
+
+    @property
+    def eigenvectors(self) -> Array:
+        """Ω, (..., n, n)."""
+        return self._basis.vectors()
+
+    def to_eigenbasis(self, W: ArrayLike) -> Array:
+        """Ωᵀ W for W of shape (..., n, d), without an n × n array where the loss holds none."""
+        return self._to_eigenbasis("W", W)
+
+    def from_eigenbasis(self, F: Array) -> Array:
+        """Ω F for F of shape (..., n, d), likewise."""
+        return self._basis.combine(F)
+
+    def eigenvector_columns(self, indices: ArrayLike) -> Array:
+        """Ω_J, the eigenvectors of the given indices, (n, |J|); of one target."""
+        J = np.asarray(indices, dtype=np.intp)
+        if isinstance(self._basis, DenseBasis):
+            return self.eigenvectors[:, J]
+        units = np.zeros((self.dimension, len(J)))
+        units[J, np.arange(len(J))] = 1
+        return self._basis.combine(units)
 
     @property
     def dimension(self) -> int:
@@ -91,9 +184,16 @@ class CovarianceLoss(ABC):
         if self.shape == ():
             return self
         taken = copy.copy(self)
+
+        def chosen(values: Array) -> Array:
+            return values.reshape(-1, *values.shape[len(self.shape) :])[np.asarray(members)]
+
         for name in self._stacked:
-            values = getattr(self, name)
-            setattr(taken, name, values.reshape(-1, *values.shape[len(self.shape) :])[np.asarray(members)])
+            setattr(taken, name, chosen(getattr(self, name)))
+        taken._basis = DenseBasis(chosen(self.eigenvectors))  # a stack comes from covariances
+        for name in self._derived:
+            if name in self.__dict__:
+                taken.__dict__[name] = chosen(self.__dict__[name])
         return taken
 
     def value(self, W: ArrayLike) -> Array:
@@ -112,7 +212,7 @@ class CovarianceLoss(ABC):
 
     def gradient(self, W: ArrayLike) -> Array:
         """∇L(W), shape of W."""
-        return self.eigenvectors @ self.gradient_in_eigenbasis(self._to_eigenbasis("W", W))
+        return self._basis.combine(self.gradient_in_eigenbasis(self._to_eigenbasis("W", W)))
 
     def hessian_product(self, W: ArrayLike, V: ArrayLike, rank: int | None = None) -> Array:
         """∇²L(W)[V], the derivative of the gradient along V.
@@ -135,7 +235,16 @@ class CovarianceLoss(ABC):
         F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
         if F.shape[-2:] != E.shape[-2:] or np.broadcast_shapes(F.shape, E.shape) != E.shape:
             raise ValueError(f"V must have the shape of W, {F.shape}, not {E.shape}")
-        return self.eigenvectors @ self.hessian_product_in_eigenbasis(F, E, rank)
+        return self._basis.combine(self.hessian_product_in_eigenbasis(F, E, rank))
+
+    def hessian_operator(self, W: ArrayLike, rank: int | None = None) -> Callable[[ArrayLike], Array]:
+        """V ↦ ∇²L(W)[V] for many V (..., n, d) at one W: what depends on W alone is computed once.
+
+        See `hessian_product`; the errors are those.
+        """
+        F = self._to_eigenbasis("W", W)
+        product = self.hessian_operator_in_eigenbasis(F, rank)
+        return lambda V: self._basis.combine(product(self._to_eigenbasis("V", V)))
 
     def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
         """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
@@ -144,8 +253,15 @@ class CovarianceLoss(ABC):
         """
         rank = self._checked_rank(rank)
         spectrum = self.minimum_spectrum(rank)
-        covariance = (self.eigenvectors * spectrum[..., None, :]) @ _transpose(self.eigenvectors)
+        check_square_fits("the minimiser S*", self.dimension)
+        vectors = self.eigenvectors
+        covariance = (vectors * spectrum[..., None, :]) @ _transpose(vectors)
         return symmetrize(covariance), self.minimum_value(rank)
+
+    def minimum_factor(self, rank: int) -> Array:
+        """Minimiser W* = Ω_1 diag(√s*) over matrices of rank ≤ k, (n, k), without S* = W* W*ᵀ; of one target."""
+        kept = np.arange(self._checked_rank(rank))
+        return self.eigenvector_columns(kept) * np.sqrt(self.minimum_spectrum(rank)[kept])
 
     @abstractmethod
     def minimum_spectrum(self, rank: int) -> Array:
@@ -211,11 +327,20 @@ class CovarianceLoss(ABC):
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W; see `hessian_product`."""
 
+    def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
+        """`hessian_operator` from F = Ωᵀ W; a loss with nothing to keep computes each product anew."""
+        return lambda V: self.hessian_product_in_eigenbasis(F, V, rank)
+
     def _to_eigenbasis(self, name: str, W: ArrayLike) -> Array:
         W = finite_array(name, W, 2)
         if W.shape[-2] != self.dimension:
             raise ValueError(f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}")
-        return _transpose(self.eigenvectors).astype(W.dtype, copy=False) @ W
+        return self._basis.coordinates(W)
+
+    def _lack(self, kept: int, rank: int) -> Array:
+        """L* over rank ≤ `kept` minus L* over rank ≤ `rank`, as a sum."""
+        more = (self.minimum_spectrum(rank) > 0) & (np.arange(self.dimension) >= kept)
+        return np.sum(np.where(more, self.missing(), 0), axis=-1)
 
     def _checked_rank(self, rank: int | None) -> int:
         rank = self.dimension if rank is None else rank
@@ -255,10 +380,28 @@ class BuresWasserstein(CovarianceLoss):
     name = "bures-wasserstein"
     degree = 2
     label = "Bures-Wasserstein"
-    _stacked = (*CovarianceLoss._stacked, "epsilon", "_root", "_root_outer", "_smoothing")
+    _stacked = (*CovarianceLoss._stacked, "epsilon", "_root")
+    _derived = (*CovarianceLoss._derived, "_root_outer", "_smoothing_diagonal")
 
     def __init__(self, covariance: ArrayLike, epsilon: ArrayLike = 0.0) -> None:
         super().__init__(covariance)
+        self._set_smoothing(epsilon)
+
+    @classmethod
+    def from_spectrum(
+        cls, eigenvalues: ArrayLike, eigenvectors: ArrayLike | None = None, epsilon: ArrayLike = 0.0
+    ) -> Self:
+        """As `CovarianceLoss.from_spectrum`, with the smoothing ε."""
+        loss = super().from_spectrum(eigenvalues, eigenvectors)
+        loss._set_smoothing(epsilon)
+        return loss
+
+    @classmethod
+    def from_samples(cls, X: ArrayLike, epsilon: ArrayLike = 0.0) -> Self:
+        """As `CovarianceLoss.from_samples`, with the smoothing ε."""
+        return cls.from_spectrum(*sample_spectrum(X), epsilon)
+
+    def _set_smoothing(self, epsilon: ArrayLike) -> None:
         smoothing = np.asarray(epsilon, dtype=float)
         if not (np.isfinite(smoothing) & (smoothing >= 0)).all():
             raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon!r}")
@@ -275,9 +418,19 @@ class BuresWasserstein(CovarianceLoss):
         if np.min(ranks) != np.max(ranks):
             raise ValueError(f"the covariances of a stack must have one rank, not {np.min(ranks)} to {np.max(ranks)}")
         self._support = int(np.max(ranks))  # rank of Σ0: M is regular on the first `support` coordinates
+
+    @cached_property
+    def _root_outer(self) -> Array:
+        """√(λ_i λ_j) on the support, of the dense form."""
+        check_square_fits("the dense form of the smoothed loss", self._support)
         root = self._root[..., : self._support, :]
-        self._root_outer = root * _transpose(root)
-        self._smoothing = np.eye(self._support, dtype=root.dtype) * (self._epsilon_column * root**2)
+        return root * _transpose(root)
+
+    @cached_property
+    def _smoothing_diagonal(self) -> Array:
+        """ε diag(λ) on the support, of the dense form."""
+        root = self._root[..., : self._support, :]
+        return np.eye(self._support, dtype=root.dtype) * (self._epsilon_column * root**2)
 
     @property
     def smoothing(self) -> float | Array:  # type: ignore[override]
@@ -314,6 +467,7 @@ class BuresWasserstein(CovarianceLoss):
         ValueError
             For ε = 0, where W Wᵀ is singular on the range of the target: N(0, S) then has no map to N(0, Σ0).
         """
+        check_square_fits("the transport map", self.dimension)
         F = self._to_eigenbasis("W", W)
         A = (self._root * self._smoothed_factor(F))[..., : self._support, :]
         U, sigma, _ = np.linalg.svd(A, full_matrices=False)
@@ -322,6 +476,17 @@ class BuresWasserstein(CovarianceLoss):
         Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
         half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
         return half @ _transpose(half)
+
+    def transport(self, W: ArrayLike, V: ArrayLike) -> Array:
+        """T V, the transport map at W (..., n, d) applied to a block V (..., n, p).
+
+        Linear in n for ε > 0 and few columns; else from `transport_map`.
+        """
+        F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
+        if self.smoothed and is_thin(self.dimension, F.shape[-1]):
+            transported = self._each(linear_forms.smoothed_transport, F, E)
+            return self._basis.combine(transported)
+        return self.transport_map(W) @ np.asarray(V)
 
     def missing(self) -> Array:
         """(√λ_j − √ε)²; λ_j for ε = 0."""
@@ -334,8 +499,23 @@ class BuresWasserstein(CovarianceLoss):
         noise = np.sqrt(self._epsilon_column) * np.eye(self.dimension, dtype=F.dtype)
         return np.concatenate([F, np.broadcast_to(noise, (*F.shape[:-2], *noise.shape[-2:]))], axis=-1)
 
+    def _each(self, form: Callable[..., Array | np.floating], F: Array, *directions: Array) -> Array:
+        """A form linear in n on each matrix of a stack with its own target; its nodes depend on all three."""
+        batch = np.broadcast_shapes(F.shape[:-2], *(V.shape[:-2] for V in directions), self.shape)
+        eigenvalues = np.broadcast_to(self.eigenvalues, (*batch, self.dimension))
+        epsilon = np.broadcast_to(self.epsilon, batch)
+        stacks = [np.broadcast_to(V, (*batch, *V.shape[-2:])) for V in (F, *directions)]
+        results = [form(eigenvalues[i], float(epsilon[i]), *(V[i] for V in stacks)) for i in np.ndindex(batch)]
+        return np.reshape(results, (*batch, *np.shape(results[0])))
+
     def value_in_eigenbasis(self, F: Array) -> Array:
-        """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R, Q the polar factor of R A (paper.md section 2, squared-distance form)."""
+        """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R, Q the polar factor of R A (paper.md section 2, squared-distance form).
+
+        In the form linear in n the minimum over the rank of F and the excess over it, two sums of squares.
+        """
+        columns = F.shape[-1]
+        if self.smoothed and is_thin(self.dimension, columns):
+            return self.minimum_value(columns) + self.excess_in_eigenbasis(F, columns)
         A = self._smoothed_factor(F)
         U, _, Vh = np.linalg.svd(self._root * A, full_matrices=False)
         distance = np.sum((A - self._root * (U @ Vh)) ** 2, axis=(-2, -1))
@@ -351,6 +531,12 @@ class BuresWasserstein(CovarianceLoss):
         L − L* = ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|².
         """
         eigenvalues, root = self.eigenvalues, self._root
+        if is_thin(self.dimension, F.shape[-1]):
+            F = _thin_factor(F, rank)
+            lack = self._lack(F.shape[-1], rank)  # a narrower F is compared with the minimum over its own rank
+            if self.smoothed:
+                return self._each(linear_forms.smoothed_excess, F) + lack
+            return linear_forms.unsmoothed_excess(eigenvalues, F) + lack
         if not self.smoothed:
             F = _thin_factor(F, rank)
             width = F.shape[-1]
@@ -375,7 +561,7 @@ class BuresWasserstein(CovarianceLoss):
     def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
         """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         rows = F[..., : self._support, :]
-        mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing)
+        mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal)
         poor = mu[..., 0] <= _EIGH_CONDITION * mu[..., -1]
         if not poor.any():
             return np.sqrt(mu), Q
@@ -389,6 +575,8 @@ class BuresWasserstein(CovarianceLoss):
         """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
         if not self.smoothed:
             return 2 * (F - self._root * _polar_factor(self._root * F))
+        if is_thin(self.dimension, F.shape[-1]):
+            return self._each(linear_forms.smoothed_gradient, F)
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
         transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
@@ -398,22 +586,42 @@ class BuresWasserstein(CovarianceLoss):
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
+        if self.smoothed and is_thin(self.dimension, F.shape[-1]):
+            return self._each(linear_forms.smoothed_hessian_product, F, V)
+        return self.hessian_operator_in_eigenbasis(F, rank)(V)
+
+    def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
+        """The products at one F, its decomposition made once; of a single thin F it keeps n k numbers a node."""
         support = self._support
-        F_, V_ = F[..., :support, :], V[..., :support, :]
-        product = 2 * V
+        F_ = F[..., :support, :]
         if not self.smoothed:
             root = self._root[..., :support, :]
-            product[..., :support, :] -= 2 * root * _polar_derivative(root * F_, root * V_, rank)
-            return product
+            polar_derivative = _polar_derivative(root * F_, rank)
+
+            def unsmoothed(V: Array) -> Array:
+                product = 2 * V
+                product[..., :support, :] -= 2 * root * polar_derivative(root * V[..., :support, :])
+                return product
+
+            return unsmoothed
+        if is_thin(self.dimension, F.shape[-1]):
+            if F.ndim > 2 or self.shape:
+                return super().hessian_operator_in_eigenbasis(F, rank)
+            return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
         sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
-        E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
         rows, columns = sigma[..., :, None], sigma[..., None, :]
-        inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
-        derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
-        product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
-        product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
-        return product
+
+        def smoothed(V: Array) -> Array:
+            V_, product = V[..., :support, :], 2 * V
+            E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
+            inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
+            derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
+            product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
+            product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
+            return product
+
+        return smoothed
 
 
 class Frobenius(CovarianceLoss):
@@ -453,21 +661,31 @@ class Frobenius(CovarianceLoss):
         return F @ _transpose(F) - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
-        """‖F Fᵀ − Λ‖²."""
+        """‖F Fᵀ − Λ‖²; in the form linear in n what the empty directions add, and the excess."""
+        columns = F.shape[-1]
+        if is_thin(self.dimension, columns):
+            return self.minimum_value(columns) + self.excess_in_eigenbasis(F, columns)
         return np.sum(self._residual(F) ** 2, axis=(-2, -1))
 
     def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
         """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj: the cross term of ‖(S − S*) + (S* − Σ0)‖²."""
+        if is_thin(self.dimension, F.shape[-1]):
+            kept = min(rank, F.shape[-1])
+            return linear_forms.frobenius_excess(self.eigenvalues, F, kept) + self._lack(kept, rank)
         difference = F @ _transpose(F) - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
         cross = np.sum(np.sum(F**2, axis=-1)[..., rank:] * self.eigenvalues[..., rank:], axis=-1)
         return np.sum(difference**2, axis=(-2, -1)) - 2 * cross
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """4 (F Fᵀ − Λ) F."""
+        if is_thin(self.dimension, F.shape[-1]):
+            return linear_forms.frobenius_gradient(self.eigenvalues, F)
         return 4 * self._residual(F) @ F
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
+        if is_thin(self.dimension, F.shape[-1]):
+            return linear_forms.frobenius_hessian_product(self.eigenvalues, F, V)
         return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
 
 
@@ -505,8 +723,8 @@ def _polar_factor(X: Array) -> Array:
     return polar if tall is X else _transpose(polar)
 
 
-def _polar_derivative(X: Array, dX: Array, rank: int | None = None) -> Array:
-    """Derivative of the polar factor U Vᵀ of X = U σ Vᵀ along dX, within the matrices of the rank of X.
+def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:
+    """Derivative of the polar factor U Vᵀ of X = U σ Vᵀ, within the matrices of the rank of X, as a function of dX.
 
     With thin U, V of `rank` columns (default min(n, d)): U [(C − Cᵀ)_{ij} / (σ_i + σ_j)] Vᵀ
     + (I − U Uᵀ) dX V σ^{-1} Vᵀ + U σ^{-1} Uᵀ dX (I − V Vᵀ), C = Uᵀ dX V.
@@ -529,13 +747,17 @@ def _polar_derivative(X: Array, dX: Array, rank: int | None = None) -> Array:
         raise ValueError(f"W must have rank {rank}, as given, and not a higher one")
     U, sigma, Vh = U[..., :rank], sigma[..., :rank], Vh[..., :rank, :]
     V = _transpose(Vh)
-    along = dX @ V
-    core = _transpose(U) @ along
-    rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
-    derivative = U @ rotation @ Vh
-    if X.shape[-2] > rank:
-        derivative += ((along - U @ core) / sigma[..., None, :]) @ Vh
-    if X.shape[-1] > rank:
-        rows = _transpose(U) @ dX
-        derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
-    return derivative
+
+    def along(dX: Array) -> Array:
+        columns = dX @ V
+        core = _transpose(U) @ columns
+        rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
+        derivative = U @ rotation @ Vh
+        if X.shape[-2] > rank:
+            derivative += ((columns - U @ core) / sigma[..., None, :]) @ Vh
+        if X.shape[-1] > rank:
+            rows = _transpose(U) @ dX
+            derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
+        return derivative
+
+    return along

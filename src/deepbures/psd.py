@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -42,6 +44,20 @@ def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, but it holds {np.sum(~np.isfinite(array))} NaN or infinite entries")
     return array
+
+
+def check_square_fits(name: str, dimension: int, itemsize: int = 8) -> None:
+    """Raise ValueError, in one line, if an n × n array would not fit in the memory of this machine."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not known on every system
+        return
+    needed = dimension**2 * itemsize
+    if needed > memory:
+        raise ValueError(
+            f"{name} of dimension n = {dimension} would be an n × n array of {needed / 1e9:.3g} GB, more than the "
+            f"{memory / 1e9:.3g} GB of this machine; use what takes factors of k columns instead"
+        )
 
 
 def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:

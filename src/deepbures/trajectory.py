@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from .psd import Array
+from .psd import Array, check_square_fits
 
 
 class StopReason(StrEnum):
@@ -77,7 +77,8 @@ class FlowTrajectory(Trajectory):
 
     @property
     def final(self) -> Array:
-        """End-to-end covariance S = W Wᵀ at the end, (n, n)."""
+        """End-to-end covariance S = W Wᵀ at the end, (n, n); its factor is `factors[-1]`."""
+        check_square_fits("the final covariance", self.factors.shape[-2])
         return self.factors[-1] @ self.factors[-1].T
 
 
@@ -111,7 +112,8 @@ class DescentTrajectory(Trajectory):
 
     @property
     def final(self) -> Array:
-        """End-to-end covariance S = W Wᵀ at the end, (..., n, n)."""
+        """End-to-end covariance S = W Wᵀ at the end, (..., n, n); a factor of it is in the last of `factors`."""
+        check_square_fits("the final covariance", self.layers[-1].shape[-2])
         W = self.layers[0]
         for layer in self.layers[1:]:
             W = layer @ W
