@@ -16,7 +16,9 @@ from deepbures.store import SCHEMAS
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"progress", "psd", "seeds"},
+    {"file_kinds", "progress", "psd", "seeds"},
+    {"delimited_text"},
+    {"matrix_files"},
     {"losses", "network", "target_files", "targets", "trajectory"},
     {"initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
