@@ -37,6 +37,7 @@ BESIDE = {
     "provenance",
     "rates",
     "store",
+    "strict_yaml",
 }
 ALSO_ALLOWED = {"experiment.__init__": {"store"}}
 MODULES = sorted(

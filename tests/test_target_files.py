@@ -444,6 +444,15 @@ def test_five_digits_of_a_singular_covariance_are_enough(tmp_path, rng):
     np.testing.assert_allclose(read_target({"covariance": str(tmp_path / "x.csv")}, 12), exact, atol=1e-3)
 
 
+def test_constant_columns_have_no_variance(tmp_path, rng):
+    samples = rng.standard_normal((9, 3))
+    samples[:, 1] = 3.1  # whose mean over nine is not 3.1 in floats
+    np.save(tmp_path / "x.npy", samples)
+    covariance = read_target({"samples": str(tmp_path / "x.npy")}, 3)
+    assert not covariance[1].any()
+    assert np.sum(BuresWasserstein(covariance).eigenvalues > 0) == 2
+
+
 # Mistakes
 
 

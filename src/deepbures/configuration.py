@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
+import numpy as np
 
+from . import strict_yaml
 from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
-from .target_files import KINDS, is_drawn, read_target
+from .psd import spectrum
+from .target_files import KINDS, file_of, is_drawn, read_target
 
 #: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
 _TRAINING = {"flow": "integration", "descent": "descent"}
@@ -27,6 +29,10 @@ _LANDSCAPE = {
     "critical_search": ("starts",),
 }
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
+#: What may stand in the path of a folder that is made, and of a file that is read.
+_FOLDER, _FILE = re.compile(r"[\w./@+=,-]"), re.compile(r"[\w./@+=,:%() -]")
 
 
 class ConfigurationError(ValueError):
@@ -55,14 +61,16 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        In one line, if there is none.
+        In one line, if there is none, or if it would be read as something else than it shows (see `strict_yaml`).
     """
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        value = strict_yaml.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: the top level must be a dictionary, not {_short(value)}")
     return value
@@ -144,7 +152,9 @@ def _one_line(error: jsonschema.ValidationError) -> str:
 def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes that a schema cannot see."""
     study = config["study"]
-    if study["results"] == study["figures"]:
+    for key in ("results", "figures"):
+        yield from _path(f"study.{key}", study[key], _FOLDER)
+    if Path(study["results"]) == Path(study["figures"]):
         yield f"study.figures: {study['figures']!r} must differ from study.results"
     for name, block in config["experiments"].items():
         where, n = f"experiments.{name}", block["dimension"]
@@ -200,11 +210,44 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"target: one of the keys {', '.join(KINDS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
+    elif file_of(target) and (mistake := next(_path("target", str(file_of(target)), _FILE), None)):
+        yield mistake
     else:
         try:
-            read_target(target, block["dimension"])
+            eigenvalues, _ = spectrum("target", read_target(target, block["dimension"]))
         except ValueError as error:
             yield f"target: {error}"
+        else:
+            yield from _target_rank(block, int(np.sum(eigenvalues > 0)))
+
+
+def _path(where: str, path: str, allowed: re.Pattern) -> Iterator[str]:
+    """Mistakes in a path, which goes through Snakemake and a shell: neither replaces anything in it."""
+    if path.startswith("~") or "$" in path:
+        yield f"{where}: {path!r}: ~ and $ are not replaced; write the path itself"
+    elif path.startswith("-"):
+        yield f"{where}: {path!r} must not begin with -"
+    elif strange := allowed.sub("", path):
+        yield f"{where}: {path!r} holds {strange[0]!r}, which means something to Snakemake or a shell; rename it"
+
+
+def _target_rank(block: Mapping[str, Any], rank: int) -> Iterator[str]:
+    """Mistakes in what is asked of a target of a certain rank, as that of fewer samples than dimensions."""
+    if rank == 0:
+        yield "target: its covariance is zero (are all samples equal?): there is nothing to learn"
+        return
+    grid = block["grid"]
+    starts = grid.get("initialization", [block.get("initialization", {}).get("kind")])
+    needs = {
+        "a start close to it": "close" in starts,
+        "the axis relative_step": "relative_step" in grid,
+        f"kind {block['kind']!r}": block["kind"] in ("hessian", "expansion", "escape"),
+    }
+    for i, k in enumerate(grid["rank"]):
+        for what in (what for what, needed in needs.items() if needed and k > rank):
+            yield f"grid.rank[{i}]: {k} must be at most the rank of the target, {rank}, for {what}"
+        if block["kind"] == "paths" and k >= rank:
+            yield f"grid.rank[{i}]: {k} must be less than the rank of the target, {rank}, for two points to be there"
 
 
 def _training(block: Mapping[str, Any]) -> Iterator[str]:

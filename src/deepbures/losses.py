@@ -260,7 +260,7 @@ class BuresWasserstein(CovarianceLoss):
         F = self._to_eigenbasis("W", W)
         A = (self._root * self._smoothed_factor(F))[..., : self._support, :]
         U, sigma, _ = np.linalg.svd(A, full_matrices=False)
-        if sigma.shape[-1] < self._support or np.any(sigma[..., -1] <= _rank_tolerance(A) * sigma[..., 0]):
+        if sigma.shape[-1] < self._support or np.any(sigma[..., -1:] <= _rank_tolerance(A) * sigma[..., :1]):
             raise ValueError("W must have full rank on the range of the target: for ε = 0 a singular one has no map")
         Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
         half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
@@ -319,7 +319,7 @@ class BuresWasserstein(CovarianceLoss):
         """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         rows = F[..., : self._support, :]
         mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing)
-        poor = mu[..., 0] <= _EIGH_CONDITION * mu[..., -1]
+        poor = np.any(mu[..., :1] <= _EIGH_CONDITION * mu[..., -1:], axis=-1)  # a zero target has no μ
         if not poor.any():
             return np.sqrt(mu), Q
         stacked = (self._root * self._smoothed_factor(F))[..., : self._support, :]  # a factor of M
@@ -344,6 +344,8 @@ class BuresWasserstein(CovarianceLoss):
         support = self._support
         F_, V_ = F[..., :support, :], V[..., :support, :]
         product = 2 * V
+        if support == 0:  # a zero target: L = ‖W‖² + nε
+            return product
         if not self.smoothed:
             root = self._root[..., :support, :]
             product[..., :support, :] -= 2 * root * _polar_derivative(root * F_, root * V_, rank)

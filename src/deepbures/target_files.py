@@ -78,7 +78,7 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
     if covariance:
         return _without_rounding(name, matrix, precision)
-    centred = matrix - matrix.mean(axis=0)
+    centred = np.where(np.ptp(matrix, axis=0) > 0, matrix - matrix.mean(axis=0), 0)  # a constant is exactly its mean
     matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
     return matrix
