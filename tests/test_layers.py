@@ -32,6 +32,7 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "freshness",
     "grid",
     "plotting",
     "provenance",
