@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from collected import collect_cells
 
 from deepbures import claims
-from deepbures.aggregate import collect, collect_runs
-from deepbures.experiment import run_cell
-from deepbures.store import SCHEMAS, write_parts
+from deepbures.code_digest import code_digest
+from deepbures.parquet import read_metadata
 
 SHARED = {
     "study_seed": 1,
@@ -85,21 +85,10 @@ def study(tmp_path_factory):
     """Folder with the aggregates of a small study."""
     root = tmp_path_factory.mktemp("study")
     for name, (kind, own, cells) in STUDY.items():
-        files = {table: [] for table in SCHEMAS[kind]}
-        axes = []
-        for i, cell in enumerate(cells):
-            settings = {**SHARED, **own, **cell, "kind": kind}
-            for table, content in run_cell(settings, range(2)).items():
-                files[table].append(root / "jobs" / name / table / f"{i}.parquet")
-                write_parts(files[table][-1], [content])
-            given = ("loss_name", "epsilon", "smin", "rank", "depth", "step_size", "relative_step")
-            axes.append({axis: settings[axis] for axis in given if axis in settings})
-        for table in files:
-            destination = root / name / f"{table}.parquet"
-            if table == "runs":
-                collect_runs(destination, axes, files["runs"], files["trajectories"])
-            else:
-                collect(destination, axes, files[table])
+        given = ("loss_name", "epsilon", "smin", "rank", "depth", "step_size", "relative_step")
+        all_settings = [{**SHARED, **own, **cell, "kind": kind} for cell in cells]
+        points = [({axis: settings[axis] for axis in given if axis in settings}, settings) for settings in all_settings]
+        collect_cells(root / name, points, range(2), {"experiment": name, "seeds": 2})
     return root
 
 
@@ -162,11 +151,7 @@ def test_the_picture_has_a_row_a_claim(study):
     assert [label.get_text().rpartition(" (")[0] for label in axis.get_yticklabels()] == [c.name for c in results]
 
 
-def test_aggregates_carry_their_provenance(study, tmp_path):
-    from deepbures.store import read_metadata
-
-    file = next((study / "jobs/hessian/spectra").iterdir())
-    collect(tmp_path / "a.parquet", [{"epsilon": 0.1}], [file], provenance={"experiment": "hessian", "seeds": 2})
-    found = read_metadata(tmp_path / "a.parquet")
-    assert (found["experiment"], found["seeds"], found["parts"]) == ("hessian", 2, 1)
-    assert found["code"] == read_metadata(file)["code"]
+def test_aggregates_carry_their_provenance(study):
+    found = read_metadata(study / "hessian/spectra.parquet")
+    assert (found["experiment"], found["seeds"], found["parts"]) == ("hessian", 2, len(STUDY["hessian"][2]))
+    assert found["code"] == code_digest("experiment.kinds.hessian")

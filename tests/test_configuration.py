@@ -1,22 +1,32 @@
 """Configurations: every mistake gives one line that names key, value and what is allowed."""
 
 import copy
-import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from deepbures import configuration, store
-from deepbures.configuration import ConfigurationError, check, with_numbers
+from deepbures import configuration
+from deepbures.configuration import ConfigurationError, check_families, with_numbers
+from deepbures.experiment.kinds import KINDS
+from deepbures.experiment.kinds import kind as kind_of
+from deepbures.grid import AXES
 
+WORKFLOW = Path(__file__).parents[1] / "workflow"
+FAMILIES = configuration.read(WORKFLOW / "figures.yaml")
 C, D, U, A = (f"experiments.{name}." for name in ("convergence", "descent", "unbalanced", "authors"))
 H, B, P, E, S = (f"experiments.{name}." for name in ("hessian", "blow_up", "paths", "escape", "surface"))
 #: Starts of a random law.
 NORMAL = {"kind": "normal", "balance": "end_to_end"}
 #: How a flow is followed.
 INTEGRATION = {"rtol": 1e-6, "excess_tolerance": 0, "max_time": 1, "max_steps": 9, "samples": 2}
+
+
+def check(config, schema):
+    """Check a configuration, and that its figures can be drawn."""
+    return configuration.check(config, schema, FAMILIES)
 
 
 def changed(config, path, value):
@@ -87,7 +97,8 @@ MISTAKES = [
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
-    ("figures.rate", {}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    ("figures.rate", {"experiment": "convergence"}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    ("figures.rate", {}, ["figures.rate: the key 'experiment' is missing"]),
     ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: lower-case letters, digits and _ only"]),
     ("experiments", {}, ["experiments: {} must hold at least 1"]),
     # Wrong types.
@@ -127,6 +138,28 @@ MISTAKES = [
     (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
     (C + "loss", "frobenius", [".initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"]),
     ("study.figures", "results", ["study.figures: 'results' must differ from study.results"]),
+    ("study.figures", "./other/../results/", ["'./other/../results/' must differ from study.results"]),
+    ("study.figures", str(Path("results").absolute()), ["must differ from study.results"]),
+    ("study.figures", "results/figures", ["'results/figures' must not lie in study.results, 'results', nor hold it"]),
+    ("study.figures", ".", ["'.' must not lie in study.results, 'results', nor hold it"]),
+    # Figures that cannot be drawn.
+    ("figures.trajectories.show", ..., ["figures.trajectories.show.epsilon: this family shows one value of it, not 0"]),
+    ("figures.rates.show", {"epsilon": [0.1, 0.5]}, ["figures.rates.show.epsilon", "one value of it, not 0.1, 0.5"]),
+    (C + "grid.rank", [5, 20], ["figures.trajectories.show.rank: this family shows one value of it, not 5, 20: name"]),
+    (
+        "figures.hessian",
+        {"experiment": "convergence"},
+        ["'convergence' is of the kind flow", "of hessian"],
+    ),
+    ("figures.constants.experiment", "hessian", ["'hessian' is of the kind hessian", "drawn of flow or descent"]),
+    ("figures.step_sizes.experiment", "authors", ["needs an axis relative_step, which the grid of 'authors' does not"]),
+    ("figures.descent_to_flow.experiment", "certified", ["needs compare_with_flow: true in 'certified'"]),
+    ("figures.blow_up.show", {"depth": [2, 3]}, ["figures.blow_up.show.depth: this family needs 1 among its values"]),
+    (
+        "experiments.low_rank.grid.smin",
+        [0.5, 1],
+        ["figures.low_rank.show.smin: this family shows one value of it, not 0.5, 1"],
+    ),
     (
         "figures.rates.experiment",
         "convergance",
@@ -311,13 +344,13 @@ VALID = [
 @pytest.mark.parametrize(("path", "value"), VALID, ids=[f"{path}={value!r}"[:60] for path, value in VALID])
 def test_what_makes_sense_passes(shipped, schema, path, value):
     config = changed(shipped(), path, value)
-    assert check(config, schema) == with_numbers(config)
+    assert configuration.check(config, schema) == with_numbers(config)
 
 
 def test_every_kind_is_known_everywhere(schema, shipped):
     kinds = schema["$defs"]["experiment"]["properties"]["kind"]["enum"]
-    assert list(store.SCHEMAS) == kinds
-    assert all(hasattr(importlib.import_module(f"deepbures.experiment.{kind}"), "run") for kind in kinds)
+    assert list(KINDS) == sorted(kinds)
+    assert all(callable(kind_of(kind).run) and kind_of(kind).TABLES and kind_of(kind).COST > 0 for kind in kinds)
     assert [*configuration._TRAINING, *configuration._LANDSCAPE] == kinds
     assert {block["kind"] for block in shipped()["experiments"].values()} == set(kinds)
     # Each key of the landscape is some kind's.
@@ -333,10 +366,10 @@ def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, schema,
     block["grid"]["loss_name"] = ["frobenius", "bures-wasserstein"]
     for figure in config["figures"].values():
         figure.pop("show", None)
-    assert check(config, schema) == with_numbers(config)
+    assert configuration.check(config, schema) == with_numbers(config)
     del block["grid"]["loss_name"]
     block["loss"] = "frobenius"
-    assert check(config, schema) == with_numbers(config)
+    assert configuration.check(config, schema) == with_numbers(config)
 
 
 @pytest.mark.parametrize("config", [None, [], "study"])
@@ -497,3 +530,50 @@ def test_ranks_beyond_those_of_few_samples_are_refused_where_they_make_no_sense(
     else:
         with pytest.raises(ConfigurationError, match=message):
             check(config, schema)
+
+
+# --- Families of figures ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def families_schema():
+    return configuration.read(WORKFLOW / "schemas/figures.schema.yaml")
+
+
+def test_families_have_their_notebooks_and_captions(families_schema, shipped):
+    assert check_families(FAMILIES, families_schema) == FAMILIES
+    names = [name for family in FAMILIES.values() for name in family.get("figures", []) + family.get("tables", [])]
+    assert len(names) == len(set(names))
+    for name in names:
+        assert (WORKFLOW / f"report/{name}.rst").is_file()
+    for name, family in FAMILIES.items():
+        assert (WORKFLOW / f"notebooks/{family.get('notebook', name)}.ipynb").is_file()
+    assert shipped().keys() <= {"study", "experiments", "figures"}
+    assert shipped("digits.yaml")["figures"].keys() == FAMILIES.keys()
+
+
+def test_axes_of_the_schemas_are_those_of_the_grid(families_schema, schema):
+    assert families_schema["$defs"]["axes"]["items"]["enum"] == list(AXES)
+    grid = schema["$defs"]["experiment"]["properties"]["grid"]["properties"]
+    assert set(grid) == set(schema["$defs"]["figure"]["properties"]["show"]["properties"]) == set(AXES)
+
+
+@pytest.mark.parametrize(
+    ("family", "fragments"),
+    [
+        ({"kinds": ["flow"]}, ["families of figures: mine"]),
+        ({"kinds": ["flows"], "tables": ["T"]}, ["mine.kinds: there is no kind 'flows'"]),
+        (
+            {"kinds": ["flow"], "figures": ["F"], "several": ["dept"]},
+            ["mine.several[0]: 'dept' is not"],
+        ),
+        ({"kinds": ["flow"], "figures": ["F"], "sevral": []}, ["unknown key 'sevral', did you mean 'several'?"]),
+        ({"figures": ["F"]}, ["mine: the key 'kinds' is missing"]),
+        ({"kinds": ["flow"], "figures": []}, ["mine.figures: [] must hold at least 1"]),
+    ],
+)
+def test_a_mistake_in_the_families_is_one_line(families_schema, family, fragments):
+    with pytest.raises(ConfigurationError) as error:
+        check_families({"mine": family}, families_schema)
+    assert "\n" not in str(error.value)
+    assert all(fragment in str(error.value) for fragment in fragments), str(error.value)

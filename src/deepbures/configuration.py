@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,9 +13,13 @@ import jsonschema
 import numpy as np
 
 from . import strict_yaml
+from .experiment.kinds import KINDS
+from .families import Family, nearest
+from .families import mistakes as mistakes_of_families
 from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
 from .psd import spectrum
-from .target_files import KINDS, file_of, is_drawn, read_target
+from .target_files import KINDS as TARGETS
+from .target_files import file_of, is_drawn, read_target
 
 #: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
 _TRAINING = {"flow": "integration", "descent": "descent"}
@@ -92,7 +96,9 @@ def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
             below[key] = value
 
 
-def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+def check(
+    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, Family] | None = None
+) -> dict[str, Any]:
     """Check a merged configuration and return it with its numbers read.
 
     Parameters
@@ -101,6 +107,8 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
         As loaded from YAML, overlays merged.
     schema
         JSON schema of the configuration, closed at every level.
+    families
+        Families of figures by name, see `check_families`; without them, whether figures can be drawn is not checked.
 
     Raises
     ------
@@ -116,7 +124,26 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
         raise ConfigurationError(_one_line(names[0] if names else jsonschema.exceptions.best_match(errors)))
     for mistake in _senseless(checked):
         raise ConfigurationError(mistake)
+    for mistake in mistakes_of_families(checked, families) if families is not None else ():
+        raise ConfigurationError(mistake)
     return checked
+
+
+def check_families(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Family]:
+    """Check the families of figures against their schema, and return them.
+
+    Raises
+    ------
+    ConfigurationError
+        On a mistake: one line.
+    """
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(given))
+    if errors:
+        raise ConfigurationError(f"families of figures: {_one_line(jsonschema.exceptions.best_match(errors))}")
+    for name, family in given.items():
+        for unknown in (known for known in family["kinds"] if known not in KINDS):
+            raise ConfigurationError(f"families of figures: {name}.kinds: there is no kind {unknown!r}")
+    return given
 
 
 def _one_line(error: jsonschema.ValidationError) -> str:
@@ -126,15 +153,15 @@ def _one_line(error: jsonschema.ValidationError) -> str:
         case "additionalProperties":
             allowed = list(error.schema.get("properties", ()))
             unknown = next(key for key in value if key not in allowed)
-            return f"{where}: unknown key {unknown!r}{_nearest(str(unknown), allowed)}; allowed: {', '.join(allowed)}"
+            return f"{where}: unknown key {unknown!r}{nearest(str(unknown), allowed)}; allowed: {', '.join(allowed)}"
         case "pattern":
             return f"{where}: {value!r} is no valid name: lower-case letters, digits and _ only"
         case "required":
             missing = next(key for key in error.validator_value if key not in value)
-            return f"{where}: the key {missing!r} is missing{_nearest(missing, list(value), 'is {} meant for it?')}"
+            return f"{where}: the key {missing!r} is missing{nearest(missing, list(value), 'is {} meant for it?')}"
         case "enum":
             allowed = [str(item) for item in error.validator_value]
-            return f"{where}: {value!r} is not allowed{_nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
+            return f"{where}: {value!r} is not allowed{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
         case "type":
             return f"{where}: {_short(value)} must be of type {error.validator_value}"
         case "minimum" | "exclusiveMinimum":
@@ -154,8 +181,11 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
     study = config["study"]
     for key in ("results", "figures"):
         yield from _path(f"study.{key}", study[key], _FOLDER)
-    if Path(study["results"]) == Path(study["figures"]):
+    results, figures = (Path(os.path.abspath(study[key])) for key in ("results", "figures"))
+    if results == figures:
         yield f"study.figures: {study['figures']!r} must differ from study.results"
+    elif results in figures.parents or figures in results.parents:
+        yield f"study.figures: {study['figures']!r} must not lie in study.results, {study['results']!r}, nor hold it"
     for name, block in config["experiments"].items():
         where, n = f"experiments.{name}", block["dimension"]
         for i, rank in enumerate(block["grid"]["rank"]):
@@ -183,7 +213,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             known = list(config["experiments"])
             yield (
                 f"figures.{name}.experiment: there is no experiment {figure['experiment']!r}"
-                f"{_nearest(figure['experiment'], known)}; allowed: {', '.join(known)}"
+                f"{nearest(figure['experiment'], known)}; allowed: {', '.join(known)}"
             )
             continue
         for axis, values in figure.get("show", {}).items():
@@ -204,10 +234,10 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     drawn = [key for key in ("spectrum", "mode") if key in target]
     if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
-            yield f"target.{key}: the key is missing (or one of {', '.join(KINDS)})"
+            yield f"target.{key}: the key is missing (or one of {', '.join(TARGETS)})"
         return
     if drawn or len(target) > 1:
-        yield f"target: one of the keys {', '.join(KINDS)} is all of a target; leave the other keys out"
+        yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     elif file_of(target) and (mistake := next(_path("target", str(file_of(target)), _FILE), None)):
@@ -352,11 +382,6 @@ def _not_finite(value: Any, where: str) -> Iterator[str]:
 
 def _join(path: Iterable[str | int]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
-
-
-def _nearest(word: str, candidates: list[str], question: str = "did you mean {}?") -> str:
-    close = difflib.get_close_matches(word, candidates, n=1)
-    return f", {question.format(repr(close[0]))}" if close else ""
 
 
 def _short(value: Any) -> str:

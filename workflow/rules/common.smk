@@ -1,26 +1,56 @@
 # The checked configuration, and what the rules take from it.
 import json
+import os
 import sys
 
-import yaml
+from deepbures import configuration, environment, grid, store, target_files
+from deepbures.code_digest import code_digest
+from deepbures.experiment import root
+from deepbures.experiment.kinds import kind
+from deepbures.files import checksum, digest_of
 
-from deepbures import configuration, grid, store, target_files
+# Jobs inherit it: settings of the user's for other programs change no result and no figure.
+neutral = environment.neutral(os.environ)
+os.environ.clear()
+os.environ.update(neutral)
+
+
+def read_yaml(path):
+    """A file of the workflow."""
+    return configuration.read(workflow.source_path(path))
+
+
+def workflow_file(path):
+    """A file of the workflow as input, from what source_path gives: for a local one the file itself and no copy.
+
+    Relative where it lies below the working directory, so that a study may be moved.
+    """
+    original = path.flags["sourcecache_entry"]
+    full = os.path.abspath(original if os.path.exists(original) else path)
+    inside = os.path.commonpath([full, os.getcwd()]) == os.getcwd()
+    return os.path.relpath(full) if inside else full
 
 
 def checked_study():
-    """The configuration, checked; on a mistake, one line and no job."""
-    schema = yaml.safe_load(
-        Path(workflow.source_path("../schemas/config.schema.yaml")).read_text(
-            encoding="utf-8"
-        )
-    )
+    """The configuration and the families of figures, checked; on a mistake, one line and no job."""
     try:
-        return configuration.check(config, schema)
+        if (
+            not workflow.modifier.skip_configfile
+        ):  # Snakemake's own reading loses a block that stands there twice
+            for file in dict.fromkeys(map(str, workflow.configfiles)):
+                configuration.read(file)
+        families = configuration.check_families(
+            read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
+        )
+        study = configuration.check(
+            config, read_yaml("../schemas/config.schema.yaml"), families
+        )
     except configuration.ConfigurationError as mistake:
         sys.exit(f"configuration: {mistake}")
+    return study, families
 
 
-STUDY = checked_study()
+STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 
@@ -32,22 +62,37 @@ wildcard_constraints:
     job=r"shared/\d+-of-\d+|[a-z_]+=[^/]+(/[a-z_]+=[^/]+)*",
 
 
-def job_files(experiment, table):
-    """Result files of an experiment's jobs."""
-    return [
-        f"{RESULTS}/{experiment}/{table}/{path}.parquet" for path in JOBS[experiment]
-    ]
+def job_list(experiment, job):
+    """What a job leaves behind: the list of its cells, once all of them are in the store of the experiment."""
+    return f"{RESULTS}/{experiment}/jobs/{job}.json"
 
 
 def tables_of(experiment):
     """Names of an experiment's tables."""
-    return list(store.SCHEMAS[STUDY["experiments"][experiment]["kind"]])
+    return list(kind(STUDY["experiments"][experiment]["kind"]).TABLES)
+
+
+def key_of(experiment, part):
+    """What the store of an experiment knows a part by."""
+    content = store.part_of(part.cell.settings, part.seeds)
+    return store.key_of(content, run_code(experiment))
+
+
+def run_code(experiment):
+    """Digest of the code that the cells of an experiment depend on."""
+    return code_digest(root(STUDY["experiments"][experiment]["kind"]))
 
 
 def target_file(block):
     """The file that an experiment's target comes from, as a list; [] if targets are drawn."""
     file = target_files.file_of(block["target"])
     return [] if file is None else [file]
+
+
+def target_checksum(experiment):
+    """Checksum of that file: a parameter of what is computed from it, as its date says nothing."""
+    files = target_file(STUDY["experiments"][experiment])
+    return checksum(files[0]) if files else None
 
 
 def figure_files(*names):
@@ -69,10 +114,26 @@ def table_files(*names):
 
 
 def configuration_digest(experiment):
-    """Digest of all that the configuration says of an experiment, and of the study's seed."""
-    return store.digest_of(
-        {"seed": STUDY["study"]["seed"], **STUDY["experiments"][experiment]}
+    """Digest of all that the configuration says of an experiment, of its target's file, and of the study's seed."""
+    target = target_checksum(experiment)
+    return digest_of(
+        {
+            "seed": STUDY["study"]["seed"],
+            **STUDY["experiments"][experiment],
+            **({"target_file": target} if target else {}),
+        }
     )
+
+
+def provenance_of(experiment):
+    """What an aggregate says of itself besides what its cells say: the configuration that it came from."""
+    return {
+        "experiment": experiment,
+        "configuration": configuration_digest(experiment),
+        "collected_by": code_digest("aggregate"),
+        "study_seed": STUDY["study"]["seed"],
+        "seeds": STUDY["experiments"][experiment]["seeds"],
+    }
 
 
 def shown(experiment, show):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from deepbures import claims
+from deepbures.files import replacing
 from deepbures.plotting import save, verdicts
-from deepbures.store import replacing
 
 if __name__ == "__main__":
     csv, markdown, figure, _ = map(Path, snakemake.output)

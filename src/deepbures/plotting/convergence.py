@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .. import derived
 from ..grid import axes_of
 from ..theory import flow_bound
 from . import frames, style
@@ -18,10 +19,6 @@ SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
 #: What theory promises, by the column of its rate.
 PROMISES = {"bound_rate": "paper's bound", "descent_rate": "theorem's rate"}
 _LN10 = np.log(10)
-_POINTS = [
-    {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
-    for marker, color in zip("os^Dv<>", style.PALETTE, strict=True)
-]
 _WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
 
 
@@ -148,7 +145,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     table = _measured_rates(runs)
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     _draw_against_sharp(axes[0, 0], table)
-    for (_, cell), points in zip(frames.groups(table, "epsilon"), _POINTS, strict=False):
+    for (_, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
         axes[1, 0].errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
     axes[1, 0].axhline(1, **style.THEORY)
     axes[1, 0].set(xlabel="sharp rate (per unit time)", ylabel="measured / sharp")
@@ -205,7 +202,9 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
         cells = runs.groupby(axes_of(runs.columns))[f"{kind}_slope"]
         relative = (runs[f"{kind}_slope"] / cells.transform("mean") - 1).abs() * 100
         table = runs.assign(relative=relative).dropna(subset=["relative"])
-        for (epsilon, part), color in zip(frames.groups(table, "epsilon"), style.PALETTE, strict=False):
+        for (epsilon, part), color in zip(
+            frames.groups(table, "epsilon"), style.distinct(table["epsilon"].nunique()), strict=True
+        ):
             by_smin = part.groupby("smin")["relative"]
             axis.plot(by_smin.median().index, by_smin.median(), "o-", color=color, label=frames.label(epsilon=epsilon))
             axis.fill_between(
@@ -219,9 +218,18 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def _points(table: pd.DataFrame) -> list[dict[str, object]]:
+    """How the points of each smoothing ε of a table are drawn, in ascending order."""
+    number = table["epsilon"].nunique()
+    return [
+        {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
+        for marker, color in zip(style.markers(number), style.distinct(number), strict=True)
+    ]
+
+
 def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
     """Measured tail rate, sharp rate and their ratio, over the seeds of each cell that reached its tail."""
-    table = runs.assign(measured=-runs["tail_slope"] * _LN10)
+    table = runs.assign(measured=derived.tail_rate(runs))
     table["sharp_rate"] = table["sharp_rate"].where(table["measured"].notna())
     table["ratio"] = table["measured"] / table["sharp_rate"]
     table = frames.over_seeds(table, ["measured", "sharp_rate", "ratio"])
@@ -229,7 +237,7 @@ def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
-    for (epsilon, cell), points in zip(frames.groups(table, "epsilon"), _POINTS, strict=False):
+    for (epsilon, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
         axis.plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
     ends = table["sharp_rate_mean"].agg(["min", "max"])
     axis.plot(ends, ends, **style.THEORY, label="equal")
@@ -242,7 +250,7 @@ def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
     runs = runs.drop_duplicates(["epsilon_effective", "smin", "rank", "depth", "seed"])
     bound = runs["bound_rate"].where(runs["bound_rate"] > 0)  # 0 for ε = 0
     share = runs.assign(share=bound / (-runs["authors_slope"] * _LN10))
-    for (epsilon, part), points in zip(frames.groups(share, "epsilon"), _POINTS, strict=False):
+    for (epsilon, part), points in zip(frames.groups(share, "epsilon"), _points(share), strict=True):
         if part["share"].isna().all():
             continue
         by_depth = part.groupby("depth")["share"]

@@ -132,7 +132,7 @@ def spectra(runs: pd.DataFrame) -> Figure:
         "initial": (r"initial model $s_i^2(0)$", "^"),
         "final": (r"final model $s_i^2$", "o"),
     }
-    for (name, (text, marker)), color in zip(series.items(), style.PALETTE, strict=False):
+    for (name, (text, marker)), color in zip(series.items(), style.distinct(len(series)), strict=True):
         values = np.stack(runs[f"eigenvalues_{name}"].to_numpy())
         mean, deviation = values.mean(axis=0), values.std(axis=0)
         axis.plot(index, mean, marker=marker, color=color, label=text, linewidth=0.8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -18,6 +20,7 @@ P = ParamSpec("P")
 COLUMN, TEXT = 3.3, 6.8
 #: Okabe and Ito's palette, told apart with every common colour vision; black stays for theory.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
+MARKERS = "os^Dv<>P"
 #: Theory in every figure: a thin black or dashed line.
 THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": "--"}
 BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
@@ -56,12 +59,21 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
     return plt.figure(figsize=(width, height))
 
 
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """The settings of the study over matplotlib's own defaults, whatever a matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_PARAMETERS)
+        yield
+
+
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw a figure in the style of the study, and leave matplotlib's settings as they were."""
 
     @functools.wraps(function)
     def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
-        with mpl.rc_context(_PARAMETERS):
+        with _style():
             return function(*arguments, **options)
 
     return draw
@@ -72,9 +84,21 @@ def sequential(number: int) -> list[Any]:
     return [mpl.colormaps["cividis"](i / max(number - 1, 1) * 0.88) for i in range(number)]
 
 
+def distinct(number: int) -> list[Any]:
+    """As many colours that are told apart: those of the palette, or of a sequence where they are too few."""
+    return list(PALETTE[:number]) if number <= len(PALETTE) else sequential(number)
+
+
+def markers(number: int) -> list[str]:
+    """As many markers; from the ninth on they come again."""
+    return list(itertools.islice(itertools.cycle(MARKERS), number))
+
+
 def label_panels(axes: Sequence[Any]) -> None:
-    """Letters (a), (b), … at the upper left of each panel."""
-    for letter, axis in zip("abcdefghijklmnop", axes, strict=False):
+    """Letters (a), (b), …, (z), (aa), … at the upper left of each panel."""
+    pairs = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
+    letters = itertools.islice(itertools.chain(string.ascii_lowercase, pairs), len(axes))
+    for letter, axis in zip(letters, axes, strict=True):
         title = axis.get_title()
         axis.set_title("")
         axis.set_title(f"({letter}) {title}".rstrip(), loc="left")
@@ -84,7 +108,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> Figure:
     """Write `folder/name.pdf` and `.png`, the same bytes for the same figure, and return it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_PARAMETERS):
+    with _style():
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     plt.close(figure)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .. import derived
 from ..grid import axes_of
 from .frames import over_seeds
-from .landscape import power_law
 
 #: LaTeX headings of the columns.
 HEADINGS = {
@@ -92,8 +92,7 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     reached (tail_… and ratio are over those); `limited` tells that ε exceeds λ_n and was replaced by it,
     so that cells which differ in ε alone may be one and the same problem.
     """
-    table = runs.assign(tail_rate=-runs["tail_slope"] * np.log(10))
-    table["ratio"] = table["tail_rate"] / table["sharp_rate"]
+    table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
     columns = [
         "authors_slope",
         "authors_r_squared",
@@ -126,9 +125,9 @@ def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
     `final_rate` is minus the logarithm of the final contraction of L − L* in a step, over those.
     """
     table = runs.assign(
-        log10_eta_paper=runs[["log10_eta_1", "log10_eta_2", "log10_eta_3"]].min(axis=1, skipna=False),
-        final_rate=-runs["tail_slope"] * np.log(10) * runs["eta"],
-        predicted_rate=-np.log(runs["contraction"]),
+        log10_eta_paper=derived.log10_theorem_step(runs),
+        final_rate=derived.final_rate(runs),
+        predicted_rate=derived.predicted_rate(runs),
     )
     columns = [*STEP_SIZES, "K", "log10_eta_1", "log10_eta_2", "log10_eta_3", "authors_slope", "authors_r_squared"]
     return _with_outcomes(runs, over_seeds(table, columns))
@@ -140,9 +139,9 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
     Mean and standard deviation over the seeds that have such a value (`…_count`), one row a cell.
     """
     table = runs.assign(
-        settling_steps=runs["settling_time"] / runs["eta"],
-        final_rate=-runs["tail_slope"] * np.log(10) * runs["eta"],
-        predicted_rate=-np.log(runs["contraction"]),
+        settling_steps=derived.settling_steps(runs),
+        final_rate=derived.final_rate(runs),
+        predicted_rate=derived.predicted_rate(runs),
     )
     columns = ["settling_steps", "final_rate", "predicted_rate", "excess_final", "balancedness_final"]
     return _with_outcomes(runs, over_seeds(table, columns))
@@ -169,7 +168,7 @@ def blow_up(curvatures: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             **dict(zip(within, values, strict=True)),
-            "exponent": power_law(cell["sigma"].to_numpy(), cell["smallest"].abs().to_numpy()),
+            "exponent": derived.exponent_at_zero(cell["sigma"], cell["smallest"].abs()),
             "level": cell["level"].iloc[0],
             "level_of_empty_columns": cell["level_of_empty_columns"].iloc[0],
         }

@@ -7,15 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..initialization import draw_network
-from ..landscape import directional_derivatives, network_hessian, network_loss, numerical_derivatives
-from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
-from ..seeds import generator
-from .problem import make_loss
+from ... import critical_points
+from ...initialization import draw_network
+from ...landscape import directional_derivatives, network_hessian, network_loss, numerical_derivatives
+from ...losses import CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import FLOAT, NAME, schema
+from ...seeds import generator
+from ..problem import make_loss
 
+#: Loss along a line through all parameters, and its second-order models.
+TABLES = {
+    "lines": schema(
+        place=NAME,
+        line=NAME,
+        distance=FLOAT,
+        loss=FLOAT,
+        model=FLOAT,
+        numerical_model=FLOAT,
+        curvature=FLOAT,
+        numerical_curvature=FLOAT,
+    )
+}
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.08
 #: Where the lines start: the global minimum, the saddle in the middle of the order, a random network.
 PLACES = ("minimum", "saddle", "random start")
 #: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, of its most negative

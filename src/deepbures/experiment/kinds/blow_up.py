@@ -7,14 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from ..initialization import random_orthogonal
-from ..landscape import network_hessian
-from ..losses import BuresWasserstein, CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
-from ..seeds import generator
-from . import measure
-from .problem import make_loss
+from ...initialization import random_orthogonal
+from ...landscape import network_hessian
+from ...losses import BuresWasserstein, CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import COUNT, FLOAT, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
+
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values are `sigma`; `level`: the smallest at σ = 0.
+TABLES = {
+    "curvatures": schema(
+        dimension=COUNT,
+        vanishing=COUNT,
+        sigma=FLOAT,
+        smallest=FLOAT,
+        largest=FLOAT,
+        level=FLOAT,
+        level_of_empty_columns=FLOAT,
+    )
+}
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.06
 
 
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..diagnostics import balanced_gradient_norm
-from ..gradient_flow import gradient_flow
-from . import measure
-from .problem import make_loss, make_start
+from ...diagnostics import balanced_gradient_norm
+from ...gradient_flow import gradient_flow
+from ...schema import VECTOR, extended
+from .. import measure
+from ..problem import make_loss, make_start
+
+#: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for.
+TABLES = {
+    "runs": extended(measure.RUNS, factor_initial=VECTOR, factor_final=VECTOR),
+    "trajectories": measure.TRAJECTORIES,
+}
+#: Section of an experiment's block with its options.
+SECTION = "integration"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.5
 
 
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

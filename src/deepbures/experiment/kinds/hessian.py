@@ -7,14 +7,41 @@ from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..landscape import ZERO_TOLERANCE, Curvature, extreme_eigenvalues, network_hessian
-from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...landscape import ZERO_TOLERANCE, Curvature, extreme_eigenvalues, network_hessian
+from ...losses import CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import COUNT, FLOAT, VECTOR, schema
+from .. import measure
+from ..problem import make_loss
 
+#: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
+#: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
+TABLES = {
+    "spectra": schema(
+        **measure.POINT,
+        value_error=FLOAT,
+        gradient_norm=FLOAT,
+        parameters=COUNT,
+        smallest=FLOAT,
+        largest=FLOAT,
+        negative=COUNT,
+        zero=COUNT,
+        positive=COUNT,
+        relative_condition=FLOAT,
+        absolute_condition=FLOAT,
+        escapes=COUNT,
+        escape_rate=FLOAT,
+        predicted_zero=COUNT,
+        rates=VECTOR,
+        spectrum_error=FLOAT,
+    )
+}
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.08
 #: With more parameters the dense Hessian takes too long, and its extreme eigenvalues alone are found.
 DENSE_PARAMETERS = 1500
 

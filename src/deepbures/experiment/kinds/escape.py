@@ -7,14 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..gradient_flow import gradient_flow
-from ..losses import CovarianceLoss
-from ..psd import Array
-from ..seeds import generator
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...gradient_flow import gradient_flow
+from ...losses import CovarianceLoss
+from ...psd import Array
+from ...schema import COUNT, FLOAT, VECTOR, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
 
+#: A flow that starts next to a critical point: predicted and measured rate of the fastest escape, how long it stays.
+TABLES = {
+    "escapes": schema(
+        **measure.POINT,
+        loss_minimum=FLOAT,
+        perturbation=FLOAT,
+        escapes=COUNT,
+        escape_rate=FLOAT,
+        measured_rate=FLOAT,
+        plateau_time=FLOAT,
+        rates=VECTOR,
+    )
+}
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.8
 #: A plateau ends when the loss has fallen by this share of L(W_J) − L*; below the other one the flow counts as linear.
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
 #: The flow is followed for this many times ln(1/δ) / (escape rate).

@@ -7,12 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..gradient_flow import gradient_flow
-from ..losses import CovarianceLoss
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...gradient_flow import gradient_flow
+from ...losses import CovarianceLoss
+from ...schema import COUNT, FLOAT, schema
+from .. import measure
+from ..problem import make_loss
 
+#: Loss on a plane, its critical points, and flows on it.
+TABLES = {
+    "surface": schema(x=FLOAT, y=FLOAT, loss=FLOAT),
+    "points": schema(rank_of_point=COUNT, x=FLOAT, y=FLOAT, loss=FLOAT, escapes=COUNT),
+    "flows": schema(start=COUNT, time=FLOAT, x=FLOAT, y=FLOAT, loss=FLOAT),
+}
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 1.4
 #: Half the side of the plane and radius of the starts, in units of √λ_1.
 REACH, RADIUS = 1.4, 1.25
 #: Share of the starts that lie close to the saddle W = 0 instead, and their distance from it.

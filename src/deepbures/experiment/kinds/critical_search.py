@@ -7,16 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..initialization import draw_network
-from ..landscape import Curvature, network_hessian
-from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
-from ..seeds import generator
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...initialization import draw_network
+from ...landscape import Curvature, network_hessian
+from ...losses import CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import COUNT, FLAG, FLOAT, INDICES, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
 
+#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest.
+TABLES = {
+    "searches": schema(
+        start=COUNT,
+        evaluations=COUNT,
+        enumerated=COUNT,
+        enumerated_at_rank=COUNT,
+        gradient_norm=FLOAT,
+        critical=FLAG,
+        matched=FLAG,
+        kept=INDICES,
+        distance=FLOAT,
+        loss=FLOAT,
+        loss_minimum=FLOAT,
+        value=FLOAT,
+        negative=COUNT,
+        escapes=COUNT,
+    )
+}
+#: Section of an experiment's block with its options.
+SECTION = "landscape"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 1.5
 #: A point is critical once the norm of the gradient is below this share of λ_1 …
 GRADIENT_TOLERANCE = 1e-9
 #: … and is the enumerated one if ‖S − S_J‖_F is below this share of λ_1.

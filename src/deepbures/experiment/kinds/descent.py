@@ -6,16 +6,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..gradient_descent import gradient_descent
-from ..gradient_flow import gradient_flow
-from ..losses import CovarianceLoss
-from ..psd import Array
-from ..theory import descent_contraction, rates_at_minimum, stable_step
-from . import measure
-from .problem import NetworkStart, make_loss, make_start, stack_losses
+from ...gradient_descent import gradient_descent
+from ...gradient_flow import gradient_flow
+from ...losses import CovarianceLoss
+from ...psd import Array
+from ...schema import FLOAT, VECTOR, extended
+from ...theory import descent_contraction, rates_at_minimum, stable_step
+from .. import measure
+from ..problem import NetworkStart, make_loss, make_start, stack_losses
 
+#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, balancedness at the first and last
+#: record, distance from the flow, and the covariances of the coordinates along Ω_1 and Ω_2.
+TABLES = {
+    "runs": extended(
+        measure.RUNS,
+        eta=FLOAT,
+        eta_stable=FLOAT,
+        contraction=FLOAT,
+        balancedness_initial=FLOAT,
+        balancedness_final=FLOAT,
+        flow_error=FLOAT,
+        plane_initial=VECTOR,
+        plane_final=VECTOR,
+    ),
+    "trajectories": extended(measure.TRAJECTORIES, step=pa.int64(), balancedness=FLOAT),
+}
+#: Section of an experiment's block with its options.
+SECTION = "descent"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.4
 #: Relative accuracy of the flow that a descent is compared with.
 _FLOW_RTOL = 1e-9
 
