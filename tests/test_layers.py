@@ -40,6 +40,7 @@ BESIDE = {
     "plotting",
     "rates",
     "kernel",
+    "shipped",
     "strict_yaml",
 }
 MODULES = sorted(
