@@ -19,9 +19,11 @@ LAYERS = [
     {"code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
     {"delimited_text"},
     {"matrix_files"},
+    {"flow_rates"},
     {"losses", "network", "parquet", "target_files", "targets", "trajectory"},
     {"diagnostics", "initialization", "provenance", "theory"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape", "store"},
+    {"critical_point_search"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.

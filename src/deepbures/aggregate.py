@@ -9,8 +9,21 @@ import numpy as np
 import pyarrow as pa
 
 from .grid import INTEGER_AXES, NAME_AXES
-from .rates import SlopeFit, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
+from .rates import (
+    SETTLED,
+    SlopeFit,
+    authors_slope_of_descent,
+    authors_slope_of_flow,
+    power_law_tail,
+    settling_time,
+    tail_drift,
+    tail_slope,
+)
 from .store import Store, write_cells
+from .trajectory import StopReason
+
+#: Share of the excess loss in the slowest direction from which on a tail is that of the sharp rate.
+SLOWEST_SHARE = 0.9
 
 
 def collect(
@@ -22,8 +35,11 @@ def collect(
     """Write each table of an experiment, with its axes in front of the columns of its cells, into the store's folder.
 
     The table `runs` has convergence slopes, too: `authors_…` and `tail_…` (slope in decades per unit time, r_squared,
-    start, end) and `settling_time`; see `rates`. A tail is fitted only where the run converged: elsewhere its last
-    decades are not the asymptotic ones. After that the tables hold the cells (`Store.settle`).
+    start, end), `tail_drift`, `power_law_…` (slope is the exponent of t) and `settling_time`; see `rates`. An
+    exponential tail is fitted only where the run converged: elsewhere its last decades are not the asymptotic ones. A
+    power law is fitted where it did not. Of flows also `in_tail`: 1 where the fit is of the tail itself, its drift at
+    most `SETTLED` and its slowest direction holding `SLOWEST_SHARE` of the excess loss; else 0. After that the tables
+    hold the cells (`Store.settle`).
 
     Parameters
     ----------
@@ -55,7 +71,7 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
     """Runs of a cell, with the slopes of their trajectories."""
     table = store.read("runs", key)
     converged = {
-        seed: reason == "converged"
+        seed: reason == StopReason.CONVERGED
         for seed, reason in zip(table["seed"].to_pylist(), table["stop_reason"].to_pylist(), strict=True)
     }
     fits = []
@@ -64,11 +80,18 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
             authors = authors_slope_of_descent(times, excess)
         else:
             authors = authors_slope_of_flow(times, excess, gradient_norm)
-        tail = tail_slope(times, excess) if converged[seed] else SlopeFit.none()
-        fits.append([*authors, *tail, settling_time(times, excess)])
-    names = [f"{kind}_{field}" for kind in ("authors", "tail") for field in SlopeFit._fields]
-    for name, values in zip([*names, "settling_time"], np.array(fits).T, strict=True):
+        if converged[seed]:
+            tail, drift, power_law = tail_slope(times, excess), tail_drift(times, excess), SlopeFit.none()
+        else:
+            tail, drift, power_law = SlopeFit.none(), float("nan"), power_law_tail(times, excess)
+        fits.append([*authors, *tail, *power_law, drift, settling_time(times, excess)])
+    names = [f"{kind}_{field}" for kind in ("authors", "tail", "power_law") for field in SlopeFit._fields]
+    for name, values in zip([*names, "tail_drift", "settling_time"], np.array(fits).T, strict=True):
         table = table.append_column(name, pa.array(values))
+    if "slowest_share" in table.column_names:
+        drift, share = table["tail_drift"].to_numpy(), table["slowest_share"].to_numpy()
+        in_tail = (drift <= SETTLED) & (share >= SLOWEST_SHARE)  # NaN compares as False
+        table = table.append_column("in_tail", pa.array(in_tail.astype(np.int8)))
     return table
 
 

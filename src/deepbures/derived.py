@@ -51,7 +51,8 @@ def log10_theorem_step(runs: pd.DataFrame) -> pd.Series:
 
 def certified(runs: pd.DataFrame) -> pd.Series:
     """Of descent: whether the theorem of docs/paper.md, section 5, covers the run: margin c > 0, η at most its step."""
-    return (runs["margin"] > 0) & (np.log10(runs["eta"]) <= log10_theorem_step(runs))
+    rounding = 1e-12  # of the logarithm and its power: the theorem's own step is one that it covers
+    return (runs["margin"] > 0) & (np.log10(runs["eta"]) <= log10_theorem_step(runs) + rounding)
 
 
 def exponent(x: Array | pd.Series, y: Array | pd.Series) -> float:

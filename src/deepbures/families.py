@@ -42,7 +42,8 @@ def _mistakes(
         return
     for axis in (axis for axis in family.get("axes", ()) if axis not in grid):
         yield "experiment", f"this family needs an axis {axis}, which the grid of {experiment!r} does not have"
-    options = block.get(kind(block["kind"]).SECTION, {})
+    sections = kind(block["kind"]).OPTIONS
+    options = {key: value for section in sections for key, value in block.get(section, {}).items()}
     for option, value in family.get("options", {}).items():
         if options.get(option) != value:
             yield "experiment", f"this family needs {option}: {str(value).lower()} in {experiment!r}"

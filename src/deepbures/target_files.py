@@ -25,6 +25,13 @@ def file_of(target: Mapping[str, Any]) -> str | None:
     return target.get("covariance", target.get("samples"))
 
 
+def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
+    """Which `target`s of experiments are the same draws, by a name, and whether each seed has one (`drawn`)."""
+    if is_drawn(target):
+        return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
+    return {"target": str(file_of(target) or target["dataset"]), "drawn": False}
+
+
 def samples_of(dataset: str) -> Array:
     """Samples of a data set, one a row: `digits`, the 1,797 images of 8 × 8 pixels that come with scikit-learn.
 
@@ -74,6 +81,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}")
     if not covariance and matrix.shape[0] < 2:
         raise ValueError(f"{name}: an estimate needs at least 2 samples (rows), not {matrix.shape[0]}")
+    if not covariance and not np.ptp(matrix, axis=0).any():
+        raise ValueError(f"{name}: all samples are equal: their covariance is zero")
     if matrix.shape[1] != dimension:
         raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
     if covariance:

@@ -2,10 +2,13 @@
 # lists the families, and the configuration says under `figures` which of them there are and what they show.
 FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
 PLOTTING_CODE = code_digest(
+    "plotting.bounds",
     "plotting.convergence",
     "plotting.descent",
     "plotting.images",
     "plotting.landscape",
+    "plotting.sampling",
+    "plotting.sampling",
     "plotting.spectral",
     "plotting.tables",
 )

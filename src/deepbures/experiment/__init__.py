@@ -6,49 +6,38 @@ Each kind of experiment is a module of `kinds`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import UnionType
 from typing import Any
 
 import pyarrow as pa
 
 from .. import parquet, provenance
-from ..progress import Progress
+from ..progress import Progress, logger
 from ..store import Store, key_of, part_of
+from ..trajectory import StopReason
 from .kinds import kind
-
-#: Settings that cells of every kind have.
-_REQUIRED: dict[str, type | UnionType] = {
-    "study_seed": int,
-    "kind": str,
-    "loss": str,
-    "dimension": int,
-    "target": dict,
-    "epsilon": int | float,
-    "smin": int | float,
-    "rank": int,
-    "depth": int,
-}
-#: Settings that some kinds have.
-_SECTIONS = ("initialization", "integration", "descent", "landscape")
+from .settings import Settings
 
 
-def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
-    """The schemas of a cell's tables.
+def checked(settings: Mapping[str, Any]) -> Settings:
+    """The settings of a cell, typed and checked.
 
     Raises
     ------
     ValueError
-        If the settings are not those of a cell.
+        In one line, if they are not those of a cell.
     """
-    for key, type_ in _REQUIRED.items():
-        if key not in settings:
-            raise ValueError(f"the settings of a cell must hold {key!r}; they hold {', '.join(settings)}")
-        if not isinstance(settings[key], type_):
-            raise ValueError(f"{key} must be of type {getattr(type_, '__name__', type_)}, not {settings[key]!r}")
-    for key in (key for key in _SECTIONS if not isinstance(settings.get(key, {}), dict)):
-        raise ValueError(f"{key} must be of type dict, not {settings[key]!r}")
-    return kind(settings["kind"]).TABLES
+    if "kind" not in settings:
+        raise ValueError(f"the settings of a cell must hold 'kind'; they hold {', '.join(settings)}")
+    if not isinstance(settings["kind"], str):
+        raise ValueError(f"kind must be of type str, not {settings['kind']!r}")
+    return Settings.of(settings, kind(settings["kind"]).OPTIONS)
+
+
+def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
+    """The schemas of a cell's tables, once its settings are checked."""
+    return kind(checked(settings).kind).TABLES
 
 
 def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.Table]:
@@ -67,21 +56,28 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
         The tables of its `kind`, such as `runs` (one row a
         seed) and `trajectories` (one row a seed and sample).
     """
-    schemas, name = tables_of(settings), settings["kind"]
-    parts, progress = [], Progress(f"{name}, seeds", len(seeds))
-    try:
-        for part in kind(name).run(settings, seeds):
-            parts.append(part)
-            progress.update(len(parts))
-    except KeyError as missing:
-        raise ValueError(f"the settings of a cell of kind {name!r} lack {missing}") from missing
+    typed = checked(settings)
+    module = kind(typed.kind)
+    parts, progress = [], Progress(f"{typed.kind}, seeds", len(seeds))
+    for part in module.run(typed, seeds):
+        parts.append(part)
+        progress.update(len(parts))
+    _log_ends(parts)
     part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
-    metadata = {"parts": [part], **provenance.of_code(root(name))}
+    metadata = {"parts": [part], **provenance.of_code(root(typed.kind))}
     tables = {}
-    for table, schema in schemas.items():
+    for table, schema in module.TABLES.items():
         columns = {name: [value for part in parts for value in part[table][name]] for name in schema.names}
         tables[table] = parquet.table_of(columns, schema, metadata)
     return tables
+
+
+def _log_ends(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+    """Tell how many runs ended without converging, and what to change if they should."""
+    reasons = Counter(reason for part in parts for reason in part.get("runs", {}).get("stop_reason", ()))
+    for reason, number in reasons.items():
+        if reason != StopReason.CONVERGED:
+            logger.info("%d of %d runs ended on %s: %s", number, reasons.total(), reason, StopReason(reason).remedy)
 
 
 def root(kind: str) -> str:

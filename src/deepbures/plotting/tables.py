@@ -9,6 +9,7 @@ import pandas as pd
 
 from .. import derived
 from ..grid import axes_of
+from ..trajectory import StopReason
 from .frames import over_seeds
 
 #: LaTeX headings of the columns.
@@ -36,6 +37,10 @@ HEADINGS = {
     "authors_r_squared": "$r^2$",
     "tail_slope": "tail slope",
     "tail_r_squared": "$r^2$ (tail)",
+    "initial_scale": r"scale of $W(0)$",
+    "theorem_step": r"$\eta/\min(\eta_1,\eta_2,\eta_3)$",
+    "global_rate": "global rate (1/time)",
+    "power_law_slope": "exponent of $t$",
     "step_size": r"$\eta$",
     "relative_step": r"$\eta\,\lambda_{\max}/2$",
     "eta": r"$\eta$",
@@ -80,17 +85,20 @@ STEP_SIZES = [
 
 
 def constants(runs: pd.DataFrame) -> pd.DataFrame:
-    """T2: the paper's constants, step sizes and guaranteed rate of every run."""
+    """T2: constants, step sizes and guaranteed rate of the authors' program for every run, and the global rate."""
     columns = ["margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3", "bound_rate"]
+    columns += ["global_rate", "bound_is_proved"]
     return runs[[*axes_of(runs.columns), "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
 
 
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
-    """T3: slopes, r², tail rate, sharp rate and bound, mean and standard deviation over seeds, one row a cell.
+    """T3: slopes, r², tail rate, sharp rate and bounds, mean and standard deviation over seeds, one row a cell.
 
-    Slopes are in decades per unit time, rates per unit time. `tails` counts the seeds whose tail was
-    reached (tail_… and ratio are over those); `limited` tells that ε exceeds λ_n and was replaced by it,
-    so that cells which differ in ε alone may be one and the same problem.
+    Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails`
+    counts the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail
+    itself (see `aggregate.collect_runs`); `power_law_slope` is the exponent of t where a flow did not converge.
+    `limited` tells that ε exceeds λ_n and was replaced by it, so that cells which differ in ε alone may be one and
+    the same problem.
     """
     table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
     columns = [
@@ -101,7 +109,9 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
         "tail_rate",
         "ratio",
         "sharp_rate",
+        "global_rate",
         "bound_rate",
+        "power_law_slope",
     ]
     summary = over_seeds(table, columns)
     axes = axes_of(runs.columns)
@@ -110,6 +120,7 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
         {
             "seeds": grouped["seed"].count(),
             "tails": grouped["tail_slope"].count(),
+            "in_tail": grouped["in_tail"].sum(),
             "epsilon_effective": grouped["epsilon_effective"].mean(),
         }
     ).reset_index()
@@ -220,7 +231,7 @@ def _with_outcomes(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     axes = axes_of(runs.columns)
     ends = runs.groupby(axes, sort=True)["stop_reason"]
     counts = {"seeds": ends.count()}
-    for reason in ("converged", "step budget", "diverged"):
+    for reason in (StopReason.CONVERGED, StopReason.STEP_BUDGET, StopReason.DIVERGED):
         counts[reason.replace(" ", "_")] = ends.agg(lambda reasons, reason=reason: int((reasons == reason).sum()))
     return pd.DataFrame(counts).reset_index().merge(summary, on=axes)
 
@@ -229,7 +240,9 @@ def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Columns `x_mean`, `x_std` joined into one text column, mean ± std, under the heading of `x`."""
     joined = {
         HEADINGS[name]: [
-            "--" if np.isnan(mean) else rf"${mean:.4g} \pm {deviation:.2g}$"
+            "--"
+            if np.isnan(mean)
+            else (f"${mean:.4g}$" if np.isnan(deviation) else rf"${mean:.4g} \pm {deviation:.2g}$")
             for mean, deviation in zip(summary[f"{name}_mean"], summary[f"{name}_std"], strict=True)
         ]
         for name in columns

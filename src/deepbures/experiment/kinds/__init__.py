@@ -1,7 +1,8 @@
 """The kinds of experiment, a module each.
 
-A kind declares its tables (`TABLES`, the schema of each), what a cell costs (`COST`), and how it is computed:
-`run(settings, seeds)` yields the columns of its tables, seed by seed.
+A kind declares its tables (`TABLES`, the schema of each), its options (`OPTIONS`, a dataclass by section of an
+experiment's block), what a cell costs (`COST`), and how it is computed: `run(settings, seeds)` yields the columns of
+its tables, seed by seed.
 """
 
 from __future__ import annotations
