@@ -134,6 +134,7 @@ def test_a_block_that_stands_twice_is_refused_before_any_job(project):
 
 def test_what_is_up_to_date_is_told_by_content_alone(project):
     target, own = project / "own.npy", project / "own.yaml"
+    write(project / "config/config.yaml", STUDY)
     assert made(snakemake(project, project, "--configfile", "own.yaml", "--", TABLE))
     assert planned(project, "--", TABLE) == {}
     everything = {"run_mine": 2, "collect_mine": 1}

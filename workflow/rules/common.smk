@@ -10,9 +10,10 @@ from deepbures.experiment.kinds import kind
 from deepbures.files import checksum, digest_of
 
 # Jobs inherit it: settings of the user's for other programs change no result and no figure.
+# And they run in the interpreter that runs Snakemake, whatever python is first on the path.
 neutral = environment.neutral(os.environ)
 os.environ.clear()
-os.environ.update(neutral)
+os.environ.update(neutral, DEEPBURES_PYTHON=sys.executable)
 
 
 def read_yaml(path):

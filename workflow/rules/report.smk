@@ -29,5 +29,5 @@ rule html_report:
         ),
     shell:
         # The records of the finished jobs are there already, and the lock is this call's own.
-        "{sys.executable:q} -m snakemake --snakefile {params.snakefile:q} --cores 1 --nolock {params.configuration:q}"
+        '"$DEEPBURES_PYTHON" -m snakemake --snakefile {params.snakefile:q} --cores 1 --nolock {params.configuration:q}'
         " --report {output:q} 2> {log:q}"

@@ -27,5 +27,5 @@ for experiment, block in STUDY["experiments"].items():
             code=run_code(experiment),
             target=target_checksum(experiment),
         shell:
-            "{sys.executable:q} -m deepbures run --cell {params.cells:q} --seeds {params.seeds}"
+            '"$DEEPBURES_PYTHON" -m deepbures run --cell {params.cells:q} --seeds {params.seeds}'
             " --store {params.store:q} --list {output:q} 2> {log:q}"
