@@ -51,7 +51,7 @@ def settings(kind, landscape=None, **changes):
         "loss": "bures-wasserstein",
         "dimension": DIMENSIONS.get(kind, 4),
         "target": ZIPF,
-        "landscape": {**options, **(landscape or {})},
+        "landscape": {key: {**options, **(landscape or {})}[key] for key in options},
         "epsilon": 0.1,
         "smin": 0.5,
         "rank": grid["rank"][0],

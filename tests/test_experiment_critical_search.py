@@ -231,6 +231,37 @@ def test_trials_have_every_rank_up_to_k():
     assert seen[0].shape == (2 * critical_search.TRIALS, 3, 3)
 
 
+@pytest.mark.parametrize(
+    ("eigenvalues", "epsilon", "rank", "depth", "enumerated", "at_rank"),
+    [
+        ([3.0, 3.0, 1.0, 1.0], 0.1, 2, 2, 1 + 2 + 3, 3),  # of two groups 0, 1 or 2 directions each
+        ([3.0, 3.0, 1.0, 1.0], 0.0, 2, 1, 3, 3),
+        ([2.0, 2.0, 2.0], 0.1, 2, 1, 3, 1),
+        ([3.0, 3.0, 1.0, 1.0, 0.5], 0.1, 3, 2, 1 + 3 + 5 + 5, 5),
+        ([3.0, 2.0, 1.0], 1.0, 3, 2, 4, 0),  # ε = λ_n: no point has rank 3
+        ([3.0, 2.0, 0.0], 0.0, 2, 1, 1, 1),  # for N = 1 that of rank 2 alone is critical
+        ([3.0, 2.0, 0.0], 0.0, 2, 2, 4, 1),
+    ],
+)
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_tied_index_sets_are_one_manifold(
+    tmp_path, make_target, eigenvalues, epsilon, rank, depth, enumerated, at_rank, diagonal
+):
+    # Every end that is critical lies on one of the manifolds, in a basis that rounding turns within each group.
+    covariance = make_target(eigenvalues, diagonal=diagonal)
+    cell = {"epsilon": epsilon, "rank": rank, "depth": depth, "landscape": {"starts": 24}}
+    searches = frame_of_target(tmp_path, "critical_search", covariance, **cell)
+    assert (searches["enumerated"] == enumerated).all()
+    assert (searches["enumerated_at_rank"] == at_rank).all()
+    assert searches["critical"].mean() > 0.8
+    assert (searches["critical"] == searches["matched"]).all()
+    assert searches["reached"].iloc[0] <= enumerated
+    assert searches["reached"].iloc[0] >= 0.6 * enumerated
+    counted = searches[searches["negative"] >= 0]
+    assert (counted["negative"] == counted["escapes"]).all()
+
+
 # --- Degenerate targets -----------------------------------------------------------------------------------------
 
 
@@ -239,7 +270,6 @@ def test_trials_have_every_rank_up_to_k():
     ("eigenvalues", "epsilon", "rank"),
     [
         ([2.0, 1.0, 0.5], 0.5, 3),  # ε = λ_n: direction n cannot be kept
-        ([2.0, 1.0, 0.0], 0.0, 3),  # rank beyond the target's
         ([2.0, 1.0, 0.0], 0.0, 2),
         ([1.0, 0.3, 1e-15], 0.0, 3),  # condition 1e15: for N = 1 nearly all searches end at what is a kink in floats
     ],

@@ -16,11 +16,10 @@ from landscape_cells import (
     values_in_order,
 )
 
-from deepbures import critical_points
+from deepbures import critical_points, derived
 from deepbures.experiment.kinds import blow_up, hessian
 from deepbures.landscape import network_hessian
 from deepbures.network import DeepLinearNetwork
-from deepbures.plotting import landscape
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +152,7 @@ def curvature(tables, **where):
 def test_without_smoothing_below_full_rank_curvature_grows_like_one_over_sigma(tables, vanishing):
     for _, cell in curvature(tables, epsilon=0, rank=2, depth=1, vanishing=vanishing).groupby("seed"):
         small = cell[cell["sigma"] < 0.1 * cell["sigma"].max()]
-        exponent = landscape.power_law(cell["sigma"].to_numpy(), -cell["smallest"].to_numpy())
+        exponent = derived.exponent_at_zero(cell["sigma"].to_numpy(), -cell["smallest"].to_numpy())
         assert exponent == pytest.approx(-1, abs=0.02)
         product = (small["sigma"] * small["smallest"]).to_numpy()
         np.testing.assert_allclose(product[1:], product[-1], rtol=0.01)

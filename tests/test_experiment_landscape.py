@@ -258,7 +258,7 @@ def test_directions_are_unit_vectors_in_the_space_of_all_layers(monkeypatch, cha
 def test_minimum_is_never_called_a_saddle(change, places, epsilon):
     lines = frame("expansion", epsilon=epsilon, **change)
     assert lines["place"].unique().tolist() == places
-    loss = loss_of("expansion", epsilon=epsilon, dimension=change["dimension"])
+    loss = loss_of("expansion", epsilon=epsilon, **change)
     values = values_in_order(loss, change["rank"])
     at_place = lines[lines["distance"].abs() < 1e-12].groupby("place")["loss"].first()
     assert at_place["minimum"] == pytest.approx(values[0], rel=1e-12, abs=1e-12)
@@ -519,10 +519,10 @@ def test_flows_of_another_unit_end_in_the_same_place(tmp_path, factor):
     assert (scaled["loss"] / factor - 1 < 1e-8).all()
 
 
-@pytest.mark.parametrize("kind", ["hessian", "blow_up", "expansion", "escape"])
+@pytest.mark.parametrize("kind", ["hessian", "blow_up", "expansion", "escape", "paths", "critical_search"])
 def test_rank_beyond_that_of_the_target_is_one_line(tmp_path, make_target, kind):
     covariance = make_target([3.0, 2.0, 1.0, 0.0], diagonal=True)
-    with pytest.raises(ValueError, match=r"^rank 4 exceeds the rank 3 of the target: without smoothing"):
+    with pytest.raises(ValueError, match=r"^rank 4 exceeds the rank 3 of the target"):
         frame_of_target(tmp_path, kind, covariance, rank=4, epsilon=0)
     assert len(frame_of_target(tmp_path, kind, covariance, rank=3, epsilon=0))
 

@@ -13,7 +13,7 @@ def collected(folder, shipped, experiment, seeds=(0,)):
     """Tables of an experiment of the smoke study, for a few seeds."""
     points = [(cell.axes, cell.settings) for cell in cells(shipped("smoke.yaml"), experiment)]
     store = collect_cells(folder, points, list(seeds))
-    return [read(folder / f"{name}.parquet") for name in store.schemas]
+    return [frames.read(folder / f"{name}.parquet") for name in store.schemas]
 
 
 def test_bounds_are_counted_as_they_are(tmp_path, shipped):
@@ -27,8 +27,8 @@ def test_bounds_are_counted_as_they_are(tmp_path, shipped):
     assert not (violated & (table["bound_is_proved"] == 1)).any()
     assert (table["global_ratio"] <= 1 + bounds.ROUNDING).all()
     figure = bounds.where_bounds_hold(runs, samples)
-    texts = [text.get_text() for axis in figure.axes for text in (axis.get_legend() or axis).get_texts()
-             if axis.get_legend()]  # fmt: skip
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    texts = [text.get_text() for legend in legends for text in legend.get_texts()]
     inside = table[(table["margin"] > 0) & (table["excess_initial"] > 0)]
     for depth in (1, 2):
         assert f"violated ({violated[inside.index][inside['depth'] == depth].sum()})" in texts

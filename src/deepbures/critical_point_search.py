@@ -31,6 +31,8 @@ LOST, LOST_UNSMOOTHED = 1e-6, 1e-12
 #: Further steps with the same Hessian: where the points with a small gradient lie on a curve, as they do with two
 #: eigenvalues that nearly agree, a straight step leaves it, and a second one comes back.
 CORRECTIONS = 1
+#: Singular values of R W beyond its rank are rounding of a product of layers up to this share of the largest.
+_PRODUCT_ROUNDING = 1e-13
 #: Dampings that are tried in a step, relative to the last one; the first one and the least.
 _DAMPINGS = 10.0 ** np.arange(-2, 3)
 _FIRST_DAMPING, _LEAST_DAMPING = 0.1, 1e-9
@@ -137,6 +139,8 @@ def _has_lost_rank(loss: CovarianceLoss, layers: list[Array]) -> NDArray[np.bool
         X = np.sqrt(loss.eigenvalues)[:, None] * (loss.eigenvectors.T @ W)
         sigma = np.linalg.svd(X, compute_uv=False)
         lost |= sigma[..., rank - 1] <= LOST_UNSMOOTHED * sigma[..., 0]
+        if rank < sigma.shape[-1]:  # W nearly in the kernel of a singular target: R W is rounding
+            lost |= sigma[..., rank] > _PRODUCT_ROUNDING * sigma[..., 0]
     return lost
 
 

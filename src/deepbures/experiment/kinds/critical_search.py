@@ -14,7 +14,7 @@ from ...initialization import random_orthogonal
 from ...landscape import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
 from ...losses import CovarianceLoss
 from ...network import DeepLinearNetwork, with_bottleneck
-from ...psd import Array
+from ...psd import Array, equalized
 from ...schema import COUNT, FLAG, FLOAT, INDICES, NAME, schema
 from ...seeds import generator
 from .. import measure
@@ -173,13 +173,21 @@ def _negative(loss: CovarianceLoss, layers: list[Array], rates: Array) -> int:
 
 
 def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """How many critical points there are, and how many of them the searches of one problem reached."""
-    smooth = depth > 1 or not unsmoothed(loss)
-    enumerated = critical_points.count(loss, rank, lower_ranks=smooth)
+    """How many critical points there are, and how many of them the searches of one problem reached.
+
+    Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
+    those of the highest rank alone are critical.
+    """
+    spectrum = equalized(loss.eigenvalues, float(loss.smoothing))[loss.minimum_spectrum(loss.dimension) > 0]
+    by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues
+    for size in np.unique(spectrum, return_counts=True)[1]:
+        by_rank = np.convolve(by_rank, np.ones(size + 1, dtype=int))
+    highest = min(rank, len(spectrum))
+    kink = depth == 1 and unsmoothed(loss)
     reached = {row["kept"] for row in rows if row["matched"]}
     return {
-        "enumerated": enumerated,
-        "enumerated_at_rank": critical_points.count(loss, rank),
+        "enumerated": int(by_rank[highest] if kink else by_rank[: highest + 1].sum()),
+        "enumerated_at_rank": int(by_rank[rank]) if rank == highest else 0,
         "reached": len(reached),
         "reached_at_rank": sum(len(kept) == rank for kept in reached),
     }
