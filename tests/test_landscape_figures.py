@@ -108,7 +108,9 @@ def test_table_of_searches_counts():
             "matched": 5,
             "unmatched": 1,
             "lost_rank": 1,
+            "at_zero": 1,
             "at_rank": 4,
+            "index_counted": 4,
             "index_agrees": 3,
             "found": 4,  # {0, 1}, {0, 2} and ∅ of the first target, {0, 1} of the second
             "enumerated": 22,

@@ -46,9 +46,9 @@ ENUMERATED = Statement(
     statement="Every W that keeps k directions of the target, with eigenvalues λ_a − ε, is critical (sampled)",
     formula="∇L^N(W_J) = 0",
     test="Gradient of all layers at enumerated points.",
-    unit="the gradient at W = Σ0^{1/2}'s size",
+    unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
     tolerance=1e-10,
-    sees="a gradient of 1e-10 of that",
+    sees="a gradient of 1e-10 √λ_1",
     missing="no experiment of the kind hessian",
     cases=_enumerated,
 )
@@ -65,9 +65,9 @@ VALUES = Statement(
     statement="The loss at W_J is what the empty directions add",
     formula="L_ε(W_J) = Σ_{j∉J} (√λ_j − √ε)²; Frobenius: Σ_{j∉J} λ_j²",
     test="Computed loss against the closed form.",
-    unit="the loss of W = 0",
+    unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
     tolerance=1e-12,
-    sees="a value that is off by 1e-12 of the loss of W = 0",
+    sees="a value that is off by 1e-12 of that sum",
     missing="no experiment of the kind hessian",
     cases=_values,
 )
