@@ -2,7 +2,8 @@
 # make test    the tests
 CORES ?= all
 CONFIG ?= config/config.yaml
-PYTHON ?= python3.11
+# The first of these that is 3.11 or newer, or PYTHON=/path/to/python.
+PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3 python
 VENV ?= .venv
 REPORT ?= results/report.html
 
@@ -63,7 +64,15 @@ lock:
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@test -x $(VENV)/bin/pip || { PATH=$${PATH#*:}; \
+		for python in $(PYTHON); do \
+			$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
+		done; \
+		test "$$python" || { echo "make: none of $(PYTHON) is Python 3.11 or newer; make PYTHON=/path/to/python" >&2; exit 1; }; \
+		$$python -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "make: $$python lacks venv; on Debian and Ubuntu: apt-get install $$python-venv" >&2; exit 1; }; \
+		echo "$(VENV) from $$python, $$($$python --version)"; \
+		$$python -m venv $(VENV); }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@

@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -459,6 +461,132 @@ def test_whole_numbers_on_integer_axes_become_integers(shipped, schema):
     found = check(config, schema)["experiments"]["low_rank"]["grid"]["depth"]
     assert found == depths
     assert all(isinstance(depth, int) for depth in found)
+
+
+# Files: what YAML would lose or change without a word.
+
+STRANGE = [
+    ("study: 1\nexperiments: {}\nstudy: 2\n", "line 3: the key 'study' stands there twice, first in line 1"),
+    ("a:\n  low: {x: 1}\n  high: 2\n  low: {y: 1}\n", "line 4: the key 'low' stands there twice, first in line 2"),
+    ("a: {b: 1, b: 1}\n", "line 1: the key 'b' stands there twice, first in line 1"),
+    ("a: [{b: 1}, {c: 1, c: 2}]\n", "line 1: the key 'c' stands there twice"),
+    ('{"a": 1, "a": 2}', "the key 'a' stands there twice"),
+    ("a: 1\n'a': 2\n", "line 2: the key 'a' stands there twice"),
+    ("a:\n\tb: 1\n", "not YAML: line 2: a tab, where YAML allows spaces only"),
+    ("a:\n  b: 1\n \tc: 2\n", "not YAML: line 3: a tab"),
+    ("a: 010\n", "line 1: 010 is read as 8: write plain digits, or quotes around it"),
+    ("a: [1,\n 0777]\n", "line 2: 0777 is read as 511"),
+    ("a: 0x10\n", "line 1: 0x10 is read as 16"),
+    ("a: 0b11\n", "line 1: 0b11 is read as 3"),
+    ("a: 1_000\n", "line 1: 1_000 is read as 1000"),
+    ("a: 1_0.5\n", "line 1: 1_0.5 is read as 10.5"),
+    ("a: 1:30\n", "line 1: 1:30 is read as 90"),
+    ("a: 1:30.5\n", "line 1: 1:30.5 is read as 90.5"),
+    ("a: yes\n", "line 1: yes is read as True: write true, false, or the word in quotes"),
+    ("a: [No]\n", "line 1: No is read as False"),
+    ("a: on\n", "line 1: on is read as True"),
+    ("a: 2023-03-01\n", "line 1: 2023-03-01 is read as 2023-03-01"),
+    ("a: 2023-13-01\n", "line 1: 2023-13-01 is read as a timestamp, and is none"),
+    ("a: =\n", "line 1: = has a meaning of its own"),
+    ("off: 1\n", "line 1: off is read as False"),
+    ("a: {5: 1}\n", "line 1: the key 5 is read as 5: put it in quotes"),
+    ("? [a, b]\n: 1\n", "line 1: the key of several values is read as"),
+    ("a: [1\n", "not YAML: line 2: expected"),
+    ("a: 1\n---\na: 2\n", "not YAML: line 2"),
+    ("a: !!python/object:os.system x\n", "not YAML: line 1: could not determine a constructor"),
+    ("- 1\n", "the top level must be a dictionary, not [1]"),
+    ("", "the top level must be a dictionary, not None"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), STRANGE)
+def test_what_a_file_does_not_show_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ConfigurationError) as error:
+        configuration.read(tmp_path / "own.yaml")
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/own.yaml: ")
+    assert "\n" not in str(error.value)
+
+
+PLAIN = """
+a: [1, -2, +3, 0, 1.5, .5, 1., 1.0e-6, -1.5E+3, true, False, null, ~, word, "yes", '010', 1e-6, 08, no way]
+b: &base {x: 1, y: 2}
+c: {<<: *base, y: 3}
+"""
+
+
+def test_plain_yaml_is_read_as_by_yaml(tmp_path):
+    expected = yaml.safe_load(PLAIN)
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "own.yaml").write_text(PLAIN, encoding=encoding)
+        assert configuration.read(tmp_path / "own.yaml") == expected
+    (tmp_path / "own.json").write_text(json.dumps({"a": [1, 1e-6, True]}))
+    assert configuration.read(tmp_path / "own.json") == {"a": [1, 1e-6, True]}
+    (tmp_path / "own.yaml").write_text(PLAIN, encoding="utf-16")
+    with pytest.raises(ConfigurationError, match="it must be text in UTF-8"):
+        configuration.read(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", ["re{s}ults", "a b", "it's", 'a"b', "~/x", "$HOME/x", "a\nb", "a;b", "-x", "a*", "x&", "a\\b"]
+)
+def test_folders_that_mean_something_to_a_shell_are_refused(shipped, schema, path):
+    with pytest.raises(ConfigurationError, match=r"^study.results: ") as error:
+        check(changed(shipped(), "study.results", path), schema)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["x{depth}.npy", "~/x.npy", "$DATA/x.npy", "it's.npy", "a\nb.npy", "`x`.npy", "-x.npy"]
+)
+def test_target_files_that_mean_something_to_a_shell_are_refused(shipped, schema, path):
+    config = changed(shipped(), "experiments.low_rank.target", {"covariance": path})
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^experiments.low_rank.target: .* (holds|not replaced|must not begin|are not replaced)",
+    ) as error:
+        check(changed(config, "experiments.low_rank.grid.smin", [-1]), schema)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["results/größe", "../results", "/tmp/x=1,y@2", "results/"])
+def test_usual_folders_pass(shipped, schema, path):
+    check(changed(shipped(), "study.results", path), schema)
+
+
+# Targets of low rank.
+
+
+def with_samples(shipped, tmp_path, experiment, samples, **grid):
+    np.save(tmp_path / "few samples.npy", samples)
+    config = shipped()
+    block = config["experiments"][experiment]
+    block |= {"dimension": samples.shape[1], "target": {"samples": str(tmp_path / "few samples.npy")}}
+    block["grid"] |= {"smin": [-1], **grid}
+    config["figures"] = {}
+    return config
+
+
+def test_a_target_without_variance_is_refused_up_front(shipped, schema, tmp_path):
+    config = with_samples(shipped, tmp_path, "low_rank", np.full((9, 4), 3.1), rank=[2])
+    with pytest.raises(ConfigurationError, match="all samples are equal: their covariance is zero"):
+        check(config, schema)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "message"),
+    [
+        ("convergence", r"grid.rank\[1\]: rank 3 exceeds the rank 2 of the target"),
+        ("paths", r"grid.rank\[0\]: 2 must be less than the rank of the target, 2"),
+    ],
+)
+def test_ranks_beyond_those_of_few_samples_are_refused_where_they_make_no_sense(
+    shipped, schema, tmp_path, rng, experiment, message
+):
+    config = with_samples(shipped, tmp_path, experiment, rng.standard_normal((3, 4)), rank=[2, 3])
+    with pytest.raises(ConfigurationError, match=message):
+        check(config, schema)
 
 
 # --- Families of figures ----------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from deepbures.experiment.kinds import KINDS
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"code_digest", "files", "progress", "psd", "schema", "seeds"},
-    {"eigenbasis", "exponential", "flow_rates", "inverse_root", "sample_covariance"},
-    {"linear_forms"},
+    {"code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
+    {"delimited_text", "eigenbasis", "exponential", "flow_rates", "inverse_root", "sample_covariance"},
+    {"linear_forms", "matrix_files"},
     {"losses", "network", "parquet", "target_files", "targets", "trajectory"},
     {"collocation", "diagnostics", "initialization", "provenance", "reduced_flow", "theory"},
     {"critical_points", "explicit", "gradient_descent", "landscape", "store"},
@@ -34,10 +34,15 @@ BESIDE = {
     "claims",
     "configuration",
     "derived",
+    "environment",
     "families",
+    "freshness",
     "grid",
     "plotting",
     "rates",
+    "kernel",
+    "shipped",
+    "strict_yaml",
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

@@ -9,7 +9,7 @@ import ot
 import pytest
 from scipy.optimize import minimize
 
-from deepbures import losses
+from deepbures import gradient_flow, losses
 from deepbures.losses import BuresWasserstein, Frobenius, _polar_factor
 
 SPECTRUM = np.array([4.0, 3.0, 1.5, 0.7, 0.3])
@@ -643,3 +643,24 @@ def test_rank_must_lie_in_range(rank):
 def test_bad_stacks_are_refused_in_one_line(eigenvalues, epsilon, message):
     with pytest.raises(ValueError, match=message):
         BuresWasserstein(np.array(eigenvalues)[..., None] * np.eye(2), epsilon)
+
+
+# A zero target: L = ‖W‖² + nε, whose gradient is 2W.
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.1, [0.1, 0.3]])
+def test_a_zero_target_has_the_gradient_two_w(rng, epsilon):
+    stack = np.shape(epsilon)
+    loss = BuresWasserstein(np.zeros((*stack, 3, 3)), epsilon)
+    W, V = rng.standard_normal((2, *stack, 3, 2))
+    np.testing.assert_allclose(loss.value(W), np.sum(W**2, axis=(-2, -1)) + 3 * np.asarray(epsilon), rtol=1e-14)
+    np.testing.assert_allclose(loss.excess(W), np.sum(W**2, axis=(-2, -1)), rtol=1e-14)
+    np.testing.assert_array_equal(loss.gradient(W), 2 * loss.eigenvectors @ (loss.eigenvectors.swapaxes(-1, -2) @ W))
+    np.testing.assert_allclose(loss.hessian_product(W, V), 2 * V, rtol=1e-14)
+    np.testing.assert_array_equal(loss.transport_map(W), np.zeros((*stack, 3, 3)))
+
+
+def test_a_flow_to_a_zero_target_decays_exponentially(rng):
+    # One layer: dW/dt = −2W, L − L* = ‖W(0)‖² exp(−4t).
+    flow = gradient_flow(BuresWasserstein(np.zeros((3, 3)), 0.1), np.eye(3), 1, times=[0.0, 0.5, 1.0], rtol=1e-9)
+    np.testing.assert_allclose(flow.excess, 3 * np.exp(-4 * flow.times), rtol=1e-6)

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .shipped import WORKFLOW
+
 #: CPU seconds for a process to start and load what it needs.
 _START = 1.0
 
@@ -26,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--list", metavar="FILE", help="with --store: JSON file that lists the cells, once all are there")
     cells = commands.add_parser("cells", help="list what a configuration would compute")
     cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
-    cells.add_argument("--schema", default="workflow/schemas/config.schema.yaml", help="schema of configurations")
+    cells.add_argument("--schema", default=WORKFLOW / "schemas/config.schema.yaml", help="schema of configurations")
     cells.add_argument("--experiment", help="one experiment: its cells, each with its settings as JSON")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
+import numpy as np
 
+from . import strict_yaml
 from .experiment.kinds import KINDS
 from .experiment.kinds import kind as kind_of
 from .families import Family, nearest
@@ -21,11 +22,15 @@ from .grid import MOST_PARTS, STEP_AXES, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
 from .psd import spectrum
 from .target_files import KINDS as TARGETS
-from .target_files import is_drawn, read_target
+from .target_files import file_of, is_drawn, read_target
 
 #: Sections of an experiment's block that only some kinds have.
 _SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
+#: What may stand in the path of a folder that is made, and of a file that is read.
+_FOLDER, _FILE = re.compile(r"[\w./@+=,-]"), re.compile(r"[\w./@+=,:%() -]")
 
 
 class ConfigurationError(ValueError):
@@ -54,14 +59,16 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        In one line, if there is none.
+        In one line, if there is none, or if it would be read as something else than it shows (see `strict_yaml`).
     """
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        value = strict_yaml.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: the top level must be a dictionary, not {_short(value)}")
     return value
@@ -166,6 +173,8 @@ def _one_line(error: jsonschema.ValidationError) -> str:
 def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes that a schema cannot see."""
     study = config["study"]
+    for key in ("results", "figures"):
+        yield from _path(f"study.{key}", study[key], _FOLDER)
     results, figures = (Path(os.path.abspath(study[key])) for key in ("results", "figures"))
     if results == figures:
         yield f"study.figures: {study['figures']!r} must differ from study.results"
@@ -229,18 +238,38 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
+    elif file_of(target) and (mistake := next(_path("target", str(file_of(target)), _FILE), None)):
+        yield mistake
     else:
         try:
-            covariance = read_target(target, block["dimension"])
+            eigenvalues, _ = spectrum("target", read_target(target, block["dimension"]))
         except ValueError as error:
             yield f"target: {error}"
-            return
-        eigenvalues, _ = spectrum("target", covariance)
-        target_rank = int((eigenvalues > 0).sum())
-        smoothed = [*block["grid"].get("loss_name", ()), block.get("loss")]
-        for i, rank in enumerate(block["grid"]["rank"]):  # ε is limited to λ_n, which is 0 here
-            if rank > target_rank and "bures-wasserstein" in smoothed:
-                yield f"grid.rank[{i}]: rank {rank} exceeds the rank {target_rank} of the target"
+        else:
+            yield from _target_rank(block, int(np.sum(eigenvalues > 0)))
+
+
+def _path(where: str, path: str, allowed: re.Pattern) -> Iterator[str]:
+    """Mistakes in a path, which goes through Snakemake and a shell: neither replaces anything in it."""
+    if path.startswith("~") or "$" in path:
+        yield f"{where}: {path!r}: ~ and $ are not replaced; write the path itself"
+    elif path.startswith("-"):
+        yield f"{where}: {path!r} must not begin with -"
+    elif strange := allowed.sub("", path):
+        yield f"{where}: {path!r} holds {strange[0]!r}, which means something to Snakemake or a shell; rename it"
+
+
+def _target_rank(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
+    """Mistakes in what is asked of a target of a certain rank, as that of fewer samples than dimensions."""
+    if target_rank == 0:
+        yield "target: its covariance is zero: there is nothing to learn"
+        return
+    smoothed = [*block["grid"].get("loss_name", ()), block.get("loss")]
+    for i, rank in enumerate(block["grid"]["rank"]):  # ε is limited to λ_n, which is 0 here
+        if rank > target_rank and "bures-wasserstein" in smoothed:
+            yield f"grid.rank[{i}]: rank {rank} exceeds the rank {target_rank} of the target"
+        if block["kind"] == "paths" and rank >= target_rank:
+            yield f"grid.rank[{i}]: {rank} must be less than the rank of the target, {target_rank}, for two points"
 
 
 def _training(block: Mapping[str, Any]) -> Iterator[str]:

@@ -86,8 +86,6 @@ class CovarianceLoss(ABC):
 
     def _set_target(self, eigenvalues: Array, basis: Eigenbasis) -> None:
         """Take the target with this spectrum, eigenvalues (..., n)."""
-        if np.any(eigenvalues[..., 0] == 0):
-            raise ValueError("covariance must not be zero: a target without variance has nothing to learn")
         self.eigenvalues = eigenvalues
         self._basis = basis
 
@@ -471,7 +469,7 @@ class BuresWasserstein(CovarianceLoss):
         F = self._to_eigenbasis("W", W)
         A = (self._root * self._smoothed_factor(F))[..., : self._support, :]
         U, sigma, _ = np.linalg.svd(A, full_matrices=False)
-        if sigma.shape[-1] < self._support or np.any(sigma[..., -1] <= _rank_tolerance(A) * sigma[..., 0]):
+        if sigma.shape[-1] < self._support or np.any(sigma[..., -1:] <= _rank_tolerance(A) * sigma[..., :1]):
             raise ValueError("W must have full rank on the range of the target: for ε = 0 a singular one has no map")
         Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
         half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
@@ -562,7 +560,7 @@ class BuresWasserstein(CovarianceLoss):
         """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         rows = F[..., : self._support, :]
         mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal)
-        poor = mu[..., 0] <= _EIGH_CONDITION * mu[..., -1]
+        poor = np.any(mu[..., :1] <= _EIGH_CONDITION * mu[..., -1:], axis=-1)  # a zero target has no μ
         if not poor.any():
             return np.sqrt(mu), Q
         stacked = (self._root * self._smoothed_factor(F))[..., : self._support, :]  # a factor of M
@@ -593,6 +591,8 @@ class BuresWasserstein(CovarianceLoss):
     def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
         """The products at one F, its decomposition made once; of a single thin F it keeps n k numbers a node."""
         support = self._support
+        if support == 0:  # a zero target: L = ‖W‖² + nε
+            return lambda V: 2 * V
         F_ = F[..., :support, :]
         if not self.smoothed:
             root = self._root[..., :support, :]

@@ -50,7 +50,7 @@ def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path])
 
 
 #: Columns of `table`; its last one holds the rest, the versions.
-_COLUMNS = ("experiment", "parts", "seeds", "study_seed", "configuration", "code", "sha256")
+_COLUMNS = ("experiment", "parts", "seeds", "study_seed", "configuration", "code", "collected_by", "sha256")
 
 
 def table(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:

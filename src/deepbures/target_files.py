@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .psd import Array, finite_array, spectrum, symmetrize
+from .matrix_files import read_matrix
+from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 
 #: Keys of a target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
 KINDS = ("covariance", "samples", "dataset")
-FORMATS = (".npy", ".csv", ".parquet")
 DATASETS = ("digits",)
 
 
@@ -57,9 +55,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     Parameters
     ----------
     target
-        With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a `.npy` array, a
-        `.csv` file of numbers with commas and without headings, or a `.parquet` table, whose rows are those of
-        the array.
+        With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a file that
+        `matrix_files.read_matrix` reads.
     dimension
         n, which the file must agree with.
 
@@ -74,45 +71,48 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         In one line, if the file is missing, of another format or dimension, not finite, or, a covariance, not
         symmetric positive semidefinite.
     """
-    dataset, path = target.get("dataset"), Path(str(file_of(target)))
-    array = _read(path) if dataset is None else samples_of(dataset)
-    if "covariance" not in target:
-        if array.shape[0] < 2:
-            raise ValueError(f"{dataset or path}: an estimate needs at least 2 samples (rows), not {array.shape[0]}")
-        if not np.ptp(array, axis=0).any():
-            raise ValueError(f"{dataset or path}: all samples are equal: their covariance is zero")
-        centred = array - array.mean(axis=0)
-        array = centred.T @ centred / len(centred)
-    elif array.shape[0] != array.shape[1]:
-        raise ValueError(f"{path}: a covariance must be a square matrix, not of shape {array.shape}")
-    if array.shape[1] != dimension:
-        raise ValueError(
-            f"{dataset or path}: it is of dimension {array.shape[1]}, but the experiment of dimension {dimension}"
-        )
-    spectrum(str(dataset or path), array)
-    return symmetrize(array)
+    dataset, covariance = target.get("dataset"), "covariance" in target
+    name = str(dataset or file_of(target))
+    if dataset is None:
+        matrix, precision = read_matrix(name, dimension, square=covariance)
+    else:
+        matrix, precision = samples_of(dataset), float(np.finfo(float).eps)
+    if covariance and matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}")
+    if not covariance and matrix.shape[0] < 2:
+        raise ValueError(f"{name}: an estimate needs at least 2 samples (rows), not {matrix.shape[0]}")
+    if not covariance and not np.ptp(matrix, axis=0).any():
+        raise ValueError(f"{name}: all samples are equal: their covariance is zero")
+    if matrix.shape[1] != dimension:
+        raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
+    if covariance:
+        return _without_rounding(name, matrix, precision)
+    centred = np.where(np.ptp(matrix, axis=0) > 0, matrix - matrix.mean(axis=0), 0)  # a constant is exactly its mean
+    matrix = symmetrize(centred.T @ centred / len(centred))
+    spectrum(name, matrix)
+    return matrix
 
 
-def _read(path: Path) -> Array:
-    """The matrix in a file."""
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path}: the format must be one of {', '.join(FORMATS)}, not {path.suffix or 'none'!r}")
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        elif path.suffix == ".csv":
-            with warnings.catch_warnings(action="error"):  # of an empty file
-                array = np.loadtxt(path, delimiter=",", ndmin=2)
-        else:
-            import pyarrow.parquet as pq
+def _without_rounding(name: str, matrix: Array, precision: float) -> Array:
+    """A covariance that is positive semidefinite up to the rounding with which it was stored, made so in float64.
 
-            table = pq.read_table(path, partitioning=None)
-            array = np.column_stack([column.to_numpy() for column in table.columns])
-    except (ValueError, OSError, TypeError, Warning) as error:
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
-    array = finite_array(str(path), array, 1)
-    if array.ndim != 2:
-        raise ValueError(f"{path}: it must hold a matrix, not an array of shape {array.shape}")
-    return array.astype(float)
+    Entries that are rounded by a share u of the largest one, a, move an eigenvalue by about 2 √n u a at most. Where
+    one is negative within that, those below n u λ_1 cannot be told from zero, and are set to it.
+    """
+    n, eps = len(matrix), float(np.finfo(float).eps)
+    if precision <= eps:
+        spectrum(name, matrix)
+        return symmetrize(matrix)
+    tolerance = max(10.0, 2 * n**0.5) * precision
+    scale = np.abs(matrix).max()
+    asymmetry = np.abs(matrix - matrix.T).max()
+    if asymmetry > max(tolerance, INPUT_TOLERANCE) * scale:
+        raise ValueError(f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry:.3g}")
+    matrix = symmetrize(matrix)
+    eigenvalues, eigenvectors = np.linalg.eigh(matrix)
+    if eigenvalues[0] < -max(tolerance, INPUT_TOLERANCE) * scale:
+        raise ValueError(f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}")
+    if eigenvalues[0] >= 0:
+        return matrix
+    kept = np.where(eigenvalues > n * precision * eigenvalues[-1], eigenvalues, 0)
+    return symmetrize((eigenvectors * kept) @ eigenvectors.T)

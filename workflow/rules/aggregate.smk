@@ -5,7 +5,7 @@ for experiment, block in STUDY["experiments"].items():
         name:
             f"collect_{experiment}"
         input:
-            [job_list(experiment, job) for job in JOBS[experiment]],
+            lambda wildcards, experiment=experiment: fresh_job_lists(experiment),
         output:
             [
                 f"{RESULTS}/{experiment}/{table}.parquet"
@@ -15,15 +15,9 @@ for experiment, block in STUDY["experiments"].items():
             f"logs/{RESULTS}/{experiment}/collect.log",
         localrule: True
         params:
-            code=code_digest("aggregate"),
             kind=block["kind"],
             folder=f"{RESULTS}/{experiment}",
-            provenance={
-                "experiment": experiment,
-                "configuration": configuration_digest(experiment),
-                "study_seed": STUDY["study"]["seed"],
-                "seeds": block["seeds"],
-            },
+            provenance=provenance_of(experiment),
             axes=[dict(part.cell.axes) for part in grid.parts(STUDY, experiment)],
             cells=[key_of(experiment, part) for part in grid.parts(STUDY, experiment)],
             jobs={

@@ -1,12 +1,19 @@
 # The checked configuration, and what the rules take from it.
 import json
+import os
 import sys
 
-from deepbures import configuration, grid, store, target_files
+from deepbures import configuration, environment, grid, store, target_files
 from deepbures.code_digest import code_digest
 from deepbures.experiment import root
 from deepbures.experiment.kinds import kind
-from deepbures.files import digest_of
+from deepbures.files import checksum, digest_of
+
+# Jobs inherit it: settings of the user's for other programs change no result and no figure.
+# And they run in the interpreter that runs Snakemake, whatever python is first on the path.
+neutral = environment.neutral(os.environ)
+os.environ.clear()
+os.environ.update(neutral, DEEPBURES_PYTHON=sys.executable)
 
 
 def read_yaml(path):
@@ -14,9 +21,25 @@ def read_yaml(path):
     return configuration.read(workflow.source_path(path))
 
 
+def workflow_file(path):
+    """A file of the workflow as input, from what source_path gives: for a local one the file itself and no copy.
+
+    Relative where it lies below the working directory, so that a study may be moved.
+    """
+    original = path.flags["sourcecache_entry"]
+    full = os.path.abspath(original if os.path.exists(original) else path)
+    inside = os.path.commonpath([full, os.getcwd()]) == os.getcwd()
+    return os.path.relpath(full) if inside else full
+
+
 def checked_study():
     """The configuration and the families of figures, checked; on a mistake, one line and no job."""
     try:
+        if (
+            not workflow.modifier.skip_configfile
+        ):  # Snakemake's own reading loses a block that stands there twice
+            for file in dict.fromkeys(map(str, workflow.configfiles)):
+                configuration.read(file)
         families = configuration.check_families(
             read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
         )
@@ -67,6 +90,12 @@ def target_file(block):
     return [] if file is None else [file]
 
 
+def target_checksum(experiment):
+    """Checksum of that file: a parameter of what is computed from it, as its date says nothing."""
+    files = target_file(STUDY["experiments"][experiment])
+    return checksum(files[0]) if files else None
+
+
 def figure_files(*names):
     """The two files of each figure."""
     return [
@@ -86,10 +115,26 @@ def table_files(*names):
 
 
 def configuration_digest(experiment):
-    """Digest of all that the configuration says of an experiment, and of the study's seed."""
+    """Digest of all that the configuration says of an experiment, of its target's file, and of the study's seed."""
+    target = target_checksum(experiment)
     return digest_of(
-        {"seed": STUDY["study"]["seed"], **STUDY["experiments"][experiment]}
+        {
+            "seed": STUDY["study"]["seed"],
+            **STUDY["experiments"][experiment],
+            **({"target_file": target} if target else {}),
+        }
     )
+
+
+def provenance_of(experiment):
+    """What an aggregate says of itself besides what its cells say: the configuration that it came from."""
+    return {
+        "experiment": experiment,
+        "configuration": configuration_digest(experiment),
+        "collected_by": code_digest("aggregate"),
+        "study_seed": STUDY["study"]["seed"],
+        "seeds": STUDY["experiments"][experiment]["seeds"],
+    }
 
 
 def shown(experiment, show):

@@ -45,7 +45,11 @@ for name, family in FAMILIES.items():
                 table: f"{RESULTS}/{experiment}/{table}.parquet"
                 for table in tables_of(experiment)
             },
-            notebook=f"workflow/notebooks/{family.get('notebook', name)}.ipynb",
+            notebook=workflow_file(
+                workflow.source_path(
+                    f"../notebooks/{family.get('notebook', name)}.ipynb"
+                )
+            ),
         output:
             [in_report(path, experiment) for path in family_outputs(family)],
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",

@@ -15,8 +15,19 @@ rule html_report:
             ["--configfile", *workflow.overwrite_configfiles]
             if workflow.overwrite_configfiles
             else []
+        )
+        + (
+            [
+                "--config",
+                *(
+                    f"{key}={json.dumps(value)}"
+                    for key, value in workflow.config_settings.config.items()
+                ),
+            ]
+            if workflow.config_settings.config
+            else []
         ),
     shell:
         # The records of the finished jobs are there already, and the lock is this call's own.
-        "snakemake --snakefile {params.snakefile:q} --cores 1 --nolock {params.configuration:q}"
+        '"$DEEPBURES_PYTHON" -m snakemake --snakefile {params.snakefile:q} --cores 1 --nolock {params.configuration:q}'
         " --report {output:q} 2> {log:q}"

@@ -25,6 +25,7 @@ for experiment, block in STUDY["experiments"].items():
             store=f"{RESULTS}/{experiment}",
             # Reruns the cells when a module that they use changes.
             code=run_code(experiment),
+            target=target_checksum(experiment),
         shell:
-            "python -m deepbures run --cell {params.cells:q} --seeds {params.seeds}"
+            '"$DEEPBURES_PYTHON" -m deepbures run --cell {params.cells:q} --seeds {params.seeds}'
             " --store {params.store:q} --list {output:q} 2> {log:q}"

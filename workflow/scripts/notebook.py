@@ -5,6 +5,8 @@ from pathlib import Path
 
 import papermill
 
+from deepbures.kernel import KernelManager
+
 #: How often a kernel is started: of those that start at once, two may collide on a port.
 STARTS = 3
 
@@ -21,7 +23,9 @@ def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     for start in range(1, STARTS + 1):
         try:
-            papermill.execute_notebook(notebook, str(partial), parameters, progress_bar=False)
+            papermill.execute_notebook(
+                notebook, str(partial), parameters, progress_bar=False, kernel_manager_class=KernelManager
+            )
             break
         except Exception as error:
             # A kernel that dies raises a RuntimeError; a cell that fails would fail again.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -59,12 +60,21 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
     return plt.figure(figsize=(width, height))
 
 
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """The settings of the study over matplotlib's own defaults, whatever a matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_PARAMETERS)
+        yield
+
+
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw a figure in the style of the study, and leave matplotlib's settings as they were."""
 
     @functools.wraps(function)
     def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
-        with mpl.rc_context(_PARAMETERS):
+        with _style():
             return function(*arguments, **options)
 
     return draw
@@ -99,7 +109,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> Figure:
     """Write `folder/name.pdf` and `.png`, the same bytes for the same figure, and return it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_PARAMETERS):
+    with _style():
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     plt.close(figure)
