@@ -35,6 +35,8 @@ experiments:
     seeds_per_job: 2
     grid: {epsilon: [0.1], rank: [6], depth: [1, 2, 5], relative_step: [0.25, 0.95]}
     descent: {max_steps: 500}
+  bounds_n1: {grid: {initial_scale: [0.5]}} # so few cells that one job may hold them
+  bounds_n2: {grid: {initial_scale: [0.1]}}
 figures:
   trajectories: {show: {smin: [0.5], depth: [1, 10]}}
   rates: {show: {smin: [0.5]}}
