@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
+from collected import collect_cells
 
-from deepbures import store
-from deepbures.aggregate import collect
-from deepbures.experiment import run_cell
+from deepbures import provenance
+from deepbures.experiment import checked, run_cell
 from deepbures.experiment.problem import make_loss
 from deepbures.grid import cells
 from deepbures.plotting import frames
@@ -51,7 +51,7 @@ def settings(kind, landscape=None, **changes):
         "loss": "bures-wasserstein",
         "dimension": DIMENSIONS.get(kind, 4),
         "target": ZIPF,
-        "landscape": {**options, **(landscape or {})},
+        "landscape": {key: {**options, **(landscape or {})}[key] for key in options},
         "epsilon": 0.1,
         "smin": 0.5,
         "rank": grid["rank"][0],
@@ -71,17 +71,12 @@ def loader(tmp_path_factory):
     @functools.cache
     def load(kind):
         folder, config = tmp_path_factory.mktemp(kind), study(kind)
-        found = cells(config, kind)
+        points = [(cell.axes, cell.settings) for cell in cells(config, kind)]
         with pytest.MonkeyPatch.context() as patch:
             # Every cell records the versions of its packages; looking them up takes longer than most cells here.
-            patch.setattr(store, "version", functools.cache(store.version))
-            for path, cell in {cell.path: cell for cell in found}.items():
-                for name, table in run_cell(cell.settings, range(SEEDS.get(kind, 1))).items():
-                    store.write_parts(folder / path / f"{name}.parquet", [table])
-        names, axes = store.SCHEMAS[kind], [cell.axes for cell in found]
-        for name in names:
-            collect(folder / f"{name}.parquet", axes, [folder / cell.path / f"{name}.parquet" for cell in found])
-        return {name: frames.read(folder / f"{name}.parquet") for name in names}
+            patch.setattr(provenance, "version", functools.cache(provenance.version))
+            store = collect_cells(folder, points, range(SEEDS.get(kind, 1)))
+        return {name: frames.read(folder / f"{name}.parquet") for name in store.schemas}
 
     return load
 
@@ -97,7 +92,7 @@ def frame_of_target(folder, kind, covariance, seeds=(0,), table=None, **changes)
 
 def loss_of(kind, loss="bures-wasserstein", epsilon=0.1, seed=0, **changes):
     """The loss of a cell, with the target of a seed."""
-    return make_loss(settings(kind, loss=loss, epsilon=epsilon, **changes), seed)
+    return make_loss(checked(settings(kind, loss=loss, epsilon=epsilon, **changes)), seed)
 
 
 def missing(loss):

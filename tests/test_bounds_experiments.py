@@ -8,8 +8,8 @@ import pytest
 from deepbures import theory
 from deepbures.configuration import ConfigurationError, check
 from deepbures.diagnostics import excess_by_direction, least_singular_value
-from deepbures.experiment import run_cell
-from deepbures.experiment.flow import slowest_share
+from deepbures.experiment import checked, run_cell
+from deepbures.experiment.kinds.flow import slowest_share
 from deepbures.experiment.problem import limited_smoothing, make_loss, make_start
 from deepbures.gradient_flow import gradient_flow
 from deepbures.grid import cells
@@ -69,8 +69,8 @@ def test_counterexample_breaks_the_programs_bound_and_not_ours(depth, by, epsilo
 @pytest.mark.parametrize("epsilon", [0, 0.1, 0.7])
 def test_columns_of_the_bounds_are_those_of_theory(scale, epsilon):
     settings = {**FLOW, "epsilon": epsilon, "initialization": {"kind": "close", "scale": scale}}
-    loss = make_loss(settings, 1)
-    start = make_start(settings, 1, loss)
+    loss = make_loss(checked(settings), 1)
+    start = make_start(checked(settings), 1, loss)
     least = np.linalg.svd(start.end_to_end, compute_uv=False)[-1]
     (run,), samples = rows(settings, [1])
     assert run["least_singular_value_initial"] == pytest.approx(least, rel=1e-12)
@@ -146,7 +146,7 @@ def test_aligned_start_is_half_done_at_the_predicted_times(epsilon, depth):
     settings = {**FLOW, "initialization": {"kind": "aligned", "scale": 0.05}, "rank": 3, "epsilon": epsilon}
     settings["integration"] = {**FLOW["integration"], "samples": 400}
     (run,), _ = rows(settings, depth=depth)
-    loss = make_loss(settings, 0)
+    loss = make_loss(checked(settings), 0)
     start = aligned_start(np.random.default_rng(0), loss, 3, 0.05)
     S = start.end_to_end @ start.end_to_end.T
     np.testing.assert_allclose(S @ loss.covariance, loss.covariance @ S, atol=1e-14)
@@ -244,14 +244,14 @@ def test_epsilon_next_to_the_least_eigenvalue_is_that_eigenvalue():
     assert limited_smoothing(0, values) == limited_smoothing(0.1, np.array([1.0, 0.0])) == 0
     # So direction n is empty at ε = λ_n for every seed, whatever eigh rounds.
     for seed in range(10):
-        loss = make_loss({**FLOW, "dimension": 5, "smin": -1, "epsilon": 0.2}, seed)
+        loss = make_loss(checked({**FLOW, "dimension": 5, "smin": -1, "epsilon": 0.2}), seed)
         assert (loss.minimum_spectrum(5) > 0).sum() == 4
 
 
 @pytest.mark.parametrize("settings", [FLOW, {**DESCENT, "descent": {"max_steps": 5, "samples": 2}}])
 def test_tolerance_that_nothing_meets_too_soon(settings):
     # ε = 0: the excess loss of W = 0 is tr Σ0.
-    trace = make_loss({**settings, "epsilon": 0}, 0).eigenvalues.sum()
+    trace = make_loss(checked({**settings, "epsilon": 0}), 0).eigenvalues.sum()
     section = "integration" if settings["kind"] == "flow" else "descent"
     for factor in (1.0, 5.0):
         options = {**settings[section], "excess_tolerance": factor * trace}
@@ -316,7 +316,7 @@ SAMPLE_UNITS = {"loss": 1, "excess": 1, "covariance_distance": 1, "squared_bures
 @pytest.mark.parametrize("rank", [2, 4])
 def test_another_unit_of_the_target_scales_every_column(tmp_path, factor, rank):
     # Σ0 and ε times f, W(0) times √f, t times f^{−(1−1/N)}: the same flow.
-    base = make_loss(FLOW, 0).covariance
+    base = make_loss(checked(FLOW), 0).covariance
     found = []
     depth = 2
     for unit in (1.0, factor):

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from collected import collect_cells
 
 from deepbures import claims
 from deepbures.__main__ import main
-from deepbures.aggregate import collect, collect_runs
-from deepbures.experiment import run_cell
-from deepbures.store import SCHEMAS, write_parts
+from deepbures.code_digest import code_digest
+from deepbures.parquet import read_metadata
 
 SHARED = {
     "study_seed": 1,
@@ -137,23 +137,15 @@ def study(tmp_path_factory):
     """Folder with the aggregates of a small study."""
     root = tmp_path_factory.mktemp("study")
     for name, (kind, own, cells) in STUDY.items():
-        files = {table: [] for table in SCHEMAS[kind]}
-        axes = []
-        for i, cell in enumerate(cells):
-            settings = {**SHARED, **own, **cell, "kind": kind}
+        given = ("loss_name", "epsilon", "smin", "rank", "depth", "initial_scale", "step_size", "relative_step")
+        points = []
+        for cell in cells:
+            point = {**SHARED, **own, **cell, "kind": kind}
+            settings = {key: value for key, value in point.items() if key not in ("loss_name", "initial_scale")}
             if "initial_scale" in cell:
                 settings["initialization"] = {**settings["initialization"], "scale": cell["initial_scale"]}
-            for table, content in run_cell(settings, range(2)).items():
-                files[table].append(root / "jobs" / name / table / f"{i}.parquet")
-                write_parts(files[table][-1], [content])
-            given = ("loss_name", "epsilon", "smin", "rank", "depth", "initial_scale", "step_size", "relative_step")
-            axes.append({axis: settings[axis] for axis in given if axis in settings})
-        for table in files:
-            destination = root / name / f"{table}.parquet"
-            if table == "runs":
-                collect_runs(destination, axes, files["runs"], files["trajectories"])
-            else:
-                collect(destination, axes, files[table])
+            points.append(({axis: point[axis] for axis in given if axis in point}, settings))
+        collect_cells(root / name, points, range(2), {"experiment": name, "seeds": 2})
     return root
 
 
@@ -315,11 +307,7 @@ def test_the_picture_has_a_row_a_claim(study):
     assert [label.get_text().rpartition(" (")[0] for label in axis.get_yticklabels()] == [c.name for c in results]
 
 
-def test_aggregates_carry_their_provenance(study, tmp_path):
-    from deepbures.store import read_metadata
-
-    file = next((study / "jobs/hessian/spectra").iterdir())
-    collect(tmp_path / "a.parquet", [{"epsilon": 0.1}], [file], provenance={"experiment": "hessian", "seeds": 2})
-    found = read_metadata(tmp_path / "a.parquet")
-    assert (found["experiment"], found["seeds"], found["parts"]) == ("hessian", 2, 1)
-    assert found["code"] == read_metadata(file)["code"]
+def test_aggregates_carry_their_provenance(study):
+    found = read_metadata(study / "hessian/spectra.parquet")
+    assert (found["experiment"], found["seeds"], found["parts"]) == ("hessian", 2, len(STUDY["hessian"][2]))
+    assert found["code"] == code_digest("experiment.kinds.hessian")

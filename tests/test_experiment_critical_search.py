@@ -18,7 +18,8 @@ from landscape_cells import (
 )
 
 from deepbures import critical_point_search, critical_points
-from deepbures.experiment import critical_search, run_cell
+from deepbures.experiment import run_cell
+from deepbures.experiment.kinds import critical_search
 from deepbures.plotting import tables as tabulate
 
 RELATIVE = ["start", "start_rank", "evaluations", "critical", "matched", "negative", "reached", "reached_at_rank"]

@@ -17,7 +17,7 @@ from landscape_cells import (
 )
 
 from deepbures import critical_points, derived
-from deepbures.experiment import blow_up, hessian
+from deepbures.experiment.kinds import blow_up, hessian
 from deepbures.landscape import network_hessian
 from deepbures.network import DeepLinearNetwork
 

@@ -22,8 +22,11 @@ from landscape_cells import (
     values_in_order,
 )
 
-from deepbures import critical_points, store
-from deepbures.experiment import blow_up, critical_search, escape, expansion, run_cell
+from deepbures import critical_points
+from deepbures.code_digest import code_digest
+from deepbures.experiment import run_cell
+from deepbures.experiment.kinds import blow_up, critical_search, escape, expansion
+from deepbures.experiment.kinds import kind as kind_of
 from deepbures.gradient_flow import gradient_flow
 from deepbures.grid import cells
 
@@ -54,15 +57,15 @@ def test_cell_has_the_tables_of_its_kind_bit_for_bit_whatever_its_block(kind, ch
     # Seeds 0 and 2 together, and each alone in a second run, are the same rows; each has its own target.
     cell = settings(kind, **changes)
     together, zero, two = run_cell(cell, [0, 2]), run_cell(cell, [0]), run_cell(cell, [2])
-    assert list(together) == list(store.SCHEMAS[kind])
+    assert list(together) == list(kind_of(kind).TABLES)
     for name, table in together.items():
-        assert table.schema.equals(store.SCHEMAS[kind][name], check_metadata=False)
+        assert table.schema.equals(kind_of(kind).TABLES[name], check_metadata=False)
         table.validate(full=True)
         assert repr(rows(table)) == repr(rows(zero[name]) + rows(two[name]))  # repr: NaN equals NaN
         assert repr(rows(zero[name])).replace("'seed': 0", "'seed': 2") != repr(rows(two[name]))
         metadata = json.loads(table.schema.metadata[b"deepbures"])
         assert [part["cell"] for part in metadata["parts"]] == [cell]
-        assert metadata["code"] == store.code_digest(f"experiment.{kind}")
+        assert metadata["code"] == code_digest(f"experiment.kinds.{kind}")
 
 
 @pytest.mark.parametrize("kind", ["blow_up", "expansion", "critical_search"])

@@ -2,32 +2,18 @@
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
+from collected import collect_cells
 
-from deepbures import store
-from deepbures.aggregate import collect, collect_runs
-from deepbures.experiment import run_cell
 from deepbures.grid import cells
 from deepbures.plotting import bounds, convergence, frames, sampling, spectral
 
 
 def collected(folder, shipped, experiment, seeds=(0,)):
-    """Aggregates of an experiment of the smoke study."""
-    found = cells(shipped("smoke.yaml"), experiment)
-    kind = found[0].settings["kind"]
-    files = {name: [] for name in store.SCHEMAS[kind]}
-    for number, cell in enumerate(found):
-        for name, table in run_cell(cell.settings, list(seeds)).items():
-            files[name].append(folder / f"{name}-{number}.parquet")
-            store.write_parts(files[name][-1], [table])
-    axes = [cell.axes for cell in found]
-    for name, parts in files.items():
-        if name == "runs":
-            collect_runs(folder / "runs.parquet", axes, parts, files["trajectories"])
-        else:
-            collect(folder / f"{name}.parquet", axes, parts)
-    return [pq.read_table(folder / f"{name}.parquet").to_pandas() for name in files]
+    """Tables of an experiment of the smoke study, for a few seeds."""
+    points = [(cell.axes, cell.settings) for cell in cells(shipped("smoke.yaml"), experiment)]
+    store = collect_cells(folder, points, list(seeds))
+    return [frames.read(folder / f"{name}.parquet") for name in store.schemas]
 
 
 def test_bounds_are_counted_as_they_are(tmp_path, shipped):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,28 +13,18 @@ from typing import Any
 import jsonschema
 import yaml
 
+from .experiment.kinds import KINDS
+from .experiment.kinds import kind as kind_of
+from .families import Family, nearest
+from .families import mistakes as mistakes_of_families
 from .grid import MOST_PARTS, STEP_AXES, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
 from .psd import spectrum
-from .target_files import KINDS, is_drawn, read_target
+from .target_files import KINDS as TARGETS
+from .target_files import is_drawn, read_target
 
-#: The keys that training needs besides `initialization`, by its kind; and what each experiment on the landscape needs
-#: under `landscape`.
-_TRAINING = {
-    "flow": ("integration",),
-    "descent": ("descent",),
-    "finite_sample": ("integration", "sampling"),
-}
+#: Sections of an experiment's block that only some kinds have.
 _SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
-_LANDSCAPE = {
-    "hessian": ("points",),
-    "blow_up": ("singular_values", "vanishing"),
-    "paths": ("points", "samples"),
-    "expansion": ("samples", "reach"),
-    "escape": ("points", "perturbation"),
-    "surface": ("starts", "samples"),
-    "critical_search": ("starts",),
-}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
@@ -92,7 +83,9 @@ def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
             below[key] = value
 
 
-def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+def check(
+    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, Family] | None = None
+) -> dict[str, Any]:
     """Check a merged configuration and return it with its numbers read.
 
     Parameters
@@ -101,6 +94,8 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
         As loaded from YAML, overlays merged.
     schema
         JSON schema of the configuration, closed at every level.
+    families
+        Families of figures by name, see `check_families`; without them, whether figures can be drawn is not checked.
 
     Raises
     ------
@@ -116,7 +111,26 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
         raise ConfigurationError(_one_line(names[0] if names else jsonschema.exceptions.best_match(errors)))
     for mistake in _senseless(checked):
         raise ConfigurationError(mistake)
+    for mistake in mistakes_of_families(checked, families) if families is not None else ():
+        raise ConfigurationError(mistake)
     return checked
+
+
+def check_families(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Family]:
+    """Check the families of figures against their schema, and return them.
+
+    Raises
+    ------
+    ConfigurationError
+        On a mistake: one line.
+    """
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(given))
+    if errors:
+        raise ConfigurationError(f"families of figures: {_one_line(jsonschema.exceptions.best_match(errors))}")
+    for name, family in given.items():
+        for unknown in (known for known in family["kinds"] if known not in KINDS):
+            raise ConfigurationError(f"families of figures: {name}.kinds: there is no kind {unknown!r}")
+    return given
 
 
 def _one_line(error: jsonschema.ValidationError) -> str:
@@ -126,15 +140,15 @@ def _one_line(error: jsonschema.ValidationError) -> str:
         case "additionalProperties":
             allowed = list(error.schema.get("properties", ()))
             unknown = next(key for key in value if key not in allowed)
-            return f"{where}: unknown key {unknown!r}{_nearest(str(unknown), allowed)}; allowed: {', '.join(allowed)}"
+            return f"{where}: unknown key {unknown!r}{nearest(str(unknown), allowed)}; allowed: {', '.join(allowed)}"
         case "pattern":
             return f"{where}: {value!r} is no valid name: lower-case letters, digits and _ only"
         case "required":
             missing = next(key for key in error.validator_value if key not in value)
-            return f"{where}: the key {missing!r} is missing{_nearest(missing, list(value), 'is {} meant for it?')}"
+            return f"{where}: the key {missing!r} is missing{nearest(missing, list(value), 'is {} meant for it?')}"
         case "enum":
             allowed = [str(item) for item in error.validator_value]
-            return f"{where}: {value!r} is not allowed{_nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
+            return f"{where}: {value!r} is not allowed{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
         case "type":
             return f"{where}: {_short(value)} must be of type {error.validator_value}"
         case "minimum" | "exclusiveMinimum":
@@ -152,10 +166,17 @@ def _one_line(error: jsonschema.ValidationError) -> str:
 def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes that a schema cannot see."""
     study = config["study"]
-    if study["results"] == study["figures"]:
+    results, figures = (Path(os.path.abspath(study[key])) for key in ("results", "figures"))
+    if results == figures:
         yield f"study.figures: {study['figures']!r} must differ from study.results"
+    elif results in figures.parents or figures in results.parents:
+        yield f"study.figures: {study['figures']!r} must not lie in study.results, {study['results']!r}, nor hold it"
     for name, block in config["experiments"].items():
         where, n = f"experiments.{name}", block["dimension"]
+        if block["kind"] not in KINDS:
+            kinds = nearest(block["kind"], KINDS)
+            yield f"{where}.kind: {block['kind']!r} is not allowed{kinds}; allowed: {', '.join(KINDS)}"
+            return
         for i, rank in enumerate(block["grid"]["rank"]):
             if rank > n:
                 yield f"{where}.grid.rank[{i}]: {rank} must be at most the dimension, {n}"
@@ -173,7 +194,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         if number and n_parts > MOST_PARTS * number:
             least = -(-n_parts // MOST_PARTS)
             yield f"study.shared_jobs: {number} must be at least {least} for the {n_parts} cells and blocks of {where}"
-        mistakes = _training(block) if block["kind"] in _TRAINING else _landscape(block)
+        mistakes = _landscape(block) if "landscape" in kind_of(block["kind"]).OPTIONS else _training(block)
         yield from (f"{where}.{mistake}" for mistake in mistakes)
     for name, figure in config["figures"].items():
         experiment = config["experiments"].get(figure["experiment"])
@@ -181,7 +202,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             known = list(config["experiments"])
             yield (
                 f"figures.{name}.experiment: there is no experiment {figure['experiment']!r}"
-                f"{_nearest(figure['experiment'], known)}; allowed: {', '.join(known)}"
+                f"{nearest(figure['experiment'], known)}; allowed: {', '.join(known)}"
             )
             continue
         for axis, values in figure.get("show", {}).items():
@@ -202,10 +223,10 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     drawn = [key for key in ("spectrum", "mode") if key in target]
     if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
-            yield f"target.{key}: the key is missing (or one of {', '.join(KINDS)})"
+            yield f"target.{key}: the key is missing (or one of {', '.join(TARGETS)})"
         return
     if drawn or len(target) > 1:
-        yield f"target: one of the keys {', '.join(KINDS)} is all of a target; leave the other keys out"
+        yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     else:
@@ -225,7 +246,7 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
 def _training(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in how the networks of an experiment start and are trained."""
     kind, grid = block["kind"], block["grid"]
-    own = _TRAINING[kind]
+    own = tuple(kind_of(kind).OPTIONS)
     for other in (key for key in _SECTIONS[1:] if key not in own and key in block):
         yield f"{other}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
     for key in ("initialization", *own):
@@ -276,16 +297,17 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in an experiment on the landscape, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
+    known = [field.name for field in dataclasses.fields(kind_of(kind).OPTIONS["landscape"])]
     for key in (key for key in _SECTIONS[:-1] if key in block):
         yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
     for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
         yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
-    for key in (key for key in _LANDSCAPE[kind] if key not in options):
+    for key in (key for key in known if key not in options):
         yield f"landscape.{key}: the key is missing: kind {kind!r} needs it"
-    for key in (key for key in options if key not in _LANDSCAPE[kind]):
-        yield f"landscape.{key}: kind {kind!r} has no such key; allowed: {', '.join(_LANDSCAPE[kind])}"
+    for key in (key for key in options if key not in known):
+        yield f"landscape.{key}: kind {kind!r} has no such key; allowed: {', '.join(known)}"
     if kind == "surface" and (block["dimension"] != 2 or grid["rank"] != [1]):
         yield "dimension: a surface needs dimension 2 and rank 1"
     for i, vanishing in enumerate(options.get("vanishing", ())):
@@ -346,11 +368,6 @@ def _not_finite(value: Any, where: str) -> Iterator[str]:
 
 def _join(path: Iterable[str | int]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
-
-
-def _nearest(word: str, candidates: list[str], question: str = "did you mean {}?") -> str:
-    close = difflib.get_close_matches(word, candidates, n=1)
-    return f", {question.format(repr(close[0]))}" if close else ""
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .store import part_key
 from .target_files import is_drawn
 from .targets import least_eigenvalue
 
@@ -139,17 +138,12 @@ class Part:
 
     @property
     def path(self) -> str:
-        """Its place under the folder of a table: `epsilon=0.1/…/depth=10/seeds=0-9`."""
+        """Its name among the jobs of the experiment: `epsilon=0.1/…/depth=10/seeds=0-9`."""
         return f"{self.cell.path}/seeds={self.seeds}"
-
-    @property
-    def key(self) -> str:
-        """What result files know it by."""
-        return part_key(self.cell.settings, self.seeds)
 
 
 def parts(config: Mapping[str, Any], experiment: str) -> list[Part]:
-    """Every part of an experiment, in grid order; cells that are one problem come again and again."""
+    """Every part of an experiment, in grid order; cells that are one problem occur once for each grid point."""
     return [Part(*part) for part in itertools.product(cells(config, experiment), seed_blocks(config, experiment))]
 
 
@@ -172,7 +166,7 @@ def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
 
 
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
-    """Every job of an experiment by its place under the folder of a table: the parts that one process computes.
+    """Every job of an experiment by its name, which is a path: the parts that one process computes.
 
     A part has a job of its own, or shares one of `study.shared_jobs`: which one depends on its path alone, so
     that adding cells moves no other.

@@ -38,7 +38,7 @@ rule claims:
             }
             for experiment, block in STUDY["experiments"].items()
         },
-        code=store.code_digest("claims", "plotting.verdicts"),
+        code=code_digest("claims", "plotting.verdicts"),
     script:
         "../scripts/claims.py"
 
@@ -72,7 +72,7 @@ rule provenance:
     localrule: True
     params:
         configuration=STUDY,
-        digest=store.digest_of(STUDY),
-        code=store.code_digest("provenance"),
+        digest=digest_of(STUDY),
+        code=code_digest("provenance"),
     script:
         "../scripts/provenance.py"

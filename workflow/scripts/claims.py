@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from deepbures import claims
+from deepbures.files import replacing
 from deepbures.plotting import save, verdicts
-from deepbures.store import replacing
 
 if __name__ == "__main__":
     csv, markdown, figure, _ = map(Path, snakemake.output)
@@ -13,6 +13,8 @@ if __name__ == "__main__":
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
     with replacing(markdown) as temporary:
-        text = f"{claims.markdown(table)}\nHow each was tested, and what the test can see:\n\n{claims.explanation(table)}"
+        text = (
+            f"{claims.markdown(table)}\nHow each was tested, and what the test can see:\n\n{claims.explanation(table)}"
+        )
         temporary.write_text(text, encoding="utf-8")
     save(verdicts.claims(table), figure.parent, figure.stem)

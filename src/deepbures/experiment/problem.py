@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from ..psd import Array, soft_threshold
 from ..seeds import generator
 from ..target_files import is_drawn, read_target
 from ..targets import draw_target
+from .settings import Initialization, Settings
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class NetworkStart(Start):
     network: DeepLinearNetwork
 
 
-def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
+def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
     """The loss on the target of a seed, drawn or read, with ε limited to λ_n (paper.md section 6).
 
     Raises
@@ -47,19 +46,19 @@ def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
     ValueError
         On an unknown loss, or a target that `check_target` refuses.
     """
-    n, target = settings["dimension"], settings["target"]
+    n, target = settings.dimension, settings.target
     if not is_drawn(target):
         covariance = read_target(target, n)
     else:
-        rng = generator(settings["study_seed"], "target", seed, dimension=n, spectrum=target["spectrum"])
-        covariance = draw_target(rng, n, settings["smin"], spectrum=target["spectrum"], mode=target["mode"])
-    if settings["loss"] not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {settings['loss']!r}")
-    if settings["loss"] != BuresWasserstein.name:
-        return LOSSES[settings["loss"]](covariance)
+        rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=target["spectrum"])
+        covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
+    if settings.loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {settings.loss!r}")
+    if settings.loss != BuresWasserstein.name:
+        return LOSSES[settings.loss](covariance)
     eigenvalues = BuresWasserstein(covariance).eigenvalues
-    epsilon = limited_smoothing(settings["epsilon"], eigenvalues)
-    check_target(eigenvalues, settings["rank"], epsilon)
+    epsilon = limited_smoothing(settings.epsilon, eigenvalues)
+    check_target(eigenvalues, settings.rank, epsilon)
     return BuresWasserstein(covariance, epsilon)
 
 
@@ -105,18 +104,18 @@ def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
     return BuresWasserstein(covariances, smoothings) if smoothings else type(losses[0])(covariances)
 
 
-def make_start(settings: Mapping[str, Any], seed: int, loss: CovarianceLoss) -> NetworkStart:
+def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkStart:
     """Draw the start of a seed.
 
     The stream of an end-to-end matrix depends on its dimension and kind alone: starts are common to all ε,
     smin, depths and ranks. Layers that are drawn one by one have a stream for each depth and rank.
     """
-    initialization, depth, rank = settings["initialization"], settings["depth"], settings["rank"]
-    kind, balance = initialization["kind"], initialization.get("balance")
+    initialization, depth, rank = settings.start(), settings.depth, settings.rank
+    kind, balance = initialization.kind, initialization.balance
     depends_on = {"dimension": loss.dimension, "kind": kind}
     if balance in ("none", "product"):
         depends_on |= {"depth": depth, "rank": rank}
-    rng = generator(settings["study_seed"], "initialization", seed, **depends_on)
+    rng = generator(settings.study_seed, "initialization", seed, **depends_on)
     if kind in NEAR_A_POINT:
         start = _start_near_a_point(rng, initialization, rank, loss)
         network = DeepLinearNetwork.balanced(start.end_to_end, depth, rank)
@@ -124,20 +123,21 @@ def make_start(settings: Mapping[str, Any], seed: int, loss: CovarianceLoss) -> 
         network = draw_network(rng, loss.dimension, depth, rank, kind, balance=balance or "end_to_end")
         start = Start(network.end_to_end(), float("nan"), 1)
     network = with_bottleneck(network, rank)
-    if "end_rank" in initialization:
-        network = with_end_rank(network, initialization["end_rank"])
+    if initialization.end_rank is not None:
+        network = with_end_rank(network, initialization.end_rank)
         start = replace(start, end_to_end=network.end_to_end())
     return NetworkStart(start.end_to_end, start.scale, start.draws, network)
 
 
 def _start_near_a_point(
-    rng: np.random.Generator, initialization: Mapping[str, Any], rank: int, loss: CovarianceLoss
+    rng: np.random.Generator, initialization: Initialization, rank: int, loss: CovarianceLoss
 ) -> Start:
     """Next to the target, or next to 0."""
-    if initialization["kind"] == "small":
-        return small_start(rng, loss.dimension, rank, initialization["scale"])
-    if initialization["kind"] == "aligned":
-        return aligned_start(rng, loss, rank, initialization["scale"])
+    if initialization.kind == "small":
+        return small_start(rng, loss.dimension, rank, initialization.needed_scale())
+    if initialization.kind == "aligned":
+        return aligned_start(rng, loss, rank, initialization.needed_scale())
     if not isinstance(loss, BuresWasserstein):
         raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
-    return close_start(rng, loss, rank, first_scale=initialization.get("scale", FIRST_SCALE))
+    scale = FIRST_SCALE if initialization.scale is None else initialization.scale
+    return close_start(rng, loss, rank, first_scale=scale)

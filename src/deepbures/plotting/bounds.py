@@ -51,18 +51,18 @@ def where_bounds_hold(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     runs = with_ratios(runs.drop_duplicates([*axes_of(runs.columns), "seed"]), samples)
     inside = runs[(runs["margin"] > 0) & (runs["excess_initial"] > 0)]
     inside = inside.assign(violated=inside["program_ratio"] > 1 + ROUNDING)
-    depths = sorted(inside["depth"].unique())[:3]
-    figure, axes = style.panels(2, 3, style.TEXT, 4.6)
+    depths = sorted(inside["depth"].unique())
+    figure, axes = style.panels(2, max(3, len(depths)), style.TEXT, 4.6)
     _draw_flow(axes[0, 0], inside, samples)
     _draw_rates(axes[0, 1], inside)
     _draw_use(axes[0, 2], inside, samples)
-    for axis, depth in zip(axes[1], depths, strict=False):
+    for axis, depth in zip(axes[1, : len(depths)], depths, strict=True):
         _draw_plane(axis, inside[inside["depth"] == depth])
         axis.set_title(frames.label(depth=depth))
-    for axis in axes[1, len(depths) :]:
+    for axis in [*axes[0, 3:], *axes[1, len(depths) :]]:
         axis.set_visible(False)
     axes[1, 0].set_ylabel(r"margin $c / \sqrt{\lambda_n}$")
-    style.label_panels([*axes[0], *axes[1, : len(depths)]])
+    style.label_panels([*axes[0, :3], *axes[1, : len(depths)]])
     return figure
 
 

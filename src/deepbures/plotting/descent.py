@@ -13,6 +13,7 @@ from matplotlib.ticker import NullFormatter
 from .. import derived
 from ..grid import axes_of
 from ..psd import Array
+from ..trajectory import StopReason
 from . import frames, style
 
 #: Samples of each cloud in F8.
@@ -98,7 +99,7 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
     """
     figure, axes = style.panels(1, 2, style.TEXT, 3.0, width_ratios=[1.2, 1])
     left, right = axes[0]
-    converged = runs.assign(share=(runs["stop_reason"] == "converged").astype(float))
+    converged = runs.assign(share=(runs["stop_reason"] == StopReason.CONVERGED).astype(float))
     epsilons = sorted(runs["epsilon"].unique())
     number = len(epsilons)
     for epsilon, color, marker in zip(epsilons, style.distinct(number), style.markers(number), strict=True):
@@ -191,7 +192,7 @@ def without_balance(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         for name, color in zip(laws, style.distinct(len(laws)), strict=True):
             cell, ends = cells[cells["initialization"] == name], cell_runs[cell_runs["initialization"] == name]
             reasons = list(ends["stop_reason"])
-            outcome = f"{reasons.count('converged')}, {reasons.count('diverged')}"
+            outcome = f"{reasons.count(StopReason.CONVERGED)}, {reasons.count(StopReason.DIVERGED)}"
             for axis, quantity in zip(axes[:, column], ("excess", "balancedness"), strict=True):
                 values = _held(frames.curves(cell, quantity, steps, against="step"))
                 axis.plot(steps, np.median(values, axis=0), color=color, label=f"{frames.label(name=name)} ({outcome})")

@@ -9,6 +9,7 @@ import pandas as pd
 
 from .. import derived
 from ..grid import axes_of
+from ..trajectory import StopReason
 from .frames import over_seeds
 
 #: LaTeX headings of the columns.
@@ -233,7 +234,7 @@ def _with_outcomes(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     axes = axes_of(runs.columns)
     ends = runs.groupby(axes, sort=True)["stop_reason"]
     counts = {"seeds": ends.count()}
-    for reason in ("converged", "step budget", "diverged"):
+    for reason in (StopReason.CONVERGED, StopReason.STEP_BUDGET, StopReason.DIVERGED):
         counts[reason.replace(" ", "_")] = ends.agg(lambda reasons, reason=reason: int((reasons == reason).sum()))
     return pd.DataFrame(counts).reset_index().merge(summary, on=axes)
 

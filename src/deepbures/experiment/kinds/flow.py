@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..diagnostics import balanced_gradient_norm, excess_by_direction
-from ..gradient_flow import gradient_flows
-from ..losses import BuresWasserstein, CovarianceLoss
-from ..psd import Array
-from ..theory import half_times, local_rates, rates_at_minimum
-from ..trajectory import FlowTrajectory
-from . import measure
-from .problem import check_tolerance, make_loss, make_start, stack_losses
+from ...diagnostics import balanced_gradient_norm, excess_by_direction
+from ...gradient_flow import gradient_flows
+from ...losses import BuresWasserstein, CovarianceLoss
+from ...psd import Array
+from ...schema import FLOAT, VECTOR, extended
+from ...theory import half_times, local_rates, rates_at_minimum
+from ...trajectory import FlowTrajectory
+from .. import measure
+from ..problem import check_tolerance, make_loss, make_start, stack_losses
+from ..settings import Integration, Settings
 
+#: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
+#: excess loss that is left in its slowest directions at the end; and of aligned starts (else empty) the times at which
+#: the eigenvalues of S reach half of their limits, measured and in closed form.
+TABLES = {
+    "runs": extended(
+        measure.RUNS,
+        factor_initial=VECTOR,
+        factor_final=VECTOR,
+        slowest_share=FLOAT,
+        half_times=VECTOR,
+        half_times_predicted=VECTOR,
+    ),
+    "trajectories": measure.TRAJECTORIES,
+}
+#: Its options, by section of an experiment's block.
+OPTIONS = {"integration": Integration}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.5
 #: Local rates that agree to this share of the largest belong to one direction of decay.
 _SAME_RATE = 1e-8
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `runs` and `trajectories`, seed by seed; the flows advance as one stack."""
-    rank, depth = settings["rank"], settings["depth"]
-    options = dict(settings["integration"])
-    ends = (0, -1) if options.pop("keep_factors", False) else ()
+    rank, depth = settings.rank, settings.depth
+    options: Integration = settings.options["integration"]
+    ends = (0, -1) if options.keep_factors else ()
     losses = [make_loss(settings, seed) for seed in seeds]
     for loss in losses:
-        check_tolerance(options["excess_tolerance"], loss, rank)
+        check_tolerance(options.excess_tolerance, loss, rank)
     starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
     initials = np.stack([start.end_to_end for start in starts])
-    trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options)
+    trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options.of_flow())
     for seed, loss, start, trajectory in zip(seeds, losses, starts, trajectories, strict=True):
         F = trajectory.factors
         kept = [F[end].ravel() for end in ends] or [[], []]
-        is_aligned = settings["initialization"]["kind"] == "aligned" and isinstance(loss, BuresWasserstein)
-        halves = (
-            (
-                _half_times(trajectory, loss, rank),
-                half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2),
-            )
-            if is_aligned
-            else ([], [])
-        )
+        measured: Any = []
+        predicted: Any = []
+        if settings.start().kind == "aligned" and isinstance(loss, BuresWasserstein):
+            measured = _half_times(trajectory, loss, rank)
+            predicted = half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2)
         yield {
             "runs": measure.one_row(
                 seed=seed,
@@ -57,8 +73,8 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 factor_initial=kept[0],
                 factor_final=kept[1],
                 slowest_share=slowest_share(loss, F[-1], depth, rank),
-                half_times=halves[0],
-                half_times_predicted=halves[1],
+                half_times=measured,
+                half_times_predicted=predicted,
             ),
             "trajectories": {
                 "seed": [seed] * len(trajectory.times),

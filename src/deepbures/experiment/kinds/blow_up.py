@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..initialization import random_orthogonal
-from ..landscape import blow_up_constant, check_twice_differentiable, network_hessian, unsmoothed
-from ..losses import BuresWasserstein, CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
-from ..seeds import generator
-from . import measure
-from .problem import make_loss
+from ...initialization import random_orthogonal
+from ...landscape import blow_up_constant, check_twice_differentiable, network_hessian, unsmoothed
+from ...losses import BuresWasserstein, CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import COUNT, FLOAT, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
+from ..settings import Settings
+
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest by
+#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN).
+TABLES = {
+    "curvatures": schema(
+        dimension=COUNT,
+        vanishing=COUNT,
+        sigma=FLOAT,
+        smallest=FLOAT,
+        largest=FLOAT,
+        predicted=FLOAT,
+        level=FLOAT,
+        level_of_empty_columns=FLOAT,
+    )
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.06
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    singular_values: tuple[float, ...]
+    vanishing: tuple[int, ...]
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `curvatures`, one row a seed, number of vanishing singular values, and their size.
 
     W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 it is n × k, and V
     is I: a rotation of the input changes no eigenvalue.
     """
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
         check_twice_differentiable(loss, rank)
-        rng = generator(settings["study_seed"], "frames", seed, dimension=loss.dimension)
+        rng = generator(settings.study_seed, "frames", seed, dimension=loss.dimension)
         U, V = (random_orthogonal(rng, loss.dimension) for _ in range(2))
         scale = float(np.sqrt(loss.eigenvalues.sum() / loss.dimension))
         rows = []
-        for vanishing in options["vanishing"]:
+        for vanishing in options.vanishing:
             predicted = _constant(loss, U, rank, vanishing, depth)
-            for sigma in options["singular_values"]:
+            for sigma in options.singular_values:
                 s = scale * np.where(np.arange(rank) < rank - vanishing, 1.0, sigma)
                 eigenvalues = np.linalg.eigvalsh(network_hessian(loss, _layers(U, s, V, depth)))
                 rows.append(

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..critical_point_search import search
-from ..initialization import random_orthogonal
-from ..landscape import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
-from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork, with_bottleneck
-from ..psd import Array, equalized
-from ..seeds import generator
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...critical_point_search import search
+from ...initialization import random_orthogonal
+from ...landscape import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
+from ...losses import CovarianceLoss
+from ...network import DeepLinearNetwork, with_bottleneck
+from ...psd import Array, equalized
+from ...schema import COUNT, FLAG, FLOAT, INDICES, NAME, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
+from ..settings import Settings
 
+#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
+#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
+#: and where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of
+#: rank k. And losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree of
+#: the loss.
+TABLES = {
+    "searches": schema(
+        start=COUNT,
+        start_rank=COUNT,
+        evaluations=COUNT,
+        enumerated=COUNT,
+        enumerated_at_rank=COUNT,
+        reached=COUNT,
+        reached_at_rank=COUNT,
+        gradient_norm=FLOAT,
+        critical=FLAG,
+        matched=FLAG,
+        kept=INDICES,
+        distance=FLOAT,
+        loss=FLOAT,
+        loss_minimum=FLOAT,
+        value=FLOAT,
+        negative=COUNT,
+        escapes=COUNT,
+    ),
+    "trials": schema(family=NAME, size=FLOAT, loss=FLOAT, loss_minimum=FLOAT, excess=FLOAT),
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 1.5
+#: A point is critical once the norm of the gradient is below this share of λ_1 …
 #: A point is critical once the norm of the gradient of all layers, Σ0/λ_1 in place of Σ0, is below this …
 GRADIENT_TOLERANCE = 1e-9
 #: … and is the enumerated one if ‖S − S_J‖_F is below this share of λ_1.
@@ -34,23 +67,34 @@ TRIALS, DISTANCES = 100, (1e-6, 1.0)
 RANDOM_SIZES = (1e-2, 3.0)
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    starts: int
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `searches`, one row a seed and random start, and `trials`, one row a seed and matrix.
 
     The searches are for zeros of the gradients of all layers (`critical_point_search`), from starts of rank 1, 2, …, k
     in turn. The trials are matrices of rank ≤ k, critical or not, whose loss is to be no less than L*.
     """
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
         key = {"dimension": loss.dimension, "depth": depth, "rank": rank, "loss": loss.name}
-        starts = _starts(loss, depth, rank, options["starts"], generator(settings["study_seed"], "search", seed, **key))
+        starts = _starts(loss, depth, rank, options.starts, generator(settings.study_seed, "search", seed, **key))
         rows: dict[int, dict[str, Any]] = {}
         for width, (numbers, layers) in starts.items():
             for number, row in zip(numbers, _searched(loss, layers, depth, rank), strict=True):
                 rows[number] = {"seed": seed, "start": number, "start_rank": width, **row}
         counts = _counts(loss, depth, rank, list(rows.values()))
-        trials = _trials(loss, rank, generator(settings["study_seed"], "trials", seed, **key))
+        trials = _trials(loss, rank, generator(settings.study_seed, "trials", seed, **key))
         yield {
             "searches": measure.columns({**rows[number], **counts} for number in sorted(rows)),
             "trials": {"seed": np.full(2 * TRIALS, seed), **trials},

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..initialization import draw_network
-from ..landscape import (
+from ... import critical_points
+from ...initialization import draw_network
+from ...landscape import (
     ZERO_TOLERANCE,
     check_twice_differentiable,
     directional_derivatives,
@@ -17,12 +18,29 @@ from ..landscape import (
     network_loss,
     numerical_derivatives,
 )
-from ..losses import CovarianceLoss
-from ..network import unpack, with_bottleneck
-from ..psd import Array
-from ..seeds import generator
-from .problem import make_loss
+from ...losses import CovarianceLoss
+from ...network import unpack, with_bottleneck
+from ...psd import Array
+from ...schema import FLOAT, NAME, schema
+from ...seeds import generator
+from ..problem import make_loss
+from ..settings import Settings
 
+#: Loss along a line through all parameters, and its second-order models.
+TABLES = {
+    "lines": schema(
+        place=NAME,
+        line=NAME,
+        distance=FLOAT,
+        loss=FLOAT,
+        model=FLOAT,
+        numerical_model=FLOAT,
+        curvature=FLOAT,
+        numerical_curvature=FLOAT,
+    )
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.08
 #: Where the lines start: the global minimum, the saddle in the middle of the order (left out where no point of rank k
 #: is one), a random network.
 PLACES = ("minimum", "saddle", "random start")
@@ -31,28 +49,40 @@ PLACES = ("minimum", "saddle", "random start")
 LINES = ("random", "eigenvector")
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    samples: int
+    reach: float
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `lines`, one row a seed, place, line and distance."""
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
         check_twice_differentiable(loss, rank)
         rng = generator(
-            settings["study_seed"], "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
+            settings.study_seed, "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
         )
         parts = []
         for place, layers in _places(loss, depth, rank, rng):
-            reach = options["reach"] * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
-            distance = np.linspace(-reach, reach, options["samples"])
+            reach = options.reach * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
+            distance = np.linspace(-reach, reach, options.samples)
             for line in LINES:
                 direction = _direction(loss, layers, line, rng)
                 parts.append(_along(loss, layers, direction, distance) | {"place": place, "line": line})
         numbers = [name for name in parts[0] if name not in ("place", "line")]
         yield {
             "lines": {
-                "seed": np.full(len(parts) * options["samples"], seed),
-                "place": np.repeat([part["place"] for part in parts], options["samples"]),
-                "line": np.repeat([part["line"] for part in parts], options["samples"]),
+                "seed": np.full(len(parts) * options.samples, seed),
+                "place": np.repeat([part["place"] for part in parts], options.samples),
+                "line": np.repeat([part["line"] for part in parts], options.samples),
                 **{name: np.concatenate([part[name] for part in parts]) for name in numbers},
             }
         }
