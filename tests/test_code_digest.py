@@ -67,7 +67,7 @@ def test_digest_ignores_comments_and_docstrings(package):
         ("experiment/kinds/flow", "def run(", "def run_all(", {"experiment.kinds.flow"}),
         ("gradient_descent", "CHECK_INTERVAL = 10", "CHECK_INTERVAL = 20", {"experiment.kinds.descent"}),
         (
-            "gradient_flow",
+            "explicit",
             "_COLLAPSE = 1e-6",
             "_COLLAPSE = 1e-7",
             {"experiment.kinds.flow", "experiment.kinds.descent"},
