@@ -18,8 +18,8 @@ PACKAGE = Path(deepbures.__file__).parent
 LAYERS = [
     {"progress", "psd", "seeds"},
     {"losses", "network", "target_files", "targets", "trajectory"},
-    {"initialization", "theory", "diagnostics"},
-    {"critical_points", "gradient_flow", "gradient_descent", "landscape"},
+    {"barycenter", "initialization", "theory", "diagnostics"},
+    {"critical_points", "gradient_flow", "gradient_descent", "landscape", "scaled_descent"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.
