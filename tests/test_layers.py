@@ -17,7 +17,7 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"progress", "psd", "seeds"},
-    {"losses", "network", "region_covariances", "target_files", "targets", "trajectory"},
+    {"losses", "network", "region_covariances", "sensing", "sparse_recovery", "target_files", "targets", "trajectory"},
     {"barycenter", "initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape", "scaled_descent"},
     {"experiment"},
