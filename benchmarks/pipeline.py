@@ -24,7 +24,7 @@ import yaml
 
 from deepbures import configuration, grid
 from deepbures.experiment import run_cell
-from deepbures.store import write_parts
+from deepbures.parquet import write
 
 ROOT = Path(__file__).parents[1]
 CORES = "2"
@@ -133,9 +133,7 @@ def measure(cells: int, shared_jobs: int | None = None) -> Units:
         row("of these: computing (by a sample)", computing)
         start = statistics.median(costs(child(folder, sys.executable, "-c", START))[0] for _ in range(5))
         row(f"of these: {n_jobs:,} process starts with imports, {start:.2f} each", start * n_jobs)
-        writing, _ = costs(
-            lambda: [write_parts(folder / "a.parquet", [t]) for some in tables[:100] for t in some.values()]
-        )
+        writing, _ = costs(lambda: [write(folder / "a.parquet", [t]) for some in tables[:100] for t in some.values()])
         writing *= len(parts) / min(100, len(tables))
         row("of these: writing (by a sample)", writing)
         scheduling = runs - computing - start * n_jobs - writing
@@ -185,7 +183,7 @@ def default_study(units: Units) -> None:
 #: Of the default study, as if nothing were there.
 DRY_RUN = (sys.executable, "-m", "snakemake", "--cores", CORES, "--dry-run", "--quiet", "all", "--forceall", "--nolock")
 #: What a run job of flows loads.
-START = "import deepbures.__main__, deepbures.store, deepbures.experiment.flow; from scipy.integrate import DOP853"
+START = "import deepbures.__main__, deepbures.store, deepbures.experiment.kinds.flow, scipy.integrate"
 
 
 if __name__ == "__main__":

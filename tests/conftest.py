@@ -67,6 +67,12 @@ def schema():
     return yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="session")
+def families():
+    """The families of figures."""
+    return yaml.safe_load((ROOT / "workflow/figures.yaml").read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def shipped():
     """Loader of the shipped configuration, a fresh copy each time, with overlays from config/ merged over it."""

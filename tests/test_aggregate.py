@@ -1,13 +1,12 @@
-"""From the files of jobs to one table: axes in front, slopes and settling times behind."""
+"""From cells to one table: axes in front, slopes and settling times behind."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from collected import collect_cells
 
-from deepbures import store
-from deepbures.aggregate import collect, collect_runs
-from deepbures.experiment import run_cell
+from deepbures.experiment.kinds import kind as kind_of
 from deepbures.rates import authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
 
 BASE = {
@@ -44,12 +43,8 @@ POSITION = {
 
 def collected(folder, settings, positions=(POSITION,), seeds=(0, 1)):
     """Both tables of an experiment whose jobs have these positions, each the same cell."""
-    for name, table in run_cell(settings, seeds).items():
-        store.write_parts(folder / f"{name}.parquet", [table])
-    files = {name: [folder / f"{name}.parquet"] * len(positions) for name in ("runs", "trajectories")}
-    collect_runs(folder / "all_runs.parquet", positions, files["runs"], files["trajectories"])
-    collect(folder / "all_trajectories.parquet", positions, files["trajectories"])
-    return pq.read_table(folder / "all_runs.parquet"), pq.read_table(folder / "all_trajectories.parquet")
+    collect_cells(folder, [(position, settings) for position in positions], seeds)
+    return pq.read_table(folder / "runs.parquet"), pq.read_table(folder / "trajectories.parquet")
 
 
 def curve(samples, seed):
@@ -69,7 +64,7 @@ def flow(tmp_path_factory):
 
 def test_axes_stand_in_front_with_their_types(descent):
     types = [pa.string(), pa.string(), pa.float64(), pa.float64(), pa.int32(), pa.int32()]
-    for table, schema in zip(descent, store.SCHEMAS["descent"].values(), strict=True):
+    for table, schema in zip(descent, kind_of("descent").TABLES.values(), strict=True):
         assert table.column_names[:6] == list(POSITION)
         assert table.schema.types[:6] == types
         assert table.column_names[6 : 6 + len(schema)] == schema.names
@@ -77,7 +72,7 @@ def test_axes_stand_in_front_with_their_types(descent):
 
 
 def test_each_position_has_its_rows(descent):
-    # One file may stand at two positions: cells that are one problem are computed once.
+    # One cell may be at two positions: what is one problem is computed once.
     runs, samples = descent
     assert runs["epsilon"].to_pylist() == [0.1, 0.1, 0.5, 0.5]
     assert runs["seed"].to_pylist() == [0, 1, 0, 1]
@@ -90,7 +85,7 @@ def test_each_position_has_its_rows(descent):
 
 
 def test_names_select_rows_and_row_groups_stay_parts(tmp_path):
-    path = tmp_path / "all_trajectories.parquet"
+    path = tmp_path / "trajectories.parquet"
     positions = [{**POSITION, "loss_name": name} for name in ("frobenius", "bures-wasserstein")]
     _, samples = collected(tmp_path, FLOW, positions, seeds=[0])
     assert pq.ParquetFile(path).num_row_groups == 2
@@ -154,9 +149,3 @@ def test_only_runs_that_converged_have_a_tail(tmp_path, tolerance, stop_reason):
 def test_run_that_has_not_fallen_far_does_not_settle(tmp_path):
     runs, _ = collected(tmp_path, {**DESCENT, "descent": {"end_time": 0.01, "samples": 20}})
     assert np.isnan(runs["settling_time"].to_numpy()).all()
-
-
-def test_there_must_be_something_to_collect(tmp_path):
-    with pytest.raises(ValueError, match="there are no files to collect"):
-        collect(tmp_path / "all.parquet", [], [])
-    assert list(tmp_path.iterdir()) == []

@@ -1,20 +1,33 @@
 """Configurations: every mistake gives one line that names key, value and what is allowed."""
 
 import copy
-import importlib
+import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
 
-from deepbures import configuration, store
-from deepbures.configuration import ConfigurationError, check, with_numbers
+from deepbures import configuration
+from deepbures.configuration import ConfigurationError, check_families, with_numbers
+from deepbures.experiment.kinds import KINDS
+from deepbures.experiment.kinds import kind as kind_of
+from deepbures.experiment.settings import Initialization
+from deepbures.grid import AXES
 
+WORKFLOW = Path(__file__).parents[1] / "workflow"
+FAMILIES = configuration.read(WORKFLOW / "figures.yaml")
 C, D, U, A = (f"experiments.{name}." for name in ("convergence", "descent", "unbalanced", "authors"))
+N, T, F = (f"experiments.{name}." for name in ("bounds_n1", "certified_n1", "finite_sample"))
 H, B, P, E, S = (f"experiments.{name}." for name in ("hessian", "blow_up", "paths", "escape", "surface"))
 #: Starts of a random law.
 NORMAL = {"kind": "normal", "balance": "end_to_end"}
 #: How a flow is followed.
 INTEGRATION = {"rtol": 1e-6, "excess_tolerance": 0, "max_time": 1, "max_steps": 9, "samples": 2}
+
+
+def check(config, schema):
+    """Check a configuration, and that its figures can be drawn."""
+    return configuration.check(config, schema, FAMILIES)
 
 
 def changed(config, path, value):
@@ -85,7 +98,8 @@ MISTAKES = [
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
-    ("figures.rate", {}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    ("figures.rate", {"experiment": "convergence"}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    ("figures.rate", {}, ["figures.rate: the key 'experiment' is missing"]),
     ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: lower-case letters, digits and _ only"]),
     ("experiments", {}, ["experiments: {} must hold at least 1"]),
     # Wrong types.
@@ -109,7 +123,11 @@ MISTAKES = [
     (C + "loss", ["a\nb"], ["experiments.convergence.loss", "allowed: bures-wasserstein, frobenius"]),
     (C + "target.mode", "singularvalues", [".target.mode: 'singularvalues'", "allowed: eigenvalues, singular values"]),
     (C + "initialization.kind", "closed", [".initialization.kind: 'closed'", "did you mean 'close'?"]),
-    (C + "initialization", {"kind": "small", "scale": 0}, [".initialization.scale: 0 must be more than 0"]),
+    (
+        C + "initialization",
+        {"kind": "small", "scale": 0},
+        [".initialization.scale: 0 must be more than 0 for the kind 'small'"],
+    ),
     (C + "seeds", 0, [".seeds: 0 must be at least 1"]),
     (C + "seeds_per_job", 0, [".seeds_per_job: 0 must be at least 1"]),
     (C + "grid.epsilon", [], [".grid.epsilon: [] must hold at least 1 value"]),
@@ -125,6 +143,28 @@ MISTAKES = [
     (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
     (C + "loss", "frobenius", [".initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"]),
     ("study.figures", "results", ["study.figures: 'results' must differ from study.results"]),
+    ("study.figures", "./other/../results/", ["'./other/../results/' must differ from study.results"]),
+    ("study.figures", str(Path("results").absolute()), ["must differ from study.results"]),
+    ("study.figures", "results/figures", ["'results/figures' must not lie in study.results, 'results', nor hold it"]),
+    ("study.figures", ".", ["'.' must not lie in study.results, 'results', nor hold it"]),
+    # Figures that cannot be drawn.
+    ("figures.trajectories.show", ..., ["figures.trajectories.show.epsilon: this family shows one value of it, not 0"]),
+    ("figures.rates.show", {"epsilon": [0.1, 0.5]}, ["figures.rates.show.epsilon", "one value of it, not 0.1, 0.5"]),
+    (C + "grid.rank", [5, 20], ["figures.trajectories.show.rank: this family shows one value of it, not 5, 20: name"]),
+    (
+        "figures.hessian",
+        {"experiment": "convergence"},
+        ["'convergence' is of the kind flow", "of hessian"],
+    ),
+    ("figures.constants.experiment", "hessian", ["'hessian' is of the kind hessian", "drawn of flow or descent"]),
+    ("figures.step_sizes.experiment", "authors", ["needs an axis relative_step, which the grid of 'authors' does not"]),
+    ("figures.descent_to_flow.experiment", "authors", ["needs compare_with_flow: true in 'authors'"]),
+    ("figures.blow_up.show", {"depth": [2, 3]}, ["figures.blow_up.show.depth: this family needs 1 among its values"]),
+    (
+        "experiments.low_rank.grid.smin",
+        [0.5, 1],
+        ["figures.low_rank.show.smin: this family shows one value of it, not 0.5, 1"],
+    ),
     (
         "figures.rates.experiment",
         "convergance",
@@ -143,7 +183,25 @@ MISTAKES = [
         7,
         ["study.shared_jobs: 7 must be at least 8 for the 924 cells and blocks of experiments.convergence"],
     ),
-    (C + "initialization", {"kind": "close", "scale": 0.1}, [".initialization.scale", "only the kind 'small'"]),
+    (C + "initialization", {"kind": "close", "scale": 0}, [".initialization.scale: 0 must be more than -1 and not 0"]),
+    (C + "initialization", {"kind": "close", "scale": -1}, [".initialization.scale: -1 must be more than -1"]),
+    (C + "initialization", {"kind": "aligned"}, ["the key 'scale' is missing: the kind 'aligned' needs it"]),
+    (C + "initialization", {"kind": "aligned", "scale": -0.1}, [".scale: -0.1 must be more than 0 for the kind 'alig"]),
+    (C + "grid.initial_scale", [0.1, 0], [".grid.initial_scale: 0 must be more than -1 and not 0"]),
+    (N + "grid.initial_scale", [0.1, -0.5], [".grid.initial_scale: -0.5 must be more than 0 for the kind 'small'"]),
+    (N + "initialization.scale", 0.1, [".grid.initial_scale: initialization.scale is given too; keep one of the two"]),
+    (U + "grid.initial_scale", [0.1], [".grid.initial_scale: the kind 'normal' has no scale"]),
+    (H + "grid.initial_scale", [0.1], [".hessian.grid.initial_scale: kind 'hessian' has no such axis"]),
+    # Steps of the theorem, and finite samples.
+    (N + "grid.theorem_step", [1], [".bounds_n1.grid.theorem_step: only descent has step sizes"]),
+    (D + "grid.theorem_step", [1], [".descent.grid", "one of the axes", "'theorem_step'"]),
+    (T + "grid.loss_name", ["frobenius"], [".certified_n1"]),
+    (T + "descent", {"end_time": 1, "samples": 5}, [".descent.end_time: needs the axis 'step_size' in the grid"]),
+    (F + "sampling", ..., [".sampling: the key is missing: kind 'finite_sample' needs it"]),
+    (F + "sampling.sizes", [10, 4], [".sampling.sizes[1]: 4 must be at least the rank, 5"]),
+    (F + "sampling.draws", 0, [".sampling.draws: 0 must be at least 1"]),
+    (F + "loss", "frobenius", [".loss: kind 'finite_sample' needs bures-wasserstein"]),
+    (C + "sampling", {"sizes": [10], "draws": 1}, [".sampling: kind 'flow' has no such key; allowed: integration"]),
     # Losses, starts and balance: in the block or as an axis, and not both.
     (C + "grid.loss_name", ["frobenius"], [".convergence.grid.loss_name: loss is given too; keep one of the two"]),
     (C + "grid.initialization", ["small"], [".convergence.grid.initialization: initialization.kind is given too"]),
@@ -167,11 +225,11 @@ MISTAKES = [
     (
         D + "initialization",
         {"kind": "close", "balance": "none"},
-        [".initialization.balance: the kinds 'close' and 'small' are always balanced"],
+        [".initialization.balance: the kinds 'close', 'small', 'aligned' are always balanced"],
     ),
-    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close' and 'small'"]),
+    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close', 'small'"]),
     (U + "grid.initialization", ["normal", "small"], [".initialization: the key 'scale' is missing: the kind 'small'"]),
-    (U + "initialization", {"scale": 0.1}, [".initialization.scale: only the kind 'small' has a scale"]),
+    (U + "initialization", {"scale": 0.1}, [".initialization.scale: the kind 'normal' has no scale"]),
     ("experiments.loss_comparison.initialization", {"kind": "close"}, [".initialization.kind: 'close' needs loss"]),
     (C + "initialization.end_rank", 21, [".initialization.end_rank: 21 must be at most the rank, 20"]),
     (
@@ -189,8 +247,12 @@ MISTAKES = [
     (D + "descent", ..., [".descent.descent: the key is missing: kind 'descent' needs it"]),
     (C + "grid.step_size", [0.1], [".convergence.grid.step_size: only descent has step sizes"]),
     (C + "grid.relative_step", [0.1], [".convergence.grid.relative_step: only descent has step sizes"]),
-    (D + "grid.relative_step", ..., [".descent.grid", "one of the axes 'step_size' and 'relative_step'"]),
-    (D + "grid.step_size", [0.1], [".descent.grid", "one of the axes 'step_size' and 'relative_step'"]),
+    (
+        D + "grid.relative_step",
+        ...,
+        [".descent.grid", "one of the axes 'step_size', 'relative_step' and 'theorem_step'"],
+    ),
+    (D + "grid.step_size", [0.1], [".descent.grid", "one of the axes 'step_size', 'relative_step' and 'theorem_step'"]),
     (D + "grid.relative_step", [0], [".grid.relative_step[0]: 0 must be more than 0"]),
     (A + "grid.step_size", [-1e-5], [".grid.step_size[0]: -1e-05 must be more than 0"]),
     (A + "grid.step_size", [1e-5, 1e-5 + 1e-20], [".grid.step_size[1]", "stands there twice, to 12 digits"]),
@@ -289,6 +351,9 @@ VALID = [
     (D + "initialization", NORMAL),
     (D + "initialization", {"kind": "orthogonal", "balance": "none", "end_rank": 3}),
     (D + "initialization", {"kind": "small", "scale": 0.1}),
+    (C + "initialization", {"kind": "close", "scale": 0.1}),
+    (C + "initialization", {"kind": "aligned", "scale": 0.1}),
+    (C + "grid.initial_scale", [-0.5, 0.1, 10.95]),
     (C + "initialization", NORMAL),
     (C + "initialization", {"kind": "uniform", "balance": "product"}),
     (D + "descent", {"max_steps": 5, "record_every": 2}),
@@ -309,21 +374,51 @@ VALID = [
 @pytest.mark.parametrize(("path", "value"), VALID, ids=[f"{path}={value!r}"[:60] for path, value in VALID])
 def test_what_makes_sense_passes(shipped, schema, path, value):
     config = changed(shipped(), path, value)
-    assert check(config, schema) == with_numbers(config)
+    assert configuration.check(config, schema) == with_numbers(config)
 
 
 def test_every_kind_is_known_everywhere(schema, shipped):
     kinds = schema["$defs"]["experiment"]["properties"]["kind"]["enum"]
-    assert list(store.SCHEMAS) == kinds
-    assert all(hasattr(importlib.import_module(f"deepbures.experiment.{kind}"), "run") for kind in kinds)
-    assert [*configuration._TRAINING, *configuration._LANDSCAPE] == kinds
+    assert list(KINDS) == sorted(kinds)
+    assert all(callable(kind_of(kind).run) and kind_of(kind).TABLES and kind_of(kind).COST > 0 for kind in kinds)
     assert {block["kind"] for block in shipped()["experiments"].values()} == set(kinds)
-    # Each key of the landscape is some kind's.
-    keys = schema["$defs"]["experiment"]["properties"]["landscape"]["properties"]
-    assert set(keys) == set().union(*configuration._LANDSCAPE.values())
 
 
-@pytest.mark.parametrize("kind", configuration._LANDSCAPE)
+#: How JSON schema calls the types of options.
+TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+
+
+def test_options_of_kinds_schema_and_reference_are_in_step(schema):
+    # Each section of the schema has the options of the kinds, of the same types; config/README.md explains each.
+    blocks = schema["$defs"]["experiment"]["properties"]
+    reference = (WORKFLOW.parent / "config/README.md").read_text(encoding="utf-8")
+    declared = {}
+    for kind in KINDS:
+        for section, options in kind_of(kind).OPTIONS.items():
+            for field in dataclasses.fields(options):
+                declared.setdefault(section, set()).add(field.name)
+                name, _, optional = field.type.partition(" | ")
+                found = blocks[section]["properties"][field.name]
+                if name.startswith("tuple"):
+                    assert found["$ref"] == "#/$defs/axis"
+                    found, name = found["items"], name.removeprefix("tuple[").removesuffix(", ...]")
+                assert found["type"] == TYPES[name], (kind, field.name)
+                needed = optional != "None" and field.default is dataclasses.MISSING
+                if section != "landscape":  # each kind has others there: configuration.py checks them
+                    assert needed == (field.name in blocks[section].get("required", ())), (kind, field.name)
+                rows = [line for line in reference.splitlines() if line.startswith("|") and f"`{field.name}`" in line]
+                rows += [line for line in reference.splitlines() if f"`{section}.{field.name}`" in line]
+                assert rows, (kind, field.name)
+                if section == "landscape":
+                    assert any(row.startswith(f"| `{kind}` |") for row in rows), (kind, field.name)
+    for section, names in declared.items():
+        assert set(blocks[section]["properties"]) == names
+    start = {field.name for field in dataclasses.fields(Initialization)}
+    assert set(blocks["initialization"]["properties"]) == start
+    assert all(f"`initialization.{name}`" in reference for name in start)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "landscape" in kind_of(kind).OPTIONS])
 def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, schema, kind):
     config = shipped()
     block = config["experiments"][kind]
@@ -331,10 +426,10 @@ def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, schema,
     block["grid"]["loss_name"] = ["frobenius", "bures-wasserstein"]
     for figure in config["figures"].values():
         figure.pop("show", None)
-    assert check(config, schema) == with_numbers(config)
+    assert configuration.check(config, schema) == with_numbers(config)
     del block["grid"]["loss_name"]
     block["loss"] = "frobenius"
-    assert check(config, schema) == with_numbers(config)
+    assert configuration.check(config, schema) == with_numbers(config)
 
 
 @pytest.mark.parametrize("config", [None, [], "study"])
@@ -362,3 +457,50 @@ def test_whole_numbers_on_integer_axes_become_integers(shipped, schema):
     found = check(config, schema)["experiments"]["low_rank"]["grid"]["depth"]
     assert found == depths
     assert all(isinstance(depth, int) for depth in found)
+
+
+# --- Families of figures ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def families_schema():
+    return configuration.read(WORKFLOW / "schemas/figures.schema.yaml")
+
+
+def test_families_have_their_notebooks_and_captions(families_schema, shipped):
+    assert check_families(FAMILIES, families_schema) == FAMILIES
+    names = [name for family in FAMILIES.values() for name in family.get("figures", []) + family.get("tables", [])]
+    assert len(names) == len(set(names))
+    for name in names:
+        assert (WORKFLOW / f"report/{name}.rst").is_file()
+    for name, family in FAMILIES.items():
+        assert (WORKFLOW / f"notebooks/{family.get('notebook', name)}.ipynb").is_file()
+    assert shipped().keys() <= {"study", "experiments", "figures"}
+    assert shipped("digits.yaml")["figures"].keys() == FAMILIES.keys()
+
+
+def test_axes_of_the_schemas_are_those_of_the_grid(families_schema, schema):
+    assert families_schema["$defs"]["axes"]["items"]["enum"] == list(AXES)
+    grid = schema["$defs"]["experiment"]["properties"]["grid"]["properties"]
+    assert set(grid) == set(schema["$defs"]["figure"]["properties"]["show"]["properties"]) == set(AXES)
+
+
+@pytest.mark.parametrize(
+    ("family", "fragments"),
+    [
+        ({"kinds": ["flow"]}, ["families of figures: mine"]),
+        ({"kinds": ["flows"], "tables": ["T"]}, ["mine.kinds: there is no kind 'flows'"]),
+        (
+            {"kinds": ["flow"], "figures": ["F"], "several": ["dept"]},
+            ["mine.several[0]: 'dept' is not"],
+        ),
+        ({"kinds": ["flow"], "figures": ["F"], "sevral": []}, ["unknown key 'sevral', did you mean 'several'?"]),
+        ({"figures": ["F"]}, ["mine: the key 'kinds' is missing"]),
+        ({"kinds": ["flow"], "figures": []}, ["mine.figures: [] must hold at least 1"]),
+    ],
+)
+def test_a_mistake_in_the_families_is_one_line(families_schema, family, fragments):
+    with pytest.raises(ConfigurationError) as error:
+        check_families({"mine": family}, families_schema)
+    assert "\n" not in str(error.value)
+    assert all(fragment in str(error.value) for fragment in fragments), str(error.value)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deepbures.diagnostics import squared_bures_distance
-from deepbures.experiment import run_cell
+from deepbures.experiment import checked, run_cell
 from deepbures.experiment.problem import make_loss, make_start
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
@@ -51,8 +51,8 @@ def column(rows, name):
 
 def descend(settings, seed, step_size, n_steps, record_steps):
     """What the cell should have computed for a seed: loss, start, trajectory."""
-    loss = make_loss(settings, seed)
-    start = make_start(settings, seed, loss)
+    loss = make_loss(checked(settings), seed)
+    start = make_start(checked(settings), seed, loss)
     return loss, start, gradient_descent(loss, start.network, step_size, n_steps, record_steps)
 
 

@@ -9,13 +9,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from collected import collect_cells
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 
-from deepbures import critical_points, store
-from deepbures.aggregate import collect
-from deepbures.experiment import blow_up, critical_search, escape, expansion, hessian, run_cell
+from deepbures import critical_points, derived, provenance
+from deepbures.code_digest import code_digest
+from deepbures.experiment import checked, run_cell
+from deepbures.experiment.kinds import blow_up, critical_search, escape, expansion, hessian
+from deepbures.experiment.kinds import kind as kind_of
 from deepbures.experiment.problem import make_loss
 from deepbures.gradient_flow import gradient_flow
 from deepbures.grid import cells
@@ -81,7 +84,7 @@ def frame(kind, seeds=(0,), **changes):
 def versions_looked_up_once():
     """Every cell records the versions of its packages; looking them up takes longer than most cells here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "version", functools.cache(store.version))
+        patch.setattr(provenance, "version", functools.cache(provenance.version))
         yield
 
 
@@ -93,20 +96,16 @@ def tables(tmp_path_factory):
     def load(kind):
         folder, config = tmp_path_factory.mktemp(kind), study(kind)
         found = cells(config, kind)
-        for path, cell in {cell.path: cell for cell in found}.items():
-            for name, table in run_cell(cell.settings, range(SEEDS.get(kind, 1))).items():
-                store.write_parts(folder / path / f"{name}.parquet", [table])
-        names, axes = store.SCHEMAS[kind], [cell.axes for cell in found]
-        for name in names:
-            collect(folder / f"{name}.parquet", axes, [folder / cell.path / f"{name}.parquet" for cell in found])
-        return {name: frames.read(folder / f"{name}.parquet") for name in names}
+        points = [(cell.axes, cell.settings) for cell in found]
+        store = collect_cells(folder, points, range(SEEDS.get(kind, 1)))
+        return {name: frames.read(folder / f"{name}.parquet") for name in store.schemas}
 
     return load
 
 
 def loss_of(kind, loss="bures-wasserstein", epsilon=0.1, seed=0, **changes):
     """The loss of a cell, with the target of a seed."""
-    return make_loss(settings(kind, loss=loss, epsilon=epsilon, **changes), seed)
+    return make_loss(checked(settings(kind, loss=loss, epsilon=epsilon, **changes)), seed)
 
 
 def missing(loss):
@@ -155,15 +154,15 @@ def test_cell_has_the_tables_of_its_kind_bit_for_bit_whatever_its_block(kind, ch
     # Seeds 0 and 2 together, and each alone in a second run, are the same rows; each has its own target.
     cell = settings(kind, **changes)
     together, zero, two = run_cell(cell, [0, 2]), run_cell(cell, [0]), run_cell(cell, [2])
-    assert list(together) == list(store.SCHEMAS[kind])
+    assert list(together) == list(kind_of(kind).TABLES)
     for name, table in together.items():
-        assert table.schema.equals(store.SCHEMAS[kind][name], check_metadata=False)
+        assert table.schema.equals(kind_of(kind).TABLES[name], check_metadata=False)
         table.validate(full=True)
         assert repr(rows(table)) == repr(rows(zero[name]) + rows(two[name]))  # repr: NaN equals NaN
         assert repr(rows(zero[name])).replace("'seed': 0", "'seed': 2") != repr(rows(two[name]))
         metadata = json.loads(table.schema.metadata[b"deepbures"])
         assert [part["cell"] for part in metadata["parts"]] == [cell]
-        assert metadata["code"] == store.code_digest(f"experiment.{kind}")
+        assert metadata["code"] == code_digest(f"experiment.kinds.{kind}")
 
 
 @pytest.mark.parametrize("kind", ["blow_up", "expansion", "critical_search"])
@@ -314,7 +313,7 @@ def curvature(tables, **where):
 def test_without_smoothing_below_full_rank_curvature_grows_like_one_over_sigma(tables, vanishing):
     for _, cell in curvature(tables, epsilon=0, rank=2, depth=1, vanishing=vanishing).groupby("seed"):
         small = cell[cell["sigma"] < 0.1 * cell["sigma"].max()]
-        exponent = landscape.power_law(cell["sigma"].to_numpy(), -cell["smallest"].to_numpy())
+        exponent = derived.exponent_at_zero(cell["sigma"].to_numpy(), -cell["smallest"].to_numpy())
         assert exponent == pytest.approx(-1, abs=0.02)
         product = (small["sigma"] * small["smallest"]).to_numpy()
         np.testing.assert_allclose(product[1:], product[-1], rtol=0.01)
@@ -832,20 +831,6 @@ def test_starts_of_a_search_are_gaussian_layers_of_a_random_scale(monkeypatch, d
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("exponent", [-1, -0.5, 0, 2])
-def test_power_law_of_exact_powers(exponent):
-    # Fitted over σ ≤ 0.02 σ_max alone.
-    sigma = np.array([1, 0.5, 0.02, 1e-2, 1e-4])
-    size = np.where(sigma > 0.02, 7.0, 3 * sigma**exponent)
-    assert landscape.power_law(sigma, size) == pytest.approx(exponent, abs=1e-10)
-
-
-def test_power_law_needs_three_small_values():
-    sigma = np.array([1, 0.1, 0.01, 1e-3])
-    assert np.isnan(landscape.power_law(sigma, 1 / sigma))
-    assert landscape.power_law(np.append(sigma, 1e-4), np.append(1 / sigma, 1e4)) == pytest.approx(-1)
 
 
 def test_table_of_hessians_has_means_over_targets(tables):

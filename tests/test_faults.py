@@ -112,9 +112,9 @@ def end(process: subprocess.Popen, how: signal.Signals) -> int:
     return process.wait(timeout=60)
 
 
-def written(folder: Path) -> set[tuple[Path, int]]:
-    """Result files, with the time of each."""
-    return {(path, path.stat().st_mtime_ns) for path in folder.glob("results/small/*/runs/**/[!.]*.parquet")}
+def written(folder: Path) -> set[str]:
+    """Cells that were computed and are not collected yet."""
+    return {path.stem for path in folder.glob("results/small/*/cells/runs/[!.]*.parquet")}
 
 
 def unreadable(folder: Path) -> list[Path]:
@@ -135,8 +135,8 @@ def unreadable(folder: Path) -> list[Path]:
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path, undisturbed, shared, times):
     folder, rng, killed = project(tmp_path, shared), np.random.default_rng(7 + shared), 0
     for _ in range(times):
-        for path in folder.glob("results/small/*/runs/**/*.parquet*"):
-            if rng.random() < 0.8:  # there is always work to be killed in
+        for path in [*folder.glob("results/small/**/*.parquet"), *folder.glob("results/small/**/*.json")]:
+            if path.suffix == ".json" or rng.random() < 0.8:  # there is always work to be killed in
                 path.unlink()
         before = written(folder)
         process = start(folder)
@@ -180,7 +180,7 @@ def test_a_job_killed_while_it_writes_is_named_and_made_again(tmp_path, undistur
     log = (folder / "run.log").read_text()
     assert log.count("Error in rule run_") == 1  # the others went on
     assert unreadable(folder) == []
-    assert len(contents(folder, "results/small/*/runs/**/[!.]*.parquet")) == 11
+    assert len(contents(folder, "results/small/*/jobs/**/*.json")) == 11
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode == 0, run.stderr[-2000:]
     assert aggregates(folder) == undisturbed
@@ -228,10 +228,7 @@ def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
     logs = [line.split()[1] for line in run.stderr.splitlines() if line.strip().startswith("log: logs/")]
     assert any("no start close to the target has a margin" in (folder / log).read_text() for log in logs)
     assert (folder / "results/small/descent/runs.parquet").exists()
-    files = folder.glob(
-        "results/small/convergence/runs/**/*.kept" if shared else "results/small/convergence/runs/**/*.parquet"
-    )
-    cells = [pq.read_table(path, partitioning=None) for path in files]
+    cells = [pq.read_table(path) for path in folder.glob("results/small/convergence/cells/runs/*.parquet")]
     assert sum(len(cell) for cell in cells) == 2 * 2 * 2  # rank 6, both ε and depths
     same = snakemake(folder, *AGGREGATES)
     assert same.returncode != 0
@@ -245,13 +242,12 @@ def test_a_full_disk_while_writing_loses_nothing(finished_small):
     # Files may hold 2,000 bytes: what is beyond is refused by the system as on a full disk.
     folder = finished_small
     before = contents(folder)
-    path = next(path for path in before if "/runs/" in path and "convergence" in path)
-    settings = pq.read_schema(folder / path).metadata[b"deepbures"]
-
-    part = json.loads(settings)["parts"][0]
-    command = [sys.executable, "-m", "deepbures", "run", "--cell", json.dumps(part["cell"]), "--seeds", part["seeds"]]
+    job = sorted(folder.glob("results/small/convergence/jobs/**/*.json"))[0]
+    part = next(iter(json.loads(job.read_text()).values()))
+    command = [sys.executable, "-m", "deepbures", "run", "--seeds", part["seeds"]]
+    command += ["--store", "results/small/convergence", "--list", "new.json"]
     small = subprocess.run(
-        [*command, "--write", f"runs={path}"],
+        [*command, "--cell", json.dumps({**part["cell"], "depth": 3})],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -262,49 +258,69 @@ def test_a_full_disk_while_writing_loses_nothing(finished_small):
     assert "File too large" in small.stderr
     assert "Traceback" not in small.stderr
     assert contents(folder) == before
+    assert not (folder / "new.json").exists()
     assert [path for path in folder.glob("results/**/.*") if path.is_file()] == []
 
 
 # --- Broken and old files ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", ["truncated", "changed", "foreign", "of another cell"])
-def test_a_broken_file_is_named_and_made_again_on_request(finished_small, undisturbed, broken):
-    folder = finished_small
-    one, other = sorted(folder.glob("results/small/convergence/trajectories/**/*.parquet"))[:2]
-    time.sleep(0.1)
-    if broken == "truncated":
-        one.write_bytes(one.read_bytes()[:-100])
-    elif broken == "changed":
-        content = bytearray(one.read_bytes())
+def damage(path: Path, how: str, other: Path) -> None:
+    """Break a result file."""
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif how == "changed":
+        content = bytearray(path.read_bytes())
         content[len(content) // 4] ^= 0x10
-        one.write_bytes(content)
-    elif broken == "foreign":
-        pq.write_table(pq.read_table(other, partitioning=None).replace_schema_metadata(None), one)
+        path.write_bytes(content)
+    elif how == "foreign":
+        pq.write_table(pq.read_table(other).replace_schema_metadata(None), path)
     else:
-        shutil.copyfile(other, one)
+        shutil.copyfile(other, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "shared"), [("truncated", 0), ("changed", 0), ("foreign", 0), ("of another cell", 0), ("changed", 2)]
+)
+def test_a_broken_cell_is_named_and_made_again(tmp_path, undisturbed, how, shared):
+    folder = project(tmp_path, shared)
+    assert snakemake(folder, "runs").returncode == 0
+    one, other = sorted(folder.glob("results/small/convergence/cells/trajectories/*.parquet"))[:2]
+    damage(one, how, other)
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode != 0
     assert str(one.relative_to(folder)) in run.stderr
-    assert "delete the file and run again" in run.stderr
+    assert "run again" in run.stderr
     assert "Traceback" not in run.stderr
-    one.unlink()
+    assert run_jobs(planned(folder, *AGGREGATES)) == {"convergence": 1}
     again = snakemake(folder, *AGGREGATES)
     assert again.returncode == 0, again.stderr[-2000:]
     assert aggregates(folder) == undisturbed
 
 
-def test_a_broken_file_of_a_shared_job_too(tmp_path, undisturbed):
-    folder = project(tmp_path, 2)
-    assert snakemake(folder, *AGGREGATES).returncode == 0
+@pytest.mark.parametrize("how", ["truncated", "changed"])
+def test_a_broken_table_is_named_and_its_cells_are_made_again(finished_small, undisturbed, how):
+    folder = finished_small
+    table, linked = (folder / f"results/small/convergence/{name}trajectories.parquet" for name in ("", "cells/"))
+    damage(table, how, table)
+    shutil.copyfile(table, linked)  # the two are one file, but in the copy of a folder
+    table.unlink()
+    run = snakemake(folder, *AGGREGATES)
+    assert run.returncode != 0
+    assert "convergence/cells/trajectories" in run.stderr
+    assert "run again" in run.stderr
+    assert run_jobs(planned(folder, *AGGREGATES)) == {"convergence": 6 if how == "truncated" else 1}
+    again = snakemake(folder, *AGGREGATES)
+    assert again.returncode == 0, again.stderr[-2000:]
     assert aggregates(folder) == undisturbed
-    broken = folder / "results/small/descent/runs/shared/001-of-2.parquet"
-    broken.write_bytes(broken.read_bytes()[:-1])
-    assert f"{broken.relative_to(folder)} is no readable Parquet file" in snakemake(folder, *AGGREGATES).stderr
-    broken.unlink()
-    assert run_jobs(planned(folder, *AGGREGATES)) == {"descent": 1}
-    assert snakemake(folder, *AGGREGATES).returncode == 0
-    assert aggregates(folder) == undisturbed
+
+
+def test_a_deleted_table_is_collected_again_without_a_run(finished_small, undisturbed):
+    for name in AGGREGATES:
+        (finished_small / name).unlink()
+    assert run_jobs(planned(finished_small, *AGGREGATES)) == {}
+    assert snakemake(finished_small, *AGGREGATES).returncode == 0
+    assert aggregates(finished_small) == undisturbed
 
 
 def test_a_changed_configuration_over_old_results_is_as_from_nothing(tmp_path):

@@ -209,7 +209,7 @@ def test_numerical_derivatives_have_sixth_order(make_target, rng):
     loss, layers = BuresWasserstein(make_target(SPECTRUM), 0.5), random_layers(rng, [4, 4, 4])
     V = random_layers(rng, [4, 4, 4])
     _, first, second = directional_derivatives(loss, layers, V)
-    steps = 0.04 / 2 ** np.arange(3)
+    steps = 0.04 / 3**0.25 / 2 ** np.arange(3)  # in units of λ_1^{1/2N}, λ_1 = 3
     found = np.array([numerical_derivatives(loss, layers, V, step) for step in steps])
     assert loglog_slope(steps, np.abs(found[:, 1] - first)) == pytest.approx(6, abs=0.2)
     assert loglog_slope(steps, np.abs(found[:, 2] - second)) == pytest.approx(6, abs=0.2)

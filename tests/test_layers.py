@@ -11,15 +11,27 @@ import pytest
 from test_experiment import SETTINGS, SMALL
 
 import deepbures
-from deepbures.store import SCHEMAS
+from deepbures.experiment.kinds import KINDS
 
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"progress", "psd", "seeds"},
-    {"losses", "network", "region_covariances", "sensing", "sparse_recovery", "target_files", "targets", "trajectory"},
-    {"barycenter", "initialization", "theory", "diagnostics"},
-    {"critical_points", "gradient_flow", "gradient_descent", "landscape", "scaled_descent"},
+    {"code_digest", "files", "progress", "psd", "schema", "seeds"},
+    {"flow_rates"},
+    {
+        "losses",
+        "network",
+        "parquet",
+        "region_covariances",
+        "sensing",
+        "sparse_recovery",
+        "target_files",
+        "targets",
+        "trajectory",
+    },
+    {"barycenter", "diagnostics", "initialization", "provenance", "theory"},
+    {"critical_points", "gradient_flow", "gradient_descent", "landscape", "scaled_descent", "store"},
+    {"critical_point_search"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.
@@ -30,13 +42,12 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "derived",
+    "families",
     "grid",
     "plotting",
-    "provenance",
     "rates",
-    "store",
 }
-ALSO_ALLOWED = {"experiment.__init__": {"store"}}
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
@@ -71,14 +82,19 @@ def layer_of(module):
 def test_every_module_has_its_place():
     placed = set().union(BESIDE, *LAYERS)
     assert {module.split(".")[0] for module in MODULES} <= placed
-    assert {"psd", "losses", "gradient_flow", "gradient_descent", "experiment.flow", "experiment.descent"} <= set(
-        MODULES
-    )
+    assert {
+        "psd",
+        "losses",
+        "gradient_flow",
+        "gradient_descent",
+        "experiment.kinds.flow",
+        "experiment.kinds.descent",
+    } <= set(MODULES)
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) is not None])
 def test_module_imports_only_from_earlier_layers(module):
-    allowed = set().union(*LAYERS[: layer_of(module)]) | ALSO_ALLOWED.get(module, set())
+    allowed = set().union(*LAYERS[: layer_of(module)])
     if "." in module:  # a package may import from itself
         allowed.add(module.split(".")[0])
     own = {name.split(".")[1] for name in imports(module) if name.startswith("deepbures.")}
@@ -93,7 +109,7 @@ def test_modules_import_in_no_circle():
         order.index("psd")
         < order.index("losses")
         < order.index("experiment.problem")
-        < order.index("experiment.descent")
+        < order.index("experiment.kinds.descent")
     )
 
 
@@ -109,18 +125,19 @@ def test_nothing_imports_snakemake(module):
 
 def test_a_job_loads_neither_pandas_nor_matplotlib(tmp_path):
     # Jobs start by the thousand: what they do not need they do not load.
-    kinds = ", ".join(f"deepbures.experiment.{kind}" for kind in SCHEMAS)
+    kinds = ", ".join(f"deepbures.experiment.kinds.{kind}" for kind in KINDS)
     run = [
         "run",
         "--cell",
         json.dumps({**SETTINGS, **SMALL}),
         "--seeds",
         "0-1",
-        "--write",
-        f"runs={tmp_path}/a",
-        f"trajectories={tmp_path}/b",
+        "--store",
+        str(tmp_path),
+        "--list",
+        f"{tmp_path}/a",
     ]
-    check = f"import sys, {kinds}; from deepbures.__main__ import main; main({[*run, '--keep']}); print(*sys.modules)"
+    check = f"import sys, {kinds}; from deepbures.__main__ import main; main({run}); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert (tmp_path / "a").exists()
     assert {"pandas", "matplotlib", "snakemake", "jsonschema", "yaml"}.isdisjoint(found.stdout.split())

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from deepbures.experiment import checked
 from deepbures.experiment.problem import make_loss, make_start
 from deepbures.initialization import BALANCES, DISTRIBUTIONS, draw_layer, draw_network, with_end_rank
 from deepbures.network import DeepLinearNetwork
@@ -240,7 +241,7 @@ def start_of(seed=0, kind="normal", balance=None, end_rank=None, **changes):
     }
     initialization = {key: value for key, value in initialization.items() if value is not None}
     settings = {**SETTINGS, "initialization": initialization, **changes}
-    return make_start(settings, seed, make_loss(settings, seed))
+    return make_start(checked(settings), seed, make_loss(checked(settings), seed))
 
 
 ONE_MATRIX = {

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from promised_outputs import FIGURES, missing
 from promised_outputs import TABLES as PROMISED_TABLES
 
 from deepbures.archive import broken
+from deepbures.grid import AXES
+from deepbures.store import Cells
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -184,6 +187,16 @@ def contents(folder: Path, pattern: str = "results/**/*.parquet") -> dict[str, b
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob(pattern))}
 
 
+def collected_cells(folder: Path) -> dict[tuple[str, str], str]:
+    """Every number of every cell, by table and key."""
+    found = {}
+    for path in sorted(folder.glob("results/tiny/*/cells/*.parquet")):
+        columns = [name for name in pq.read_schema(path).names if name not in AXES]
+        cells = Cells(path, columns)
+        found |= {(str(path.relative_to(folder)), key): repr(cells.read(key).to_pylist()) for key in cells}
+    return found
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -277,8 +290,8 @@ def test_notebooks_show_by_default_what_the_configuration_names():
     figures = {}
     for file in files:
         figures |= yaml.safe_load(file.read_text(encoding="utf-8"))["figures"]
-    rules = (ROOT / "workflow/rules/figures.smk").read_text(encoding="utf-8")
-    shared = dict(re.findall(r'"(\w+)": \{\s*"notebook": "(\w+)"', rules))
+    families = yaml.safe_load((ROOT / "workflow/figures.yaml").read_text(encoding="utf-8"))
+    shared = {name: family["notebook"] for name, family in families.items() if "notebook" in family}
     assert shared == {"step_sizes_low_rank": "step_sizes"}
     assert {path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")} == figures.keys() - shared.keys()
     for name in figures.keys() - shared.keys():
@@ -295,12 +308,13 @@ def test_nothing_is_left_to_do_after_a_run(study):
 
 @pytest.mark.slow
 def test_an_added_depth_runs_only_the_new_cells_and_changes_no_number(study):
-    before = contents(study, "results/tiny/*/*/*/**/*.parquet")
+    before = collected_cells(study)
     edit(study / "tiny.yaml", "rank: [4], depth: [1, 10]}", "rank: [4], depth: [1, 10, 200]}")
     assert planned(study, "runs") == {"run_convergence": 4, "runs": 1, "total": 5}
     assert snakemake(study, "aggregates").returncode == 0
-    after = contents(study, "results/tiny/*/*/*/**/*.parquet")
+    after = collected_cells(study)
     assert len(after) == len(before) + 2 * 4
+    assert list(study.glob("results/tiny/*/cells/*/*")) == []  # each number is there once
     assert {name: after[name] for name in before} == before
 
 
@@ -362,8 +376,8 @@ def test_results_do_not_depend_on_cores_or_order(finished, tmp_path):
     edit(folder / "tiny.yaml", "depth: [1, 10]}\n  low", "depth: [10, 1]}\n  low")  # another order of jobs
     edit(folder / "tiny.yaml", "epsilon: [0, 0.1]", "epsilon: [0.1, 0]")
     edit(folder / "tiny.yaml", "relative_step: [0.5, 1.05]", "relative_step: [1.05, 0.5]")
-    assert snakemake(folder, "--cores", "1", "runs").returncode == 0
-    here, there = (contents(place, "results/tiny/*/*/*/**/*.parquet") for place in (folder, finished))
+    assert snakemake(folder, "--cores", "1", "aggregates").returncode == 0
+    here, there = (collected_cells(place) for place in (folder, finished))
     assert here == there
     assert len(here) == sum(count * TABLES.get(name, 2) for name, count in JOBS.items())
 
@@ -376,6 +390,11 @@ def test_aggregates_do_not_depend_on_cores_or_how_cells_share_jobs(finished, tmp
     here, there = (contents(place, "results/tiny/*/*.parquet") for place in (folder, finished))
     assert here == there
     assert len(here) == sum(TABLES.get(name, 2) for name in JOBS)
+    # Other jobs ask for the same cells: every one is found, none is computed.
+    edit(folder / "tiny.yaml", "shared_jobs: 3", "shared_jobs: 2")
+    assert sum(run_jobs(planned(folder, "runs")).values()) > len(JOBS)
+    assert snakemake(folder, "runs").returncode == 0
+    assert list(folder.glob("results/tiny/*/cells/*/*")) == []
 
 
 @pytest.mark.slow
@@ -567,7 +586,7 @@ def test_a_failing_run_names_its_mistake_in_its_log(tmp_path):
     # ε > λ_n is limited, but a close start of rank 1 has L* > λ_1: no start has a margin
     folder = copy_of_project(tmp_path)
     edit(folder / "tiny.yaml", "rank: [4]", "rank: [1]")
-    run = snakemake(folder, "results/tiny/convergence/runs/epsilon=0/smin=1/rank=1/depth=1/seeds=0-1.parquet")
+    run = snakemake(folder, "results/tiny/convergence/jobs/epsilon=0/smin=1/rank=1/depth=1/seeds=0-1.json")
     assert run.returncode != 0
     log = (folder / "logs/results/tiny/convergence/epsilon=0/smin=1/rank=1/depth=1/seeds=0-1.log").read_text()
     assert log.startswith("deepbures: no start close to the target has a margin")

@@ -7,20 +7,9 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine: what `cells` estimates with.
-_COSTS = {
-    "flow": 0.5,
-    "descent": 0.4,
-    "hessian": 0.08,
-    "blow_up": 0.06,
-    "paths": 0.04,
-    "expansion": 0.08,
-    "escape": 0.8,
-    "surface": 1.4,
-    "critical_search": 1.5,
-}
 #: CPU seconds for a process to start and load what it needs.
 _START = 1.0
 
@@ -32,21 +21,23 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="compute cells, each for a block of seeds")
     run.add_argument("--cell", required=True, nargs="+", help="settings of each cell, as JSON")
     run.add_argument("--seeds", required=True, nargs="+", help="seed indices FIRST-LAST for each cell")
-    run.add_argument("--write", required=True, nargs="+", metavar="TABLE=FILE", help="Parquet files to write")
-    run.add_argument(
-        "--keep", action="store_true", help="keep what went well in FILE.kept, and take from there what is up to date"
-    )
+    run.add_argument("--write", nargs="+", default=[], metavar="TABLE=FILE", help="Parquet files to write")
+    run.add_argument("--store", metavar="FOLDER", help="folder of an experiment: compute what its store does not hold")
+    run.add_argument("--list", metavar="FILE", help="with --store: JSON file that lists the cells, once all are there")
     cells = commands.add_parser("cells", help="list what a configuration would compute")
     cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     cells.add_argument("--schema", default="workflow/schemas/config.schema.yaml", help="schema of configurations")
     cells.add_argument("--experiment", help="one experiment: its cells, each with its settings as JSON")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")
+    claims = commands.add_parser("claims", help="put the table of claims into a page, between its marker lines")
+    claims.add_argument("table", help="claims.csv of a study")
+    claims.add_argument("page", help="Markdown file, such as README.md")
     options = parser.parse_args(arguments)
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
-        {"run": _run, "cells": _cells, "info": _info}[options.command](options)
+        {"run": _run, "cells": _cells, "info": _info, "claims": _claims}[options.command](options)
     except BrokenPipeError:  # the reader of the output has seen enough
         sys.stderr.close()
     except (ValueError, OSError) as error:
@@ -56,24 +47,33 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .experiment import run_parts, tables_of
+    from .experiment import complete, run_cell, tables_of
+    from .files import replacing
     from .grid import seeds_of
-    from .store import write_parts
+    from .parquet import write
+    from .store import Store
 
     if len(options.cell) != len(options.seeds):
         raise ValueError(f"each cell needs its seeds: {len(options.cell)} cells, {len(options.seeds)} blocks of seeds")
+    if not options.write and not (options.store and options.list):
+        raise ValueError("run needs --write, or --store and --list")
     cells = [_settings(cell) for cell in options.cell]
-    blocks = [seeds_of(seeds) for seeds in options.seeds]
-    files = _files(options.write, tables_of(cells[0]))
-    kept = {table: f"{file}.kept" for table, file in files.items()} if options.keep else {}
-    parts, mistakes = run_parts(list(zip(cells, blocks, strict=True)), kept)
-    for table, file in kept.items():
-        if parts[table]:
-            write_parts(file, parts[table])
-    if mistakes:
-        raise ValueError("; ".join(mistakes))
-    for table, file in files.items():
-        write_parts(file, parts[table])
+    kinds = sorted({str(cell.get("kind")) for cell in cells})
+    if len(kinds) > 1:
+        raise ValueError(f"cells that are computed together must be of one kind, not {', '.join(kinds)}")
+    schemas = tables_of(cells[0])
+    files = _files(options.write, schemas)
+    parts = [(cell, seeds_of(seeds)) for cell, seeds in zip(cells, options.seeds, strict=True)]
+    if options.store:
+        held, mistakes = complete(Store(options.store, schemas), parts)
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        with replacing(options.list) as temporary:
+            temporary.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if files:
+        computed = [run_cell(cell, seeds) for cell, seeds in parts]
+        for table, file in files.items():
+            write(file, [tables[table] for tables in computed])
 
 
 def _settings(cell: str) -> dict[str, Any]:
@@ -88,8 +88,11 @@ def _settings(cell: str) -> dict[str, Any]:
 
 def _cells(options: argparse.Namespace) -> None:
     from . import configuration, grid
+    from .experiment.kinds import kind
 
-    config = configuration.check(configuration.merged(options.configurations), configuration.read(options.schema))
+    schema = configuration.read(options.schema)
+    families = configuration.read(Path(options.schema).parents[1] / "figures.yaml")
+    config = configuration.check(configuration.merged(options.configurations), schema, families)
     if options.experiment is not None:
         if options.experiment not in config["experiments"]:
             known = ", ".join(config["experiments"])
@@ -102,7 +105,7 @@ def _cells(options: argparse.Namespace) -> None:
     for name, block in config["experiments"].items():
         cells = grid.cells(config, name)
         computed, jobs = len({cell.path for cell in cells}), len(grid.jobs(config, name))
-        minutes = (computed * block["seeds"] * _COSTS.get(block["kind"], 0.5) + jobs * _START) / 60
+        minutes = (computed * block["seeds"] * kind(block["kind"]).COST + jobs * _START) / 60
         total_jobs, total = total_jobs + jobs, total + minutes
         counts = f"{len(cells):6} {computed:9} {block['seeds']:6} {jobs:6} {minutes:8.1f}"
         print(f"{name:20} {block['kind']:16} {counts}")
@@ -110,9 +113,21 @@ def _cells(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from .store import read_metadata
+    from .parquet import read_metadata
 
     print(json.dumps(read_metadata(options.file), indent=1, sort_keys=True))
+
+
+def _claims(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from .claims import insert
+    from .files import replacing
+
+    with open(options.page, encoding="utf-8") as page:
+        text = insert(page.read(), pd.read_csv(options.table))
+    with replacing(options.page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _files(assignments: list[str], tables: Iterable[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from rocrate.rocrate import ROCrate
 
-from .store import replacing
+from .files import replacing
 
 #: In the archive: the checked configuration; and the SHA-256 of it and all results, as `sha256sum --check` reads it.
 CONFIGURATION, MANIFEST = "study.yaml", "manifest-sha256.txt"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,20 +13,18 @@ from typing import Any
 import jsonschema
 import yaml
 
-from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
-from .target_files import KINDS, is_drawn, read_target
+from .experiment.kinds import KINDS
+from .experiment.kinds import kind as kind_of
+from .families import Family, nearest
+from .families import mistakes as mistakes_of_families
+from .grid import MOST_PARTS, STEP_AXES, canonical, count_parts, shared_jobs
+from .initialization import NEAR_A_POINT
+from .psd import spectrum
+from .target_files import KINDS as TARGETS
+from .target_files import is_drawn, read_target
 
-#: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
-_TRAINING = {"flow": "integration", "descent": "descent"}
-_LANDSCAPE = {
-    "hessian": ("points",),
-    "blow_up": ("singular_values", "vanishing"),
-    "paths": ("points", "samples"),
-    "expansion": ("samples", "reach"),
-    "escape": ("points", "perturbation"),
-    "surface": ("starts", "samples"),
-    "critical_search": ("starts",),
-}
+#: Sections of an experiment's block that only some kinds have.
+_SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
@@ -84,7 +83,9 @@ def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
             below[key] = value
 
 
-def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+def check(
+    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, Family] | None = None
+) -> dict[str, Any]:
     """Check a merged configuration and return it with its numbers read.
 
     Parameters
@@ -93,6 +94,8 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
         As loaded from YAML, overlays merged.
     schema
         JSON schema of the configuration, closed at every level.
+    families
+        Families of figures by name, see `check_families`; without them, whether figures can be drawn is not checked.
 
     Raises
     ------
@@ -108,7 +111,26 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any
         raise ConfigurationError(_one_line(names[0] if names else jsonschema.exceptions.best_match(errors)))
     for mistake in _senseless(checked):
         raise ConfigurationError(mistake)
+    for mistake in mistakes_of_families(checked, families) if families is not None else ():
+        raise ConfigurationError(mistake)
     return checked
+
+
+def check_families(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Family]:
+    """Check the families of figures against their schema, and return them.
+
+    Raises
+    ------
+    ConfigurationError
+        On a mistake: one line.
+    """
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(given))
+    if errors:
+        raise ConfigurationError(f"families of figures: {_one_line(jsonschema.exceptions.best_match(errors))}")
+    for name, family in given.items():
+        for unknown in (known for known in family["kinds"] if known not in KINDS):
+            raise ConfigurationError(f"families of figures: {name}.kinds: there is no kind {unknown!r}")
+    return given
 
 
 def _one_line(error: jsonschema.ValidationError) -> str:
@@ -118,15 +140,15 @@ def _one_line(error: jsonschema.ValidationError) -> str:
         case "additionalProperties":
             allowed = list(error.schema.get("properties", ()))
             unknown = next(key for key in value if key not in allowed)
-            return f"{where}: unknown key {unknown!r}{_nearest(str(unknown), allowed)}; allowed: {', '.join(allowed)}"
+            return f"{where}: unknown key {unknown!r}{nearest(str(unknown), allowed)}; allowed: {', '.join(allowed)}"
         case "pattern":
             return f"{where}: {value!r} is no valid name: lower-case letters, digits and _ only"
         case "required":
             missing = next(key for key in error.validator_value if key not in value)
-            return f"{where}: the key {missing!r} is missing{_nearest(missing, list(value), 'is {} meant for it?')}"
+            return f"{where}: the key {missing!r} is missing{nearest(missing, list(value), 'is {} meant for it?')}"
         case "enum":
             allowed = [str(item) for item in error.validator_value]
-            return f"{where}: {value!r} is not allowed{_nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
+            return f"{where}: {value!r} is not allowed{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
         case "type":
             return f"{where}: {_short(value)} must be of type {error.validator_value}"
         case "minimum" | "exclusiveMinimum":
@@ -144,8 +166,11 @@ def _one_line(error: jsonschema.ValidationError) -> str:
 def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes that a schema cannot see."""
     study = config["study"]
-    if study["results"] == study["figures"]:
+    results, figures = (Path(os.path.abspath(study[key])) for key in ("results", "figures"))
+    if results == figures:
         yield f"study.figures: {study['figures']!r} must differ from study.results"
+    elif results in figures.parents or figures in results.parents:
+        yield f"study.figures: {study['figures']!r} must not lie in study.results, {study['results']!r}, nor hold it"
     for name, block in config["experiments"].items():
         where, n = f"experiments.{name}", block["dimension"]
         for i, rank in enumerate(block["grid"]["rank"]):
@@ -165,7 +190,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         if number and n_parts > MOST_PARTS * number:
             least = -(-n_parts // MOST_PARTS)
             yield f"study.shared_jobs: {number} must be at least {least} for the {n_parts} cells and blocks of {where}"
-        mistakes = _training(block) if block["kind"] in _TRAINING else _landscape(block)
+        mistakes = _landscape(block) if "landscape" in kind_of(block["kind"]).OPTIONS else _training(block)
         yield from (f"{where}.{mistake}" for mistake in mistakes)
     for name, figure in config["figures"].items():
         experiment = config["experiments"].get(figure["experiment"])
@@ -173,7 +198,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             known = list(config["experiments"])
             yield (
                 f"figures.{name}.experiment: there is no experiment {figure['experiment']!r}"
-                f"{_nearest(figure['experiment'], known)}; allowed: {', '.join(known)}"
+                f"{nearest(figure['experiment'], known)}; allowed: {', '.join(known)}"
             )
             continue
         for axis, values in figure.get("show", {}).items():
@@ -194,69 +219,91 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     drawn = [key for key in ("spectrum", "mode") if key in target]
     if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
-            yield f"target.{key}: the key is missing (or one of {', '.join(KINDS)})"
+            yield f"target.{key}: the key is missing (or one of {', '.join(TARGETS)})"
         return
     if drawn or len(target) > 1:
-        yield f"target: one of the keys {', '.join(KINDS)} is all of a target; leave the other keys out"
+        yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     else:
         try:
-            read_target(target, block["dimension"])
+            covariance = read_target(target, block["dimension"])
         except ValueError as error:
             yield f"target: {error}"
+            return
+        eigenvalues, _ = spectrum("target", covariance)
+        target_rank = int((eigenvalues > 0).sum())
+        smoothed = [*block["grid"].get("loss_name", ()), block.get("loss")]
+        for i, rank in enumerate(block["grid"]["rank"]):  # ε is limited to λ_n, which is 0 here
+            if rank > target_rank and "bures-wasserstein" in smoothed:
+                yield f"grid.rank[{i}]: rank {rank} exceeds the rank {target_rank} of the target"
 
 
 def _training(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in how the networks of an experiment start and are trained."""
     kind, grid = block["kind"], block["grid"]
-    own = _TRAINING[kind]
-    for other in (key for key in ("integration", "descent", "landscape") if key != own and key in block):
-        yield f"{other}: kind {kind!r} has no such key; allowed: {own}"
-    for key in ("initialization", own):
+    own = tuple(kind_of(kind).OPTIONS)
+    for other in (key for key in _SECTIONS[1:] if key not in own and key in block):
+        yield f"{other}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
+    for key in ("initialization", *own):
         if key not in block:
             yield f"{key}: the key is missing: kind {kind!r} needs it"
             return
     start = block["initialization"]
-    places = {"loss_name": (block, "loss"), "initialization": (start, "kind"), "balance": (start, "balance")}
+    places = {
+        "loss_name": (block, "loss"),
+        "initialization": (start, "kind"),
+        "balance": (start, "balance"),
+        "initial_scale": (start, "scale"),
+    }
+    optional = ("balance", "initial_scale")
     for axis, (mapping, key) in places.items():
         name = key if mapping is block else f"initialization.{key}"
         if axis in grid and key in mapping:
             yield f"grid.{axis}: {name} is given too; keep one of the two"
-        if axis not in grid and key not in mapping and axis != "balance":
+        if axis not in grid and key not in mapping and axis not in optional:
             yield f"{name}: the key is missing (or an axis {axis!r} of the grid)"
             return
-    losses, kinds, balances = (
+    losses, kinds, balances, scales = (
         grid.get(axis, [mapping[key]] if key in mapping else []) for axis, (mapping, key) in places.items()
     )
-    yield from _starts(start, losses, kinds, balances)
+    yield from _starts(losses, kinds, balances, scales, "grid.initial_scale" if "initial_scale" in grid else None)
     if "end_rank" in start and start["end_rank"] > min(grid["rank"]):
         yield f"initialization.end_rank: {start['end_rank']} must be at most the rank, {min(grid['rank'])}"
-    steps = [axis for axis in ("step_size", "relative_step") if axis in grid]
-    if kind == "flow":
+    steps = [axis for axis in STEP_AXES if axis in grid]
+    if kind == "finite_sample":
+        if "frobenius" in losses:
+            yield "loss: kind 'finite_sample' needs bures-wasserstein, not 'frobenius'"
+        for i, size in enumerate(block["sampling"]["sizes"]):
+            if size < max(grid["rank"]):
+                yield f"sampling.sizes[{i}]: {size} must be at least the rank, {max(grid['rank'])}"
+    if kind != "descent":
         if steps:
             yield f"grid.{steps[0]}: only descent has step sizes"
         if "none" in balances:
             yield "initialization.balance: a flow needs a balanced start, not 'none'"
     elif len(steps) != 1:
-        yield "grid: descent needs one of the axes 'step_size' and 'relative_step'"
+        yield "grid: descent needs one of the axes 'step_size', 'relative_step' and 'theorem_step'"
     else:
+        if "theorem_step" in grid and "frobenius" in losses:
+            yield "grid.theorem_step: the theorem needs loss: bures-wasserstein, not 'frobenius'"
         yield from _descent(block["descent"], grid.get("step_size"), balances)
 
 
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in an experiment on the landscape, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
-    for key in (key for key in ("initialization", "integration", "descent") if key in block):
+    known = [field.name for field in dataclasses.fields(kind_of(kind).OPTIONS["landscape"])]
+    for key in (key for key in _SECTIONS[:-1] if key in block):
         yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
-    for axis in (a for a in ("initialization", "balance", "step_size", "relative_step") if a in grid):
+    for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
         yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
-    for key in (key for key in _LANDSCAPE[kind] if key not in options):
+    for key in (key for key in known if key not in options):
         yield f"landscape.{key}: the key is missing: kind {kind!r} needs it"
-    for key in (key for key in options if key not in _LANDSCAPE[kind]):
-        yield f"landscape.{key}: kind {kind!r} has no such key; allowed: {', '.join(_LANDSCAPE[kind])}"
+    for key in (key for key in options if key not in known):
+        yield f"landscape.{key}: kind {kind!r} has no such key; allowed: {', '.join(known)}"
     if kind == "surface" and (block["dimension"] != 2 or grid["rank"] != [1]):
         yield "dimension: a surface needs dimension 2 and rank 1"
     for i, vanishing in enumerate(options.get("vanishing", ())):
@@ -264,18 +311,26 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"landscape.vanishing[{i}]: {vanishing} must be at most the rank, {min(grid['rank'])}"
 
 
-def _starts(start: Mapping[str, Any], losses: list[str], kinds: list[str], balances: list[str]) -> Iterator[str]:
-    drawn = [kind for kind in kinds if kind not in ("close", "small")]
-    if "small" in kinds and "scale" not in start:
-        yield "initialization: the key 'scale' is missing: the kind 'small' needs it"
-    if "scale" in start and "small" not in kinds:
-        yield "initialization.scale: only the kind 'small' has a scale"
+def _starts(
+    losses: list[str], kinds: list[str], balances: list[str], scales: list[float], axis: str | None
+) -> Iterator[str]:
+    """Mistakes in kinds of starts; `axis` names the axis that the scales come from, if it is one."""
+    drawn = [kind for kind in kinds if kind not in NEAR_A_POINT]
+    for kind in (kind for kind in ("small", "aligned") if kind in kinds):
+        if not scales:
+            yield f"initialization: the key 'scale' is missing: the kind {kind!r} needs it"
+        for scale in (scale for scale in scales if scale <= 0):
+            yield f"{axis or 'initialization.scale'}: {scale} must be more than 0 for the kind {kind!r}"
+    for scale in (scale for scale in scales if scale == 0 or scale <= -1):
+        yield f"{axis or 'initialization.scale'}: {scale} must be more than -1 and not 0"
+    if scales and drawn:
+        yield f"{axis or 'initialization.scale'}: the kind {drawn[0]!r} has no scale"
     if "close" in kinds and "frobenius" in losses:
         yield "initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"
     if drawn and not balances:
         yield f"initialization: the key 'balance' is missing: the kind {drawn[0]!r} needs it"
     if balances and len(drawn) < len(kinds):
-        yield "initialization.balance: the kinds 'close' and 'small' are always balanced"
+        yield f"initialization.balance: the kinds {', '.join(map(repr, NEAR_A_POINT))} are always balanced"
 
 
 def _descent(options: Mapping[str, Any], step_sizes: list[float] | None, balances: list[str]) -> Iterator[str]:
@@ -309,11 +364,6 @@ def _not_finite(value: Any, where: str) -> Iterator[str]:
 
 def _join(path: Iterable[str | int]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
-
-
-def _nearest(word: str, candidates: list[str], question: str = "did you mean {}?") -> str:
-    close = difflib.get_close_matches(word, candidates, n=1)
-    return f", {question.format(repr(close[0]))}" if close else ""
 
 
 def _short(value: Any) -> str:

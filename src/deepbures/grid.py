@@ -13,7 +13,6 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .store import part_key
 from .target_files import is_drawn
 from .targets import least_eigenvalue
 
@@ -22,13 +21,17 @@ AXES = (
     "loss_name",
     "initialization",
     "balance",
+    "initial_scale",
     "epsilon",
     "smin",
     "rank",
     "depth",
     "step_size",
     "relative_step",
+    "theorem_step",
 )
+#: The axes of descent's step size, of which an experiment has one.
+STEP_AXES = AXES[-3:]
 #: Axes whose values are names, and integers; the others are real numbers.
 NAME_AXES, INTEGER_AXES = ("loss_name", "initialization", "balance"), ("rank", "depth")
 
@@ -71,7 +74,7 @@ class Cell:
 
 
 #: Keys of an experiment's block that its cells depend on, where they are there.
-_SHARED = ("kind", "loss", "dimension", "target", "initialization", "integration", "descent", "landscape")
+_SHARED = ("kind", "loss", "dimension", "target", "initialization", "integration", "descent", "landscape", "sampling")
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
@@ -85,11 +88,13 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of one grid point: its values take the place of what all cells of the experiment share."""
-    settings = {**shared, **{axis: value for axis, value in point.items() if axis not in NAME_AXES}}
+    own = (*NAME_AXES, "initial_scale")  # they take the place of keys of the block
+    settings = {**shared, **{axis: value for axis, value in point.items() if axis not in own}}
     if "loss_name" in point:
         settings["loss"] = point["loss_name"]
     if "initialization" in shared:
-        start = {"kind": point.get("initialization"), "balance": point.get("balance")}
+        keys = {"kind": "initialization", "balance": "balance", "scale": "initial_scale"}
+        start = {key: point.get(axis) for key, axis in keys.items()}
         settings["initialization"] = {
             **shared["initialization"],
             **{key: value for key, value in start.items() if value is not None},
@@ -133,17 +138,12 @@ class Part:
 
     @property
     def path(self) -> str:
-        """Its place under the folder of a table: `epsilon=0.1/…/depth=10/seeds=0-9`."""
+        """Its name among the jobs of the experiment: `epsilon=0.1/…/depth=10/seeds=0-9`."""
         return f"{self.cell.path}/seeds={self.seeds}"
-
-    @property
-    def key(self) -> str:
-        """What result files know it by."""
-        return part_key(self.cell.settings, self.seeds)
 
 
 def parts(config: Mapping[str, Any], experiment: str) -> list[Part]:
-    """Every part of an experiment, in grid order; cells that are one problem come again and again."""
+    """Every part of an experiment, in grid order; cells that are one problem occur once for each grid point."""
     return [Part(*part) for part in itertools.product(cells(config, experiment), seed_blocks(config, experiment))]
 
 
@@ -166,7 +166,7 @@ def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
 
 
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
-    """Every job of an experiment by its place under the folder of a table: the parts that one process computes.
+    """Every job of an experiment by its name, which is a path: the parts that one process computes.
 
     A part has a job of its own, or shares one of `study.shared_jobs`: which one depends on its path alone, so
     that adding cells moves no other.

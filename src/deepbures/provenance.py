@@ -1,12 +1,26 @@
-"""Provenance of a study: what its aggregates came from, and that they are still the same files."""
+"""Where results come from: code and versions of a cell; and of a study, what its tables came from."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .store import checksum, digest_of, read_metadata
+from .code_digest import code_digest
+from .files import checksum, digest_of
+from .parquet import read_metadata
+
+_PACKAGES = ("deepbures", "numpy", "scipy", "pyarrow")
+#: What `of_code` says.
+NAMES = ("code", "python", *_PACKAGES)
+
+
+def of_code(root: str) -> dict[str, str]:
+    """Digest of the code and versions that a result depends on; `root` is the module that computed it."""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"code": code_digest(root), "python": platform.python_version(), **packages}
 
 
 def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path]) -> dict[str, Any]:

@@ -15,6 +15,12 @@ WINDOW = 0.1
 HORIZON = 3.0
 
 
+#: A tail is settled where the slopes of the two halves of its window agree to this share.
+SETTLED = 0.01
+#: Share of the last time at which the fit of a power law begins: the last half decade.
+POWER_LAW_START = 10**-0.5
+
+
 class SlopeFit(NamedTuple):
     """Slope of log10(L − L*) against time, r² of the regression, and its interval; NaN where there is none."""
 
@@ -66,6 +72,8 @@ def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> 
         Samples of the flow, from t = 0. Between them log10(L − L*) is interpolated by cubics with the exact
         derivative dL/dt = −‖∇L^N‖².
     """
+    from scipy.interpolate import CubicHermiteSpline  # here, for it takes a tenth of a second to load
+
     positive = excess > 0
     times, excess, gradient_norm = times[positive], excess[positive], gradient_norm[positive]
     if len(times) < 2:
@@ -75,7 +83,7 @@ def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> 
     below = np.flatnonzero(y < BAND[0])
     end = min(HORIZON, times[below[0]] if below.size else times[-1])
     t = np.arange(0, end + SAMPLING / 2, SAMPLING)
-    return authors_slope(t, 10 ** _cubic_hermite(t, times, y, derivative), SAMPLING)
+    return authors_slope(t, 10 ** CubicHermiteSpline(times, y, derivative)(t), SAMPLING)
 
 
 def authors_slope_of_descent(times: Array, excess: Array) -> SlopeFit:
@@ -121,6 +129,52 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
     return _regress(t[first:], y[first:])
 
 
+def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
+    """How far the slope still changes within the tail: |slope of the first half of its window over the second's − 1|.
+
+    The halves have `decades`/2 of decay each. L − L* is finally a sum of exponentials with positive weights, its
+    slope falling steadily to that of the slowest one: a drift above `SETTLED` says that the tail is not reached. A
+    small one does not say that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share` of flows).
+    NaN where there is no tail.
+    """
+    y, kept = _log10_finite(excess)
+    t = np.asarray(times)[kept]
+    if y.size == 0 or y.max() < y[-1] + decades:
+        return float("nan")
+    above = np.flatnonzero(y > y[-1] + decades)
+    first = above[-1] + 1 if above.size else 0
+    middle = first + int(np.searchsorted(-y[first:], -(y[-1] + decades / 2)))
+    early, late = _regress(t[first : middle + 1], y[first : middle + 1]), _regress(t[middle:], y[middle:])
+    return abs(early.slope / late.slope - 1)
+
+
+def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) -> SlopeFit:
+    """Exponent p of L − L* ~ t^p: regression of log10(L − L*) on log10 t from `start` of the last time on.
+
+    For flows that end on their horizon without an exponential tail, as where ε = λ_n: p = −2N/(2N−1)
+    (`theory.algebraic_tail`).
+    `slope` is the exponent; `start` and `end` are times.
+    """
+    times, excess = np.asarray(times), np.asarray(excess)
+    late = (times >= start * times[-1]) & (times > 0) & (excess > 0)
+    fit = _regress(np.log10(times[late]), np.log10(excess[late]))
+    return fit._replace(start=10**fit.start, end=10**fit.end)
+
+
+def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None = None) -> float:
+    """max_t (L(t) − L*) / (initial · exp(−rate t)) over the samples with t > 0: above 1 where a bound is violated.
+
+    `initial` is by default L(0) − L*. NaN without samples, or without a bound.
+    """
+    times, excess = np.asarray(times), np.asarray(excess)
+    later = times > 0
+    if not later.any() or not rate >= 0:
+        return float("nan")
+    bound = -rate * times[later] + np.log(excess[0] if initial is None else initial)
+    with np.errstate(divide="ignore", over="ignore"):  # a bound may be far below the smallest float
+        return float(np.exp(np.max(np.log(np.maximum(excess[later], 0)) - bound)))
+
+
 def _log10_finite(excess: Array) -> tuple[Array, Array]:
     with np.errstate(divide="ignore"):
         y = np.log10(np.abs(excess))
@@ -145,13 +199,3 @@ def _regress(t: Array, y: Array) -> SlopeFit:
     if total == 0:
         return SlopeFit.none()
     return SlopeFit(covariance / variance, covariance**2 / (variance * total), float(t[0]), float(t[-1]))
-
-
-def _cubic_hermite(t: Array, knots: Array, values: Array, derivatives: Array) -> Array:
-    """Piecewise cubic through the values and derivatives at the knots."""
-    i = np.clip(np.searchsorted(knots, t, side="right") - 1, 0, len(knots) - 2)
-    h = knots[i + 1] - knots[i]
-    x = (t - knots[i]) / h
-    left = values[i] * (1 + 2 * x) + h * derivatives[i] * x
-    right = values[i + 1] * (3 - 2 * x) + h * derivatives[i + 1] * (x - 1)
-    return left * (1 - x) ** 2 + right * x**2

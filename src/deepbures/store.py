@@ -1,439 +1,197 @@
-"""Result files: Parquet with a fixed schema, written whole or not at all, carrying their provenance."""
+"""The cells of an experiment that are computed, each found by what it was computed from, whatever job asks for it.
+
+A cell is written once: to a file for each of its tables, `cells/<table>/<key>.parquet`. When the experiment's tables
+are collected, these hold it, and its files go. `cells/<table>.parquet` is a second name of `<table>.parquet` (a hard
+link): a table that is deleted is collected again from there.
+"""
 
 from __future__ import annotations
 
-import ast
+import bisect
 import contextlib
 import functools
-import hashlib
-import json
+import itertools
 import os
-import platform
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-_PACKAGE = Path(__file__).parent
+from . import parquet, provenance
+from .files import checksum, digest_of, link
+from .target_files import file_of
 
-
-def _list_of(type_: pa.DataType) -> pa.ListType:
-    """List type as Parquet gives it back: with its own default names a table that was read would be another one."""
-    return pa.list_(pa.field("element", type_))
+#: Row groups hold whole cells, and at least so many rows.
+_GROUP = 100
 
 
-_VECTOR = _list_of(pa.float64())
-
-#: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first.
-RUNS = pa.schema(
-    [
-        ("seed", pa.int32()),
-        ("epsilon_effective", pa.float64()),
-        ("lambda_max", pa.float64()),
-        ("lambda_min", pa.float64()),
-        ("target_trace", pa.float64()),
-        ("start_scale", pa.float64()),
-        ("start_draws", pa.int32()),
-        ("loss_initial", pa.float64()),
-        ("loss_minimum", pa.float64()),
-        ("excess_initial", pa.float64()),
-        ("margin", pa.float64()),
-        ("C_0", pa.float64()),
-        ("K", pa.float64()),
-        ("M", pa.float64()),
-        ("log10_Delta", pa.float64()),
-        ("log10_eta_1", pa.float64()),
-        ("log10_eta_2", pa.float64()),
-        ("log10_eta_3", pa.float64()),
-        ("bound_rate", pa.float64()),
-        ("descent_rate", pa.float64()),
-        ("sharp_rate", pa.float64()),
-        ("stop_reason", pa.string()),
-        ("time_final", pa.float64()),
-        ("steps", pa.int32()),
-        ("evaluations", pa.int32()),
-        ("loss_final", pa.float64()),
-        ("excess_final", pa.float64()),
-        ("energy_levels", _VECTOR),
-        ("eigenvalues_target", _VECTOR),
-        ("eigenvalues_initial", _VECTOR),
-        ("eigenvalues_final", _VECTOR),
-        ("alignment", _VECTOR),
-    ]
-)
-
-#: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for.
-FLOW_RUNS = pa.unify_schemas([RUNS, pa.schema([("factor_initial", _VECTOR), ("factor_final", _VECTOR)])])
-
-#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*).
-TRAJECTORIES = pa.schema(
-    [
-        ("seed", pa.int32()),
-        ("time", pa.float64()),
-        ("loss", pa.float64()),
-        ("excess", pa.float64()),
-        ("gradient_norm", pa.float64()),
-        ("covariance_distance", pa.float64()),
-        ("squared_bures", pa.float64()),
-        ("squared_bures_logged", pa.float64()),
-        ("numerical_rank", pa.int16()),
-        ("effective_rank", pa.float64()),
-        ("eigenvalue_distances", _list_of(pa.float32())),
-    ]
-)
-
-#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, balancedness at the first and last
-#: record, distance from the flow, and the covariances of the coordinates along Ω_1 and Ω_2.
-DESCENT_RUNS = pa.unify_schemas(
-    [
-        RUNS,
-        pa.schema(
-            [
-                ("eta", pa.float64()),
-                ("eta_stable", pa.float64()),
-                ("contraction", pa.float64()),
-                ("balancedness_initial", pa.float64()),
-                ("balancedness_final", pa.float64()),
-                ("flow_error", pa.float64()),
-                ("plane_initial", _VECTOR),
-                ("plane_final", _VECTOR),
-            ]
-        ),
-    ]
-)
-DESCENT_TRAJECTORIES = pa.unify_schemas(
-    [TRAJECTORIES, pa.schema([("step", pa.int64()), ("balancedness", pa.float64())])]
-)
+def part_of(settings: Mapping[str, Any], seeds: str) -> dict[str, Any]:
+    """All that a part, one cell for one block of seeds, is computed from besides the code: ready for JSON."""
+    part = {"cell": dict(settings), "seeds": seeds}
+    file = file_of(settings["target"])
+    return part if file is None else {**part, "target": checksum(file)}
 
 
-def _schema(**types: pa.DataType) -> pa.Schema:
-    return pa.schema([("seed", pa.int32()), *types.items()])
+def key_of(part: Mapping[str, Any], code: str) -> str:
+    """What a part is found by: the digest of the code, and that of what it is computed from."""
+    return f"{code}-{digest_of(part)}"
 
 
-_FLOAT, _COUNT, _NAME, _INDICES = pa.float64(), pa.int32(), pa.string(), _list_of(pa.int32())
-#: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
-_POINT = {"point": _COUNT, "kept": _INDICES, "order": _COUNT, "value": _FLOAT}
-
-#: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
-#: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
-SPECTRA = _schema(
-    **_POINT,
-    value_error=_FLOAT,
-    gradient_norm=_FLOAT,
-    parameters=_COUNT,
-    smallest=_FLOAT,
-    largest=_FLOAT,
-    negative=_COUNT,
-    zero=_COUNT,
-    positive=_COUNT,
-    relative_condition=_FLOAT,
-    absolute_condition=_FLOAT,
-    escapes=_COUNT,
-    escape_rate=_FLOAT,
-    predicted_zero=_COUNT,
-    rates=_VECTOR,
-    spectrum_error=_FLOAT,
-)
-#: Extreme eigenvalues of the Hessian where `vanishing` singular values are `sigma`; `level`: the smallest at σ = 0.
-CURVATURES = _schema(
-    dimension=_COUNT,
-    vanishing=_COUNT,
-    sigma=_FLOAT,
-    smallest=_FLOAT,
-    largest=_FLOAT,
-    level=_FLOAT,
-    level_of_empty_columns=_FLOAT,
-)
-#: Loss between critical points `pair` and `pair` + 1.
-PATHS = _schema(pair=_COUNT, t=_FLOAT, loss_between_matrices=_FLOAT, loss_between_layers=_FLOAT)
-#: Loss along a line through all parameters, and its second-order models.
-LINES = _schema(
-    place=_NAME,
-    line=_NAME,
-    distance=_FLOAT,
-    loss=_FLOAT,
-    model=_FLOAT,
-    numerical_model=_FLOAT,
-    curvature=_FLOAT,
-    numerical_curvature=_FLOAT,
-)
-#: A flow that starts next to a critical point: predicted and measured rate of the fastest escape, how long it stays.
-ESCAPES = _schema(
-    **_POINT,
-    loss_minimum=_FLOAT,
-    perturbation=_FLOAT,
-    escapes=_COUNT,
-    escape_rate=_FLOAT,
-    measured_rate=_FLOAT,
-    plateau_time=_FLOAT,
-    rates=_VECTOR,
-)
-#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest.
-SEARCHES = _schema(
-    start=_COUNT,
-    evaluations=_COUNT,
-    enumerated=_COUNT,
-    enumerated_at_rank=_COUNT,
-    gradient_norm=_FLOAT,
-    critical=pa.int8(),
-    matched=pa.int8(),
-    kept=_INDICES,
-    distance=_FLOAT,
-    loss=_FLOAT,
-    loss_minimum=_FLOAT,
-    value=_FLOAT,
-    negative=_COUNT,
-    escapes=_COUNT,
-)
-#: Loss on a plane, its critical points, and flows on it.
-SURFACE = _schema(x=_FLOAT, y=_FLOAT, loss=_FLOAT)
-POINTS = _schema(rank_of_point=_COUNT, x=_FLOAT, y=_FLOAT, loss=_FLOAT, escapes=_COUNT)
-FLOWS = _schema(start=_COUNT, time=_FLOAT, x=_FLOAT, y=_FLOAT, loss=_FLOAT)
-
-#: Tables of an experiment, by its kind.
-SCHEMAS: dict[str, dict[str, pa.Schema]] = {
-    "flow": {"runs": FLOW_RUNS, "trajectories": TRAJECTORIES},
-    "descent": {"runs": DESCENT_RUNS, "trajectories": DESCENT_TRAJECTORIES},
-    "hessian": {"spectra": SPECTRA},
-    "blow_up": {"curvatures": CURVATURES},
-    "paths": {"paths": PATHS},
-    "expansion": {"lines": LINES},
-    "escape": {"escapes": ESCAPES},
-    "surface": {"surface": SURFACE, "points": POINTS, "flows": FLOWS},
-    "critical_search": {"searches": SEARCHES},
-}
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Temporary file in the folder of `path` that takes its place when the block ends well, and goes away if not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def part_key(settings: Mapping[str, Any], seeds: str) -> str:
-    """What a part of a result file, one cell for one block of seeds, is known by."""
-    return digest_of({"cell": settings, "seeds": seeds})
-
-
-def write_parts(path: str | os.PathLike[str], tables: Sequence[pa.Table]) -> None:
-    """Write tables of `table_of` as one Parquet file, atomically: a row group a part.
+def write_cells(
+    path: str | os.PathLike[str],
+    cells: Iterable[tuple[str, pa.Table]],
+    metadata: Mapping[str, Any],
+    statistics: Sequence[str] = (),
+) -> None:
+    """Write cells with their keys as one Parquet file, atomically; statistics of the given columns only.
 
     Raises
     ------
     ValueError
-        If the parts differ in their metadata besides `parts`: they were not computed by the same code.
+        If there are none.
     """
-    *common, last = [_metadata_of(table.schema) for table in tables]
-    if any({**metadata, "parts": []} != {**last, "parts": []} for metadata in common):
-        raise ValueError(f"the parts of {path} were computed by different code")
-    whole = {**last, "parts": [part for metadata in [*common, last] for part in metadata["parts"]]}
-    schema = tables[0].schema.with_metadata(_encoded(whole))
-    writing = {"compression": "zstd", "write_page_checksum": True}
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **writing) as writer:
-        for table in tables:
-            writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=max(1, len(table)))
+    index: list[tuple[str, int]] = []
+    waiting: list[pa.Table] = []
+    with contextlib.ExitStack() as stack:
+        file = None
+        for key, table in cells:
+            if file is None:
+                schema = table.schema.with_metadata(parquet.encoded(metadata))
+                file = stack.enter_context(parquet.writer(path, schema, statistics))
+            index.append((key, len(table)))
+            waiting.append(table.replace_schema_metadata(schema.metadata))
+            if sum(map(len, waiting)) >= _GROUP:
+                parquet.write_group(file, waiting)
+                waiting.clear()
+        if file is None:
+            raise ValueError("there are no cells to collect")
+        if waiting:
+            parquet.write_group(file, waiting)
+        parquet.write_index(file, index)
 
 
-class PartsFile:
-    """A result file of `write_parts`, read part by part.
-
-    Attributes
-    ----------
-    metadata
-        See `read_metadata`.
-    keys
-        Its parts, by `part_key`, with their position in the file.
+class Cells:
+    """A file of `write_cells`, read cell by cell, as a table of the given columns.
 
     Raises
     ------
     ValueError
-        If the file was not written by this package, or is broken.
+        If it is not such a file, or broken.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        with _readable(path):
-            self._file = pq.ParquetFile(path, page_checksum_verification=True)
-        self.metadata = _metadata_of(self._file.schema_arrow, path)
-        held = self.metadata.get("parts")
-        if not isinstance(held, list):
-            raise ValueError(f"{path} holds no parts: it is no file of a job")
-        self.keys = {part_key(part["cell"], part["seeds"]): i for i, part in enumerate(held)}
-        if len(held) != self._file.num_row_groups:
-            raise ValueError(f"{path} holds {self._file.num_row_groups} parts, and its metadata {len(held)}")
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
+        self._reader, self._columns = parquet.Reader(path), list(columns)
+        self.provenance = {name: value for name, value in self._reader.metadata.items() if name in provenance.NAMES}
+        if self._reader.index is None:
+            raise ValueError(f"{path} holds no cells: it is no file of a store")
+        self._starts = [0, *itertools.accumulate(self._reader.rows)][:-1]  # of row groups
+        ends = itertools.accumulate(rows for _, rows in self._reader.index)
+        self._places: dict[str, tuple[int, int]] = {}  # first row, number of rows
+        for (key, rows), end in zip(self._reader.index, ends, strict=True):
+            self._places.setdefault(key, (end - rows, rows))
+        self._group = functools.lru_cache(maxsize=1)(lambda group: self._reader.read(group, self._columns))
+
+    def __contains__(self, key: str) -> bool:
+        """Whether it holds a cell."""
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys of its cells."""
+        return iter(self._places)
 
     def read(self, key: str) -> pa.Table:
-        """Table of one part, its metadata naming that part alone."""
-        if key not in self.keys:
-            raise ValueError(f"{self.path} does not hold the cell that is asked for: it is of another configuration")
-        position = self.keys[key]
-        with _readable(self.path):
-            table = self._file.read_row_group(position)
-        metadata = {**self.metadata, "parts": [self.metadata["parts"][position]]}
-        return table.replace_schema_metadata(_encoded(metadata))
+        """Table of one cell, without metadata."""
+        if key not in self._places:
+            raise ValueError(f"{self._reader.path} does not hold the cell that is asked for")
+        first, rows = self._places[key]
+        group = bisect.bisect_right(self._starts, first) - 1
+        return self._group(group).slice(first - self._starts[group], rows)
 
 
-@contextlib.contextmanager
-def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+class Store:
+    """Computed cells of one experiment.
 
-
-def _metadata_of(schema: pa.Schema, path: str | os.PathLike[str] = "the table") -> dict[str, Any]:
-    metadata = schema.metadata or {}
-    if b"deepbures" not in metadata:
-        raise ValueError(f"{path} carries no deepbures metadata: it was not written by this package")
-    try:
-        return json.loads(metadata[b"deepbures"])
-    except ValueError:
-        raise ValueError(f"{path} carries damaged deepbures metadata") from None
-
-
-def _encoded(metadata: Mapping[str, Any]) -> dict[str, str]:
-    return {"deepbures": json.dumps(metadata, sort_keys=True)}
-
-
-def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Table:
-    """Table of the given columns (arrays or lists), with JSON metadata under the key `deepbures`.
-
-    Raises
-    ------
-    KeyError
-        If a column of the schema is missing.
-    ValueError
-        If a value cannot become the type of its column.
+    Parameters
+    ----------
+    folder
+        Where the experiment's tables are.
+    schemas
+        Schema of each table of its kind.
     """
-    arrays = [_array(columns[field.name], field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema.with_metadata(_encoded(metadata)))
 
+    def __init__(self, folder: str | os.PathLike[str], schemas: Mapping[str, pa.Schema]) -> None:
+        self.folder, self.schemas = Path(folder), schemas
+        for table in schemas:
+            if (self.folder / f"{table}.parquet").exists() and not self._linked(table).exists():  # of an archive
+                link(self.folder / f"{table}.parquet", self._linked(table))
+        self._open()
 
-def _array(values: Any, type_: pa.DataType) -> pa.Array:
-    """Arrow array without nulls, made from buffers: `pyarrow.array` imports pandas, half a second a job."""
-    if pa.types.is_string(type_):
-        encoded = [str(value).encode() for value in values]
-        buffers = [None, pa.py_buffer(_offsets(encoded)), pa.py_buffer(b"".join(encoded))]
-        return pa.Array.from_buffers(type_, len(encoded), buffers)
-    if pa.types.is_list(type_):
-        offsets = _array(_offsets(values), pa.int32())
-        items = np.concatenate([np.asarray(value) for value in values])
-        return pa.ListArray.from_arrays(offsets, _array(items, type_.value_type), type=type_)
-    given = np.asarray(values)
-    with np.errstate(invalid="ignore"):
-        array = np.ascontiguousarray(given.astype(type_.to_pandas_dtype()))
-    if pa.types.is_integer(type_) and not np.array_equal(array, given):
-        raise ValueError(f"values must be of type {type_}, but {given[array != given][0]} is not")
-    return pa.Array.from_buffers(type_, len(array), [None, pa.py_buffer(array)])
+    def _open(self) -> None:
+        """Find the cells that are collected."""
+        self._collected: dict[str, Cells] = {}
+        for table, schema in self.schemas.items():
+            with contextlib.suppress(OSError, ValueError):  # missing or broken: its cells are gone
+                self._collected[table] = Cells(self._linked(table), schema.names)
 
+    def _linked(self, table: str) -> Path:
+        return self.folder / "cells" / f"{table}.parquet"
 
-def _offsets(values: Iterable[Sized]) -> NDArray[np.int32]:
-    return np.cumsum([0, *map(len, values)], dtype=np.int32)
+    def file(self, table: str, key: str) -> Path:
+        """File of a cell that is not collected."""
+        return self.folder / "cells" / table / f"{key}.parquet"
 
+    def _file_of(self, table: str, key: str) -> Cells:
+        """The file that holds a cell."""
+        path, collected = self.file(table, key), self._collected.get(table)
+        if collected and key in collected and not path.exists():
+            return collected
+        try:
+            return Cells(path, self.schemas[table].names)
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing, and {self._linked(table)} does not hold its cell either") from None
 
-def digest_of(value: Any) -> str:
-    """Digest of a value that JSON can hold, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    def read(self, table: str, key: str) -> pa.Table:
+        """A table of a cell, without metadata.
 
+        Raises
+        ------
+        ValueError
+            If it is not there, or broken: the message names the file.
+        """
+        return self._file_of(table, key).read(key)
 
-def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def provenance(self, key: str) -> dict[str, Any]:
+        """Code and versions that a cell was computed with."""
+        return self._file_of(next(iter(self.schemas)), key).provenance
 
+    def __contains__(self, key: str) -> bool:
+        """Whether all tables of a cell are there and whole."""
+        try:
+            return all(self.read(table, key) is not None for table in self.schemas)
+        except ValueError:
+            return False
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Provenance of a result file.
+    def add(self, key: str, tables: Mapping[str, pa.Table]) -> None:
+        """Keep a cell, as `experiment.run_cell` gives it."""
+        for table in self.schemas:
+            write_cells(self.file(table, key), [(key, tables[table])], parquet.metadata_of(tables[table]))
 
-    Raises
-    ------
-    ValueError
-        If the file was not written by this package, or is broken.
-    """
-    with _readable(path):
-        return _metadata_of(pq.read_schema(path), path)
+    def settle(self, keys: Iterable[str]) -> None:
+        """Let go of the files of the cells with these keys, which the experiment's tables now hold.
 
-
-def provenance(root: str) -> dict[str, str]:
-    """Versions and code digest that a result depends on; `root` is the module that computed it."""
-    packages = {name: version(name) for name in ("deepbures", "numpy", "scipy", "pyarrow")}
-    return {"code": code_digest(root), "python": platform.python_version(), **packages}
-
-
-@functools.cache
-def code_digest(*roots: str) -> str:
-    """Digest of modules of this package, all those they import, and the versions of NumPy and SciPy.
-
-    Docstrings and comments are left out.
-
-    Given to Snakemake as a parameter, it reruns what depends on an edited module and nothing else.
-    """
-    digest = hashlib.sha256(f"numpy {version('numpy')} scipy {version('scipy')}\n".encode())
-    for name in sorted(set().union(*map(_imported, roots))):
-        tree = ast.parse(_source(name).read_text(encoding="utf-8"))
-        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _imported(root: str) -> set[str]:
-    """Names of the modules in this package that `root` imports, directly or not, and its own."""
-    found: set[str] = set()
-    waiting = [root]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        folder = name.split(".")
-        if _source(name).name != "__init__.py":
-            folder.pop()
-        for node in ast.walk(ast.parse(_source(name).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                base = folder[: len(folder) - (node.level - 1)]
-                if node.module:
-                    waiting.append(".".join([*base, node.module]))
-                else:
-                    waiting += [".".join([*base, alias.name]) for alias in node.names if _exists([*base, alias.name])]
-    return found
-
-
-def _exists(parts: list[str]) -> bool:
-    return _PACKAGE.joinpath(*parts).with_suffix(".py").exists() or _PACKAGE.joinpath(*parts, "__init__.py").exists()
-
-
-def _source(name: str) -> Path:
-    package = _PACKAGE.joinpath(*name.split("."), "__init__.py")
-    return package if package.exists() else _PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
-            node.body = node.body[1:]
-    return tree
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        Other cells of this code stay, in files of their own; those of other code go.
+        """
+        wanted = set(keys)
+        codes = tuple({key.partition("-")[0] for key in wanted})
+        for table, collected in self._collected.items():
+            for key in set(collected) - wanted:
+                if key.startswith(codes) and not self.file(table, key).exists():
+                    write_cells(self.file(table, key), [(key, collected.read(key))], collected.provenance)
+        for table in self.schemas:
+            link(self.folder / f"{table}.parquet", self._linked(table))
+        self._open()
+        for table in self.schemas:
+            for path in self._linked(table).with_suffix("").glob("*.parquet"):
+                if path.stem in wanted or not path.stem.startswith(codes):
+                    path.unlink(missing_ok=True)

@@ -21,6 +21,20 @@ class StopReason(StrEnum):
     STEP_BUDGET = "step budget"  #: all allowed steps were taken
     STEP_UNDERFLOW = "step underflow"  #: no step is small enough for the tolerance
 
+    @property
+    def remedy(self) -> str:
+        """What to change where a run should not have ended so; empty where it should."""
+        return _REMEDIES.get(self, "")
+
+
+_REMEDIES = {
+    StopReason.END_TIME: "raise max_time to see it converge",
+    StopReason.STATIONARY: "it stays at a critical point: draw another start",
+    StopReason.DIVERGED: "take a smaller step size",
+    StopReason.STEP_BUDGET: "raise max_steps",
+    StopReason.STEP_UNDERFLOW: "raise rtol, or excess_tolerance",
+}
+
 
 @dataclass(frozen=True)
 class Trajectory:

@@ -12,6 +12,6 @@ rule archive:
     localrule: True
     params:
         configuration=STUDY,
-        code=store.code_digest("archive"),
+        code=code_digest("archive"),
     script:
         "../scripts/archive.py"

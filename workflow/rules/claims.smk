@@ -30,11 +30,15 @@ rule claims:
         f"logs/{RESULTS}/claims.log",
     localrule: True
     params:
-        folders={
-            experiment: (f"{RESULTS}/{experiment}", block["kind"])
+        experiments={
+            experiment: {
+                "folder": f"{RESULTS}/{experiment}",
+                "kind": block["kind"],
+                **target_files.stream_of(block["dimension"], block["target"]),
+            }
             for experiment, block in STUDY["experiments"].items()
         },
-        code=store.code_digest("claims", "plotting.verdicts"),
+        code=code_digest("claims", "plotting.verdicts"),
     script:
         "../scripts/claims.py"
 
@@ -68,7 +72,7 @@ rule provenance:
     localrule: True
     params:
         configuration=STUDY,
-        digest=store.digest_of(STUDY),
-        code=store.code_digest("provenance"),
+        digest=digest_of(STUDY),
+        code=code_digest("provenance"),
     script:
         "../scripts/provenance.py"

@@ -2,25 +2,33 @@
 import json
 import sys
 
-import yaml
-
 from deepbures import configuration, grid, store, target_files
+from deepbures.code_digest import code_digest
+from deepbures.experiment import root
+from deepbures.experiment.kinds import kind
+from deepbures.files import digest_of
+
+
+def read_yaml(path):
+    """A file of the workflow."""
+    return configuration.read(workflow.source_path(path))
 
 
 def checked_study():
-    """The configuration, checked; on a mistake, one line and no job."""
-    schema = yaml.safe_load(
-        Path(workflow.source_path("../schemas/config.schema.yaml")).read_text(
-            encoding="utf-8"
-        )
-    )
+    """The configuration and the families of figures, checked; on a mistake, one line and no job."""
     try:
-        return configuration.check(config, schema)
+        families = configuration.check_families(
+            read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
+        )
+        study = configuration.check(
+            config, read_yaml("../schemas/config.schema.yaml"), families
+        )
     except configuration.ConfigurationError as mistake:
         sys.exit(f"configuration: {mistake}")
+    return study, families
 
 
-STUDY = checked_study()
+STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 
@@ -32,16 +40,25 @@ wildcard_constraints:
     job=r"shared/\d+-of-\d+|[a-z_]+=[^/]+(/[a-z_]+=[^/]+)*",
 
 
-def job_files(experiment, table):
-    """Result files of an experiment's jobs."""
-    return [
-        f"{RESULTS}/{experiment}/{table}/{path}.parquet" for path in JOBS[experiment]
-    ]
+def job_list(experiment, job):
+    """What a job leaves behind: the list of its cells, once all of them are in the store of the experiment."""
+    return f"{RESULTS}/{experiment}/jobs/{job}.json"
 
 
 def tables_of(experiment):
     """Names of an experiment's tables."""
-    return list(store.SCHEMAS[STUDY["experiments"][experiment]["kind"]])
+    return list(kind(STUDY["experiments"][experiment]["kind"]).TABLES)
+
+
+def key_of(experiment, part):
+    """What the store of an experiment knows a part by."""
+    content = store.part_of(part.cell.settings, part.seeds)
+    return store.key_of(content, run_code(experiment))
+
+
+def run_code(experiment):
+    """Digest of the code that the cells of an experiment depend on."""
+    return code_digest(root(STUDY["experiments"][experiment]["kind"]))
 
 
 def target_file(block):
@@ -70,7 +87,7 @@ def table_files(*names):
 
 def configuration_digest(experiment):
     """Digest of all that the configuration says of an experiment, and of the study's seed."""
-    return store.digest_of(
+    return digest_of(
         {"seed": STUDY["study"]["seed"], **STUDY["experiments"][experiment]}
     )
 

@@ -1,16 +1,6 @@
-# One job: one cell of an experiment's grid for a block of seeds, or several; one file for each of its tables.
-# Snakemake removes the files of a job before it starts and when it fails. What cells that share a job computed
-# stays beside them, by `--keep`: only the others are computed when cells join them, or after one failed.
-
-
-def output_files(experiment):
-    """Where the tables of a job go, by name."""
-    return {
-        table: f"{RESULTS}/{experiment}/{table}/{{job}}.parquet"
-        for table in tables_of(experiment)
-    }
-
-
+# One job: one cell of an experiment's grid for a block of seeds, or several. Cells go into the store of the experiment, a
+# folder, each as soon as it is computed; a job's own output is the list of its cells. So Snakemake, which removes the
+# output of a job before it starts and when it fails, removes no cell.
 for experiment, block in STUDY["experiments"].items():
 
     rule:
@@ -19,7 +9,7 @@ for experiment, block in STUDY["experiments"].items():
         input:
             target=target_file(block),  # a target from a file; else none
         output:
-            **output_files(experiment),
+            job_list(experiment, "{job}"),
         log:
             f"logs/{RESULTS}/{experiment}/{{job}}.log",
         group:
@@ -32,14 +22,9 @@ for experiment, block in STUDY["experiments"].items():
             seeds=lambda wildcards, jobs=JOBS[experiment]: [
                 part.seeds for part in jobs[wildcards.job]
             ],
-            files=lambda wildcards, output: [
-                f"{table}={file}" for table, file in output.items()
-            ],
-            keep=lambda wildcards: (
-                "--keep" if wildcards.job.startswith("shared/") else ""
-            ),
+            store=f"{RESULTS}/{experiment}",
             # Reruns the cells when a module that they use changes.
-            code=store.code_digest(f"experiment.{block['kind']}"),
+            code=run_code(experiment),
         shell:
             "python -m deepbures run --cell {params.cells:q} --seeds {params.seeds}"
-            " --write {params.files:q} {params.keep} 2> {log:q}"
+            " --store {params.store:q} --list {output:q} 2> {log:q}"

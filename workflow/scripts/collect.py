@@ -1,17 +1,19 @@
-"""Collect the files of an experiment's jobs into its tables."""
+"""Collect the cells of an experiment into its tables."""
 
-from deepbures.aggregate import collect, collect_runs
+from pathlib import Path
+
+from deepbures.aggregate import collect
+from deepbures.experiment.kinds import kind
+from deepbures.store import Store
 
 if __name__ == "__main__":
-    axes, positions, keys = snakemake.params.axes, snakemake.params.positions, snakemake.params.parts
-    provenance = dict(snakemake.params.provenance)
-    # Several cells may be in one file, and one problem may stand at several places of the grid.
-    inputs = {table: [files[i] for i in positions] for table, files in snakemake.input.items()}
+    jobs, parameters = snakemake.params.jobs, snakemake.params
+    store = Store(parameters.folder, kind(parameters.kind).TABLES)
     try:
-        for table, destination in snakemake.output.items():
-            if table == "runs":
-                collect_runs(destination, axes, inputs["runs"], inputs["trajectories"], keys, provenance)
-            else:
-                collect(destination, axes, inputs[table], keys, provenance)
+        collect(store, parameters.axes, parameters.cells, parameters.provenance)
     except ValueError as broken:
-        raise SystemExit(f"{broken}; delete the file and run again") from None
+        # The lists of the jobs say that the cells are there: those that are wrong go, and the jobs run again.
+        for path, keys in jobs.items():
+            if not all(key in store for key in keys):
+                Path(path).unlink(missing_ok=True)
+        raise SystemExit(f"{broken}; run again: it will be computed anew") from None

@@ -3,8 +3,8 @@
 import csv
 import json
 
+from deepbures.files import replacing
 from deepbures.provenance import of_study, table
-from deepbures.store import replacing
 
 if __name__ == "__main__":
     content = of_study(snakemake.params.configuration, snakemake.input)

@@ -1,4 +1,4 @@
-"""What every run is measured by, as columns of `store.RUNS` and `store.TRAJECTORIES`."""
+"""What every run is measured by, as columns of `RUNS` and `TRAJECTORIES`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,72 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from .. import diagnostics
 from ..initialization import Start
 from ..losses import BuresWasserstein, CovarianceLoss
 from ..psd import Array
-from ..theory import Constants, paper_constants, rates_at_minimum
+from ..schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, list_of, schema
+from ..theory import Constants, bound_is_proved, loss_global_rate, paper_constants, rates_at_minimum
+
+#: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first. Ours beside them:
+#: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN where
+#: it has none), and whether `bound_rate` is proved for the run.
+RUNS = schema(
+    epsilon_effective=FLOAT,
+    lambda_max=FLOAT,
+    lambda_min=FLOAT,
+    target_trace=FLOAT,
+    start_scale=FLOAT,
+    start_draws=COUNT,
+    loss_initial=FLOAT,
+    loss_minimum=FLOAT,
+    value_final=FLOAT,
+    excess_initial=FLOAT,
+    margin=FLOAT,
+    C_0=FLOAT,
+    K=FLOAT,
+    M=FLOAT,
+    log10_Delta=FLOAT,
+    log10_eta_1=FLOAT,
+    log10_eta_2=FLOAT,
+    log10_eta_3=FLOAT,
+    bound_rate=FLOAT,
+    descent_rate=FLOAT,
+    sharp_rate=FLOAT,
+    least_singular_value_initial=FLOAT,
+    global_rate=FLOAT,
+    bound_is_proved=FLAG,
+    stop_reason=NAME,
+    time_final=FLOAT,
+    steps=COUNT,
+    evaluations=COUNT,
+    loss_final=FLOAT,
+    excess_final=FLOAT,
+    energy_levels=VECTOR,
+    eigenvalues_target=VECTOR,
+    eigenvalues_initial=VECTOR,
+    eigenvalues_final=VECTOR,
+    alignment=VECTOR,
+)
+#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*); `least_singular_value` is
+#: σ_k(W), 0 where W has a lower rank than k.
+TRAJECTORIES = schema(
+    time=FLOAT,
+    loss=FLOAT,
+    excess=FLOAT,
+    gradient_norm=FLOAT,
+    covariance_distance=FLOAT,
+    squared_bures=FLOAT,
+    squared_bures_logged=FLOAT,
+    numerical_rank=pa.int16(),
+    effective_rank=FLOAT,
+    least_singular_value=FLOAT,
+    eigenvalue_distances=list_of(pa.float32()),
+)
+#: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
+POINT = {"point": COUNT, "kept": INDICES, "order": COUNT, "value": FLOAT}
 
 
 def one_row(**values: Any) -> dict[str, list[Any]]:
@@ -31,10 +91,13 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
     eigenvalues = loss.eigenvalues
     epsilon = float(getattr(loss, "epsilon", 0.0))
     loss_initial = float(loss.value(start.end_to_end))
+    least = float(diagnostics.least_singular_value(start.end_to_end, rank))
     if isinstance(loss, BuresWasserstein):
         constants = asdict(paper_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
+        proved = rank == loss.dimension and bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
     else:  # the paper's theory is about the Bures-Wasserstein loss
         constants = dict.fromkeys((field.name for field in fields(Constants)), float("nan"))
+        proved = False
     return {
         **constants,
         "epsilon_effective": epsilon,
@@ -45,7 +108,11 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
         "start_draws": start.draws,
         "loss_initial": loss_initial,
         "loss_minimum": loss.minimum_value(rank),
+        "value_final": float(loss.value(final)),
         "sharp_rate": 2 * rates_at_minimum(loss, depth, rank).min(),
+        "least_singular_value_initial": least,
+        "global_rate": loss_global_rate(loss, depth, least, rank),
+        "bound_is_proved": int(proved),
         "energy_levels": loss.saddle_values(rank),
         "eigenvalues_target": eigenvalues,
         "eigenvalues_initial": _eigenvalues(start.end_to_end, loss.dimension),
@@ -72,6 +139,7 @@ def samples(loss: CovarianceLoss, rank: int, F: Array) -> dict[str, Any]:
         "squared_bures_logged": squared_bures_logged,
         "numerical_rank": diagnostics.numerical_rank(singular_values),
         "effective_rank": diagnostics.effective_rank(singular_values),
+        "least_singular_value": diagnostics.least_singular_value(F, rank),
         "eigenvalue_distances": singular_values**2 - spectrum[: singular_values.shape[-1]],
     }
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..initialization import draw_network
-from ..landscape import directional_derivatives, network_hessian, network_loss, numerical_derivatives
-from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
-from ..seeds import generator
-from .problem import make_loss
+from ... import critical_points
+from ...initialization import draw_network
+from ...landscape import directional_derivatives, network_hessian, network_loss, numerical_derivatives
+from ...losses import CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import FLOAT, NAME, schema
+from ...seeds import generator
+from ..problem import make_loss
+from ..settings import Settings
 
+#: Loss along a line through all parameters, and its second-order models.
+TABLES = {
+    "lines": schema(
+        place=NAME,
+        line=NAME,
+        distance=FLOAT,
+        loss=FLOAT,
+        model=FLOAT,
+        numerical_model=FLOAT,
+        curvature=FLOAT,
+        numerical_curvature=FLOAT,
+    )
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.08
 #: Where the lines start: the global minimum, the saddle in the middle of the order, a random network.
 PLACES = ("minimum", "saddle", "random start")
 #: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, of its most negative
@@ -23,28 +41,40 @@ PLACES = ("minimum", "saddle", "random start")
 LINES = ("random", "eigenvector")
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    samples: int
+    reach: float
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `lines`, one row a seed, place, line and distance."""
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
         rng = generator(
-            settings["study_seed"], "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
+            settings.study_seed, "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
         )
         parts = []
         for place in PLACES:
             layers = _layers(loss, place, depth, rank, rng)
-            reach = options["reach"] * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
-            distance = np.linspace(-reach, reach, options["samples"])
+            reach = options.reach * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
+            distance = np.linspace(-reach, reach, options.samples)
             for line in LINES:
                 direction = _direction(loss, layers, line, rng)
                 parts.append(_along(loss, layers, direction, distance) | {"place": place, "line": line})
         numbers = [name for name in parts[0] if name not in ("place", "line")]
         yield {
             "lines": {
-                "seed": np.full(len(parts) * options["samples"], seed),
-                "place": np.repeat([part["place"] for part in parts], options["samples"]),
-                "line": np.repeat([part["line"] for part in parts], options["samples"]),
+                "seed": np.full(len(parts) * options.samples, seed),
+                "place": np.repeat([part["place"] for part in parts], options.samples),
+                "line": np.repeat([part["line"] for part in parts], options.samples),
                 **{name: np.concatenate([part[name] for part in parts]) for name in numbers},
             }
         }

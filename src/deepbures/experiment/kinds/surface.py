@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..gradient_flow import gradient_flow
-from ..losses import CovarianceLoss
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...gradient_flow import gradient_flow
+from ...losses import CovarianceLoss
+from ...schema import COUNT, FLOAT, schema
+from .. import measure
+from ..problem import make_loss
+from ..settings import Settings
 
+#: Loss on a plane, its critical points, and flows on it.
+TABLES = {
+    "surface": schema(x=FLOAT, y=FLOAT, loss=FLOAT),
+    "points": schema(rank_of_point=COUNT, x=FLOAT, y=FLOAT, loss=FLOAT, escapes=COUNT),
+    "flows": schema(start=COUNT, time=FLOAT, x=FLOAT, y=FLOAT, loss=FLOAT),
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 1.4
 #: Half the side of the plane and radius of the starts, in units of √λ_1.
 REACH, RADIUS = 1.4, 1.25
 #: Share of the starts that lie close to the saddle W = 0 instead, and their distance from it.
 INNER_RADIUS = 0.05
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    starts: int
+    samples: int
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `surface`, `points` and `flows`."""
-    options = settings["landscape"]
+    options = settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
-        axis = REACH * np.sqrt(loss.eigenvalues[0]) * np.linspace(-1, 1, options["samples"])
+        axis = REACH * np.sqrt(loss.eigenvalues[0]) * np.linspace(-1, 1, options.samples)
         x, y = (values.ravel() for values in np.meshgrid(axis, axis))
         yield {
             "surface": {
@@ -33,8 +56,8 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 "y": y,
                 "loss": loss.value_in_eigenbasis(np.stack([x, y], axis=-1)[..., None]),
             },
-            "points": measure.columns(_points(loss, seed, settings["depth"])),
-            "flows": _flows(loss, seed, settings["depth"], options["starts"]),
+            "points": measure.columns(_points(loss, seed, settings.depth)),
+            "flows": _flows(loss, seed, settings.depth, options.starts),
         }
 
 

@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..gradient_flow import gradient_flow
-from ..losses import CovarianceLoss
-from ..psd import Array
-from ..seeds import generator
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...gradient_flow import gradient_flow
+from ...losses import CovarianceLoss
+from ...psd import Array
+from ...schema import COUNT, FLOAT, VECTOR, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
+from ..settings import Settings
 
+#: A flow that starts next to a critical point: predicted and measured rate of the fastest escape, how long it stays.
+TABLES = {
+    "escapes": schema(
+        **measure.POINT,
+        loss_minimum=FLOAT,
+        perturbation=FLOAT,
+        escapes=COUNT,
+        escape_rate=FLOAT,
+        measured_rate=FLOAT,
+        plateau_time=FLOAT,
+        rates=VECTOR,
+    )
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.8
 #: A plateau ends when the loss has fallen by this share of L(W_J) − L*; below the other one the flow counts as linear.
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
 #: The flow is followed for this many times ln(1/δ) / (escape rate).
 HORIZON = 1.5
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int
+    perturbation: float
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `escapes`, one row a seed and critical point; the first, the minimum, is not left.
 
     Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k.
     """
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
         rows = []
-        for i, point in enumerate(critical_points.spread(loss, rank, options["points"])):
+        for i, point in enumerate(critical_points.spread(loss, rank, options.points)):
             spectrum = critical_points.local_spectrum(loss, point.kept, depth, rank)
             plateau, rate = float("nan"), float("nan")
             if spectrum.escapes:
                 rng = generator(
-                    settings["study_seed"], "perturbation", seed, dimension=loss.dimension, rank=rank, kept=point.kept
+                    settings.study_seed, "perturbation", seed, dimension=loss.dimension, rank=rank, kept=point.kept
                 )
-                plateau, rate = _leave(loss, point, depth, rank, options["perturbation"], spectrum, rng)
+                plateau, rate = _leave(loss, point, depth, rank, options.perturbation, spectrum, rng)
             rows.append(
                 {
                     "seed": seed,
@@ -46,7 +76,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                     "order": point.order,
                     "value": point.value,
                     "loss_minimum": float(loss.minimum_value(rank)),
-                    "perturbation": options["perturbation"],
+                    "perturbation": options.perturbation,
                     "escapes": spectrum.escapes,
                     "escape_rate": spectrum.escape_rate,
                     "measured_rate": rate,

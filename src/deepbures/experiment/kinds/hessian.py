@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..landscape import ZERO_TOLERANCE, Curvature, extreme_eigenvalues, network_hessian
-from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
-from . import measure
-from .problem import make_loss
+from ... import critical_points
+from ...landscape import ZERO_TOLERANCE, Curvature, extreme_eigenvalues, network_hessian
+from ...losses import CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import COUNT, FLOAT, VECTOR, schema
+from .. import measure
+from ..problem import make_loss
+from ..settings import Settings
 
+#: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
+#: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
+TABLES = {
+    "spectra": schema(
+        **measure.POINT,
+        value_error=FLOAT,
+        gradient_norm=FLOAT,
+        parameters=COUNT,
+        smallest=FLOAT,
+        largest=FLOAT,
+        negative=COUNT,
+        zero=COUNT,
+        positive=COUNT,
+        relative_condition=FLOAT,
+        absolute_condition=FLOAT,
+        escapes=COUNT,
+        escape_rate=FLOAT,
+        predicted_zero=COUNT,
+        rates=VECTOR,
+        spectrum_error=FLOAT,
+    )
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.08
 #: With more parameters the dense Hessian takes too long, and its extreme eigenvalues alone are found.
 DENSE_PARAMETERS = 1500
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `spectra`, one row a seed and critical point."""
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
-        points = critical_points.spread(loss, rank, options["points"])
+        points = critical_points.spread(loss, rank, options.points)
         rows = [_row(loss, point, depth, rank) for point in points]
         yield {"spectra": measure.columns({"seed": seed, "point": i, **row} for i, row in enumerate(rows))}
 

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .. import critical_points
-from ..landscape import network_loss, segment
-from .problem import make_loss
+from ... import critical_points
+from ...landscape import network_loss, segment
+from ...schema import COUNT, FLOAT, schema
+from ..problem import make_loss
+from ..settings import Settings
+
+#: Loss between critical points `pair` and `pair` + 1.
+TABLES = {"paths": schema(pair=COUNT, t=FLOAT, loss_between_matrices=FLOAT, loss_between_layers=FLOAT)}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.04
 
 
-def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int
+    samples: int
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `paths`, one row a seed, pair of consecutive points, and place between them."""
-    rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
-    t = np.linspace(0, 1, options["samples"])
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
+    t = np.linspace(0, 1, options.samples)
     for seed in seeds:
         loss = make_loss(settings, seed)
-        points = critical_points.spread(loss, rank, options["points"])
+        points = critical_points.spread(loss, rank, options.points)
         networks = [critical_points.network(loss, point.kept, depth, rank) for point in points]
         matrices, layers = [], []
         for lower, upper in pairwise(networks):
