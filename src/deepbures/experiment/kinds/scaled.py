@@ -22,8 +22,8 @@ from ..settings import Settings
 
 #: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
 #: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
-#: e_{t+1}/e_t below 1e-2, e in the unit that `scaled` documents. Conditions: plain descent, η half the largest stable
-#: step, started on the slowest mode; its contraction a step, measured and by theory.
+#: e_{t+1}/e_t of a whole step below 1e-2, e in tr Σ0 or, square loss, in `local_unit`. Conditions: plain descent, η
+#: half the largest stable step, started on the slowest mode; its contraction a step, measured and by theory.
 TABLES = {
     "scaled": schema(
         condition=FLOAT,
@@ -155,12 +155,14 @@ def _trained(
     )
     excess = trajectory.excess
     local = excess / (least if square else unit)
-    late = np.flatnonzero(local[:-1] < 1e-2)
+    full = natural_step(loss) / network.depth
+    whole = np.diff(trajectory.times) > 0.99 * full
+    late = np.flatnonzero(whole & (local[:-1] < 1e-2))
     return {
         "unit": unit,
         "local_unit": least,
         "steps": int(trajectory.last_step),
-        "halved": int(np.sum(np.diff(trajectory.times) < 0.99 * natural_step(loss) / network.depth)),
+        "halved": int(np.sum(~whole)),
         "converged": bool(excess[-1] <= TOLERANCE * unit),
         "worst_ratio": float(np.max(excess[late + 1] / excess[late], initial=0.0)),
         "tail_factor": _tail(excess / unit),
@@ -170,10 +172,11 @@ def _trained(
 
 
 def _tail(relative: Array) -> float:
-    """Mean factor of a step between the shares `TAIL`, by the later half of the steps there; NaN for few steps."""
+    """Factor of the last step between the shares `TAIL`, where it has settled to 0.2 % over three; else NaN."""
     inside = relative[(relative < TAIL[0]) & (relative > TAIL[1])]
-    late = inside[len(inside) // 2 :]
-    return float(np.exp(np.mean(np.diff(np.log(late))))) if len(late) >= 4 else float("nan")
+    factors = inside[1:] / inside[:-1]
+    settled = len(factors) >= 3 and abs(factors[-1] / factors[-3] - 1) < 2e-3
+    return float(factors[-1]) if settled else float("nan")
 
 
 def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_rank: int) -> float:
