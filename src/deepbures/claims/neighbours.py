@@ -69,7 +69,7 @@ def _sensing(study: Study) -> Iterator[pd.DataFrame]:
 ONE_STEP = Statement(
     name="one step",
     source="ours",
-    statement="One layer, ε = 0, k ≥ rank Σ0: a half step from a Gaussian start reaches the target at any condition number",
+    statement="One layer, ε = 0, k ≥ rank Σ0: a half step from a Gaussian start reaches the target, whatever κ",
     formula="L(W − ½∇L(W)) ≤ 1e-13 tr Σ0",
     test="Loss after one step.",
     unit="tr Σ0",
@@ -81,7 +81,7 @@ ONE_STEP = Statement(
 SCALED_TAILS = Statement(
     name="tails of half steps",
     source="ours",
-    statement="Half steps on one layer contract as the local rates say; without the repair a bottleneck costs (1 − 1/N)²",
+    statement="Half steps on one layer contract as the local rates say; an unrepaired bottleneck costs (1 − 1/N)²",
     formula="e_{t+1}/e_t → max (1 − r/2)²; (λ_{k+1}/λ_k)² for ε = 0; (ε/λ_n)² for k = n",
     test="Last factor of each run whose factor has settled to 0.2 % over three steps.",
     unit="the factor of theory",
