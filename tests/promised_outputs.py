@@ -43,6 +43,7 @@ FIGURES = [
     "G11_escape_rates",
     "G12_whole_landscape",
     "G13_finite_sample",
+    "G14_algebraic_tail",
 ]
 #: Tables, with the axis that their first column is.
 TABLES = {

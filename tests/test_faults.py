@@ -39,6 +39,18 @@ figures:
   trajectories: {show: {smin: [0.5], depth: [1, 10]}}
   rates: {show: {smin: [0.5]}}
 """
+#: An experiment that no figure shows, some of whose cells cannot be computed.
+MINE = """  mine:
+    kind: flow
+    loss: bures-wasserstein
+    dimension: 6
+    target: {spectrum: zipf, mode: eigenvalues}
+    initialization: {kind: close}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {epsilon: [0, 0.1], smin: [0.5], rank: [1, 6], depth: [1, 10]}
+    integration: {rtol: 1.0e-6, excess_tolerance: 1.0e-10, max_time: 1000, max_steps: 500, samples: 20}
+"""
 AGGREGATES = [
     f"results/small/{name}/{table}.parquet" for name in ("convergence", "descent") for table in ("runs", "trajectories")
 ]
@@ -221,20 +233,21 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path, undisturbed):
 def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
     # A close start of rank 1 has no margin here.
     folder = project(tmp_path, shared)
-    edit(folder / "tiny.yaml", "rank: [6], depth: [1, 2, 10]", "rank: [1, 6], depth: [1, 10]")
-    run = snakemake(folder, *AGGREGATES)
+    edit(folder / "tiny.yaml", "figures:\n", f"{MINE}figures:\n")
+    wanted = [*AGGREGATES, "results/small/mine/runs.parquet"]
+    run = snakemake(folder, *wanted)
     assert run.returncode != 0
-    assert "Error in rule run_convergence" in run.stderr
+    assert "Error in rule run_mine" in run.stderr
     logs = [line.split()[1] for line in run.stderr.splitlines() if line.strip().startswith("log: logs/")]
     assert any("no start close to the target has a margin" in (folder / log).read_text() for log in logs)
     assert (folder / "results/small/descent/runs.parquet").exists()
-    cells = [pq.read_table(path) for path in folder.glob("results/small/convergence/cells/runs/*.parquet")]
+    cells = [pq.read_table(path) for path in folder.glob("results/small/mine/cells/runs/*.parquet")]
     assert sum(len(cell) for cell in cells) == 2 * 2 * 2  # rank 6, both ε and depths
-    same = snakemake(folder, *AGGREGATES)
+    same = snakemake(folder, *wanted)
     assert same.returncode != 0
-    assert "Error in rule run_convergence" in same.stderr  # as often as it is asked for
+    assert "Error in rule run_mine" in same.stderr  # as often as it is asked for
     edit(folder / "tiny.yaml", "rank: [1, 6]", "rank: [6]")
-    again = snakemake(folder, *AGGREGATES)
+    again = snakemake(folder, *wanted)
     assert again.returncode == 0, again.stderr[-2000:]
 
 

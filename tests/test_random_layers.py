@@ -229,6 +229,8 @@ SETTINGS = {
     "smin": 0.5,
     "rank": 5,
     "depth": 3,
+    "kind": "descent",
+    "descent": {"max_steps": 1, "samples": 2},
 }
 
 

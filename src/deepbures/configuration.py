@@ -174,6 +174,10 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"study.figures: {study['figures']!r} must not lie in study.results, {study['results']!r}, nor hold it"
     for name, block in config["experiments"].items():
         where, n = f"experiments.{name}", block["dimension"]
+        if block["kind"] not in KINDS:
+            kinds = nearest(block["kind"], KINDS)
+            yield f"{where}.kind: {block['kind']!r} is not allowed{kinds}; allowed: {', '.join(KINDS)}"
+            return
         for i, rank in enumerate(block["grid"]["rank"]):
             if rank > n:
                 yield f"{where}.grid.rank[{i}]: {rank} must be at most the dimension, {n}"

@@ -1,12 +1,12 @@
 """A solver for ∇L^N = 0 that knows nothing of the critical points: least squares on the gradients of all layers.
 
 It is a Levenberg-Marquardt method on stacks of networks of one shape. With the Hessian H = Q diag(h) Qᵀ of the deep
-loss, the step p(μ) = −Q (h / (h² + μ²)) Qᵀ g minimises ‖g + H p‖² + μ² ‖p‖²; of some μ around the last one that is taken
-which leaves the least gradient. Zeros of H, of which symmetry makes many, cost no step.
+loss, the step p(μ) = −Q (h / (h² + μ²)) Qᵀ g minimises ‖g + H p‖² + μ² ‖p‖²; of some μ around the last one that one is
+taken which leaves the least gradient. Zeros of H, of which symmetry makes many, cost no step.
 
 Where W loses rank, the loss has no second derivative for ε = 0, and convergence is slow for N ≥ 2. There, and where a
-search takes too long, it goes on in a narrower network, without the least singular value of W: what is critical in it is
-critical among the wider ones, but for ε = 0 and N = 1.
+search takes too long, it goes on in a narrower network, without the least singular value of W: what is critical in it
+is critical among the wider ones, but for ε = 0 and N = 1.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ GRADIENT_TOLERANCE = 1e-11
 ITERATIONS, LARGEST_DAMPING = 60, 1e6
 #: Singular values of W below this, √λ_1 being 1, count as lost; for ε = 0 those of R W below this share of the largest.
 LOST, LOST_UNSMOOTHED = 1e-6, 1e-12
+#: Further steps with the same Hessian: where the points with a small gradient lie on a curve, as they do with two
+#: eigenvalues that nearly agree, a straight step leaves it, and a second one comes back.
+CORRECTIONS = 1
+#: Singular values of R W beyond its rank are rounding of a product of layers up to this share of the largest.
+_PRODUCT_ROUNDING = 1e-13
 #: Dampings that are tried in a step, relative to the last one; the first one and the least.
 _DAMPINGS = 10.0 ** np.arange(-2, 3)
 _FIRST_DAMPING, _LEAST_DAMPING = 0.1, 1e-9
@@ -108,13 +113,14 @@ def _solve(loss: CovarianceLoss, starts: Sequence[Array]) -> tuple[list[Array], 
         evaluations[live] += 1
         h, Q = np.linalg.eigh(network_hessians(loss, unpack(x[live], shapes)))
         tried = np.maximum(damping[live, None] * _DAMPINGS, _LEAST_DAMPING)
-        along = (g[live, None, :] @ Q)[:, 0]
-        scaled = -(h * along)[:, None, :] / (h[:, None, :] ** 2 + tried[..., None] ** 2)
-        steps = scaled @ Q.swapaxes(-1, -2)
-        length = np.linalg.norm(steps, axis=-1, keepdims=True)  # at most that of all layers: products stay finite
-        steps *= np.minimum(1, _norm(x[live])[:, None, None] / np.maximum(length, np.finfo(float).tiny))
-        moved = x[live, None, :] + steps
-        gradients = _gradient(loss, unpack(moved, shapes))
+        weights = -h[:, None, :] / (h[:, None, :] ** 2 + tried[..., None] ** 2)
+        moved, gradients = np.repeat(x[live, None, :], len(_DAMPINGS), axis=1), g[live, None, :]
+        longest = _norm(x[live])[:, None, None]
+        for _ in range(1 + CORRECTIONS):
+            steps = (weights * (gradients @ Q)) @ Q.swapaxes(-1, -2)
+            length = np.linalg.norm(steps, axis=-1, keepdims=True)
+            moved = moved + steps * np.minimum(1, longest / np.maximum(length, np.finfo(float).tiny))
+            gradients = _gradient(loss, unpack(moved, shapes))
         norms = _norm(gradients)
         best = norms.argmin(axis=1)
         members = np.arange(len(live))
@@ -133,6 +139,8 @@ def _has_lost_rank(loss: CovarianceLoss, layers: list[Array]) -> NDArray[np.bool
         X = np.sqrt(loss.eigenvalues)[:, None] * (loss.eigenvectors.T @ W)
         sigma = np.linalg.svd(X, compute_uv=False)
         lost |= sigma[..., rank - 1] <= LOST_UNSMOOTHED * sigma[..., 0]
+        if rank < sigma.shape[-1]:  # W nearly in the kernel of a singular target: R W is rounding
+            lost |= sigma[..., rank] > _PRODUCT_ROUNDING * sigma[..., 0]
     return lost
 
 

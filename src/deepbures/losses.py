@@ -58,12 +58,12 @@ class CovarianceLoss(ABC):
 
     #: Name in configurations and tables.
     name: str
+    #: d, with L(c W; c² Σ0) = c^d L(W; Σ0), and c² ε for ε: the loss has the unit of λ_1^{d/2}.
+    degree: int
     #: What figures and printed tables call it.
     label: str
     #: ε, one number or one for each target of a stack; 0 for a loss without smoothing.
     smoothing: float | Array = 0.0
-    #: d, with L(c W; c² Σ0) = c^d L(W; Σ0), and c² ε for ε: the loss has the unit of λ_1^{d/2}.
-    degree: int
     #: Attributes with the leading axes of the stack of targets.
     _stacked: tuple[str, ...] = ("covariance", "eigenvalues", "eigenvectors")
 
@@ -253,8 +253,8 @@ class BuresWasserstein(CovarianceLoss):
     """
 
     name = "bures-wasserstein"
-    label = "Bures-Wasserstein"
     degree = 2
+    label = "Bures-Wasserstein"
     _stacked = (*CovarianceLoss._stacked, "epsilon", "_root", "_root_outer", "_smoothing")
 
     def __init__(self, covariance: ArrayLike, epsilon: ArrayLike = 0.0) -> None:
@@ -426,6 +426,7 @@ class Frobenius(CovarianceLoss):
     """
 
     name = "frobenius"
+    degree = 4
     label = "Frobenius"
 
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
@@ -439,8 +440,6 @@ class Frobenius(CovarianceLoss):
     def global_rate(self, depth: int, least_singular_value: float) -> float:
         """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n)."""
         return flow_rates.frobenius_global(self.eigenvalues, depth, least_singular_value)
-
-    degree = 4
 
     def minimum_spectrum(self, rank: int) -> Array:
         """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""

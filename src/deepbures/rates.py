@@ -134,8 +134,8 @@ def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
 
     The halves have `decades`/2 of decay each. L − L* is finally a sum of exponentials with positive weights, its
     slope falling steadily to that of the slowest one: a drift above `SETTLED` says that the tail is not reached. A
-    small one does not say that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share` of flows).
-    NaN where there is no tail.
+    small one does not say that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share` of
+    flows). NaN where there is no tail.
     """
     y, kept = _log10_finite(excess)
     t = np.asarray(times)[kept]

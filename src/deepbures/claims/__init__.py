@@ -15,11 +15,11 @@ __all__ = [
     "SOURCES",
     "STATEMENTS",
     "Claim",
-    "Statement",
     "Study",
     "Tables",
     "evaluate",
     "explanation",
+    "insert",
     "markdown",
     "table",
 ]

@@ -51,7 +51,7 @@ class Statement:
     cases
         Frames with a row a case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a violation).
         Of a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured fall of the
-        excess loss. It deviates by the share of the promise that is missing, 1 − fell/promised.
+        excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
     bound
         Whether it is a bound on how far the excess loss falls.
     """
@@ -184,7 +184,9 @@ def judge(statement: Statement, study: Study) -> Claim:
     share = largest_share = float("nan")
     if statement.bound:
         parts = [part[part["promised"] >= _POWER * LOSS_ROUNDING] for part in parts]
-        parts = [part.assign(deviation=1 - part["fell"] / part["promised"]) for part in parts if len(part)]
+        parts = [
+            part.assign(deviation=np.maximum(1 - part["fell"] / part["promised"], 0)) for part in parts if len(part)
+        ]
         if parts:
             with np.errstate(divide="ignore"):
                 shares = np.concatenate([(part["promised"] / part["fell"].clip(lower=0)).to_numpy() for part in parts])

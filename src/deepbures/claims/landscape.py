@@ -46,9 +46,9 @@ ENUMERATED = Statement(
     statement="Every W that keeps k directions of the target, with eigenvalues λ_a − ε, is critical (sampled)",
     formula="∇L^N(W_J) = 0",
     test="Gradient of all layers at enumerated points.",
-    unit="the gradient at W = Σ0^{1/2}'s size",
+    unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
     tolerance=1e-10,
-    sees="a gradient of 1e-10 of that",
+    sees="a gradient of 1e-10 √λ_1",
     missing="no experiment of the kind hessian",
     cases=_enumerated,
 )
@@ -65,9 +65,9 @@ VALUES = Statement(
     statement="The loss at W_J is what the empty directions add",
     formula="L_ε(W_J) = Σ_{j∉J} (√λ_j − √ε)²; Frobenius: Σ_{j∉J} λ_j²",
     test="Computed loss against the closed form.",
-    unit="the loss of W = 0",
+    unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
     tolerance=1e-12,
-    sees="a value that is off by 1e-12 of the loss of W = 0",
+    sees="a value that is off by 1e-12 of that sum",
     missing="no experiment of the kind hessian",
     cases=_values,
 )
@@ -83,8 +83,8 @@ def _saddles(study: Study) -> Iterator[pd.DataFrame]:
 SADDLES = Statement(
     name="saddles",
     source="reconstructed",
-    statement="All other critical points of rank k are saddles (sampled), with as many negative directions as exchanges "
-    "of a kept direction for a larger one",
+    statement="All other critical points of rank k are saddles (sampled), with as many negative directions as there "
+    "are exchanges of a kept direction for a larger one",
     formula="#{λ(∇²L^N) < 0} = #{a ∈ J, b ∉ J : λ_b > λ_a} > 0",
     test="Negative eigenvalues of the Hessian of the layers, counted, against the number of pairs (the count is ours).",
     unit="directions",
@@ -146,7 +146,7 @@ def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
         for runs in study.tables(kind, "runs"):
             ended = runs[runs["stop_reason"] != StopReason.DIVERGED]
             below = np.maximum(ended["loss_minimum"] - ended["value_final"], 0)
-            yield ended.assign(deviation=below / ended["energy_levels"].str[0])
+            yield ended.assign(deviation=below / np.maximum(ended["energy_levels"].str[0], ended["loss_initial"]))
 
 
 MINIMISER = Statement(
@@ -156,7 +156,7 @@ MINIMISER = Statement(
     formula="L(W) ≥ L(W_{1..k}) for all W of rank ≤ k",
     test="Loss at random W of rank ≤ k, far from the minimiser and near it, and at the ends of all flows and descents, "
     "computed without L*.",
-    unit="the loss of W = 0",
+    unit="the loss of W = 0, or of a start above it",
     tolerance=LOSS_ROUNDING,
     sees="a W whose loss is 1e-12 of that of W = 0 below the minimum",
     missing="no W to compare with",

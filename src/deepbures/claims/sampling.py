@@ -16,19 +16,15 @@ def _sampling_law(study: Study) -> Iterator[pd.DataFrame]:
     for draws in study.tables("finite_sample", "sampling"):
         large = draws[draws["samples"] >= _LARGE]
         grouped = large.groupby([*keys_of(large), "samples"], observed=True)
-        sizes = grouped.agg(
-            mean=("squared_bures", "mean"), error=("squared_bures", "sem"), expected=("expected", "first")
-        )
-        yield sizes.reset_index().assign(
-            deviation=((sizes["mean"] - sizes["expected"]).abs() / sizes["error"]).to_numpy()
-        )
+        distance, expected = grouped["squared_bures"], grouped["expected"].first()
+        yield ((distance.mean() - expected).abs() / distance.sem()).rename("deviation").reset_index()
 
 
 SAMPLING_LAW = Statement(
     name="finite samples",
     source="ours",
-    statement="The covariance of m Gaussian samples is this far from the one they are drawn from: how far training is worth "
-    "while",
+    statement="The covariance of m Gaussian samples is this far from the one they are drawn from: so far training is "
+    "worth while",
     formula="E B²(Σ̂, Σ0) ≈ (1/m) Σ_ij λ_i λ_j (1 + δ_ij) / (2 (λ_i + λ_j))",
     test=f"Mean over the draws of a target and m ≥ {_LARGE}, in units of its standard error.",
     unit="standard errors of the mean",

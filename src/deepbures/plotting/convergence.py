@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from .. import derived
 from ..grid import axes_of
+from ..theory import algebraic_tail as algebraic_law
 from ..theory import flow_bound, global_bound
 from . import frames, style
 
@@ -118,7 +119,9 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
         row[0].set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
     figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
     figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::4])
-    note = r"dotted: $\lambda_n = \varepsilon$" + ("; hatched: tail not reached" if kind == "tail" else "")
+    note = r"dotted: $\lambda_n = \varepsilon$"
+    if kind == "tail":
+        note += r"; hatched: no exponential tail (where $\varepsilon = \lambda_n$: G14)"
     figure.suptitle(f"{SLOPES[kind]} (black) and sharp rate (white, dashed); {note}", fontsize=8)
     return figure
 
@@ -177,7 +180,8 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
         _draw_tightness(axis, runs[runs["epsilon"] == epsilon])
         axis.set_title(frames.label(epsilon=epsilon))
-    axes[0, 0].set_ylabel("rate / sharp rate")
+    axes[0, 0].set(ylabel="rate / sharp rate")
+    axes[0, 0].set_ylim(top=10)
     axes[0, -1].legend(loc="center right", fontsize=6.5)
     style.label_panels(axes[0])
     return figure
@@ -213,8 +217,37 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     one = frames.only_value(shown, "epsilon")
     _draw_tightness(third, runs[(runs["epsilon_effective"] == one) & (runs["sharp_rate"] > 0)])
     third.set(ylabel="rate / sharp rate")
+    third.set_ylim(top=10)
     third.set_title(frames.label(epsilon=one))
     third.legend(loc="center right", fontsize=6)
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def algebraic_tail(runs: pd.DataFrame) -> Figure:
+    """G14: flows with ε = λ_n, whose excess loss falls like a power of t: exponent and size against depth.
+
+    Of the flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
+    over the law of `theory.algebraic_tail`. Medians and 10 % to 90 % over targets.
+    """
+    limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
+    flows = runs[limited & (runs["stop_reason"] == "end time")].drop_duplicates(["smin", "depth", "seed"])
+    law = [algebraic_law(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
+    columns = {"power_law_slope": "exponent of $t$", "share": "excess loss / law at the end"}
+    flows = flows.assign(share=flows["excess_final"] / np.array(law, dtype=float))
+    figure, axes = style.panels(1, 2, style.TEXT, 2.3)
+    for axis, (column, text) in zip(axes[0], columns.items(), strict=True):
+        by_depth = flows.groupby("depth")[column]
+        axis.plot(by_depth.median(), "o", color=style.PALETTE[0], label=f"{len(flows)} flows")
+        axis.vlines(by_depth.median().index, by_depth.quantile(0.1), by_depth.quantile(0.9), color=style.PALETTE[0])
+        axis.set(xscale="log", xlabel="depth $N$", ylabel=text)
+    N = np.geomspace(runs["depth"].min(), runs["depth"].max(), 100)
+    axes[0, 0].plot(N, -2 * N / (2 * N - 1), **style.THEORY, label=r"$-2N/(2N-1)$")
+    axes[0, 0].legend()
+    axes[0, 1].axhline(1, **style.THEORY)
+    axes[0, 1].set_xlim(axes[0, 0].get_xlim())
+    axes[0, 1].set_ylim(0.8, 1.2)
     style.label_panels(axes[0])
     return figure
 
@@ -291,7 +324,6 @@ def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
         axis.fill_between(low.index, low, high, color=line["color"], **style.BAND)
     axis.axhline(1, **style.THEORY)
     axis.set(yscale="log", xlabel="depth $N$")
-    axis.set_ylim(top=10)
 
 
 def _grid(cell: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -137,8 +137,8 @@ def second_order_model(lines: pd.DataFrame) -> Figure:
 def blow_up(curvatures: pd.DataFrame) -> Figure:
     """G5: the most negative eigenvalue of the Hessian where singular values of W vanish.
 
-    (a) on matrices, below full rank, by ε, with the power law at ε = 0; (b) its level at σ = 0 against ε;
-    (c) at ε = 0: square matrices with one and two vanishing singular values, and balanced layers.
+    (a) on matrices, below full rank, by ε, with the fitted power and, dashed, the closed form at ε = 0; (b) its level
+    at σ = 0 against ε; (c) at ε = 0: square matrices with one and two vanishing singular values, and balanced layers.
     """
     figure, axes = style.panels(1, 3, style.TEXT, 2.6)
     for axis in (axes[0, 0], axes[0, 2]):
@@ -296,6 +296,9 @@ def _against_sigma(axis: Axes, low: pd.DataFrame) -> None:
             text += rf": $\sigma^{{{derived.exponent_at_zero(sigma, mean):.3f}}}$"
         axis.plot(sigma, mean, "o-", color=color, label=text)
         axis.fill_between(sigma, below, above, color=color, **style.BAND)
+        if epsilon == 0:
+            law = np.exp(np.log(cell["predicted"].abs() * cell["sigma"]).mean()) / sigma
+            axis.plot(sigma, law, **style.THEORY, label=r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$")
     axis.legend(fontsize=6)
 
 

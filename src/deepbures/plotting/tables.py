@@ -192,9 +192,10 @@ def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
     """Where searches for critical points ended, one row a cell.
 
     `critical`: gradient below the tolerance; `matched`: at an enumerated point; `unmatched`: critical, but not
-    enumerated; `lost_rank`: ended where the loss has no second derivative. `at_rank`: matched at a point of rank k;
-    `index_agrees`: of those, the Hessian has as many negative eigenvalues as the closed form says. `found…` and
-    `enumerated…` count different points, over all seeds.
+    enumerated; `lost_rank`: ended at a kink, where the loss has no second derivative. `at_zero`: matched at W = 0;
+    `at_rank`: at a point of rank k; `index_counted`: of those, the negative eigenvalues of the Hessian are told from
+    zeros; `index_agrees`: they are as many as the closed form says. `found…` and `enumerated…` count different points,
+    over all seeds.
     """
     axes = axes_of(searches.columns)
     matched = searches["matched"] == 1
@@ -203,10 +204,12 @@ def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
         point=searches["kept"].map(lambda kept: tuple(int(j) for j in kept)),
         unmatched=(searches["critical"] == 1) & ~matched,
         lost_rank=(searches["critical"] == 0) & (searches["evaluations"] < 0),
+        at_zero=matched & (searches["kept"].map(len) == 0),
         at_rank=at_rank,
+        index_counted=at_rank & (searches["negative"] >= 0),
         index_agrees=at_rank & (searches["negative"] == searches["escapes"]),
     )
-    sums = ["critical", "matched", "unmatched", "lost_rank", "at_rank", "index_agrees"]
+    sums = ["critical", "matched", "unmatched", "lost_rank", "at_zero", "at_rank", "index_counted", "index_agrees"]
     grouped = table.groupby(axes, sort=True)
     one = searches.drop_duplicates([*axes, "seed"]).groupby(axes)
 

@@ -14,7 +14,7 @@ from ...initialization import random_orthogonal
 from ...landscape import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
 from ...losses import CovarianceLoss
 from ...network import DeepLinearNetwork, with_bottleneck
-from ...psd import Array
+from ...psd import Array, equalized
 from ...schema import COUNT, FLAG, FLOAT, INDICES, NAME, schema
 from ...seeds import generator
 from .. import measure
@@ -109,23 +109,27 @@ def _starts(
     For ε = 0 and N = 1 they are of rank k alone, or of that of the target where it is lower: a W that has lost rank is
     no critical point there.
     """
-    n, low_high = loss.dimension, np.log(SINGULAR_VALUES)
+    n = loss.dimension
     widest = min(rank, int(np.sum(loss.eigenvalues > 0))) if unsmoothed(loss) else rank
     drawn: dict[int, list[tuple[int, list[Array]]]] = {}
     for start in range(number):
         width = widest if unsmoothed(loss) and depth == 1 else 1 + start % widest
         U, V = (random_orthogonal(rng, n)[:, :width] for _ in range(2))
-        W = (U * np.exp(rng.uniform(*low_high, width))) @ V.T
+        W = (U * _log_uniform(rng, SINGULAR_VALUES, width)) @ V.T
         layers = with_bottleneck(DeepLinearNetwork.balanced(W, depth, width), width).layers
         layers = [layer + NOISE * _root_mean_square(layer) * rng.standard_normal(layer.shape) for layer in layers]
         drawn.setdefault(width, []).append((start, layers))
     return {
         width: (
             [start for start, _ in some],
-            [np.stack(W) for W in zip(*(layers for _, layers in some), strict=True)],
+            [np.stack(parts) for parts in zip(*(layers for _, layers in some), strict=True)],
         )
         for width, some in drawn.items()
     }
+
+
+def _log_uniform(rng: np.random.Generator, ends: tuple[float, float], *shape: int) -> Array:
+    return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), shape))
 
 
 def _root_mean_square(layer: Array) -> float:
@@ -169,13 +173,21 @@ def _negative(loss: CovarianceLoss, layers: list[Array], rates: Array) -> int:
 
 
 def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """How many critical points there are, and how many of them the searches of one problem reached."""
-    smooth = depth > 1 or not unsmoothed(loss)
-    enumerated = critical_points.count(loss, rank, lower_ranks=smooth)
+    """How many critical points there are, and how many of them the searches of one problem reached.
+
+    Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
+    those of the highest rank alone are critical.
+    """
+    spectrum = equalized(loss.eigenvalues, float(loss.smoothing))[loss.minimum_spectrum(loss.dimension) > 0]
+    by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues
+    for size in np.unique(spectrum, return_counts=True)[1]:
+        by_rank = np.convolve(by_rank, np.ones(size + 1, dtype=int))
+    highest = min(rank, len(spectrum))
+    kink = depth == 1 and unsmoothed(loss)
     reached = {row["kept"] for row in rows if row["matched"]}
     return {
-        "enumerated": enumerated,
-        "enumerated_at_rank": critical_points.count(loss, rank),
+        "enumerated": int(by_rank[highest] if kink else by_rank[: highest + 1].sum()),
+        "enumerated_at_rank": int(by_rank[rank]) if rank == highest else 0,
         "reached": len(reached),
         "reached_at_rank": sum(len(kept) == rank for kept in reached),
     }
@@ -183,15 +195,15 @@ def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, An
 
 def _trials(loss: CovarianceLoss, rank: int, rng: np.random.Generator) -> dict[str, Any]:
     """Losses of matrices of rank ≤ k against the minimum: random ones of many sizes, and ones near the minimiser."""
-    shape = (TRIALS, loss.dimension, rank)
+    shape = TRIALS, loss.dimension, rank
     frames, _ = np.linalg.qr(rng.standard_normal(shape))
-    sizes = np.exp(rng.uniform(*np.log(RANDOM_SIZES), (TRIALS, rank)))
+    sizes = _log_uniform(rng, RANDOM_SIZES, TRIALS, rank)
     sizes *= np.arange(rank) <= rng.integers(rank, size=(TRIALS, 1))  # of every rank from 1 to k
     random = np.sqrt(loss.eigenvalues[0]) * frames * sizes[:, None, :]
     minimiser = loss.eigenvectors[:, :rank] * np.sqrt(loss.minimum_spectrum(rank)[:rank])
     directions = rng.standard_normal(shape)
     directions *= np.sqrt(loss.eigenvalues[0]) / np.linalg.norm(directions, axis=(-2, -1), keepdims=True)
-    distances = np.exp(rng.uniform(*np.log(DISTANCES), TRIALS))
+    distances = _log_uniform(rng, DISTANCES, TRIALS)
     W = np.concatenate([random, minimiser + distances[:, None, None] * directions])
     values = loss.value(W)
     minimum = float(loss.minimum_value(rank))
