@@ -15,7 +15,7 @@ Simplified against Gao and Cheng, of whose paper we read the abstract and recall
 matrices of which a part has the restricted isometry property, look for weights by an approximate oracle in nearly
 linear time, and halve the error in stages, with a bound on it that is known. Here the matrices are a_i a_iᵀ, the
 weights solve one non-negative least-squares problem, there are no stages, and P_k projects onto the positive
-semidefinite matrices of rank ≤ k.
+semidefinite matrices of rank ≤ k, a rank that falls to k over the first steps.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from numpy.typing import ArrayLike
 
 from .psd import Array, finite_array, symmetrize
 
+#: Steps over which the rank that `reweighted` allows falls from n to k.
+RELAXED = 200
 #: Sufficient decrease asked of a step of descent, as a share of η ‖∇‖².
 _ARMIJO = 0.5
 
@@ -175,8 +177,9 @@ def reweighted(
 ) -> tuple[Array, int]:
     """Covariance X (n, n) of rank ≤ k by locally reweighted projections, and the number of steps.
 
-    From X = 0; it ends when no residual exceeds `tolerance` times the largest b_i. How often a measurement is repeated
-    does not matter: copies share a weight.
+    From X = 0, projecting onto rank n at first and onto rank k from step `RELAXED` on: with rank k at once one problem
+    in twenty is trapped. It ends when no residual exceeds `tolerance` times the largest b_i. How often a measurement
+    is repeated does not matter: copies share a weight.
     """
     from scipy.optimize import nnls
 
@@ -195,7 +198,8 @@ def reweighted(
         # min ‖Σ w r vec(a aᵀ)‖² + (Σ w r² − 1)² over w ≥ 0 has the direction of the constrained minimum
         w, _ = nnls(np.vstack([products * r, r**2]), np.append(np.zeros(len(products)), 1.0))
         G = a.T @ ((w * r)[:, None] * a)
-        X = _project(X - size * (np.sum(w * r**2) / np.sum(G**2)) * G, rank)
+        allowed = max(rank, n - step * (n - rank) // RELAXED)
+        X = _project(X - size * (np.sum(w * r**2) / np.sum(G**2)) * G, allowed)
     return X, n_steps
 
 

@@ -26,7 +26,7 @@ from .psd import Array, finite_array, symmetrize
 
 METHODS = ("frobenius", "scaled", "bures-wasserstein")
 #: γ: how many more entries than α n are kept of each row and column.
-OVERSHOOT = 1.5
+OVERSHOOT = 2.0
 
 
 @dataclass(frozen=True)
