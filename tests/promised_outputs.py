@@ -15,6 +15,7 @@ FIGURES = [
     "F3_low_rank",
     "F4_ranks",
     "F5_energy_levels",
+    "F5_aligned",
     "F6_eigenvalue_distances",
     "F7_alignment",
     "F8_samples",
@@ -28,6 +29,9 @@ FIGURES = [
     "G1_low_rank",
     "G1_measured_against_sharp",
     "G2_bound_tightness",
+    "G2_bounds_n1",
+    "G2_bounds_n2",
+    "G2_bounds_n5",
     "G3_descent_to_flow",
     "G4_largest_stable_step",
     "G4_largest_stable_step_low_rank",
@@ -38,6 +42,8 @@ FIGURES = [
     "G10_loss_comparison",
     "G11_escape_rates",
     "G12_whole_landscape",
+    "G13_finite_sample",
+    "G14_algebraic_tail",
 ]
 #: Tables, with the axis that their first column is.
 TABLES = {

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepbures import store
-from deepbures.aggregate import collect, collect_runs
+from deepbures.aggregate import SLOWEST_SHARE, collect, collect_runs
 from deepbures.experiment import run_cell
-from deepbures.rates import authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
+from deepbures.rates import SETTLED, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
 
 BASE = {
     "study_seed": 3,
@@ -160,3 +160,42 @@ def test_there_must_be_something_to_collect(tmp_path):
     with pytest.raises(ValueError, match="there are no files to collect"):
         collect(tmp_path / "all.parquet", [], [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tails_are_told_apart(flow):
+    # Settled and in the slowest direction, and only then.
+    for row in flow[0].to_pylist():
+        expected = row["tail_drift"] <= SETTLED and row["slowest_share"] >= SLOWEST_SHARE
+        assert row["in_tail"] == int(expected)
+        assert np.isnan(row["power_law_slope"])  # it converged
+        if row["in_tail"]:
+            assert row["tail_slope"] * np.log(10) == pytest.approx(-row["sharp_rate"], rel=0.02)
+
+
+def test_a_tail_without_its_slowest_direction_is_none(tmp_path):
+    # An aligned start never excites the directions off the diagonal, of which one is the slowest: its tail is another.
+    aligned = {"initialization": {"kind": "aligned", "scale": 0.1}, "rank": 2, "depth": 3}
+    integration = {**FLOW["integration"], "samples": 300, "max_steps": 2000}
+    runs, _ = collected(tmp_path, {**FLOW, **aligned, "integration": integration}, seeds=range(3))
+    for row in runs.to_pylist():
+        assert row["stop_reason"] == "converged"
+        assert row["slowest_share"] < 1e-6
+        assert row["in_tail"] == 0
+        assert abs(row["tail_slope"] * np.log(10) / row["sharp_rate"] + 1) > 0.05
+
+
+def test_runs_that_end_on_their_horizon_have_a_power_law(tmp_path):
+    # ε = λ_n: t^{−2} for one layer.
+    settings = {**FLOW, "smin": -1, "epsilon": 1, "depth": 1}
+    settings["integration"] = {**FLOW["integration"], "excess_tolerance": 0, "max_time": 1000, "max_steps": 5000}
+    runs, _ = collected(tmp_path, settings)
+    for row in runs.to_pylist():
+        assert row["stop_reason"] == "end time"
+        assert row["power_law_slope"] == pytest.approx(-2, rel=0.02)
+        assert row["in_tail"] == 0
+        assert np.isnan(row["tail_slope"])
+
+
+def test_descent_has_no_share_of_directions(descent):
+    assert "in_tail" not in descent[0].column_names
+    assert "tail_drift" in descent[0].column_names

@@ -10,6 +10,7 @@ from deepbures import configuration, store
 from deepbures.configuration import ConfigurationError, check, with_numbers
 
 C, D, U, A = (f"experiments.{name}." for name in ("convergence", "descent", "unbalanced", "authors"))
+N, T, F = (f"experiments.{name}." for name in ("bounds_n1", "certified_n1", "finite_sample"))
 H, B, P, E, S = (f"experiments.{name}." for name in ("hessian", "blow_up", "paths", "escape", "surface"))
 #: Starts of a random law.
 NORMAL = {"kind": "normal", "balance": "end_to_end"}
@@ -109,7 +110,11 @@ MISTAKES = [
     (C + "loss", ["a\nb"], ["experiments.convergence.loss", "allowed: bures-wasserstein, frobenius"]),
     (C + "target.mode", "singularvalues", [".target.mode: 'singularvalues'", "allowed: eigenvalues, singular values"]),
     (C + "initialization.kind", "closed", [".initialization.kind: 'closed'", "did you mean 'close'?"]),
-    (C + "initialization", {"kind": "small", "scale": 0}, [".initialization.scale: 0 must be more than 0"]),
+    (
+        C + "initialization",
+        {"kind": "small", "scale": 0},
+        [".initialization.scale: 0 must be more than 0 for the kind 'small'"],
+    ),
     (C + "seeds", 0, [".seeds: 0 must be at least 1"]),
     (C + "seeds_per_job", 0, [".seeds_per_job: 0 must be at least 1"]),
     (C + "grid.epsilon", [], [".grid.epsilon: [] must hold at least 1 value"]),
@@ -143,7 +148,25 @@ MISTAKES = [
         7,
         ["study.shared_jobs: 7 must be at least 8 for the 924 cells and blocks of experiments.convergence"],
     ),
-    (C + "initialization", {"kind": "close", "scale": 0.1}, [".initialization.scale", "only the kind 'small'"]),
+    (C + "initialization", {"kind": "close", "scale": 0}, [".initialization.scale: 0 must be more than -1 and not 0"]),
+    (C + "initialization", {"kind": "close", "scale": -1}, [".initialization.scale: -1 must be more than -1"]),
+    (C + "initialization", {"kind": "aligned"}, ["the key 'scale' is missing: the kind 'aligned' needs it"]),
+    (C + "initialization", {"kind": "aligned", "scale": -0.1}, [".scale: -0.1 must be more than 0 for the kind 'alig"]),
+    (C + "grid.initial_scale", [0.1, 0], [".grid.initial_scale: 0 must be more than -1 and not 0"]),
+    (N + "grid.initial_scale", [0.1, -0.5], [".grid.initial_scale: -0.5 must be more than 0 for the kind 'small'"]),
+    (N + "initialization.scale", 0.1, [".grid.initial_scale: initialization.scale is given too; keep one of the two"]),
+    (U + "grid.initial_scale", [0.1], [".grid.initial_scale: the kind 'normal' has no scale"]),
+    (H + "grid.initial_scale", [0.1], [".hessian.grid.initial_scale: kind 'hessian' has no such axis"]),
+    # Steps of the theorem, and finite samples.
+    (N + "grid.theorem_step", [1], [".bounds_n1.grid.theorem_step: only descent has step sizes"]),
+    (D + "grid.theorem_step", [1], [".descent.grid", "one of the axes", "'theorem_step'"]),
+    (T + "grid.loss_name", ["frobenius"], [".certified_n1"]),
+    (T + "descent", {"end_time": 1, "samples": 5}, [".descent.end_time: needs the axis 'step_size' in the grid"]),
+    (F + "sampling", ..., [".sampling: the key is missing: kind 'finite_sample' needs it"]),
+    (F + "sampling.sizes", [10, 4], [".sampling.sizes[1]: 4 must be at least the rank, 5"]),
+    (F + "sampling.draws", 0, [".sampling.draws: 0 must be at least 1"]),
+    (F + "loss", "frobenius", [".loss: kind 'finite_sample' needs bures-wasserstein"]),
+    (C + "sampling", {"sizes": [10], "draws": 1}, [".sampling: kind 'flow' has no such key; allowed: integration"]),
     # Losses, starts and balance: in the block or as an axis, and not both.
     (C + "grid.loss_name", ["frobenius"], [".convergence.grid.loss_name: loss is given too; keep one of the two"]),
     (C + "grid.initialization", ["small"], [".convergence.grid.initialization: initialization.kind is given too"]),
@@ -167,11 +190,11 @@ MISTAKES = [
     (
         D + "initialization",
         {"kind": "close", "balance": "none"},
-        [".initialization.balance: the kinds 'close' and 'small' are always balanced"],
+        [".initialization.balance: the kinds 'close', 'small', 'aligned' are always balanced"],
     ),
-    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close' and 'small'"]),
+    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close', 'small'"]),
     (U + "grid.initialization", ["normal", "small"], [".initialization: the key 'scale' is missing: the kind 'small'"]),
-    (U + "initialization", {"scale": 0.1}, [".initialization.scale: only the kind 'small' has a scale"]),
+    (U + "initialization", {"scale": 0.1}, [".initialization.scale: the kind 'normal' has no scale"]),
     ("experiments.loss_comparison.initialization", {"kind": "close"}, [".initialization.kind: 'close' needs loss"]),
     (C + "initialization.end_rank", 21, [".initialization.end_rank: 21 must be at most the rank, 20"]),
     (
@@ -189,8 +212,12 @@ MISTAKES = [
     (D + "descent", ..., [".descent.descent: the key is missing: kind 'descent' needs it"]),
     (C + "grid.step_size", [0.1], [".convergence.grid.step_size: only descent has step sizes"]),
     (C + "grid.relative_step", [0.1], [".convergence.grid.relative_step: only descent has step sizes"]),
-    (D + "grid.relative_step", ..., [".descent.grid", "one of the axes 'step_size' and 'relative_step'"]),
-    (D + "grid.step_size", [0.1], [".descent.grid", "one of the axes 'step_size' and 'relative_step'"]),
+    (
+        D + "grid.relative_step",
+        ...,
+        [".descent.grid", "one of the axes 'step_size', 'relative_step' and 'theorem_step'"],
+    ),
+    (D + "grid.step_size", [0.1], [".descent.grid", "one of the axes 'step_size', 'relative_step' and 'theorem_step'"]),
     (D + "grid.relative_step", [0], [".grid.relative_step[0]: 0 must be more than 0"]),
     (A + "grid.step_size", [-1e-5], [".grid.step_size[0]: -1e-05 must be more than 0"]),
     (A + "grid.step_size", [1e-5, 1e-5 + 1e-20], [".grid.step_size[1]", "stands there twice, to 12 digits"]),
@@ -289,6 +316,9 @@ VALID = [
     (D + "initialization", NORMAL),
     (D + "initialization", {"kind": "orthogonal", "balance": "none", "end_rank": 3}),
     (D + "initialization", {"kind": "small", "scale": 0.1}),
+    (C + "initialization", {"kind": "close", "scale": 0.1}),
+    (C + "initialization", {"kind": "aligned", "scale": 0.1}),
+    (C + "grid.initial_scale", [-0.5, 0.1, 10.95]),
     (C + "initialization", NORMAL),
     (C + "initialization", {"kind": "uniform", "balance": "product"}),
     (D + "descent", {"max_steps": 5, "record_every": 2}),

@@ -196,8 +196,11 @@ def test_shipped_cells_run(shipped):
     for flow in flows:
         for cell in (cells(config, flow)[0], cells(config, flow)[-1]):
             run = rows(run_cell(cell.settings, [0])["runs"])[0]
-            assert run["excess_final"] < 1e-3 * run["excess_initial"]
-            assert run["stop_reason"] in ("converged", "step budget")
+            if run["sharp_rate"] > 0:
+                assert run["excess_final"] < 1e-3 * run["excess_initial"]
+                assert run["stop_reason"] in ("converged", "step budget", "end time")
+            else:  # ε = λ_n: a power law of t
+                assert 0 < run["excess_final"] < run["excess_initial"]
             if run["stop_reason"] == "converged":
                 assert run["excess_final"] <= cell.settings["integration"]["excess_tolerance"]
             assert experiment != "convergence" or run["stop_reason"] == "converged"

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from deepbures.grid import AXES, axes_of, canonical, cells, jobs, parts, seed_blocks, seeds_of
+from deepbures.grid import AXES, STEP_AXES, axes_of, canonical, cells, jobs, parts, seed_blocks, seeds_of
 
 #: The axes of every experiment.
 FOUR = ("epsilon", "smin", "rank", "depth")
@@ -82,7 +82,8 @@ def test_epsilon_is_kept_where_the_least_eigenvalue_is_not_known(shipped):
 
 
 def test_cells_nest_in_the_order_of_the_axes(shipped):
-    assert list(AXES) == ["loss_name", "initialization", "balance", *FOUR, "step_size", "relative_step"]
+    assert list(AXES) == ["loss_name", "initialization", "balance", "initial_scale", *FOUR, *STEP_AXES]
+    assert STEP_AXES == ("step_size", "relative_step", "theorem_step")
     found = cells(shipped(), "convergence")
     assert found[0].path == "epsilon=0/smin=-1/rank=20/depth=1"
     assert found[1].path == "epsilon=0/smin=-1/rank=20/depth=7"

@@ -15,6 +15,7 @@ from deepbures.critical_points import critical_points, factor, local_spectrum, n
 from deepbures.landscape import (
     ZERO_TOLERANCE,
     Curvature,
+    blow_up_constant,
     directional_derivatives,
     extreme_eigenvalues,
     hessian,
@@ -209,7 +210,7 @@ def test_numerical_derivatives_have_sixth_order(make_target, rng):
     loss, layers = BuresWasserstein(make_target(SPECTRUM), 0.5), random_layers(rng, [4, 4, 4])
     V = random_layers(rng, [4, 4, 4])
     _, first, second = directional_derivatives(loss, layers, V)
-    steps = 0.04 / 2 ** np.arange(3)
+    steps = 0.04 / 3**0.25 / 2 ** np.arange(3)  # in units of λ_1^{1/2N}, λ_1 = 3
     found = np.array([numerical_derivatives(loss, layers, V, step) for step in steps])
     assert loglog_slope(steps, np.abs(found[:, 1] - first)) == pytest.approx(6, abs=0.2)
     assert loglog_slope(steps, np.abs(found[:, 2] - second)) == pytest.approx(6, abs=0.2)
@@ -461,6 +462,39 @@ def test_unsmoothed_curvature_blows_up_like_one_over_sigma(make_target, columns,
         assert np.ptp(lowest[4:]) < 1e-3 * lowest[-1]
 
 
+def test_constant_of_the_blow_up(make_target, rng):
+    # −2 λ_max(AᵀPA) / ‖A u‖, straight from paper.md section 11, and against the Hessian: −500,540 against −500,542.
+    covariance = make_target([3.0, 2.2, 1.3, 0.5])
+    loss, Q, sigma = BuresWasserstein(covariance), orthogonal(rng, 4), 1e-5
+    kept, u = Q[:, :2], Q[:, 2]
+    eigenvalues, basis = np.linalg.eigh(covariance)
+    R = basis @ np.diag(np.sqrt(eigenvalues)) @ basis.T
+    off = np.eye(4) - (R @ kept) @ np.linalg.solve(kept.T @ R @ R @ kept, (R @ kept).T)
+    A = off @ R
+    y = A @ u / np.linalg.norm(A @ u)
+    C = 2 * np.linalg.eigvalsh(A.T @ (np.eye(4) - np.outer(y, y)) @ A)[-1] / np.linalg.norm(A @ u)
+    assert blow_up_constant(loss, kept, u[:, None]) == pytest.approx(C, rel=1e-10)
+    W = Q[:, :3] * [1, 1, sigma]
+    smallest = np.linalg.eigvalsh(hessian(loss, W))[0]
+    assert smallest == pytest.approx(-C / sigma, rel=1e-4)
+    assert smallest != pytest.approx(-C / sigma, rel=1e-8)
+
+
+@pytest.mark.parametrize("vanishing", [1, 2, 3, 4])
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+def test_constant_of_several_vanishing_directions(make_target, rng, columns, vanishing):
+    if vanishing > columns:
+        return
+    loss, Q = BuresWasserstein(make_target(SPECTRUM)), orthogonal(rng, 4)
+    C = blow_up_constant(loss, Q[:, : columns - vanishing], Q[:, columns - vanishing : columns])
+    if columns == 4 and vanishing == 1:
+        assert C == 0
+        return
+    s = np.where(np.arange(columns) < columns - vanishing, 1.0, 1e-6)
+    mixed = (Q[:, :columns] * s) @ orthogonal(rng, columns)  # a rotation of the input changes nothing
+    assert np.linalg.eigvalsh(hessian(loss, mixed))[0] == pytest.approx(-C / 1e-6, rel=1e-4)
+
+
 @pytest.mark.parametrize("columns", [1, 2, 3])
 @pytest.mark.parametrize("epsilon", [0.01, 0.1, 0.5])
 def test_smoothed_curvature_levels_off(make_target, epsilon, columns):
@@ -581,6 +615,14 @@ ONE = r"^loss must have one target, not a stack of shape \(3,\)$"
         (lambda: extreme_eigenvalues(STACK, LAYERS), ONE),
         (lambda: directional_derivatives(STACK, LAYERS, LAYERS), ONE),
         (lambda: numerical_derivatives(STACK, LAYERS, LAYERS), ONE),
+        (
+            lambda: blow_up_constant(LOSS, np.eye(3)[:, :1], np.eye(3)[:, 1:2]),
+            r"^loss must be Bures-Wasserstein with eps",
+        ),
+        (
+            lambda: blow_up_constant(BuresWasserstein(np.diag([2.0, 1, 0])), np.eye(3)[:, :2], np.eye(3)[:, 2:]),
+            r"^rank 3 exceeds the rank 2 of the target: without smoothing its critical points have no Hessian$",
+        ),
         (lambda: network_hessian(LOSS, []), r"^layers must hold at least one matrix$"),
         (lambda: network_hessian(LOSS, LAYERS[::-1]), r"^layers must chain: layer 2 has 3 columns"),
         (lambda: network_hessian(LOSS, [np.ones((5, 2, 3)), LAYERS[1]]), r"^layer 1 must be a matrix, not of shape"),

@@ -17,9 +17,11 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"progress", "psd", "seeds"},
+    {"flow_rates"},
     {"losses", "network", "region_covariances", "sensing", "sparse_recovery", "target_files", "targets", "trajectory"},
     {"barycenter", "initialization", "theory", "diagnostics"},
     {"critical_points", "gradient_flow", "gradient_descent", "landscape", "scaled_descent"},
+    {"critical_point_search"},
     {"experiment"},
 ]
 #: What stands beside the layers: the grid, storage, evaluation, figures, command line.
@@ -30,6 +32,7 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "derived",
     "grid",
     "plotting",
     "provenance",

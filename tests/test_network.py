@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from deepbures.losses import BuresWasserstein, Frobenius
-from deepbures.network import DeepLinearNetwork, balancedness, check_depth, layer_gradients, prefix_products
+from deepbures.network import (
+    DeepLinearNetwork,
+    balancedness,
+    check_depth,
+    layer_gradients,
+    pack,
+    prefix_products,
+    unpack,
+    with_bottleneck,
+)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8, 100])
@@ -142,3 +151,33 @@ def test_depth_must_be_a_positive_integer(depth):
         check_depth(depth)
     with pytest.raises(ValueError, match="depth must be an integer ≥ 1"):
         DeepLinearNetwork.balanced(np.eye(3), depth)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 4), (4, 6), (5, 3)])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_one_layer_is_as_wide_as_its_bottleneck(rng, shape, rank, batch):
+    # n × k, with the singular values of W, the covariance that of its best approximation.
+    W = rng.standard_normal((*batch, *shape))
+    (layer,) = with_bottleneck(DeepLinearNetwork([W]), rank).layers
+    assert layer.shape == (*batch, shape[0], rank)
+    U, s, _ = np.linalg.svd(W)
+    np.testing.assert_allclose(np.linalg.svd(layer, compute_uv=False), s[..., :rank], rtol=1e-12)
+    kept = U[..., :rank] * s[..., None, :rank]
+    np.testing.assert_allclose(layer @ layer.swapaxes(-1, -2), kept @ kept.swapaxes(-1, -2), atol=1e-12)
+
+
+def test_what_has_its_bottleneck_is_left_as_it_is(rng):
+    for layers in ([rng.standard_normal((4, 2))], [rng.standard_normal((2, 4)), rng.standard_normal((4, 2))]):
+        network = DeepLinearNetwork(layers)
+        assert with_bottleneck(network, 2) is network
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+def test_packed_layers_are_their_entries_row_by_row(rng, batch):
+    layers = [rng.standard_normal((*batch, *shape)) for shape in [(3, 5), (2, 3), (4, 2)]]
+    vector = pack(layers)
+    assert vector.shape == (*batch, 15 + 6 + 8)
+    np.testing.assert_array_equal(vector[..., 15:18], layers[1][..., 0, :])
+    for layer, again in zip(layers, unpack(vector, [layer.shape[-2:] for layer in layers]), strict=True):
+        np.testing.assert_array_equal(layer, again)

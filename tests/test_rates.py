@@ -9,10 +9,13 @@ from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein
 from deepbures.network import DeepLinearNetwork
 from deepbures.rates import (
+    SETTLED,
     authors_slope,
     authors_slope_of_descent,
     authors_slope_of_flow,
+    power_law_tail,
     settling_time,
+    tail_drift,
     tail_slope,
 )
 
@@ -273,3 +276,52 @@ def test_tail_leaves_zeros_out():
 )
 def test_no_tail(excess):
     assert is_none(tail_slope(np.arange(float(len(excess))), excess))
+
+
+# --- Whether a tail is one, and power laws ------------------------------------------------------------------------
+
+
+def test_drift_is_that_of_the_slopes_of_the_two_halves():
+    t = np.linspace(0, 6, 3001)
+    assert tail_drift(t, np.exp(-2 * t)) == pytest.approx(0, abs=1e-9)
+    # Two straight pieces, 1.5 decades each: slopes 2 and 1.
+    y = np.where(t < 3, -t, -3 - (t - 3) / 2)
+    assert tail_drift(t[t <= 6], 10**y) == pytest.approx(1, abs=0.01)
+    assert np.isnan(tail_drift(t, np.exp(-0.1 * t)))  # less than three decades
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e-3, 0.1])
+def test_drift_tells_a_sum_that_is_not_yet_its_slowest_exponential(weight):
+    # exp(−2t) + w exp(−t): seen while the two are of one size. The tail itself, later on, has no drift.
+    t = np.linspace(0, 60, 60001)
+    excess = np.exp(-2 * t) + weight * np.exp(-t)
+    crossing = max(-np.log(weight), 0)
+    early, late = t <= crossing + 4, t <= crossing + 40
+    assert tail_drift(t[early], excess[early]) > SETTLED
+    assert tail_drift(t[late], excess[late]) < 1e-6
+    assert tail_slope(t[late], excess[late]).slope * np.log(10) == pytest.approx(-1, rel=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [-2, -4 / 3, -1])
+def test_power_law_has_its_exponent(exponent):
+    t = np.concatenate([[0], np.geomspace(1e-3, 1e3, 400)])
+    with np.errstate(divide="ignore"):
+        excess = np.where(t > 0, 3 * t**exponent, np.inf)
+    excess[0] = excess[1]
+    fit = power_law_tail(t, excess)
+    assert fit.slope == pytest.approx(exponent, rel=1e-10)
+    assert fit.r_squared == pytest.approx(1, abs=1e-12)
+    assert (fit.start, fit.end) == pytest.approx((10**2.5, 1e3), rel=0.04)
+    assert np.isnan(power_law_tail(t[:3], excess[:3]).slope)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_flow_with_epsilon_at_the_least_eigenvalue_follows_its_power_law(depth):
+    # n = 1, λ = ε = 1: t^{−2N/(2N−1)}; and another unit leaves the exponent.
+    for unit in (1.0, 1e-12, 1e12):
+        end = 1000 / unit ** (1 - 1 / depth)
+        loss = BuresWasserstein([[unit]], unit)
+        flow = gradient_flow(loss, [[0.5 * np.sqrt(unit)]], depth, max_time=end, samples=200)
+        fit = power_law_tail(flow.times, flow.excess)
+        assert fit.slope == pytest.approx(-2 * depth / (2 * depth - 1), rel=0.01)
+        assert fit.end == pytest.approx(end)

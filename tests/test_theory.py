@@ -283,13 +283,24 @@ def test_rates_at_the_minimum_are_the_nonzero_spectrum_of_the_hessian(make_targe
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), rates)
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-def test_no_rates_where_the_smoothing_exceeds_the_spectrum(depth):
-    # NaN for ε > λ_k, as many as there would be.
-    assert np.isnan(rates_at_minimum(make_loss(0.6), depth, 4)).tolist() == [True] * 10
-    assert np.isnan(rates_at_minimum(make_loss(1.4), depth, 3)).tolist() == [True] * 9
-    assert (rates_at_minimum(make_loss(0.6), depth, 3) > 0).all()
-    assert np.isnan(stable_step(rates_at_minimum(make_loss(0.6), depth)))
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(("epsilon", "rank", "kept"), [(0.6, 4, 3), (1.4, 4, 2), (1.4, 3, 2), (3.5, 2, 0)])
+def test_rates_at_a_minimum_of_lower_rank(make_target, epsilon, rank, kept, depth):
+    # ε > λ_j cuts direction j off: an empty column has the rates 2 (1 − √(λ_b/ε)) for N = 1, zeros for N ≥ 2.
+    loss = make_loss(epsilon, make_target(SPECTRUM, seed=5))
+    rates = rates_at_minimum(loss, depth, rank)
+    assert rates.size == kept * (kept + 1) // 2 + kept * (4 - kept) + (rank - kept) * (4 - kept)
+    values = np.linalg.eigvalsh(layer_hessian(loss, depth, rank))
+    scale = max(1.0, np.abs(values).max())
+    # Differences at an empty column see its higher powers, h^{2N−2}, for N = 2: 1e-6.
+    nonzero = rates[rates != 0]
+    assert (nonzero > 0).all()
+    np.testing.assert_allclose(values[values.size - nonzero.size :], np.sort(nonzero), atol=1e-5 * scale)
+    np.testing.assert_allclose(values[: values.size - nonzero.size], 0, atol=1e-5 * scale)
+    expected = 2 * rates.min() if depth == 1 else 0
+    assert sharp_rate(SPECTRUM, epsilon, depth, rank) == pytest.approx(expected, rel=1e-12)
+    if kept == 0 and depth > 1:
+        assert stable_step(rates) == np.inf
 
 
 @pytest.mark.parametrize("epsilon", [0, 0.3])
@@ -328,10 +339,11 @@ def test_equal_eigenvalues_do_not_cancel():
 
 
 def test_sharp_rate_at_and_beyond_the_edge():
-    # 0 when ε = λ_k: slower than exponential; NaN when ε > λ_k.
+    # 0 when ε = λ_k: slower than exponential. ε > λ_k: that of the empty column for N = 1, algebraic for N ≥ 2.
     for depth in (1, 2, 5):
         assert sharp_rate(SPECTRUM, 0.5, depth) == 0
-        assert np.isnan(sharp_rate(SPECTRUM, 0.6, depth))
+        expected = 4 * (1 - np.sqrt(0.5 / 0.6)) if depth == 1 else 0
+        assert sharp_rate(SPECTRUM, 0.6, depth) == pytest.approx(expected, rel=1e-12)
         assert sharp_rate(SPECTRUM, 0.6, depth, rank=3) > 0
     with pytest.raises(
         ValueError, match=r"epsilon must not exceed the kept eigenvalues, whose least is 0\.5, not 0\.6"

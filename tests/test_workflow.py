@@ -52,11 +52,38 @@ experiments:
     seeds_per_job: 2
     grid: {rank: [4], depth: [10, 30], step_size: [1.0e-4]}
     descent: {end_time: 0.3, record_every: 1}
-  certified:
+  plateaus:
     dimension: 4
     seeds: 2
     seeds_per_job: 2
-    grid: {epsilon: [0.1], rank: [4]}
+    grid: {epsilon: [0.1], rank: [2], depth: [1, 2]}
+  finite_sample:
+    seeds: 2
+    seeds_per_job: 2
+    sampling: {sizes: [10, 100], draws: 5}
+  bounds_n1:
+    grid: {initial_scale: [0.5], epsilon: [0.5, 1], depth: [1]}
+  bounds_n2:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.1], epsilon: [0.25], depth: [1]}
+  bounds_n5:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.1], epsilon: [0.1], depth: [1]}
+  certified_n1:
+    grid: {initial_scale: [0.1], epsilon: [0.5], depth: [1], theorem_step: [1]}
+    descent: {max_steps: 100}
+  certified_n2:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.1], epsilon: [2.75], depth: [1], theorem_step: [1]}
+    descent: {max_steps: 100}
+  certified_n5:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.1], epsilon: [2.6], depth: [1], theorem_step: [1]}
+    descent: {max_steps: 100}
   descent_to_flow:
     dimension: 4
     seeds: 2
@@ -117,6 +144,7 @@ figures:
   rates: {show: {epsilon: [0.1], smin: [0.5, 1]}}
   spectra: {show: {epsilon: [0.1], smin: [0.5], depth: [10]}}
   low_rank: {show: {epsilon: [0.1], rank: [5], depth: [1, 2]}}
+  plateaus: {show: {epsilon: [0.1], depth: [1, 2]}}
   loss_comparison: {show: {depth: [1, 2]}}
   hessian: {show: {epsilon: [0.1], depth: [1, 3]}}
   surface: {show: {epsilon: [0, 0.1], depth: [1]}}
@@ -128,7 +156,14 @@ JOBS = {
     "descent": 8,
     "descent_low_rank": 2 * 2,
     "authors": 2,
-    "certified": 1,
+    "plateaus": 2,
+    "finite_sample": 1,
+    "bounds_n1": 2,
+    "bounds_n2": 1,
+    "bounds_n5": 1,
+    "certified_n1": 1,
+    "certified_n2": 1,
+    "certified_n5": 1,
     "descent_to_flow": 4,
     "unbalanced": 2 * 3,
     "loss_comparison": 4 + 2,

@@ -13,6 +13,7 @@ from typing import Any
 _COSTS = {
     "flow": 0.5,
     "descent": 0.4,
+    "finite_sample": 0.5,
     "hessian": 0.08,
     "blow_up": 0.06,
     "paths": 0.04,
@@ -42,11 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     cells.add_argument("--experiment", help="one experiment: its cells, each with its settings as JSON")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")
+    claims = commands.add_parser("claims", help="put the table of claims into a page, between its marker lines")
+    claims.add_argument("table", help="claims.csv of a study")
+    claims.add_argument("page", help="Markdown file, such as README.md")
     options = parser.parse_args(arguments)
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
-        {"run": _run, "cells": _cells, "info": _info}[options.command](options)
+        {"run": _run, "cells": _cells, "info": _info, "claims": _claims}[options.command](options)
     except BrokenPipeError:  # the reader of the output has seen enough
         sys.stderr.close()
     except (ValueError, OSError) as error:
@@ -113,6 +117,18 @@ def _info(options: argparse.Namespace) -> None:
     from .store import read_metadata
 
     print(json.dumps(read_metadata(options.file), indent=1, sort_keys=True))
+
+
+def _claims(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from .claims import insert
+    from .store import replacing
+
+    with open(options.page, encoding="utf-8") as page:
+        text = insert(page.read(), pd.read_csv(options.table))
+    with replacing(options.page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _files(assignments: list[str], tables: Iterable[str]) -> dict[str, Any]:

@@ -14,9 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .grid import INTEGER_AXES, NAME_AXES
-from .rates import SlopeFit, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
+from .rates import (
+    SETTLED,
+    SlopeFit,
+    authors_slope_of_descent,
+    authors_slope_of_flow,
+    power_law_tail,
+    settling_time,
+    tail_drift,
+    tail_slope,
+)
 from .store import PartsFile, read_metadata, replacing
 
+#: Share of the excess loss in the slowest direction from which on a tail is that of the sharp rate.
+SLOWEST_SHARE = 0.9
 #: Statistics only for these: with them pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
 _WRITING = {"compression": "zstd", "write_statistics": list(INTEGER_AXES)}
 
@@ -31,9 +42,11 @@ def collect_runs(
 ) -> None:
     """Write one table of all runs of an experiment, with its axes and convergence slopes as columns.
 
-    Adds `authors_…` and `tail_…` (slope in decades per unit time, r_squared, start, end) and `settling_time`;
-    see `rates`. A tail is fitted only where the run converged: elsewhere its last decades are not the
-    asymptotic ones.
+    Adds `authors_…` and `tail_…` (slope in decades per unit time, r_squared, start, end), `tail_drift`,
+    `power_law_…` (slope is the exponent of t) and `settling_time`; see `rates`. An exponential tail is fitted only
+    where the run converged: elsewhere its last decades are not the asymptotic ones. A power law is fitted where
+    it did not. Of flows also `in_tail`: 1 where the fit is of the tail itself, its drift at most `SETTLED` and its
+    slowest direction holding `SLOWEST_SHARE` of the excess loss; else 0.
 
     Parameters
     ----------
@@ -58,12 +71,19 @@ def collect_runs(
                 authors = authors_slope_of_descent(times, excess)
             else:
                 authors = authors_slope_of_flow(times, excess, gradient_norm)
-            tail = tail_slope(times, excess) if converged[seed] else SlopeFit.none()
-            fits.append([*authors, *tail, settling_time(times, excess)])
-        names = [f"{kind}_{field}" for kind in ("authors", "tail") for field in SlopeFit._fields]
-        names.append("settling_time")
+            if converged[seed]:
+                tail, drift, power_law = tail_slope(times, excess), tail_drift(times, excess), SlopeFit.none()
+            else:
+                tail, drift, power_law = SlopeFit.none(), float("nan"), power_law_tail(times, excess)
+            fits.append([*authors, *tail, *power_law, drift, settling_time(times, excess)])
+        names = [f"{kind}_{field}" for kind in ("authors", "tail", "power_law") for field in SlopeFit._fields]
+        names += ["tail_drift", "settling_time"]
         for name, values in zip(names, np.array(fits).T, strict=True):
             table = table.append_column(name, pa.array(values))
+        if "slowest_share" in table.column_names:
+            drift, share = table["tail_drift"].to_numpy(), table["slowest_share"].to_numpy()
+            in_tail = (drift <= SETTLED) & (share >= SLOWEST_SHARE)  # NaN compares as False
+            table = table.append_column("in_tail", pa.array(in_tail.astype(np.int8)))
         tables.append(_with_axes(table, position))
     with replacing(destination) as temporary:
         table = pa.concat_tables(tables).replace_schema_metadata(_metadata(runs, keys, provenance))

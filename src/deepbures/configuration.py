@@ -12,11 +12,19 @@ from typing import Any
 import jsonschema
 import yaml
 
-from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
+from .grid import MOST_PARTS, STEP_AXES, canonical, count_parts, shared_jobs
+from .initialization import NEAR_A_POINT
+from .psd import spectrum
 from .target_files import KINDS, is_drawn, read_target
 
-#: What training needs, by its kind; and what each experiment on the landscape needs under `landscape`.
-_TRAINING = {"flow": "integration", "descent": "descent"}
+#: The keys that training needs besides `initialization`, by its kind; and what each experiment on the landscape needs
+#: under `landscape`.
+_TRAINING = {
+    "flow": ("integration",),
+    "descent": ("descent",),
+    "finite_sample": ("integration", "sampling"),
+}
+_SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
 _LANDSCAPE = {
     "hessian": ("points",),
     "blow_up": ("singular_values", "vanishing"),
@@ -202,54 +210,75 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     else:
         try:
-            read_target(target, block["dimension"])
+            covariance = read_target(target, block["dimension"])
         except ValueError as error:
             yield f"target: {error}"
+            return
+        eigenvalues, _ = spectrum("target", covariance)
+        target_rank = int((eigenvalues > 0).sum())
+        smoothed = [*block["grid"].get("loss_name", ()), block.get("loss")]
+        for i, rank in enumerate(block["grid"]["rank"]):  # ε is limited to λ_n, which is 0 here
+            if rank > target_rank and "bures-wasserstein" in smoothed:
+                yield f"grid.rank[{i}]: rank {rank} exceeds the rank {target_rank} of the target"
 
 
 def _training(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in how the networks of an experiment start and are trained."""
     kind, grid = block["kind"], block["grid"]
     own = _TRAINING[kind]
-    for other in (key for key in ("integration", "descent", "landscape") if key != own and key in block):
-        yield f"{other}: kind {kind!r} has no such key; allowed: {own}"
-    for key in ("initialization", own):
+    for other in (key for key in _SECTIONS[1:] if key not in own and key in block):
+        yield f"{other}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
+    for key in ("initialization", *own):
         if key not in block:
             yield f"{key}: the key is missing: kind {kind!r} needs it"
             return
     start = block["initialization"]
-    places = {"loss_name": (block, "loss"), "initialization": (start, "kind"), "balance": (start, "balance")}
+    places = {
+        "loss_name": (block, "loss"),
+        "initialization": (start, "kind"),
+        "balance": (start, "balance"),
+        "initial_scale": (start, "scale"),
+    }
+    optional = ("balance", "initial_scale")
     for axis, (mapping, key) in places.items():
         name = key if mapping is block else f"initialization.{key}"
         if axis in grid and key in mapping:
             yield f"grid.{axis}: {name} is given too; keep one of the two"
-        if axis not in grid and key not in mapping and axis != "balance":
+        if axis not in grid and key not in mapping and axis not in optional:
             yield f"{name}: the key is missing (or an axis {axis!r} of the grid)"
             return
-    losses, kinds, balances = (
+    losses, kinds, balances, scales = (
         grid.get(axis, [mapping[key]] if key in mapping else []) for axis, (mapping, key) in places.items()
     )
-    yield from _starts(start, losses, kinds, balances)
+    yield from _starts(losses, kinds, balances, scales, "grid.initial_scale" if "initial_scale" in grid else None)
     if "end_rank" in start and start["end_rank"] > min(grid["rank"]):
         yield f"initialization.end_rank: {start['end_rank']} must be at most the rank, {min(grid['rank'])}"
-    steps = [axis for axis in ("step_size", "relative_step") if axis in grid]
-    if kind == "flow":
+    steps = [axis for axis in STEP_AXES if axis in grid]
+    if kind == "finite_sample":
+        if "frobenius" in losses:
+            yield "loss: kind 'finite_sample' needs bures-wasserstein, not 'frobenius'"
+        for i, size in enumerate(block["sampling"]["sizes"]):
+            if size < max(grid["rank"]):
+                yield f"sampling.sizes[{i}]: {size} must be at least the rank, {max(grid['rank'])}"
+    if kind != "descent":
         if steps:
             yield f"grid.{steps[0]}: only descent has step sizes"
         if "none" in balances:
             yield "initialization.balance: a flow needs a balanced start, not 'none'"
     elif len(steps) != 1:
-        yield "grid: descent needs one of the axes 'step_size' and 'relative_step'"
+        yield "grid: descent needs one of the axes 'step_size', 'relative_step' and 'theorem_step'"
     else:
+        if "theorem_step" in grid and "frobenius" in losses:
+            yield "grid.theorem_step: the theorem needs loss: bures-wasserstein, not 'frobenius'"
         yield from _descent(block["descent"], grid.get("step_size"), balances)
 
 
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in an experiment on the landscape, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
-    for key in (key for key in ("initialization", "integration", "descent") if key in block):
+    for key in (key for key in _SECTIONS[:-1] if key in block):
         yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
-    for axis in (a for a in ("initialization", "balance", "step_size", "relative_step") if a in grid):
+    for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
         yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
@@ -264,18 +293,26 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"landscape.vanishing[{i}]: {vanishing} must be at most the rank, {min(grid['rank'])}"
 
 
-def _starts(start: Mapping[str, Any], losses: list[str], kinds: list[str], balances: list[str]) -> Iterator[str]:
-    drawn = [kind for kind in kinds if kind not in ("close", "small")]
-    if "small" in kinds and "scale" not in start:
-        yield "initialization: the key 'scale' is missing: the kind 'small' needs it"
-    if "scale" in start and "small" not in kinds:
-        yield "initialization.scale: only the kind 'small' has a scale"
+def _starts(
+    losses: list[str], kinds: list[str], balances: list[str], scales: list[float], axis: str | None
+) -> Iterator[str]:
+    """Mistakes in kinds of starts; `axis` names the axis that the scales come from, if it is one."""
+    drawn = [kind for kind in kinds if kind not in NEAR_A_POINT]
+    for kind in (kind for kind in ("small", "aligned") if kind in kinds):
+        if not scales:
+            yield f"initialization: the key 'scale' is missing: the kind {kind!r} needs it"
+        for scale in (scale for scale in scales if scale <= 0):
+            yield f"{axis or 'initialization.scale'}: {scale} must be more than 0 for the kind {kind!r}"
+    for scale in (scale for scale in scales if scale == 0 or scale <= -1):
+        yield f"{axis or 'initialization.scale'}: {scale} must be more than -1 and not 0"
+    if scales and drawn:
+        yield f"{axis or 'initialization.scale'}: the kind {drawn[0]!r} has no scale"
     if "close" in kinds and "frobenius" in losses:
         yield "initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"
     if drawn and not balances:
         yield f"initialization: the key 'balance' is missing: the kind {drawn[0]!r} needs it"
     if balances and len(drawn) < len(kinds):
-        yield "initialization.balance: the kinds 'close' and 'small' are always balanced"
+        yield f"initialization.balance: the kinds {', '.join(map(repr, NEAR_A_POINT))} are always balanced"
 
 
 def _descent(options: Mapping[str, Any], step_sizes: list[float] | None, balances: list[str]) -> Iterator[str]:

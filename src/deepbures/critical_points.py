@@ -16,10 +16,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from .losses import BuresWasserstein, CovarianceLoss, Frobenius
+from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
-from .psd import Array
-from .theory import frobenius_local_rates, local_rates
+from .psd import Array, equalized
 
 #: Index sets that `spread` is ready to walk through: it takes them in order of loss, some microseconds each.
 MAX_WALK = 1_000_000
@@ -55,7 +54,8 @@ class LocalSpectrum:
     in_block : (r (r+1)/2,)
         Within the span of the r directions in J, all positive.
     off_block : (r (n−r),)
-        Exchange of a in J for b outside, row by row; negative where λ_b > λ_a.
+        Exchange of a in J for b outside, row by row; negative where λ_b > λ_a, and exactly 0 where they agree to
+        rounding: that moves along a manifold of critical points.
     empty : ((k−r) (n−r),)
         Filling one of the k − r empty columns with a direction b outside J, column by column: for N = 1 it is
         2 (1 − √(λ_b/ε)) or, Frobenius, −4 λ_b, and −∞ for ε = 0, where the loss has a kink; for N ≥ 2 all are
@@ -117,8 +117,9 @@ def critical_points(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = Fals
     Parameters
     ----------
     loss
-        With one target. Its positive eigenvalues should be distinct: else there is a continuum of critical
-        points, of which those along the given eigenvectors are named.
+        With one target. Where positive eigenvalues agree to rounding there is a continuum of critical points, of
+        which those along the given eigenvectors are named; those that differ by tied directions have one loss
+        (to rounding) and come in order of J.
     rank
         k.
     lower_ranks
@@ -135,9 +136,9 @@ def critical_points(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = Fals
     if not 1 <= rank <= loss.dimension:
         raise ValueError(f"rank must lie between 1 and the dimension {loss.dimension}, not {rank}")
     ranks = range(min(rank, available) + 1) if lower_ranks or available < rank else [rank]
-    merged = heapq.merge(*(_valued(loss, r) for r in ranks))
-    for order, (value, kept) in enumerate(merged):
-        yield CriticalPoint(kept, order, value)
+    merged = heapq.merge(*(_ordered(loss, r) for r in ranks))
+    for order, (_, kept) in enumerate(merged):
+        yield CriticalPoint(kept, order, value(loss, kept))
 
 
 def count(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = False) -> int:
@@ -222,45 +223,69 @@ def network(
 def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank: int) -> LocalSpectrum:
     """The whole spectrum of the reduced flow of N layers of inner width k at W_J, in closed form.
 
-    Sources: paper.md section 4 (`theory.local_rates`); the empty columns are ours.
+    Source: paper.md section 4 (`flow_rates`), ours.
     """
     check_depth(depth)
     J, n = _indices(loss, kept), loss.dimension
     if not max(1, len(J)) <= rank <= n:
         raise ValueError(f"rank must lie between {max(1, len(J))} and the dimension {n}, not {rank}")
-    outside = np.delete(loss.eigenvalues, J)
-    if isinstance(loss, BuresWasserstein):
-        in_block, off_block = local_rates(loss.eigenvalues, float(loss.epsilon), depth, kept=J)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            filling = 2 * (1 - np.sqrt(outside / loss.epsilon))
-        filling = np.where(outside > 0, filling, 2.0)
-    elif isinstance(loss, Frobenius):
-        in_block, off_block = frobenius_local_rates(loss.eigenvalues, depth, kept=J)
-        filling = -4 * outside
-    else:
-        raise ValueError(f"the local spectrum is known in closed form for BW and Frobenius, not for {loss.name!r}")
+    rates, filling = loss.local_rates(depth, J), loss.filling_rates(J)
+    if rates is None or filling is None:
+        raise ValueError(f"the local spectrum of the loss {loss.name!r} is not known in closed form")
     free = rank - len(J)
-    empty = np.tile(filling if depth == 1 else np.zeros_like(outside), free)
-    return LocalSpectrum(in_block, off_block, empty, len(J) * (len(J) - 1) // 2 + len(J) * free)
+    empty = np.tile(filling if depth == 1 else np.zeros_like(filling), free)
+    return LocalSpectrum(*rates, empty, len(J) * (len(J) - 1) // 2 + len(J) * free)
+
+
+def is_minimum(loss: CovarianceLoss, kept: tuple[int, ...], rank: int) -> bool:
+    """Whether W_J is a global minimum over rank ≤ k: J keeps the eigenvalues of {1..k}, ties in any order."""
+    J, spectrum = _indices(loss, kept), _tied_spectrum(loss)
+    least = np.flatnonzero(loss.minimum_spectrum(rank) > 0)
+    return bool(np.array_equal(np.sort(spectrum[J]), np.sort(spectrum[least])))
 
 
 def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...], float]:
-    """Index set of the critical point of rank ≤ k that W is closest to in its diagonal, and ‖W Wᵀ − W_J W_Jᵀ‖_F.
+    """The critical points of rank ≤ k that W is closest to in its diagonal blocks, and ‖W Wᵀ − S_J‖_F.
 
-    A direction is kept where (Ωᵀ W Wᵀ Ω)_aa exceeds half of s_a; of more than k the k largest shares are.
+    Within each group of equal eigenvalues the block of Ωᵀ W Wᵀ Ω is diagonalised: any orthonormal frame of the
+    group is one of eigenvectors. A direction is kept where that eigenvalue, or the diagonal entry of a direction
+    alone, exceeds half of s_a; of more than k the k largest shares are. Of a tied group the first indices stand
+    for all, and S_J is the nearest point of the manifold.
     """
     F = loss.eigenvectors.T @ W
-    spectrum = _kept_spectrum(loss)
-    share = np.divide(np.sum(F**2, axis=-1), spectrum, out=np.zeros_like(spectrum), where=spectrum > 0)
+    S, spectrum = F @ F.T, _kept_spectrum(loss)
+    share, frames = np.zeros(loss.dimension), np.eye(loss.dimension)
+    for group in _tied_groups(loss):
+        block, Q = np.linalg.eigh(S[np.ix_(group, group)])
+        share[group] = block[::-1] / spectrum[group]
+        frames[np.ix_(group, group)] = Q[:, ::-1]
     chosen = np.argsort(-share, kind="stable")[:rank]
     kept = tuple(sorted(int(a) for a in chosen if share[a] > 0.5))
-    S_J = np.zeros(loss.dimension)
-    S_J[list(kept)] = spectrum[list(kept)]
-    return kept, float(np.linalg.norm(F @ F.T - np.diag(S_J)))
+    J = list(kept)
+    return kept, float(np.linalg.norm(S - (frames[:, J] * spectrum[J]) @ frames[:, J].T))
 
 
-def _valued(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:
-    return ((value(loss, J), J) for J in index_sets(loss, rank))
+def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:
+    """Index sets behind what decides their order: the loss, in which tied directions count alike."""
+    missing = _tied_missing(loss)
+    return ((float(np.delete(missing, J).sum()), J) for J in index_sets(loss, rank))
+
+
+def _tied_spectrum(loss: CovarianceLoss) -> Array:
+    """λ with equal numbers for what agrees to rounding, with one another or with ε."""
+    return equalized(loss.eigenvalues, float(loss.smoothing))
+
+
+def _tied_missing(loss: CovarianceLoss) -> Array:
+    """What each empty direction adds to the loss, the same number for tied ones."""
+    _, first, group = np.unique(-_tied_spectrum(loss), return_index=True, return_inverse=True)
+    return loss.missing()[first][group]
+
+
+def _tied_groups(loss: CovarianceLoss) -> list[NDArray[np.int64]]:
+    """Indices of the directions that can be kept, in groups of equal eigenvalues."""
+    spectrum = _tied_spectrum(loss)[_kept_spectrum(loss) > 0]
+    return np.split(np.arange(len(spectrum)), np.flatnonzero(np.diff(spectrum)) + 1) if len(spectrum) else []
 
 
 def _kept_spectrum(loss: CovarianceLoss) -> Array:
@@ -271,7 +296,7 @@ def _kept_spectrum(loss: CovarianceLoss) -> Array:
 def _gain(loss: CovarianceLoss) -> Array:
     """What keeping a direction takes off the loss, for those that can be kept (the first m), in falling order."""
     _one_target(loss)
-    return loss.missing()[_kept_spectrum(loss) > 0]
+    return _tied_missing(loss)[_kept_spectrum(loss) > 0]
 
 
 def _one_target(loss: CovarianceLoss) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .losses import CovarianceLoss
+from .losses import BuresWasserstein, CovarianceLoss
 from .psd import Array, geometric_sum
 
 #: Singular values below this share of the largest do not count towards the rank.
@@ -21,6 +21,14 @@ def effective_rank(singular_values: Array) -> Array:
     p = singular_values / singular_values.sum(axis=-1, keepdims=True)
     logarithm = np.log(p, out=np.zeros_like(p), where=p > 0)
     return np.exp(-np.sum(p * logarithm, axis=-1))
+
+
+def least_singular_value(F: Array, rank: int) -> Array:
+    """σ_k(F), the k-th singular value of F (..., n, p) with k = `rank`: 0 where F has fewer columns than k."""
+    singular_values = np.linalg.svd(F, compute_uv=False)
+    if rank > singular_values.shape[-1]:
+        return np.zeros(singular_values.shape[:-1])
+    return singular_values[..., rank - 1]
 
 
 def squared_bures_distance(F: Array, G: Array) -> Array:
@@ -64,6 +72,29 @@ def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
     squares = np.sum(inside**2 * weights, axis=(-2, -1))
     squares += np.sum(leaving**2 * root[..., None, :] ** (depth - 1), axis=(-2, -1))
     return np.sqrt(squares)
+
+
+def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Array, Array]:
+    """Excess loss L − L* at one F next to the minimum of rank k, split among the directions of local decay.
+
+    To second order, in the eigenbasis of the target and with s_a = λ_a − ε > 0 (ours): within the kept block
+    L is the squared Bures distance of S + εI from Σ0, (S − S*)_ab² / (λ_a + λ_b) for a < b and half of that for
+    a = b; a kept direction that leans towards an empty one adds (λ_a − λ_b) / (λ_a + √(ε λ_b)) · S_ab² / s_a.
+
+    Returns
+    -------
+    in_block : (k (k+1)/2,)
+    off_block : (k (n−k),)
+        In the order of `theory.local_rates`.
+    """
+    epsilon, kept, empty = float(loss.epsilon), loss.eigenvalues[:rank], loss.eigenvalues[rank:]
+    in_eigenbasis = loss.eigenvectors.T @ F
+    S, s = in_eigenbasis @ in_eigenbasis.T, kept - epsilon
+    a, b = np.triu_indices(rank)
+    difference = S[:rank, :rank] - np.diag(s)
+    in_block = difference[a, b] ** 2 / (kept[a] + kept[b]) * np.where(a == b, 0.5, 1.0)
+    weight = (kept[:, None] - empty) / (kept[:, None] + np.sqrt(epsilon * empty)) / s[:, None]
+    return in_block, (weight * S[:rank, rank:] ** 2).ravel()
 
 
 def alignment(F: Array, eigenvectors: Array) -> Array:

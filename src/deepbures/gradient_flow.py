@@ -97,8 +97,7 @@ def gradient_flow(
         raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
     if not rtol > 0 or not atol >= 0:
         raise ValueError(f"rtol must be positive and atol not negative, not {rtol} and {atol}")
-    if max_steps < 1 or samples < 2:
-        raise ValueError(f"max_steps must be at least 1 and samples at least 2, not {max_steps} and {samples}")
+    _checked_ends(excess_tolerance, max_steps, samples)
     if times is not None:
         times = finite_array("times", times, 1).astype(float)
         if times.ndim != 1 or times[0] < 0 or np.any(np.diff(times) <= 0):
@@ -137,6 +136,16 @@ def gradient_flow(
         n_steps=sampler.n_steps,
         evaluations=flow.evaluations,
     )
+
+
+def _checked_ends(excess_tolerance: float, max_steps: int, samples: int) -> None:
+    """Refuse ends of a flow that it could never meet, or would meet by accident."""
+    if not excess_tolerance >= 0:
+        raise ValueError(f"excess_tolerance must not be negative, not {excess_tolerance}")
+    if not (max_steps >= 1 and samples >= 2 and float(max_steps).is_integer() and float(samples).is_integer()):
+        raise ValueError(
+            f"max_steps must be an integer of at least 1 and samples one of at least 2, not {max_steps} and {samples}"
+        )
 
 
 class _Sampler:

@@ -22,13 +22,17 @@ AXES = (
     "loss_name",
     "initialization",
     "balance",
+    "initial_scale",
     "epsilon",
     "smin",
     "rank",
     "depth",
     "step_size",
     "relative_step",
+    "theorem_step",
 )
+#: The axes of descent's step size, of which an experiment has one.
+STEP_AXES = AXES[-3:]
 #: Axes whose values are names, and integers; the others are real numbers.
 NAME_AXES, INTEGER_AXES = ("loss_name", "initialization", "balance"), ("rank", "depth")
 
@@ -71,7 +75,7 @@ class Cell:
 
 
 #: Keys of an experiment's block that its cells depend on, where they are there.
-_SHARED = ("kind", "loss", "dimension", "target", "initialization", "integration", "descent", "landscape")
+_SHARED = ("kind", "loss", "dimension", "target", "initialization", "integration", "descent", "landscape", "sampling")
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
@@ -85,11 +89,13 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of one grid point: its values take the place of what all cells of the experiment share."""
-    settings = {**shared, **{axis: value for axis, value in point.items() if axis not in NAME_AXES}}
+    own = (*NAME_AXES, "initial_scale")  # they take the place of keys of the block
+    settings = {**shared, **{axis: value for axis, value in point.items() if axis not in own}}
     if "loss_name" in point:
         settings["loss"] = point["loss_name"]
     if "initialization" in shared:
-        start = {"kind": point.get("initialization"), "balance": point.get("balance")}
+        keys = {"kind": "initialization", "balance": "balance", "scale": "initial_scale"}
+        start = {key: point.get(axis) for key, axis in keys.items()}
         settings["initialization"] = {
             **shared["initialization"],
             **{key: value for key, value in start.items() if value is not None},

@@ -9,7 +9,7 @@ import numpy as np
 
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
-from .psd import INPUT_TOLERANCE, Array
+from .psd import Array, equalized
 
 #: Laws of which layers are drawn.
 DISTRIBUTIONS = (
@@ -23,6 +23,9 @@ DISTRIBUTIONS = (
 )
 #: What is made of them: the layers as drawn; their product, balanced; one end-to-end matrix, balanced.
 BALANCES = ("none", "product", "end_to_end")
+
+#: Kinds of start next to a point, balanced by construction: the target, the saddle W = 0, and 0 along Ω.
+NEAR_A_POINT = ("close", "small", "aligned")
 
 #: The authors' first scale of the `close` start, and its reduction after a draw without margin.
 FIRST_SCALE, SHRINK = 10.95, 0.95
@@ -39,7 +42,7 @@ class Start:
     end_to_end : (n, d_0)
         W(0).
     scale
-        Scale of the perturbation (`close`) or of the singular values (`small`).
+        Scale of the perturbation (`close`) or the singular values (`small`, `aligned`).
     draws
         Number of draws until the start had a positive margin.
     """
@@ -64,13 +67,20 @@ def margin(loss: CovarianceLoss, W: Array, rank: int) -> float:
 
 
 def close_start(
-    rng: np.random.Generator, loss: BuresWasserstein, rank: int, input_dimension: int | None = None
+    rng: np.random.Generator,
+    loss: BuresWasserstein,
+    rank: int,
+    input_dimension: int | None = None,
+    *,
+    first_scale: float = FIRST_SCALE,
 ) -> Start:
     """The authors' `close` start: near the target, barely inside the theory's ball.
 
     S(0) = Σ0 − εI + Γ diag(D) Γᵀ, D_i = scale · λ_n (2 − i/n), Γ a random rotation, cut to rank k;
     W(0) = U diag(√eig S(0)) Vᵀ, V random. The scale starts at 10.95; while the margin
-    c = √λ_k − √L(0) is not positive, it shrinks by 0.95 and Γ is drawn again.
+    c = √λ_k − √L(0) is not positive, it shrinks by 0.95 and Γ is drawn again. A smaller first scale gives a
+    larger margin. A negative one, ours, gives a start below the optimum:
+    S(0) = S*^{1/2} (I + ½ scale Γ diag(2 − i/n) Γᵀ) S*^{1/2} with S* = Σ0 − εI.
 
     Parameters
     ----------
@@ -82,12 +92,17 @@ def close_start(
         k.
     input_dimension
         d_0 ≥ k, default n.
+    first_scale
+        First scale of the search, above −1 and not 0.
 
     Raises
     ------
     ValueError
-        If L* ≥ λ_k, where no start has a margin (the authors' program never returns), or ε > λ_n.
+        If L* ≥ λ_k, where no start has a margin (the authors' program never returns), if ε > λ_n, or if the
+        first scale is out of range.
     """
+    if not (first_scale > -1 and first_scale != 0):
+        raise ValueError(f"the scale of a close start must be more than -1 and not 0, not {first_scale}")
     n, eigenvalues = loss.dimension, loss.eigenvalues
     _, floor = loss.minimum(rank)
     if floor >= eigenvalues[rank - 1]:
@@ -95,13 +110,18 @@ def close_start(
             f"no start close to the target has a margin: the minimal loss over rank {rank} is {floor:.6g}, "
             f"not below λ_{rank} = {eigenvalues[rank - 1]:.6g}; use a higher rank or another initialization"
         )
-    if loss.epsilon > eigenvalues[-1] * (1 + INPUT_TOLERANCE):
+    if loss.epsilon > equalized(eigenvalues, float(loss.epsilon))[-1]:
         raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
-    spread = eigenvalues[-1] * (2 - np.arange(1, n + 1) / n)
-    scale = FIRST_SCALE
+    spread = 2 - np.arange(1, n + 1) / n
+    optimum = np.maximum(eigenvalues - loss.epsilon, 0)
+    scale = first_scale
     for draw in range(1, MAX_DRAWS + 1):
         Gamma = random_orthogonal(rng, n)
-        S = np.diag(eigenvalues - loss.epsilon) + (Gamma * (scale * spread)) @ Gamma.T
+        if scale > 0:
+            S = np.diag(optimum) + (Gamma * (scale * eigenvalues[-1] * spread)) @ Gamma.T
+        else:
+            root = np.sqrt(optimum)
+            S = root[:, None] * (np.eye(n) + (Gamma * (scale / 2 * spread)) @ Gamma.T) * root
         s, U = np.linalg.eigh(S)
         factor = loss.eigenvectors @ (U * np.sqrt(np.maximum(s, 0)))[:, ::-1][:, :rank]
         if margin(loss, factor, rank) > 0:
@@ -127,6 +147,18 @@ def small_start(
     U = random_orthogonal(rng, dimension)[:, :rank]
     V = random_orthogonal(rng, input_dimension or dimension)[:, :rank]
     return Start(scale * U @ V.T, scale, 1)
+
+
+def aligned_start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, scale: float) -> Start:
+    """Start W(0) = scale · Ω_k Vᵀ along the k leading eigenvectors of the target, V random orthonormal.
+
+    S(0) = scale² Ω_k Ω_kᵀ commutes with Σ0, and so does S(t): each eigenvalue follows its own equation
+    (paper.md section 11, aligned starts; `theory.mode_times`).
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, not {scale}")
+    V = random_orthogonal(rng, loss.dimension)[:, :rank]
+    return Start(scale * loss.eigenvectors[:, :rank] @ V.T, scale, 1)
 
 
 def draw_layer(rng: np.random.Generator, distribution: str, rows: int, columns: int, deviation: float = 1.0) -> Array:

@@ -14,8 +14,8 @@ from functools import reduce
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .losses import CovarianceLoss
-from .network import DeepLinearNetwork, prefix_products
+from .losses import BuresWasserstein, CovarianceLoss
+from .network import DeepLinearNetwork, pack, prefix_products, unpack
 from .psd import Array, finite_array, symmetrize
 
 #: Eigenvalues below this share of the largest in size count as zero.
@@ -68,6 +68,78 @@ class Curvature:
         )
 
 
+def normalized(loss: CovarianceLoss) -> CovarianceLoss:
+    """The loss of Σ0/λ_1, and of ε/λ_1: its matrices, losses and gradients are without a unit.
+
+    L(W) = λ_1^{d/2} L̃(W/√λ_1) and ∇L(W) = λ_1^{(d−1)/2} ∇L̃(W/√λ_1), d the `degree` of the loss.
+    """
+    largest = float(loss.eigenvalues[0])
+    if isinstance(loss, BuresWasserstein):
+        return BuresWasserstein(loss.covariance / largest, loss.epsilon / largest)
+    return type(loss)(loss.covariance / largest)
+
+
+def unit_of_loss(loss: CovarianceLoss) -> float:
+    """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, to which errors of losses are compared."""
+    return float(np.sum(loss.eigenvalues ** (loss.degree / 2)))
+
+
+def unsmoothed(loss: CovarianceLoss) -> bool:
+    """Whether the loss has a kink where W loses rank: the Bures-Wasserstein loss with ε = 0."""
+    return isinstance(loss, BuresWasserstein) and not loss.smoothed
+
+
+def check_twice_differentiable(loss: CovarianceLoss, rank: int) -> None:
+    """Raise ValueError where matrices of rank k have no Hessian: ε = 0, and k above the rank of the target."""
+    available = int(np.sum(loss.eigenvalues > 0))
+    if unsmoothed(loss) and rank > available:
+        raise ValueError(
+            f"rank {rank} exceeds the rank {available} of the target: "
+            "without smoothing its critical points have no Hessian"
+        )
+
+
+def blow_up_constant(loss: CovarianceLoss, kept: ArrayLike, vanishing: ArrayLike) -> float:
+    """C in λ_min(∇²L_0(W)) ≈ −C/σ, where some singular values of W vanish together like σ, ε = 0 and N = 1.
+
+    For one vanishing direction u, C = 2 λ_max(Aᵀ P A)/‖A u‖ (paper.md section 11): A = P_⊥ R, P_⊥ the projection off
+    the range of R times the kept directions, P that off A u as well. For several, A U_v = Y diag(a) Zᵀ, C is twice the
+    largest eigenvalue of the form  Σ_i ‖P A d_i‖²/a_i + Σ_{i<j} (y_iᵀ A d_j − y_jᵀ A d_i)²/(a_i + a_j)  in the changes
+    d_i of the vanishing columns of W Z: the second sum is the polar factor of R W turning, and all that is left for
+    k = n, where one direction alone has C = 0.
+
+    Parameters
+    ----------
+    loss
+        Bures-Wasserstein with ε = 0, with one target.
+    kept : (n, k − m)
+        Orthonormal left singular vectors of W whose singular values do not vanish; m = k: none.
+    vanishing : (n, m)
+        Those of the vanishing ones.
+    """
+    if not unsmoothed(loss):
+        raise ValueError(f"loss must be Bures-Wasserstein with epsilon = 0: {loss.name} has no blow-up")
+    kept, vanishing = np.asarray(kept, dtype=float), finite_array("vanishing", vanishing, 2)
+    check_twice_differentiable(loss, kept.shape[1] + vanishing.shape[1])
+    n, m = vanishing.shape
+    root = np.sqrt(loss.eigenvalues)[:, None]
+    basis = loss.eigenvectors.T
+    range_, _ = np.linalg.qr(root * (basis @ kept))
+    off = np.eye(n) - range_ @ range_.T
+    A = off * root[:, 0]
+    Y, a, _ = np.linalg.svd(A @ basis @ vanishing, full_matrices=False)
+    beyond = (off - Y @ Y.T) @ A if kept.shape[1] + m < n else np.zeros((n, n))
+    turned = A.T @ Y  # Aᵀ y_i in its columns
+    form = np.zeros((m, n, m, n))
+    for i in range(m):
+        form[i, :, i, :] += beyond.T @ beyond / a[i]
+        for j in range(i + 1, m):
+            change = np.zeros((m, n))
+            change[j], change[i] = turned[:, i], -turned[:, j]
+            form += np.multiply.outer(change, change) / (a[i] + a[j])
+    return float(2 * np.linalg.eigvalsh(symmetrize(form.reshape(m * n, m * n)))[-1])
+
+
 def hessian(loss: CovarianceLoss, W: ArrayLike, rank: int | None = None) -> Array:
     """Hessian of L at a matrix W, (n, d) → (n d, n d), entries of W row by row.
 
@@ -97,23 +169,31 @@ def network_hessian(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> Array:
 
     For ε = 0 the product of the layers must have rank k = min_j d_j.
     """
-    network = _network(loss, layers)
+    return network_hessians(loss, [layer[None] for layer in _network(loss, layers).layers])[0]
+
+
+def network_hessians(loss: CovarianceLoss, layers: Sequence[Array]) -> Array:
+    """`network_hessian` of a stack of networks of one shape, layers (m, d_j, d_{j−1}): (m, p, p)."""
+    network = DeepLinearNetwork(layers)
     W, below, above = _products(network)
-    Jacobian = [np.kron(A, B.T) for A, B in zip(above, below, strict=True)]  # of vec W with respect to vec W_j
-    tangents = np.concatenate(Jacobian, axis=1)
-    directions = tangents.T.reshape(-1, *W.shape)
-    curved = loss.hessian_product(W, directions, _bottleneck(network))
-    result = symmetrize(tangents.T @ curved.reshape(len(directions), -1).T)
+    members, n, d_0 = W.shape
+    Jacobian = [np.einsum("mab,mcd->mbcad", A, B) for A, B in zip(above, below, strict=True)]
+    directions = np.concatenate([part.reshape(members, -1, n, d_0) for part in Jacobian], axis=1)  # dW of each entry
+    curved = loss.hessian_product(W[:, None], directions, _bottleneck(network))
+    parameters = directions.shape[1]
+    flat = directions.reshape(members, parameters, -1)
+    result = symmetrize(flat @ _transpose(curved.reshape(members, parameters, -1)))
     gradient = loss.gradient(W)
-    ends = np.cumsum([0, *(layer.size for layer in network.layers)])
+    ends = np.cumsum([0, *(layer.shape[-2] * layer.shape[-1] for layer in network.layers)])
     for i in range(network.depth):
-        between = np.eye(network.layers[i].shape[0])  # W_{j−1} ⋯ W_{i+1}
+        width = network.layers[i].shape[-2]
+        between = np.broadcast_to(np.eye(width), (members, width, width))  # W_{j−1} ⋯ W_{i+1}
         for j in range(i + 1, network.depth):
-            outer = above[j].T @ gradient @ below[i].T
-            block = np.einsum("pq,rs->prsq", outer, between).reshape(network.layers[j].size, -1)
+            outer = _transpose(above[j]) @ gradient @ _transpose(below[i])
+            block = np.einsum("mpq,mrs->mprsq", outer, between).reshape(members, ends[j + 1] - ends[j], -1)
             rows, columns = slice(ends[j], ends[j + 1]), slice(ends[i], ends[i + 1])
-            result[rows, columns] += block
-            result[columns, rows] += block.T
+            result[:, rows, columns] += block
+            result[:, columns, rows] += _transpose(block)
             between = network.layers[j] @ between
     return result
 
@@ -153,16 +233,13 @@ def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tu
     prefixes = prefix_products(network.layers)
     gradient = loss.gradient(prefixes[-1])
     shapes = [layer.shape for layer in network.layers]
-    ends = np.cumsum([layer.size for layer in network.layers])
-    size = int(ends[-1])
+    size = sum(layer.size for layer in network.layers)
     if size < 20:  # too few parameters for a Krylov space
         eigenvalues = np.linalg.eigvalsh(network_hessian(loss, layers))
         return float(eigenvalues[0]), float(eigenvalues[-1])
 
     def product(vector: Array) -> Array:
-        parts = np.split(vector.ravel(), ends[:-1])
-        V = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-        return np.concatenate([H.ravel() for H in _hessian_product(loss, network, prefixes, gradient, V)])
+        return pack(_hessian_product(loss, network, prefixes, gradient, unpack(vector.ravel(), shapes)))
 
     first = np.random.default_rng(_LANCZOS_SEED).standard_normal(size)
     options = {"k": 1, "tol": _LANCZOS_TOLERANCE, "v0": first, "return_eigenvectors": False}
@@ -200,11 +277,15 @@ def directional_derivatives(
 
 
 def numerical_derivatives(
-    loss: CovarianceLoss, layers: Sequence[ArrayLike], directions: Sequence[ArrayLike], step: float = 5e-3
+    loss: CovarianceLoss, layers: Sequence[ArrayLike], directions: Sequence[ArrayLike], step: float = 2.5e-3
 ) -> tuple[float, float, float]:
-    """The same from seven values of the loss alone: central differences of sixth order with spacing `step`."""
+    """The same from seven values of the loss alone: central differences of sixth order.
+
+    Their spacing is `step` in units of λ_1^{1/2N}, the size of a layer near the optimum.
+    """
     network = _network(loss, layers)
     V = _directions(network, directions)
+    step *= float(loss.eigenvalues[0]) ** (1 / (2 * network.depth))
     offsets = step * np.arange(-3, 4)
     moved = [layer + offsets[:, None, None] * v for layer, v in zip(network.layers, V, strict=True)]
     values = network_loss(loss, moved)
@@ -231,18 +312,19 @@ def _hessian_product(
 
 
 def _products(network: DeepLinearNetwork) -> tuple[Array, list[Array], list[Array]]:
-    """W, the products B_j = W_{j−1} ⋯ W_1 below and A_j = W_N ⋯ W_{j+1} above each layer."""
+    """W, the products B_j = W_{j−1} ⋯ W_1 below and A_j = W_N ⋯ W_{j+1} above each layer, of a stack of networks."""
     layers = network.layers
     prefixes = prefix_products(layers)
-    below = [np.eye(layers[0].shape[1]), *prefixes[:-1]]
-    above: list[Array] = [np.eye(layers[-1].shape[0])]
+    members, d_0, n = len(layers[0]), layers[0].shape[-1], layers[-1].shape[-2]
+    below = [np.broadcast_to(np.eye(d_0), (members, d_0, d_0)), *prefixes[:-1]]
+    above: list[Array] = [np.broadcast_to(np.eye(n), (members, n, n))]
     for layer in reversed(layers[1:]):
         above.append(above[-1] @ layer)
     return prefixes[-1], below, above[::-1]
 
 
 def _bottleneck(network: DeepLinearNetwork) -> int:
-    return min(min(layer.shape) for layer in network.layers)
+    return min(min(layer.shape[-2:]) for layer in network.layers)
 
 
 def _network(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> DeepLinearNetwork:
@@ -270,6 +352,10 @@ def _matrix(loss: CovarianceLoss, W: ArrayLike) -> Array:
     if loss.shape != () or array.ndim != 2:
         raise ValueError(f"a Hessian is of one target and one W, not of stacks {loss.shape} and {array.shape[:-2]}")
     return array
+
+
+def _transpose(matrix: Array) -> Array:
+    return matrix.swapaxes(-1, -2)
 
 
 def _inner(left: Sequence[Array], right: Sequence[Array]) -> float:

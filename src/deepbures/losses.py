@@ -15,7 +15,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .psd import Array, finite_array, spectrum, symmetrize
+from . import flow_rates
+from .psd import Array, finite_array, soft_threshold, spectrum, symmetrize
 
 #: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an
 #: absolute eps·μ_1, and the transport map needs μ^{-1/2}.
@@ -55,13 +56,21 @@ class CovarianceLoss(ABC):
     has the shape of the stack.
     """
 
-    #: Name in configurations, tables and figures.
+    #: Name in configurations and tables.
     name: str
+    #: d, with L(c W; c² Σ0) = c^d L(W; Σ0), and c² ε for ε: the loss has the unit of λ_1^{d/2}.
+    degree: int
+    #: What figures and printed tables call it.
+    label: str
+    #: ε, one number or one for each target of a stack; 0 for a loss without smoothing.
+    smoothing: float | Array = 0.0
     #: Attributes with the leading axes of the stack of targets.
     _stacked: tuple[str, ...] = ("covariance", "eigenvalues", "eigenvectors")
 
     def __init__(self, covariance: ArrayLike) -> None:
         self.eigenvalues, self.eigenvectors = spectrum("covariance", covariance)
+        if np.any(self.eigenvalues[..., 0] == 0):
+            raise ValueError("covariance must not be zero: a target without variance has nothing to learn")
         self.covariance = symmetrize(np.asarray(covariance, dtype=self.eigenvalues.dtype))
 
     @property
@@ -157,6 +166,35 @@ class CovarianceLoss(ABC):
         gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
         return missing.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
 
+    def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array] | None:
+        """In-block and off-block rates of the reduced flow of N layers at W_J, for one target.
+
+        Parameters
+        ----------
+        depth
+            N.
+        kept
+            J, indices from 0.
+
+        Returns
+        -------
+        in_block : (|J| (|J|+1)/2,)
+        off_block : (|J| (n−|J|),)
+            Or None: no closed form is known. That is so unless a loss defines it.
+        """
+        return None
+
+    def filling_rates(self, kept: ArrayLike) -> Array | None:
+        """Curvature along an empty column of W_J in each direction b not in J, (n−|J|,); None where unknown."""
+        return None
+
+    def global_rate(self, depth: int, least_singular_value: float) -> float | None:
+        """Proved rate r of the balanced flow with k = n: L(t) ≤ L(0) exp(−r t); None where none is proved.
+
+        `least_singular_value` is σ_n(W(0)) (paper.md section 8).
+        """
+        return None
+
     @abstractmethod
     def value_in_eigenbasis(self, F: Array) -> Array:
         """L from F = Ωᵀ W."""
@@ -215,6 +253,8 @@ class BuresWasserstein(CovarianceLoss):
     """
 
     name = "bures-wasserstein"
+    degree = 2
+    label = "Bures-Wasserstein"
     _stacked = (*CovarianceLoss._stacked, "epsilon", "_root", "_root_outer", "_smoothing")
 
     def __init__(self, covariance: ArrayLike, epsilon: ArrayLike = 0.0) -> None:
@@ -240,14 +280,31 @@ class BuresWasserstein(CovarianceLoss):
         self._smoothing = np.eye(self._support, dtype=root.dtype) * (self._epsilon_column * root**2)
 
     @property
+    def smoothing(self) -> float | Array:  # type: ignore[override]
+        """ε, one number or one for each target of a stack."""
+        return float(self.epsilon) if self.shape == () else self.epsilon
+
+    def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
+        """See `flow_rates.bures_wasserstein`; ValueError where ε exceeds a kept eigenvalue."""
+        return flow_rates.bures_wasserstein(self.eigenvalues, float(self.epsilon), depth, kept)
+
+    def filling_rates(self, kept: ArrayLike) -> Array:
+        """2 (1 − √(λ_b/ε)), b not in J; for ε = 0 −∞, or 2 where λ_b = 0."""
+        return flow_rates.bures_wasserstein_filling(self.eigenvalues, float(self.epsilon), kept)
+
+    def global_rate(self, depth: int, least_singular_value: float) -> float:
+        """4 N m^{2−1/N}/(m + ε), m = min(σ_n(W(0))², λ_n − ε)."""
+        return flow_rates.bures_wasserstein_global(self.eigenvalues, float(self.epsilon), depth, least_singular_value)
+
+    @property
     def _epsilon_column(self) -> Array:
         """ε with two axes more, against matrices, in their precision."""
         return np.asarray(self.epsilon, dtype=self.eigenvalues.dtype)[..., None, None]
 
     def minimum_spectrum(self, rank: int) -> Array:
-        """s*_j = (λ_j − ε)_+ for j ≤ rank, 0 beyond (paper.md section 3)."""
+        """s*_j = (λ_j − ε)_+ for j ≤ rank, 0 beyond and where λ_j and ε agree to rounding (paper.md section 3)."""
         kept = np.arange(self.dimension) < rank
-        return np.where(kept, np.maximum(self.eigenvalues - self._epsilon_column[..., 0], 0), 0)
+        return np.where(kept, soft_threshold(self.eigenvalues, self._epsilon_column[..., 0]), 0)
 
     def transport_map(self, W: ArrayLike) -> Array:
         """T = R (R (W Wᵀ + εI) R)^{-1/2} R, (..., n, n): optimal transport map from N(0, S + εI) to N(0, Σ0).
@@ -369,6 +426,20 @@ class Frobenius(CovarianceLoss):
     """
 
     name = "frobenius"
+    degree = 4
+    label = "Frobenius"
+
+    def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
+        """See `flow_rates.frobenius`."""
+        return flow_rates.frobenius(self.eigenvalues, depth, kept)
+
+    def filling_rates(self, kept: ArrayLike) -> Array:
+        """−4 λ_b, b not in J."""
+        return flow_rates.frobenius_filling(self.eigenvalues, kept)
+
+    def global_rate(self, depth: int, least_singular_value: float) -> float:
+        """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n)."""
+        return flow_rates.frobenius_global(self.eigenvalues, depth, least_singular_value)
 
     def minimum_spectrum(self, rank: int) -> Array:
         """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""

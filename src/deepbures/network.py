@@ -92,6 +92,32 @@ class DeepLinearNetwork:
         return balancedness(self.layers)
 
 
+def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
+    """The network with one layer as n × k: the only bottleneck of one layer is its input, d_0 = k.
+
+    Several layers are left as they are. One layer W = U diag(s) Vᵀ becomes U_k diag(s_k), the same covariance where
+    the rank of W is at most k, and its best approximation of rank k where it is not. This is the one place where the
+    convention is kept.
+    """
+    W = network.layers[0]
+    if network.depth > 1 or W.shape[-1] <= rank:
+        return network
+    U, s, _ = np.linalg.svd(W, full_matrices=False)
+    return DeepLinearNetwork([(U * s[..., None, :])[..., :rank]])
+
+
+def pack(layers: Sequence[Array]) -> Array:
+    """The entries of W_1, …, W_N one layer after the other, each row by row: (..., p), p = Σ d_j d_{j−1}."""
+    return np.concatenate([layer.reshape(*layer.shape[:-2], -1) for layer in layers], axis=-1)
+
+
+def unpack(vector: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """Layers of the given shapes (d_j, d_{j−1}) from their entries (..., p): the inverse of `pack`."""
+    ends = np.cumsum([rows * columns for rows, columns in shapes])[:-1]
+    parts = np.split(vector, ends, axis=-1)
+    return [part.reshape(*vector.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 def prefix_products(layers: Sequence[Array]) -> list[Array]:
     """W_1, W_2 W_1, …, W_N ⋯ W_1."""
     return list(accumulate(layers, lambda product, layer: layer @ product))

@@ -10,6 +10,8 @@ Array = NDArray[np.floating]
 #: Relative size (to the largest entry or eigenvalue) below which asymmetry and negative
 #: eigenvalues of an input count as rounding errors.
 INPUT_TOLERANCE = 1e-8
+#: Share of the larger below which the difference of two eigenvalues, or of one and ε, counts as rounding.
+EQUAL = 1e-8
 
 
 def symmetrize(matrix: Array) -> Array:
@@ -84,6 +86,61 @@ def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
     floor = matrix.shape[-1] * eps * np.maximum(eigenvalues[..., -1:], 0)
     eigenvalues = np.where(eigenvalues > floor, eigenvalues, 0).astype(matrix.dtype, copy=False)
     return eigenvalues[..., ::-1].copy(), eigenvectors[..., ::-1].copy()
+
+
+def _rounding(larger: Array, largest: Array, dimension: int) -> Array:
+    """What separates two eigenvalues from being equal to rounding: 1e-8 of the larger, and n · eps · λ_1.
+
+    eigh gives every eigenvalue to n · eps · λ_1 only.
+    """
+    eps = float(np.finfo(larger.dtype).eps)
+    return EQUAL * larger + dimension * eps * largest
+
+
+def soft_threshold(eigenvalues: ArrayLike, threshold: ArrayLike) -> Array:
+    """(λ_j − ε)_+, and exactly 0 where λ_j and ε > 0 agree to rounding.
+
+    So rounding does not decide whether a direction with ε = λ_j exists. The one place of that decision.
+
+    Parameters
+    ----------
+    eigenvalues : (..., n)
+        λ_1 ≥ … ≥ λ_n ≥ 0.
+    threshold
+        ε ≥ 0; one number, or of shape (..., 1).
+    """
+    values = np.asarray(eigenvalues)
+    values = values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
+    epsilon = np.asarray(threshold, dtype=values.dtype)
+    above = values - epsilon
+    least = np.where(epsilon > 0, _rounding(values, values[..., :1], values.shape[-1]), 0)
+    return np.where(above > least, above, 0)
+
+
+def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
+    """The spectrum with one value for eigenvalues that agree to rounding: what is tied compares equal.
+
+    Each takes the value of the first of its group, or ε where it agrees with ε > 0. Zeros stay by themselves.
+
+    Parameters
+    ----------
+    eigenvalues : (n,)
+        λ_1 ≥ … ≥ λ_n ≥ 0.
+    threshold
+        ε ≥ 0.
+    """
+    values = np.array(eigenvalues, dtype=float)
+    if threshold > 0 and values.size:
+        larger = np.maximum(values, threshold)
+        near = np.abs(values - threshold) <= _rounding(larger, values[:1], values.size)
+        values[near & (values > 0)] = threshold
+    first = 0
+    for i in range(1, values.size):
+        if values[first] - values[i] > _rounding(values[first], values[0], values.size) or values[i] == 0:
+            first = i
+        else:
+            values[i] = values[first]
+    return values
 
 
 def integer_power(matrix: Array, exponent: int) -> Array:

@@ -15,6 +15,12 @@ WINDOW = 0.1
 HORIZON = 3.0
 
 
+#: A tail is settled where the slopes of the two halves of its window agree to this share.
+SETTLED = 0.01
+#: Share of the last time at which the fit of a power law begins: the last half decade.
+POWER_LAW_START = 10**-0.5
+
+
 class SlopeFit(NamedTuple):
     """Slope of log10(L − L*) against time, r² of the regression, and its interval; NaN where there is none."""
 
@@ -119,6 +125,52 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
     above = np.flatnonzero(y > y[-1] + decades)
     first = above[-1] + 1 if above.size else 0
     return _regress(t[first:], y[first:])
+
+
+def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
+    """How far the slope still changes within the tail: |slope of the first half of its window over the second's − 1|.
+
+    The halves have `decades`/2 of decay each. L − L* is finally a sum of exponentials with positive weights, its
+    slope falling steadily to that of the slowest one: a drift above `SETTLED` says that the tail is not reached. A
+    small one does not say that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share` of
+    flows). NaN where there is no tail.
+    """
+    y, kept = _log10_finite(excess)
+    t = np.asarray(times)[kept]
+    if y.size == 0 or y.max() < y[-1] + decades:
+        return float("nan")
+    above = np.flatnonzero(y > y[-1] + decades)
+    first = above[-1] + 1 if above.size else 0
+    middle = first + int(np.searchsorted(-y[first:], -(y[-1] + decades / 2)))
+    early, late = _regress(t[first : middle + 1], y[first : middle + 1]), _regress(t[middle:], y[middle:])
+    return abs(early.slope / late.slope - 1)
+
+
+def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) -> SlopeFit:
+    """Exponent p of L − L* ~ t^p: regression of log10(L − L*) on log10 t from `start` of the last time on.
+
+    For flows that end on their horizon without an exponential tail, as where ε = λ_n: p = −2N/(2N−1)
+    (`theory.algebraic_tail`).
+    `slope` is the exponent; `start` and `end` are times.
+    """
+    times, excess = np.asarray(times), np.asarray(excess)
+    late = (times >= start * times[-1]) & (times > 0) & (excess > 0)
+    fit = _regress(np.log10(times[late]), np.log10(excess[late]))
+    return fit._replace(start=10**fit.start, end=10**fit.end)
+
+
+def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None = None) -> float:
+    """max_t (L(t) − L*) / (initial · exp(−rate t)) over the samples with t > 0: above 1 where a bound is violated.
+
+    `initial` is by default L(0) − L*. NaN without samples, or without a bound.
+    """
+    times, excess = np.asarray(times), np.asarray(excess)
+    later = times > 0
+    if not later.any() or not rate >= 0:
+        return float("nan")
+    bound = -rate * times[later] + np.log(excess[0] if initial is None else initial)
+    with np.errstate(divide="ignore", over="ignore"):  # a bound may be far below the smallest float
+        return float(np.exp(np.max(np.log(np.maximum(excess[later], 0)) - bound)))
 
 
 def _log10_finite(excess: Array) -> tuple[Array, Array]:

@@ -30,7 +30,9 @@ def _list_of(type_: pa.DataType) -> pa.ListType:
 
 _VECTOR = _list_of(pa.float64())
 
-#: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first.
+#: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first. Ours beside them:
+#: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN where
+#: it has none), and whether `bound_rate` is proved for the run.
 RUNS = pa.schema(
     [
         ("seed", pa.int32()),
@@ -42,6 +44,7 @@ RUNS = pa.schema(
         ("start_draws", pa.int32()),
         ("loss_initial", pa.float64()),
         ("loss_minimum", pa.float64()),
+        ("value_final", pa.float64()),
         ("excess_initial", pa.float64()),
         ("margin", pa.float64()),
         ("C_0", pa.float64()),
@@ -54,6 +57,9 @@ RUNS = pa.schema(
         ("bound_rate", pa.float64()),
         ("descent_rate", pa.float64()),
         ("sharp_rate", pa.float64()),
+        ("least_singular_value_initial", pa.float64()),
+        ("global_rate", pa.float64()),
+        ("bound_is_proved", pa.int8()),
         ("stop_reason", pa.string()),
         ("time_final", pa.float64()),
         ("steps", pa.int32()),
@@ -68,10 +74,26 @@ RUNS = pa.schema(
     ]
 )
 
-#: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for.
-FLOW_RUNS = pa.unify_schemas([RUNS, pa.schema([("factor_initial", _VECTOR), ("factor_final", _VECTOR)])])
+#: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
+#: excess loss that is left in its slowest directions at the end; and of aligned starts (else empty) the times at which
+#: the eigenvalues of S reach half of their limits, measured and in closed form.
+FLOW_RUNS = pa.unify_schemas(
+    [
+        RUNS,
+        pa.schema(
+            [
+                ("factor_initial", _VECTOR),
+                ("factor_final", _VECTOR),
+                ("slowest_share", pa.float64()),
+                ("half_times", _VECTOR),
+                ("half_times_predicted", _VECTOR),
+            ]
+        ),
+    ]
+)
 
-#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*).
+#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*); `least_singular_value` is
+#: σ_k(W), 0 where W has a lower rank than k.
 TRAJECTORIES = pa.schema(
     [
         ("seed", pa.int32()),
@@ -84,11 +106,13 @@ TRAJECTORIES = pa.schema(
         ("squared_bures_logged", pa.float64()),
         ("numerical_rank", pa.int16()),
         ("effective_rank", pa.float64()),
+        ("least_singular_value", pa.float64()),
         ("eigenvalue_distances", _list_of(pa.float32())),
     ]
 )
 
-#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, balancedness at the first and last
+#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, the share of L that each step is proved to
+#: take (one layer, else NaN), balancedness at the first and last
 #: record, distance from the flow, and the covariances of the coordinates along Ω_1 and Ω_2.
 DESCENT_RUNS = pa.unify_schemas(
     [
@@ -98,6 +122,7 @@ DESCENT_RUNS = pa.unify_schemas(
                 ("eta", pa.float64()),
                 ("eta_stable", pa.float64()),
                 ("contraction", pa.float64()),
+                ("descent_global_rate", pa.float64()),
                 ("balancedness_initial", pa.float64()),
                 ("balancedness_final", pa.float64()),
                 ("flow_error", pa.float64()),
@@ -120,7 +145,8 @@ _FLOAT, _COUNT, _NAME, _INDICES = pa.float64(), pa.int32(), pa.string(), _list_o
 #: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
 _POINT = {"point": _COUNT, "kept": _INDICES, "order": _COUNT, "value": _FLOAT}
 
-#: Hessian of the deep loss at a critical point: its extreme eigenvalues, the numbers of negative, zero and positive
+#: Hessian of the deep loss at a critical point (`value_error` in units of Σ_j λ_j^{d/2}, d the degree of the loss,
+#: `gradient_norm` of W for Σ0/λ_1): its extreme eigenvalues, the numbers of negative, zero and positive
 #: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
 SPECTRA = _schema(
     **_POINT,
@@ -140,13 +166,15 @@ SPECTRA = _schema(
     rates=_VECTOR,
     spectrum_error=_FLOAT,
 )
-#: Extreme eigenvalues of the Hessian where `vanishing` singular values are `sigma`; `level`: the smallest at σ = 0.
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest by
+#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN).
 CURVATURES = _schema(
     dimension=_COUNT,
     vanishing=_COUNT,
     sigma=_FLOAT,
     smallest=_FLOAT,
     largest=_FLOAT,
+    predicted=_FLOAT,
     level=_FLOAT,
     level_of_empty_columns=_FLOAT,
 )
@@ -174,12 +202,18 @@ ESCAPES = _schema(
     plateau_time=_FLOAT,
     rates=_VECTOR,
 )
-#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest.
+#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
+#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
+#: and where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of
+#: rank k.
 SEARCHES = _schema(
     start=_COUNT,
+    start_rank=_COUNT,
     evaluations=_COUNT,
     enumerated=_COUNT,
     enumerated_at_rank=_COUNT,
+    reached=_COUNT,
+    reached_at_rank=_COUNT,
     gradient_norm=_FLOAT,
     critical=pa.int8(),
     matched=pa.int8(),
@@ -191,22 +225,32 @@ SEARCHES = _schema(
     negative=_COUNT,
     escapes=_COUNT,
 )
+#: Losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree of the loss.
+TRIALS = _schema(family=_NAME, size=_FLOAT, loss=_FLOAT, loss_minimum=_FLOAT, excess=_FLOAT)
 #: Loss on a plane, its critical points, and flows on it.
 SURFACE = _schema(x=_FLOAT, y=_FLOAT, loss=_FLOAT)
 POINTS = _schema(rank_of_point=_COUNT, x=_FLOAT, y=_FLOAT, loss=_FLOAT, escapes=_COUNT)
 FLOWS = _schema(start=_COUNT, time=_FLOAT, x=_FLOAT, y=_FLOAT, loss=_FLOAT)
 
+#: Covariances Σ̂ of m samples: B²(Σ̂, Σ0) of each draw, and its expectation to first order in 1/m.
+SAMPLING = _schema(samples=_COUNT, draw=_COUNT, squared_bures=_FLOAT, expected=_FLOAT)
+#: Training on one Σ̂: the loss that is trained, and the same loss against Σ0, which is not seen; their floors.
+TRAINING = _schema(
+    samples=_COUNT, time=_FLOAT, loss=_FLOAT, population_loss=_FLOAT, loss_minimum=_FLOAT, population_minimum=_FLOAT
+)
+
 #: Tables of an experiment, by its kind.
 SCHEMAS: dict[str, dict[str, pa.Schema]] = {
     "flow": {"runs": FLOW_RUNS, "trajectories": TRAJECTORIES},
     "descent": {"runs": DESCENT_RUNS, "trajectories": DESCENT_TRAJECTORIES},
+    "finite_sample": {"sampling": SAMPLING, "training": TRAINING},
     "hessian": {"spectra": SPECTRA},
     "blow_up": {"curvatures": CURVATURES},
     "paths": {"paths": PATHS},
     "expansion": {"lines": LINES},
     "escape": {"escapes": ESCAPES},
     "surface": {"surface": SURFACE, "points": POINTS, "flows": FLOWS},
-    "critical_search": {"searches": SEARCHES},
+    "critical_search": {"searches": SEARCHES, "trials": TRIALS},
 }
 
 

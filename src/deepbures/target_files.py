@@ -27,6 +27,13 @@ def file_of(target: Mapping[str, Any]) -> str | None:
     return target.get("covariance", target.get("samples"))
 
 
+def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
+    """Which `target`s of experiments are the same draws, by a name, and whether each seed has one (`drawn`)."""
+    if is_drawn(target):
+        return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
+    return {"target": str(file_of(target) or target["dataset"]), "drawn": False}
+
+
 def samples_of(dataset: str) -> Array:
     """Samples of a data set, one a row: `digits`, the 1,797 images of 8 × 8 pixels that come with scikit-learn.
 
@@ -72,6 +79,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     if "covariance" not in target:
         if array.shape[0] < 2:
             raise ValueError(f"{dataset or path}: an estimate needs at least 2 samples (rows), not {array.shape[0]}")
+        if not np.ptp(array, axis=0).any():
+            raise ValueError(f"{dataset or path}: all samples are equal: their covariance is zero")
         centred = array - array.mean(axis=0)
         array = centred.T @ centred / len(centred)
     elif array.shape[0] != array.shape[1]:

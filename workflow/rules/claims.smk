@@ -30,8 +30,12 @@ rule claims:
         f"logs/{RESULTS}/claims.log",
     localrule: True
     params:
-        folders={
-            experiment: (f"{RESULTS}/{experiment}", block["kind"])
+        experiments={
+            experiment: {
+                "folder": f"{RESULTS}/{experiment}",
+                "kind": block["kind"],
+                **target_files.stream_of(block["dimension"], block["target"]),
+            }
             for experiment, block in STUDY["experiments"].items()
         },
         code=store.code_digest("claims", "plotting.verdicts"),

@@ -13,6 +13,7 @@ FAMILIES = {
             "G1_measured_against_sharp",
             "G2_bound_tightness",
             "G8_spread_over_seeds",
+            "G14_algebraic_tail",
         ],
         "tables": ["T3_rates"],
     },
@@ -28,6 +29,16 @@ FAMILIES = {
         ],
         "tables": ["T3_rates_low_rank"],
     },
+    "plateaus": {"figures": ["F5_aligned"]},
+    **{
+        f"bounds_n{n}": {
+            "notebook": "bounds",
+            "parameters": {"suffix": f"_n{n}"},
+            "figures": [f"G2_bounds_n{n}"],
+        }
+        for n in (1, 2, 5)
+    },
+    "finite_sample": {"figures": ["G13_finite_sample"]},
     "authors_descent": {
         "figures": ["F1_authors_descent"],
         "tables": ["T2_descent"],
@@ -76,10 +87,12 @@ FAMILIES = {
     name: family for name, family in FAMILIES.items() if name in STUDY["figures"]
 }
 PLOTTING_CODE = store.code_digest(
+    "plotting.bounds",
     "plotting.convergence",
     "plotting.descent",
     "plotting.images",
     "plotting.landscape",
+    "plotting.sampling",
     "plotting.spectral",
     "plotting.tables",
 )

@@ -8,10 +8,11 @@ from deepbures.store import replacing
 
 if __name__ == "__main__":
     csv, markdown, figure, _ = map(Path, snakemake.output)
-    results = claims.evaluate(claims.Study(snakemake.params.folders))
-    table = claims.table(results)
+    experiments = {name: claims.Tables(**about) for name, about in snakemake.params.experiments.items()}
+    table = claims.table(claims.evaluate(claims.Study(experiments)))
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
     with replacing(markdown) as temporary:
-        temporary.write_text(claims.markdown(results), encoding="utf-8")
+        text = f"{claims.markdown(table)}\nHow each was tested, and what the test can see:\n\n{claims.explanation(table)}"
+        temporary.write_text(text, encoding="utf-8")
     save(verdicts.claims(table), figure.parent, figure.stem)

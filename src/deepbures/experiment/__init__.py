@@ -31,7 +31,7 @@ _REQUIRED: dict[str, type | UnionType] = {
     "depth": int,
 }
 #: Settings that some kinds have.
-_SECTIONS = ("initialization", "integration", "descent", "landscape")
+_SECTIONS = ("initialization", "integration", "descent", "landscape", "sampling")
 
 
 def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:

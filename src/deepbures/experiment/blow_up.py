@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..initialization import random_orthogonal
-from ..landscape import network_hessian
+from ..landscape import blow_up_constant, check_twice_differentiable, network_hessian, unsmoothed
 from ..losses import BuresWasserstein, CovarianceLoss
 from ..network import DeepLinearNetwork
 from ..psd import Array
@@ -20,16 +20,19 @@ from .problem import make_loss
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `curvatures`, one row a seed, number of vanishing singular values, and their size.
 
-    W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 it is n × k.
+    W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 it is n × k, and V
+    is I: a rotation of the input changes no eigenvalue.
     """
     rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
+        check_twice_differentiable(loss, rank)
         rng = generator(settings["study_seed"], "frames", seed, dimension=loss.dimension)
         U, V = (random_orthogonal(rng, loss.dimension) for _ in range(2))
         scale = float(np.sqrt(loss.eigenvalues.sum() / loss.dimension))
         rows = []
         for vanishing in options["vanishing"]:
+            predicted = _constant(loss, U, rank, vanishing, depth)
             for sigma in options["singular_values"]:
                 s = scale * np.where(np.arange(rank) < rank - vanishing, 1.0, sigma)
                 eigenvalues = np.linalg.eigvalsh(network_hessian(loss, _layers(U, s, V, depth)))
@@ -41,6 +44,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                         "sigma": s[-1],
                         "smallest": eigenvalues[0],
                         "largest": eigenvalues[-1],
+                        "predicted": -predicted / s[-1],
                         **_levels(loss, U, s, V, vanishing, depth),
                     }
                 )
@@ -50,9 +54,16 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
 def _layers(U: Array, s: Array, V: Array, depth: int) -> list[Array]:
     """Balanced layers of U diag(s) Vᵀ; one n × k layer for N = 1."""
     rank = len(s)
-    if depth == 1:
-        return [(U[:, :rank] * s) @ V[:rank, :rank]]  # a mixture of the columns
+    if depth == 1:  # of its factors the one with these singular values to the last digit
+        return [U[:, :rank] * s]
     return DeepLinearNetwork.balanced((U[:, :rank] * s) @ V[:, :rank].T, depth, rank).layers
+
+
+def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
+    """C of `landscape.blow_up_constant`; NaN but for ε = 0 and N = 1."""
+    if depth > 1 or not unsmoothed(loss):
+        return float("nan")
+    return blow_up_constant(loss, U[:, : rank - vanishing], U[:, rank - vanishing : rank])
 
 
 def _levels(loss: CovarianceLoss, U: Array, s: Array, V: Array, vanishing: int, depth: int) -> dict[str, float]:

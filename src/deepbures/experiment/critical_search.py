@@ -8,123 +8,165 @@ from typing import Any
 import numpy as np
 
 from .. import critical_points
-from ..initialization import draw_network
-from ..landscape import Curvature, network_hessian
+from ..critical_point_search import search
+from ..initialization import random_orthogonal
+from ..landscape import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
 from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork
-from ..psd import Array
+from ..network import DeepLinearNetwork, with_bottleneck
+from ..psd import Array, equalized
 from ..seeds import generator
 from . import measure
 from .problem import make_loss
 
-#: A point is critical once the norm of the gradient is below this share of λ_1 …
+#: A point is critical once the norm of the gradient of all layers, Σ0/λ_1 in place of Σ0, is below this …
 GRADIENT_TOLERANCE = 1e-9
 #: … and is the enumerated one if ‖S − S_J‖_F is below this share of λ_1.
 MATCH_TOLERANCE = 1e-5
-#: Evaluations of the gradient after which a search ends.
-EVALUATIONS = 200
-#: Range of the scale of the starts, in units of the target's mean singular value.
-SCALES = (0.1, 3.0)
+#: Singular values of a start, in units of √λ_1: the scale of the target is all that a start knows of it.
+SINGULAR_VALUES = (0.3, 1.2)
+#: How far the layers of a start are from balanced: deviation of Gaussian noise, relative to the balanced layers.
+NOISE = 0.1
+#: Negative eigenvalues of a Hessian are counted above this share of λ_max, where the closed form has none in between.
+COUNTED = 1e-7
+#: Matrices in each family of `trials`; sizes of those near the minimiser, relative to it.
+TRIALS, DISTANCES = 100, (1e-6, 1.0)
+#: Singular values of random matrices among them, in units of √λ_1.
+RANDOM_SIZES = (1e-2, 3.0)
 
 
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `searches`, one row a seed and random start.
+    """Columns of the tables `searches`, one row a seed and random start, and `trials`, one row a seed and matrix.
 
-    Least squares on ∇L^N = 0 over all layers (trust region, with the closed-form Hessian as Jacobian).
+    The searches are for zeros of the gradients of all layers (`critical_point_search`), from starts of rank 1, 2, …, k
+    in turn. The trials are matrices of rank ≤ k, critical or not, whose loss is to be no less than L*.
     """
     rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
-        rng = generator(
-            settings["study_seed"], "search", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
-        )
-        enumerated = critical_points.count(loss, rank, lower_ranks=True), critical_points.count(loss, rank)
-        rows = []
-        for start in range(options["starts"]):
-            layers, evaluations = _solve(loss, _start(loss, depth, rank, rng))
-            rows.append(
-                {
-                    "seed": seed,
-                    "start": start,
-                    "evaluations": evaluations,
-                    "enumerated": enumerated[0],
-                    "enumerated_at_rank": enumerated[1],
-                    **_described(loss, layers, depth, rank),
-                }
-            )
-        yield {"searches": measure.columns(rows)}
+        key = {"dimension": loss.dimension, "depth": depth, "rank": rank, "loss": loss.name}
+        starts = _starts(loss, depth, rank, options["starts"], generator(settings["study_seed"], "search", seed, **key))
+        rows: dict[int, dict[str, Any]] = {}
+        for width, (numbers, layers) in starts.items():
+            for number, row in zip(numbers, _searched(loss, layers, depth, rank), strict=True):
+                rows[number] = {"seed": seed, "start": number, "start_rank": width, **row}
+        counts = _counts(loss, depth, rank, list(rows.values()))
+        trials = _trials(loss, rank, generator(settings["study_seed"], "trials", seed, **key))
+        yield {
+            "searches": measure.columns({**rows[number], **counts} for number in sorted(rows)),
+            "trials": {"seed": np.full(2 * TRIALS, seed), **trials},
+        }
 
 
-def _start(loss: CovarianceLoss, depth: int, rank: int, rng: np.random.Generator) -> list[Array]:
-    """Gaussian layers of a random scale; one n × k layer for N = 1."""
-    low, high = np.log(SCALES)
-    scale = np.exp(rng.uniform(low, high)) * np.sqrt(loss.eigenvalues.mean())
-    if depth == 1:
-        return [scale * rng.standard_normal((loss.dimension, rank)) / np.sqrt(rank)]
-    network = draw_network(rng, loss.dimension, depth, rank, "normal")
-    return [scale ** (1 / depth) * layer for layer in network.layers]
+def _starts(
+    loss: CovarianceLoss, depth: int, rank: int, number: int, rng: np.random.Generator
+) -> dict[int, tuple[list[int], list[Array]]]:
+    """Numbers and stacked layers of the starts of each rank, in units of √λ_1.
 
-
-def _solve(loss: CovarianceLoss, layers: list[Array]) -> tuple[list[Array], int]:
-    """Least squares on the gradient of all layers; where it has no derivative (ε = 0, lost rank) it ends."""
-    from scipy.optimize import least_squares
-
-    ends = np.cumsum([W.size for W in layers])[:-1]
-    shapes = [W.shape for W in layers]
-    visited = np.concatenate([W.ravel() for W in layers])
-
-    def unpack(vector: Array) -> list[Array]:
-        return [part.reshape(shape) for part, shape in zip(np.split(vector, ends), shapes, strict=True)]
-
-    def gradient(vector: Array) -> Array:
-        network = DeepLinearNetwork(unpack(vector))
-        return np.concatenate([g.ravel() for g in network.layer_gradients(loss.gradient(network.end_to_end()))])
-
-    def jacobian(vector: Array) -> Array:
-        visited[:] = vector
-        H = network_hessian(loss, unpack(vector))
-        if not np.isfinite(H).all():
-            raise ValueError("the Hessian overflows")
-        return H
-
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = least_squares(
-                gradient,
-                visited.copy(),
-                jacobian,
-                method="trf",  # MINPACK's "lm" gives other bits from call to call
-                xtol=1e-15,
-                ftol=1e-15,
-                gtol=1e-15,
-                max_nfev=EVALUATIONS,
-            )
-    except ValueError:  # of the Hessian: for ε = 0 the loss has none where W loses rank
-        return unpack(visited), -1
-    return unpack(found.x), int(found.nfev)
-
-
-def _described(loss: CovarianceLoss, layers: list[Array], depth: int, rank: int) -> dict[str, Any]:
-    """What was found: is it critical, which enumerated point is nearest, and what its Hessian says."""
-    network = DeepLinearNetwork(layers)
-    W, scale = network.end_to_end(), float(loss.eigenvalues[0])
-    gradients = network.layer_gradients(loss.gradient(W))
-    norm = float(np.sqrt(sum(np.sum(g**2) for g in gradients)))
-    kept, distance = critical_points.nearest(loss, W, rank)
-    critical = norm <= GRADIENT_TOLERANCE * scale
-    matched = critical and distance <= MATCH_TOLERANCE * scale
-    negative = -1
-    if matched and len(kept) == rank:
-        negative = Curvature.of(np.linalg.eigvalsh(network_hessian(loss, layers)), 1e-7).negative
+    For ε = 0 and N = 1 they are of rank k alone, or of that of the target where it is lower: a W that has lost rank is
+    no critical point there.
+    """
+    n = loss.dimension
+    widest = min(rank, int(np.sum(loss.eigenvalues > 0))) if unsmoothed(loss) else rank
+    drawn: dict[int, list[tuple[int, list[Array]]]] = {}
+    for start in range(number):
+        width = widest if unsmoothed(loss) and depth == 1 else 1 + start % widest
+        U, V = (random_orthogonal(rng, n)[:, :width] for _ in range(2))
+        W = (U * _log_uniform(rng, SINGULAR_VALUES, width)) @ V.T
+        layers = with_bottleneck(DeepLinearNetwork.balanced(W, depth, width), width).layers
+        layers = [layer + NOISE * _root_mean_square(layer) * rng.standard_normal(layer.shape) for layer in layers]
+        drawn.setdefault(width, []).append((start, layers))
     return {
-        "gradient_norm": norm,
-        "critical": critical,
-        "matched": matched,
-        "kept": kept,
-        "distance": distance,
-        "loss": float(loss.value(W)),
-        "loss_minimum": float(loss.minimum_value(rank)),
-        "value": critical_points.value(loss, kept),
-        "negative": negative,
-        "escapes": critical_points.local_spectrum(loss, kept, depth, rank).escapes,
+        width: (
+            [start for start, _ in some],
+            [np.stack(parts) for parts in zip(*(layers for _, layers in some), strict=True)],
+        )
+        for width, some in drawn.items()
+    }
+
+
+def _log_uniform(rng: np.random.Generator, ends: tuple[float, float], *shape: int) -> Array:
+    return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), shape))
+
+
+def _root_mean_square(layer: Array) -> float:
+    return float(np.sqrt(np.mean(layer**2)))
+
+
+def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) -> Iterator[dict[str, Any]]:
+    """Where the searches from a stack of starts ended: one row each."""
+    target = normalized(loss)
+    ends = search(target, starts)
+    loss_minimum = float(loss.minimum_value(rank))
+    for i, norm in enumerate(ends.gradient_norm):
+        layers = [layer[i] for layer in ends.layers]
+        W = DeepLinearNetwork(layers).end_to_end()
+        kept, distance = critical_points.nearest(target, W, rank)
+        critical = bool(norm <= GRADIENT_TOLERANCE and not ends.at_kink[i])
+        matched = bool(critical and distance <= MATCH_TOLERANCE)
+        spectrum = critical_points.local_spectrum(loss, kept, depth, rank)
+        countable = matched and len(kept) == rank == starts[0].shape[-1 if depth == 1 else -2]
+        yield {
+            "evaluations": -1 if ends.at_kink[i] else ends.evaluations[i],
+            "gradient_norm": norm,
+            "critical": critical,
+            "matched": matched,
+            "kept": kept,
+            "distance": distance,
+            "loss": float(target.value(W)) * float(loss.eigenvalues[0]) ** (loss.degree / 2),
+            "loss_minimum": loss_minimum,
+            "value": critical_points.value(loss, kept),
+            "negative": _negative(target, layers, spectrum.rates) if countable else -1,
+            "escapes": spectrum.escapes,
+        }
+
+
+def _negative(loss: CovarianceLoss, layers: list[Array], rates: Array) -> int:
+    """Negative eigenvalues of the Hessian; −1 where some are too small to be told from zero."""
+    sizes = np.abs(rates[rates != 0])
+    if sizes.min() <= 100 * COUNTED * sizes.max():
+        return -1
+    return Curvature.of(np.linalg.eigvalsh(network_hessian(loss, layers)), COUNTED).negative
+
+
+def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How many critical points there are, and how many of them the searches of one problem reached.
+
+    Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
+    those of the highest rank alone are critical.
+    """
+    spectrum = equalized(loss.eigenvalues, float(loss.smoothing))[loss.minimum_spectrum(loss.dimension) > 0]
+    by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues
+    for size in np.unique(spectrum, return_counts=True)[1]:
+        by_rank = np.convolve(by_rank, np.ones(size + 1, dtype=int))
+    highest = min(rank, len(spectrum))
+    kink = depth == 1 and unsmoothed(loss)
+    reached = {row["kept"] for row in rows if row["matched"]}
+    return {
+        "enumerated": int(by_rank[highest] if kink else by_rank[: highest + 1].sum()),
+        "enumerated_at_rank": int(by_rank[rank]) if rank == highest else 0,
+        "reached": len(reached),
+        "reached_at_rank": sum(len(kept) == rank for kept in reached),
+    }
+
+
+def _trials(loss: CovarianceLoss, rank: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Losses of matrices of rank ≤ k against the minimum: random ones of many sizes, and ones near the minimiser."""
+    shape = TRIALS, loss.dimension, rank
+    frames, _ = np.linalg.qr(rng.standard_normal(shape))
+    sizes = _log_uniform(rng, RANDOM_SIZES, TRIALS, rank)
+    sizes *= np.arange(rank) <= rng.integers(rank, size=(TRIALS, 1))  # of every rank from 1 to k
+    random = np.sqrt(loss.eigenvalues[0]) * frames * sizes[:, None, :]
+    minimiser = loss.eigenvectors[:, :rank] * np.sqrt(loss.minimum_spectrum(rank)[:rank])
+    directions = rng.standard_normal(shape)
+    directions *= np.sqrt(loss.eigenvalues[0]) / np.linalg.norm(directions, axis=(-2, -1), keepdims=True)
+    distances = _log_uniform(rng, DISTANCES, TRIALS)
+    W = np.concatenate([random, minimiser + distances[:, None, None] * directions])
+    values = loss.value(W)
+    minimum = float(loss.minimum_value(rank))
+    return {
+        "family": ["random"] * TRIALS + ["near the minimiser"] * TRIALS,
+        "size": np.concatenate([sizes.max(axis=-1), distances]),
+        "loss": values,
+        "loss_minimum": np.full(2 * TRIALS, minimum),
+        "excess": (values - minimum) / unit_of_loss(loss),
     }

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..diagnostics import least_singular_value
 from ..gradient_descent import gradient_descent
 from ..gradient_flow import gradient_flow
-from ..losses import CovarianceLoss
+from ..losses import BuresWasserstein, CovarianceLoss
 from ..psd import Array
-from ..theory import descent_contraction, rates_at_minimum, stable_step
+from ..theory import descent_contraction, descent_global_rate, paper_constants, rates_at_minimum, stable_step
 from . import measure
-from .problem import NetworkStart, make_loss, make_start, stack_losses
+from .problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
 
 #: Relative accuracy of the flow that a descent is compared with.
 _FLOW_RTOL = 1e-9
@@ -25,9 +26,16 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
     rank, depth, options = settings["rank"], settings["depth"], settings["descent"]
     losses = [make_loss(settings, seed) for seed in seeds]
     starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
+    for loss in losses:
+        check_tolerance(options.get("excess_tolerance", 0.0), loss, rank)
     rates = [rates_at_minimum(loss, depth, rank) for loss in losses]
-    if "relative_step" in settings:
-        if np.isnan(rates).any():
+    if "theorem_step" in settings:
+        step_sizes = [
+            settings["theorem_step"] * _theorem_step(loss, start, depth, rank)
+            for loss, start in zip(losses, starts, strict=True)
+        ]
+    elif "relative_step" in settings:
+        if any(np.isnan(r).any() for r in rates):
             raise ValueError(
                 f"relative_step needs local rates in closed form, which {losses[0].name!r} lacks: use step_size"
             )
@@ -62,6 +70,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 eta=eta,
                 eta_stable=stable_step(rates[i]),
                 contraction=descent_contraction(rates[i], eta),
+                descent_global_rate=_global_share(loss, start, depth, rank, eta),
                 balancedness_initial=imbalance[0],
                 balancedness_final=imbalance[-1],
                 flow_error=_flow_error(settings, loss, start, F[-1]),
@@ -79,6 +88,28 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 **measure.samples(loss, rank, F),
             },
         }
+
+
+def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int) -> float:
+    """min(η_1, η_2, η_3), the largest step size that the descent theorem allows (paper.md section 5)."""
+    if not isinstance(loss, BuresWasserstein):
+        raise ValueError(f"theorem_step needs the loss 'bures-wasserstein', not {loss.name!r}")
+    initial = float(loss.value(start.end_to_end))
+    constants = paper_constants(loss.eigenvalues, float(loss.epsilon), depth, initial, rank=rank)
+    if not constants.margin > 0:
+        raise ValueError(f"theorem_step needs a start with a margin c > 0, not {constants.margin:.6g}")
+    step = float(10**constants.log10_step_size)
+    if not step > np.finfo(float).tiny:
+        raise ValueError(f"theorem_step: the theorem's step, 1e{constants.log10_step_size:.0f}, is no number in floats")
+    return step
+
+
+def _global_share(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
+    """Share of the loss that every step is proved to take (`theory.descent_global_rate`); NaN where none is."""
+    if not isinstance(loss, BuresWasserstein):
+        return float("nan")
+    least = float(least_singular_value(start.end_to_end, rank))
+    return descent_global_rate(loss.eigenvalues, float(loss.epsilon), depth, least, step_size, rank)
 
 
 def _record_steps(n_steps: int, options: Mapping[str, Any]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import critical_points
 from ..gradient_flow import gradient_flow
+from ..landscape import check_twice_differentiable
 from ..losses import CovarianceLoss
 from ..psd import Array
 from ..seeds import generator
@@ -24,11 +25,12 @@ HORIZON = 1.5
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `escapes`, one row a seed and critical point; the first, the minimum, is not left.
 
-    Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k.
+    Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k; with √λ_1 for ‖W_J‖ where W_J = 0.
     """
     rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
+        check_twice_differentiable(loss, rank)
         rows = []
         for i, point in enumerate(critical_points.spread(loss, rank, options["points"])):
             spectrum = critical_points.local_spectrum(loss, point.kept, depth, rank)
@@ -69,20 +71,27 @@ def _leave(
     """Length of the plateau and measured rate of the fastest escape; NaN where the flow did not leave in time.
 
     In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t).
+    Where an empty column fills with b, the b-th row of Ωᵀ W does, but for its part in the span of the rows in J.
     """
     W = critical_points.factor(loss, point.kept, rank)
     noise = rng.standard_normal(W.shape)
-    W = W + perturbation * np.linalg.norm(W) / np.linalg.norm(noise) * noise
+    size = np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0])
+    W = W + perturbation * size / np.linalg.norm(noise) * noise
     horizon = HORIZON * np.log(1 / perturbation) / spectrum.escape_rate
     flow = gradient_flow(loss, W, depth, rank=rank, rtol=1e-6, max_time=horizon, samples=300)
     drop = (point.value - flow.loss) / (point.value - float(loss.minimum_value(rank)))
 
     outside = np.delete(np.arange(loss.dimension), point.kept)
-    row, column = divmod(int(np.argmin(spectrum.off_block)), len(outside))
     F = loss.eigenvectors.T @ flow.factors
-    mixed = np.abs(np.sum(F[:, point.kept[row]] * F[:, outside[column]], axis=-1))
+    if spectrum.off_block.min(initial=np.inf) <= spectrum.empty.min(initial=np.inf):
+        row, column = divmod(int(np.argmin(spectrum.off_block)), len(outside))
+        grown = np.abs(np.sum(F[:, point.kept[row]] * F[:, outside[column]], axis=-1))
+    else:
+        filling = F[:, outside[int(np.argmin(spectrum.empty)) % len(outside)], None]
+        full, _ = np.linalg.qr(F[:, list(point.kept)].swapaxes(-1, -2))
+        grown = np.linalg.norm(filling - filling @ full @ full.swapaxes(-1, -2), axis=(-2, -1))
     linear = slice(0, int(np.argmax(drop > LINEAR_DROP)) or len(drop))
-    rate = float(np.polyfit(flow.times[linear], np.log(mixed[linear]), 1)[0])
+    rate = float(np.polyfit(flow.times[linear], np.log(grown[linear]), 1)[0])
     return _first_crossing(flow.times, drop, PLATEAU_DROP), rate
 
 

@@ -9,14 +9,22 @@ import numpy as np
 
 from .. import critical_points
 from ..initialization import draw_network
-from ..landscape import directional_derivatives, network_hessian, network_loss, numerical_derivatives
+from ..landscape import (
+    ZERO_TOLERANCE,
+    check_twice_differentiable,
+    directional_derivatives,
+    network_hessian,
+    network_loss,
+    numerical_derivatives,
+)
 from ..losses import CovarianceLoss
-from ..network import DeepLinearNetwork
+from ..network import unpack, with_bottleneck
 from ..psd import Array
 from ..seeds import generator
 from .problem import make_loss
 
-#: Where the lines start: the global minimum, the saddle in the middle of the order, a random network.
+#: Where the lines start: the global minimum, the saddle in the middle of the order (left out where no point of rank k
+#: is one), a random network.
 PLACES = ("minimum", "saddle", "random start")
 #: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, of its most negative
 #: eigenvalue, or of the largest where none is negative.
@@ -28,12 +36,12 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
     rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
+        check_twice_differentiable(loss, rank)
         rng = generator(
             settings["study_seed"], "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
         )
         parts = []
-        for place in PLACES:
-            layers = _layers(loss, place, depth, rank, rng)
+        for place, layers in _places(loss, depth, rank, rng):
             reach = options["reach"] * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
             distance = np.linspace(-reach, reach, options["samples"])
             for line in LINES:
@@ -50,21 +58,17 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
         }
 
 
-def _layers(loss: CovarianceLoss, place: str, depth: int, rank: int, rng: np.random.Generator) -> list[Array]:
-    if place == "random start":
-        network = draw_network(rng, loss.dimension, depth, rank, "normal", balance="end_to_end")
-        return _without_idle_columns(network, rank)
-    order = 0 if place == "minimum" else (critical_points.count(loss, rank) - 1) // 2
-    middle = critical_points.spread(loss, rank, 3)[1] if order else next(critical_points.critical_points(loss, rank))
-    return critical_points.network(loss, middle.kept, depth, rank).layers
-
-
-def _without_idle_columns(network: DeepLinearNetwork, rank: int) -> list[Array]:
-    """The layers; one layer of rank k < n as its n × k factor."""
-    if network.depth > 1:
-        return network.layers
-    U, s, _ = np.linalg.svd(network.layers[0], full_matrices=False)
-    return [(U * s)[:, :rank]]
+def _places(loss: CovarianceLoss, depth: int, rank: int, rng: np.random.Generator) -> Iterator[tuple[str, list[Array]]]:
+    points = critical_points.spread(loss, rank, 3)
+    yield PLACES[0], critical_points.network(loss, points[0].kept, depth, rank).layers
+    # Tied minima are no saddles: where λ_k = λ_{k+1} several of the first points are.
+    candidates = points[len(points) // 2], points[-1]
+    saddles = [p for p in candidates if critical_points.local_spectrum(loss, p.kept, depth, rank).escapes]
+    if saddles:
+        yield PLACES[1], critical_points.network(loss, saddles[0].kept, depth, rank).layers
+    network = draw_network(rng, loss.dimension, depth, rank, "normal", balance="end_to_end")
+    scale = float(np.sqrt(loss.eigenvalues.mean())) ** (1 / depth)
+    yield PLACES[2], [scale * layer for layer in with_bottleneck(network, rank).layers]
 
 
 def _direction(loss: CovarianceLoss, layers: list[Array], line: str, rng: np.random.Generator) -> list[Array]:
@@ -74,11 +78,10 @@ def _direction(loss: CovarianceLoss, layers: list[Array], line: str, rng: np.ran
         vector /= np.linalg.norm(vector)
     else:
         eigenvalues, eigenvectors = np.linalg.eigh(network_hessian(loss, layers))
-        negative = eigenvalues[0] < -1e-9 * eigenvalues[-1]
+        negative = eigenvalues[0] < -ZERO_TOLERANCE * eigenvalues[-1]
         vector = eigenvectors[:, 0 if negative else -1]
         vector = vector * np.sign(vector[np.argmax(np.abs(vector))])
-    parts = np.split(vector, np.cumsum([W.size for W in layers])[:-1])
-    return [part.reshape(W.shape) for part, W in zip(parts, layers, strict=True)]
+    return unpack(vector, [W.shape for W in layers])
 
 
 def _along(loss: CovarianceLoss, layers: list[Array], direction: list[Array], distance: Array) -> dict[str, Array]:

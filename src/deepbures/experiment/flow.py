@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..diagnostics import balanced_gradient_norm
+import numpy as np
+
+from ..diagnostics import balanced_gradient_norm, excess_by_direction
 from ..gradient_flow import gradient_flow
+from ..losses import BuresWasserstein, CovarianceLoss
+from ..psd import Array
+from ..theory import half_times, local_rates, rates_at_minimum
+from ..trajectory import FlowTrajectory
 from . import measure
-from .problem import make_loss, make_start
+from .problem import check_tolerance, make_loss, make_start
+
+#: Local rates that agree to this share of the largest belong to one direction of decay.
+_SAME_RATE = 1e-8
 
 
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -18,10 +27,20 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
     ends = (0, -1) if options.pop("keep_factors", False) else ()
     for seed in seeds:
         loss = make_loss(settings, seed)
+        check_tolerance(options["excess_tolerance"], loss, rank)
         start = make_start(settings, seed, loss)
         trajectory = gradient_flow(loss, start.end_to_end, depth, rank=rank, **options)
         F = trajectory.factors
         kept = [F[end].ravel() for end in ends] or [[], []]
+        is_aligned = settings["initialization"]["kind"] == "aligned" and isinstance(loss, BuresWasserstein)
+        halves = (
+            (
+                _half_times(trajectory, loss, rank),
+                half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2),
+            )
+            if is_aligned
+            else ([], [])
+        )
         yield {
             "runs": measure.one_row(
                 seed=seed,
@@ -35,6 +54,9 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 excess_final=trajectory.excess[-1],
                 factor_initial=kept[0],
                 factor_final=kept[1],
+                slowest_share=slowest_share(loss, F[-1], depth, rank),
+                half_times=halves[0],
+                half_times_predicted=halves[1],
             ),
             "trajectories": {
                 "seed": [seed] * len(trajectory.times),
@@ -45,3 +67,32 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
                 **measure.samples(loss, rank, F),
             },
         }
+
+
+def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> float:
+    """Share of the excess loss at F, next to the minimum, that is left in the directions of the least local rate.
+
+    The tail of log (L − L*) has the slope of the sharp rate only once this is near 1: where hardly anything is
+    left in the slowest direction, no recorded slope shows it. NaN where no closed form reaches: ε ≥ λ_k, and
+    other losses than Bures-Wasserstein.
+    """
+    if not isinstance(loss, BuresWasserstein) or not loss.epsilon < loss.eigenvalues[rank - 1]:
+        return float("nan")
+    shares = np.concatenate(excess_by_direction(loss, F, rank))
+    rates = np.concatenate(local_rates(loss.eigenvalues, float(loss.epsilon), depth, rank))
+    sharp, total = rates_at_minimum(loss, depth, rank).min(), float(shares.sum())
+    slowest = np.abs(rates - sharp) <= _SAME_RATE * rates.max()
+    return float(shares[slowest].sum()) / total if total > 0 else float("nan")
+
+
+def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:
+    """Times at which each eigenvalue of S reaches half of its limit, interpolated in log s; NaN if it does not."""
+    s = np.linalg.svd(trajectory.factors, compute_uv=False) ** 2
+    limits = loss.minimum_spectrum(rank)
+    times = np.full(rank, np.nan)
+    for i in range(min(rank, s.shape[-1])):
+        above = np.flatnonzero(s[:, i] >= limits[i] / 2)
+        if limits[i] > 0 and above.size and above[0] > 0:
+            j = above[0]
+            times[i] = np.interp(np.log(limits[i] / 2), np.log(s[j - 1 : j + 1, i]), trajectory.times[j - 1 : j + 1])
+    return times

@@ -12,7 +12,7 @@ from .. import diagnostics
 from ..initialization import Start
 from ..losses import BuresWasserstein, CovarianceLoss
 from ..psd import Array
-from ..theory import Constants, paper_constants, rates_at_minimum
+from ..theory import Constants, bound_is_proved, loss_global_rate, paper_constants, rates_at_minimum
 
 
 def one_row(**values: Any) -> dict[str, list[Any]]:
@@ -31,10 +31,13 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
     eigenvalues = loss.eigenvalues
     epsilon = float(getattr(loss, "epsilon", 0.0))
     loss_initial = float(loss.value(start.end_to_end))
+    least = float(diagnostics.least_singular_value(start.end_to_end, rank))
     if isinstance(loss, BuresWasserstein):
         constants = asdict(paper_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
+        proved = rank == loss.dimension and bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
     else:  # the paper's theory is about the Bures-Wasserstein loss
         constants = dict.fromkeys((field.name for field in fields(Constants)), float("nan"))
+        proved = False
     return {
         **constants,
         "epsilon_effective": epsilon,
@@ -45,7 +48,11 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
         "start_draws": start.draws,
         "loss_initial": loss_initial,
         "loss_minimum": loss.minimum_value(rank),
+        "value_final": float(loss.value(final)),
         "sharp_rate": 2 * rates_at_minimum(loss, depth, rank).min(),
+        "least_singular_value_initial": least,
+        "global_rate": loss_global_rate(loss, depth, least, rank),
+        "bound_is_proved": int(proved),
         "energy_levels": loss.saddle_values(rank),
         "eigenvalues_target": eigenvalues,
         "eigenvalues_initial": _eigenvalues(start.end_to_end, loss.dimension),
@@ -72,6 +79,7 @@ def samples(loss: CovarianceLoss, rank: int, F: Array) -> dict[str, Any]:
         "squared_bures_logged": squared_bures_logged,
         "numerical_rank": diagnostics.numerical_rank(singular_values),
         "effective_rank": diagnostics.effective_rank(singular_values),
+        "least_singular_value": diagnostics.least_singular_value(F, rank),
         "eigenvalue_distances": singular_values**2 - spectrum[: singular_values.shape[-1]],
     }
 

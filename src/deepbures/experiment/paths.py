@@ -14,12 +14,16 @@ from .problem import make_loss
 
 
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `paths`, one row a seed, pair of consecutive points, and place between them."""
+    """Columns of the table `paths`, one row a seed, pair of consecutive points, and place between them.
+
+    The points are those of rank k; where there is one alone (k = n), those of lower rank, too.
+    """
     rank, depth, options = settings["rank"], settings["depth"], settings["landscape"]
     t = np.linspace(0, 1, options["samples"])
     for seed in seeds:
         loss = make_loss(settings, seed)
-        points = critical_points.spread(loss, rank, options["points"])
+        alone = critical_points.count(loss, rank) == 1
+        points = critical_points.spread(loss, rank, options["points"], lower_ranks=alone)
         networks = [critical_points.network(loss, point.kept, depth, rank) for point in points]
         matrices, layers = [], []
         for lower, upper in pairwise(networks):

@@ -8,9 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..initialization import Start, close_start, draw_network, small_start, with_end_rank
+from ..initialization import (
+    FIRST_SCALE,
+    NEAR_A_POINT,
+    Start,
+    aligned_start,
+    close_start,
+    draw_network,
+    small_start,
+    with_end_rank,
+)
 from ..losses import LOSSES, BuresWasserstein, CovarianceLoss
-from ..network import DeepLinearNetwork
+from ..network import DeepLinearNetwork, with_bottleneck
+from ..psd import Array, soft_threshold
 from ..seeds import generator
 from ..target_files import is_drawn, read_target
 from ..targets import draw_target
@@ -30,7 +40,13 @@ class NetworkStart(Start):
 
 
 def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
-    """The loss on the target of a seed, drawn or read, with ε limited to λ_n (paper.md section 6)."""
+    """The loss on the target of a seed, drawn or read, with ε limited to λ_n (paper.md section 6).
+
+    Raises
+    ------
+    ValueError
+        On an unknown loss, or a target that `check_target` refuses.
+    """
     n, target = settings["dimension"], settings["target"]
     if not is_drawn(target):
         covariance = read_target(target, n)
@@ -41,8 +57,45 @@ def make_loss(settings: Mapping[str, Any], seed: int) -> CovarianceLoss:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {settings['loss']!r}")
     if settings["loss"] != BuresWasserstein.name:
         return LOSSES[settings["loss"]](covariance)
-    least = float(BuresWasserstein(covariance).eigenvalues[-1])
-    return BuresWasserstein(covariance, min(settings["epsilon"], least))
+    eigenvalues = BuresWasserstein(covariance).eigenvalues
+    epsilon = limited_smoothing(settings["epsilon"], eigenvalues)
+    check_target(eigenvalues, settings["rank"], epsilon)
+    return BuresWasserstein(covariance, epsilon)
+
+
+def limited_smoothing(epsilon: float, eigenvalues: Array) -> float:
+    """min(ε, λ_n) (paper.md section 6): λ_n exactly where the two agree to rounding (`psd.soft_threshold`)."""
+    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[-1] > 0 else float(eigenvalues[-1])
+
+
+def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
+    """Refuse a target of lower rank than k for ε = 0: W* would have no second derivatives.
+
+    Raises
+    ------
+    ValueError
+        In one line.
+    """
+    target_rank = int(np.sum(eigenvalues > 0))
+    if epsilon == 0 and rank > target_rank:
+        limited = "" if target_rank == len(eigenvalues) else " (ε is limited to its smallest eigenvalue, 0)"
+        raise ValueError(f"rank {rank} exceeds the rank {target_rank} of the target{limited}")
+
+
+def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
+    """Refuse a tolerance of L − L* that W = 0 meets already: no training would be needed, nor mean anything.
+
+    Raises
+    ------
+    ValueError
+        In one line.
+    """
+    levels = loss.saddle_values(rank)
+    highest, where = float(levels[0] - levels[-1]), "excess loss of W = 0"
+    if highest == 0:  # ε = λ_1: W = 0 is the minimum
+        highest, where = float(loss.eigenvalues.sum()), "trace of the target"
+    if not tolerance < highest:
+        raise ValueError(f"excess_tolerance must be below the {where}, which is {highest:.6g}, not {tolerance:g}")
 
 
 def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
@@ -64,15 +117,13 @@ def make_start(settings: Mapping[str, Any], seed: int, loss: CovarianceLoss) -> 
     if balance in ("none", "product"):
         depends_on |= {"depth": depth, "rank": rank}
     rng = generator(settings["study_seed"], "initialization", seed, **depends_on)
-    if kind in ("close", "small"):
+    if kind in NEAR_A_POINT:
         start = _start_near_a_point(rng, initialization, rank, loss)
         network = DeepLinearNetwork.balanced(start.end_to_end, depth, rank)
     else:
         network = draw_network(rng, loss.dimension, depth, rank, kind, balance=balance or "end_to_end")
         start = Start(network.end_to_end(), float("nan"), 1)
-    if depth == 1 and rank < loss.dimension:  # the only bottleneck of one layer is its input: d_0 = k
-        U, s, _ = np.linalg.svd(start.end_to_end, full_matrices=False)
-        network = DeepLinearNetwork([(U * s)[:, :rank]])
+    network = with_bottleneck(network, rank)
     if "end_rank" in initialization:
         network = with_end_rank(network, initialization["end_rank"])
         start = replace(start, end_to_end=network.end_to_end())
@@ -85,6 +136,8 @@ def _start_near_a_point(
     """Next to the target, or next to 0."""
     if initialization["kind"] == "small":
         return small_start(rng, loss.dimension, rank, initialization["scale"])
+    if initialization["kind"] == "aligned":
+        return aligned_start(rng, loss, rank, initialization["scale"])
     if not isinstance(loss, BuresWasserstein):
         raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
-    return close_start(rng, loss, rank)
+    return close_start(rng, loss, rank, first_scale=initialization.get("scale", FIRST_SCALE))

@@ -9,14 +9,17 @@ import numpy as np
 
 from .. import critical_points
 from ..gradient_flow import gradient_flow
+from ..landscape import unit_of_loss
 from ..losses import CovarianceLoss
 from . import measure
 from .problem import make_loss
 
 #: Half the side of the plane and radius of the starts, in units of √λ_1.
 REACH, RADIUS = 1.4, 1.25
-#: Share of the starts that lie close to the saddle W = 0 instead, and their distance from it.
+#: Distance from the saddle W = 0 of the other half of the starts, in the same units.
 INNER_RADIUS = 0.05
+#: Where the flows end, in units of `unit_of_loss`, and their longest time, in units of λ_1^{1/N − d/2}, d the degree.
+EXCESS_TOLERANCE, MAX_TIME = 1e-9, 1e4
 
 
 def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -39,7 +42,7 @@ def run(settings: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[dict[str,
 
 
 def _points(loss: CovarianceLoss, seed: int, depth: int) -> Iterator[dict[str, Any]]:
-    """Both signs of each critical point of rank 1, and W = 0."""
+    """Both signs of each critical point of rank 1, and W = 0, which is no critical point for ε = 0 and N = 1."""
     for point in critical_points.critical_points(loss, 1, lower_ranks=True):
         W = loss.eigenvectors.T @ critical_points.factor(loss, point.kept, 1)[:, 0]
         spectrum = critical_points.local_spectrum(loss, point.kept, depth, 1)
@@ -59,11 +62,17 @@ def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str
     outer = starts // 2
     angles = 2 * np.pi * (np.concatenate([np.arange(outer) / outer, np.arange(starts - outer) / (starts - outer)]))
     radii = np.where(np.arange(starts) < outer, RADIUS, INNER_RADIUS) * np.sqrt(loss.eigenvalues[0])
+    unit_of_time = float(loss.eigenvalues[0]) ** (1 / depth - loss.degree / 2)
     parts = []
     for number, (angle, radius) in enumerate(zip(angles + 0.11, radii, strict=True)):  # off the axes of symmetry
         start = radius * np.array([np.cos(angle), np.sin(angle)])
         flow = gradient_flow(
-            loss, loss.eigenvectors @ start[:, None], depth, max_time=1e4, max_steps=500, excess_tolerance=1e-8
+            loss,
+            loss.eigenvectors @ start[:, None],
+            depth,
+            max_time=MAX_TIME * unit_of_time,
+            max_steps=500,
+            excess_tolerance=EXCESS_TOLERANCE * unit_of_loss(loss),
         )
         F = (loss.eigenvectors.T @ flow.factors)[..., 0]
         parts.append((number, flow.times, F * np.sign(F[0] @ start), flow.loss))  # a factor has no sign

@@ -9,19 +9,19 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .. import derived
 from ..grid import axes_of
-from ..theory import flow_bound
+from ..theory import algebraic_tail as algebraic_law
+from ..theory import flow_bound, global_bound
 from . import frames, style
 
 #: How the two measured slopes are called in figures.
 SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
 #: What theory promises, by the column of its rate.
-PROMISES = {"bound_rate": "paper's bound", "descent_rate": "theorem's rate"}
+PROMISES = {"bound_rate": "program's bound", "descent_rate": "program's rate"}
+#: The line of the global theorem, ours.
+_GLOBAL = {"linestyle": "-.", "linewidth": 0.9}
 _LN10 = np.log(10)
-_POINTS = [
-    {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
-    for marker, color in zip("os^Dv<>", style.PALETTE, strict=True)
-]
 _WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
 
 
@@ -29,8 +29,10 @@ _WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
 def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_rate") -> Figure:
     """F1: excess loss, Bures and Frobenius distance to the optimum against time, by depth.
 
-    Bands are one standard deviation (of the logarithm) over seeds; dashed: the paper's bound (`rate`, for
-    descent `descent_rate`); dotted: the sharp rate, anchored at the end.
+    Bands are one standard deviation (of the logarithm, ddof 1) over seeds. In the first panel the lines of theory
+    are those of the means over seeds of the start and the rate: dashed: the bound of the authors' program (`rate`, for
+    descent `descent_rate`); for flows, dash-dotted: the global bound L(0) exp(−rate · t); dotted: the sharp rate,
+    anchored at the end.
     """
     panels = {
         "excess": r"excess loss $L_\varepsilon - L^*$",
@@ -40,6 +42,7 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_r
     figure, axes = style.panels(1, 3, style.TEXT, 2.4, sharex=True)
     depths = sorted(samples["depth"].unique())
     times = frames.time_grid(samples)
+    with_global = rate == "bound_rate" and runs["global_rate"].notna().all()
     for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
         cell, cell_runs = samples[samples["depth"] == depth], runs[runs["depth"] == depth]
         for axis, column in zip(axes[0], panels, strict=True):
@@ -51,6 +54,10 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_r
         axis.plot(times, bound, **{**style.THEORY, "color": color})
         mean, *_ = frames.band(frames.curves(cell, "excess", times))
         last = np.flatnonzero(np.isfinite(mean))[-1]
+        if with_global:
+            ours = global_bound(times, cell_runs["loss_initial"].mean(), cell_runs["global_rate"].mean())
+            shown = ours > ours[0] * 1e-12  # the curves end there; the bound goes on to 0
+            axis.plot(times[shown], ours[shown], color=color, **_GLOBAL)
         sharp = mean[last] * np.exp(-cell_runs["sharp_rate"].mean() * (times - times[last]))
         shown = (sharp < 1) & (times <= times[last])
         axis.plot(times[shown], sharp[shown], color=color, linestyle=":", linewidth=0.9)
@@ -59,8 +66,11 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_r
     lowest, highest = samples["excess"].min(), samples["excess"].max()
     axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.25)  # a quarter more, for the legend
     axes[0, 1].legend(loc="lower left")
-    theory = [Line2D([], [], **style.THEORY), Line2D([], [], **{**style.THEORY, "linestyle": ":"})]
-    axes[0, 0].legend(theory, [PROMISES[rate], "sharp rate"], loc="lower left", handlelength=1.8, fontsize=6)
+    names = {PROMISES[rate]: style.THEORY, "sharp rate": style.THEORY | {"linestyle": ":"}}
+    if with_global:
+        names = {PROMISES[rate]: style.THEORY, "global bound": {"color": "black", **_GLOBAL}, **names}
+    theory = [Line2D([], [], **line) for line in names.values()]
+    axes[0, 0].legend(theory, list(names), loc="lower left", handlelength=2.4, fontsize=6)
     style.label_panels(axes[0])
     return figure
 
@@ -109,7 +119,9 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
         row[0].set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
     figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
     figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::4])
-    note = r"dotted: $\lambda_n = \varepsilon$" + ("; hatched: tail not reached" if kind == "tail" else "")
+    note = r"dotted: $\lambda_n = \varepsilon$"
+    if kind == "tail":
+        note += r"; hatched: no exponential tail (where $\varepsilon = \lambda_n$: G14)"
     figure.suptitle(f"{SLOPES[kind]} (black) and sharp rate (white, dashed); {note}", fontsize=8)
     return figure
 
@@ -148,7 +160,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     table = _measured_rates(runs)
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     _draw_against_sharp(axes[0, 0], table)
-    for (_, cell), points in zip(frames.groups(table, "epsilon"), _POINTS, strict=False):
+    for (_, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
         axes[1, 0].errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
     axes[1, 0].axhline(1, **style.THEORY)
     axes[1, 0].set(xlabel="sharp rate (per unit time)", ylabel="measured / sharp")
@@ -158,10 +170,20 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def bound_tightness(runs: pd.DataFrame) -> Figure:
-    """G2: the paper's guaranteed rate as a share of the one measured by the authors' definition (ε = 0: none)."""
-    figure, axes = style.panels(1, 1, style.COLUMN, 2.4)
-    _draw_tightness(axes[0, 0], runs)
-    axes[0, 0].set_title(r"all $s_{\min}$ and seeds: median, 10 % to 90 %", fontsize=7.5)
+    """G2: rates over the sharp rate, against depth: measured tail, global theorem, program's bound.
+
+    One panel a smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
+    """
+    runs = runs[(runs["sharp_rate"] > 0) & (runs["epsilon_effective"] >= runs["epsilon"] * (1 - 1e-9))]
+    epsilons = sorted(runs["epsilon"].unique())
+    figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.5, sharey=True)
+    for axis, epsilon in zip(axes[0], epsilons, strict=True):
+        _draw_tightness(axis, runs[runs["epsilon"] == epsilon])
+        axis.set_title(frames.label(epsilon=epsilon))
+    axes[0, 0].set(ylabel="rate / sharp rate")
+    axes[0, 0].set_ylim(top=10)
+    axes[0, -1].legend(loc="center right", fontsize=6.5)
+    style.label_panels(axes[0])
     return figure
 
 
@@ -192,7 +214,40 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     _draw_against_sharp(second, measured)
     second.set_xlabel("sharp rate (closed form)")
     second.set_title(f"{len(measured)} of {runs.groupby(axes_of(runs.columns)).ngroups} cells")
-    _draw_tightness(third, runs)
+    one = frames.only_value(shown, "epsilon")
+    _draw_tightness(third, runs[(runs["epsilon_effective"] == one) & (runs["sharp_rate"] > 0)])
+    third.set(ylabel="rate / sharp rate")
+    third.set_ylim(top=10)
+    third.set_title(frames.label(epsilon=one))
+    third.legend(loc="center right", fontsize=6)
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def algebraic_tail(runs: pd.DataFrame) -> Figure:
+    """G14: flows with ε = λ_n, whose excess loss falls like a power of t: exponent and size against depth.
+
+    Of the flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
+    over the law of `theory.algebraic_tail`. Medians and 10 % to 90 % over targets.
+    """
+    limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
+    flows = runs[limited & (runs["stop_reason"] == "end time")].drop_duplicates(["smin", "depth", "seed"])
+    law = [algebraic_law(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
+    columns = {"power_law_slope": "exponent of $t$", "share": "excess loss / law at the end"}
+    flows = flows.assign(share=flows["excess_final"] / np.array(law, dtype=float))
+    figure, axes = style.panels(1, 2, style.TEXT, 2.3)
+    for axis, (column, text) in zip(axes[0], columns.items(), strict=True):
+        by_depth = flows.groupby("depth")[column]
+        axis.plot(by_depth.median(), "o", color=style.PALETTE[0], label=f"{len(flows)} flows")
+        axis.vlines(by_depth.median().index, by_depth.quantile(0.1), by_depth.quantile(0.9), color=style.PALETTE[0])
+        axis.set(xscale="log", xlabel="depth $N$", ylabel=text)
+    N = np.geomspace(runs["depth"].min(), runs["depth"].max(), 100)
+    axes[0, 0].plot(N, -2 * N / (2 * N - 1), **style.THEORY, label=r"$-2N/(2N-1)$")
+    axes[0, 0].legend()
+    axes[0, 1].axhline(1, **style.THEORY)
+    axes[0, 1].set_xlim(axes[0, 0].get_xlim())
+    axes[0, 1].set_ylim(0.8, 1.2)
     style.label_panels(axes[0])
     return figure
 
@@ -205,7 +260,9 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
         cells = runs.groupby(axes_of(runs.columns))[f"{kind}_slope"]
         relative = (runs[f"{kind}_slope"] / cells.transform("mean") - 1).abs() * 100
         table = runs.assign(relative=relative).dropna(subset=["relative"])
-        for (epsilon, part), color in zip(frames.groups(table, "epsilon"), style.PALETTE, strict=False):
+        for (epsilon, part), color in zip(
+            frames.groups(table, "epsilon"), style.distinct(table["epsilon"].nunique()), strict=True
+        ):
             by_smin = part.groupby("smin")["relative"]
             axis.plot(by_smin.median().index, by_smin.median(), "o-", color=color, label=frames.label(epsilon=epsilon))
             axis.fill_between(
@@ -219,9 +276,18 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def _points(table: pd.DataFrame) -> list[dict[str, object]]:
+    """How the points of each smoothing ε of a table are drawn, in ascending order."""
+    number = table["epsilon"].nunique()
+    return [
+        {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
+        for marker, color in zip(style.markers(number), style.distinct(number), strict=True)
+    ]
+
+
 def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
     """Measured tail rate, sharp rate and their ratio, over the seeds of each cell that reached its tail."""
-    table = runs.assign(measured=-runs["tail_slope"] * _LN10)
+    table = runs.assign(measured=derived.tail_rate(runs))
     table["sharp_rate"] = table["sharp_rate"].where(table["measured"].notna())
     table["ratio"] = table["measured"] / table["sharp_rate"]
     table = frames.over_seeds(table, ["measured", "sharp_rate", "ratio"])
@@ -229,7 +295,7 @@ def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
-    for (epsilon, cell), points in zip(frames.groups(table, "epsilon"), _POINTS, strict=False):
+    for (epsilon, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
         axis.plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
     ends = table["sharp_rate_mean"].agg(["min", "max"])
     axis.plot(ends, ends, **style.THEORY, label="equal")
@@ -237,24 +303,27 @@ def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
     axis.legend()
 
 
+#: The rates of G2: column, name, and how they are drawn.
+_RATES = {
+    "measured": ("measured in the tail", {"color": style.PALETTE[0], "marker": "o"}),
+    "global_rate": ("global theorem (ours)", {"color": style.PALETTE[2], "marker": "s", "markersize": 2.2}),
+    "bound_rate": ("program's bound", {"color": style.PALETTE[1], "marker": "^"}),
+}
+
+
 def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
-    """Guaranteed over measured rate (authors' window), median and 10 % to 90 % over s_min and seeds."""
-    runs = runs.drop_duplicates(["epsilon_effective", "smin", "rank", "depth", "seed"])
-    bound = runs["bound_rate"].where(runs["bound_rate"] > 0)  # 0 for ε = 0
-    share = runs.assign(share=bound / (-runs["authors_slope"] * _LN10))
-    for (epsilon, part), points in zip(frames.groups(share, "epsilon"), _POINTS, strict=False):
-        if part["share"].isna().all():
+    """Rates over the sharp rate, median and 10 % to 90 % over s_min and seeds; a rate of 0 is not drawn."""
+    table = runs.assign(measured=derived.tail_rate(runs).where(runs["in_tail"] == 1))
+    for column, (text, line) in _RATES.items():
+        share = (table[column] / table["sharp_rate"]).where(table[column] > 0)
+        if share.isna().all():
             continue
-        by_depth = part.groupby("depth")["share"]
-        axis.plot(by_depth.median(), "-", color=points["color"], label=frames.label(epsilon=epsilon))
+        by_depth = share.groupby(table["depth"])
+        axis.plot(by_depth.median(), label=text, linewidth=0.9, **line)
         low, high = by_depth.quantile(0.1), by_depth.quantile(0.9)
-        axis.fill_between(low.index, low, high, color=points["color"], **style.BAND)
+        axis.fill_between(low.index, low, high, color=line["color"], **style.BAND)
     axis.axhline(1, **style.THEORY)
-    axis.annotate(
-        "tight", (1, 1), (0, -2), ("axes fraction", "data"), "offset points", ha="right", va="top", fontsize=7
-    )
-    axis.set(yscale="log", xlabel="depth $N$", ylabel="guaranteed rate / authors' slope", ylim=(None, 10))
-    axis.legend(loc="upper right", bbox_to_anchor=(1, 0.8))
+    axis.set(yscale="log", xlabel="depth $N$")
 
 
 def _grid(cell: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from .. import derived
 from ..grid import axes_of
 from ..psd import Array
 from . import frames, style
 
-_LN10 = np.log(10)
-_MARKERS = "os^Dv<>P"
 #: Samples of each cloud in F8.
 _CLOUD = 400
 
@@ -72,11 +71,11 @@ def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
     reference = 0.5 * runs.loc[runs["step_size"] == reference_eta[0], column].min() * reference_eta / reference_eta[0]
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
         cells = runs[runs["epsilon"] == epsilon]
-        for depth, color, marker in zip(depths, style.sequential(len(depths)), _MARKERS, strict=False):
+        for depth, color, marker in zip(depths, style.sequential(len(depths)), style.markers(len(depths)), strict=True):
             table = cells[cells["depth"] == depth].pivot(index="seed", columns="step_size", values=column)
             eta, values = table.columns.to_numpy(), table.to_numpy()
             mean, low, high = frames.band(values)
-            order = np.polyfit(np.log(eta), np.log(mean), 1)[0]
+            order = derived.exponent(eta, mean)
             label = f"{frames.label(depth=depth)}: order {order:.3f}"
             axis.plot(eta, mean, marker=marker, color=color, label=label)
             axis.fill_between(eta, low, high, color=color, **style.BAND)
@@ -100,16 +99,18 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
     figure, axes = style.panels(1, 2, style.TEXT, 3.0, width_ratios=[1.2, 1])
     left, right = axes[0]
     converged = runs.assign(share=(runs["stop_reason"] == "converged").astype(float))
-    for epsilon, color, marker in zip(sorted(runs["epsilon"].unique()), style.PALETTE, _MARKERS, strict=False):
+    epsilons = sorted(runs["epsilon"].unique())
+    number = len(epsilons)
+    for epsilon, color, marker in zip(epsilons, style.distinct(number), style.markers(number), strict=True):
         part = converged[converged["epsilon"] == epsilon]
         stable = part[part["share"] == 1].groupby(["depth", "seed"])["eta"].max()
         measured = np.log10(stable).groupby("depth").agg(["mean", "std"])
         text = frames.label(epsilon=epsilon)
-        size = 6 if marker == _MARKERS[0] else 3  # the first shows behind the others
+        size = 6 if epsilon == epsilons[0] else 3  # the first shows behind the others
         left.plot(measured["mean"], marker, color=color, markersize=size, label=f"largest that converges, {text}")
         predicted = np.log10(part.groupby("depth")["eta_stable"].mean())
         left.plot(predicted, color=color, linewidth=0.8, label=rf"$2/\lambda_{{\max}}$, {text}")
-        allowed = part.assign(eta_paper=part[["log10_eta_1", "log10_eta_2", "log10_eta_3"]].min(axis=1, skipna=False))
+        allowed = part.assign(eta_paper=derived.log10_theorem_step(part))
         bands = allowed.groupby("depth")["eta_paper"].agg(["mean", "min", "max"])
         if bands["mean"].notna().any():
             left.plot(
@@ -150,14 +151,15 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
 @style.styled
 def contraction(runs: pd.DataFrame) -> Figure:
     """G1 for descent: measured decay of L − L* a step, finally, against max_r (1 − η r)²; below: their ratio."""
-    table = runs.assign(measured=-runs["tail_slope"] * _LN10 * runs["eta"], predicted=-np.log(runs["contraction"]))
+    table = runs.assign(measured=derived.final_rate(runs), predicted=derived.predicted_rate(runs))
     table = table[table["measured"].notna() & (table["contraction"] < 1) & (table["steps"] >= 10)]
     table["ratio"] = table["measured"] / table["predicted"]
     cells = frames.over_seeds(table, ["measured", "predicted", "ratio"])
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     top, bottom = axes[:, 0]
     values = sorted(cells["relative_step"].unique())
-    for value, color, marker in zip(values, style.sequential(len(values)), _MARKERS, strict=False):
+    number = len(values)
+    for value, color, marker in zip(values, style.sequential(number), style.markers(number), strict=True):
         part = cells[cells["relative_step"] == value]
         points = {"linestyle": "none", "marker": marker, "color": color, "markersize": 3}
         top.plot(part["predicted_mean"], part["measured_mean"], label=frames.label(relative_step=value), **points)
@@ -183,9 +185,10 @@ def without_balance(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     titles = {"none": "layers as drawn", "product": "product balanced", "end_to_end": "end-to-end balanced"}
     figure, axes = style.panels(2, len(balances), style.TEXT, 4.2, sharex=True, sharey="row")
     steps = np.unique(np.geomspace(1, samples["step"].max(), 120).round())
+    laws = sorted(samples["initialization"].unique())
     for column, balance in enumerate(balances):
         cells, cell_runs = samples[samples["balance"] == balance], runs[runs["balance"] == balance]
-        for name, color in zip(sorted(samples["initialization"].unique()), style.PALETTE, strict=False):
+        for name, color in zip(laws, style.distinct(len(laws)), strict=True):
             cell, ends = cells[cells["initialization"] == name], cell_runs[cell_runs["initialization"] == name]
             reasons = list(ends["stop_reason"])
             outcome = f"{reasons.count('converged')}, {reasons.count('diverged')}"
@@ -222,17 +225,20 @@ def loss_comparison(runs: pd.DataFrame, samples: pd.DataFrame, depth: int) -> Fi
     figure, axes = style.panels(2, 2, style.TEXT, 4.6)
     curves, settling, saddles, decay = axes.ravel()
     steps = np.unique(np.geomspace(1, samples["step"].max(), 300).round())
-    for (text, (name, epsilon)), color, marker in zip(kinds.items(), style.PALETTE, _MARKERS, strict=False):
+    number = len(kinds)
+    for (text, (name, epsilon)), color, marker in zip(
+        kinds.items(), style.distinct(number), style.markers(number), strict=True
+    ):
         cells = runs[(runs["loss_name"] == name) & (runs["epsilon"] == epsilon)]
         mine = samples[(samples["loss_name"] == name) & (samples["epsilon"] == epsilon) & (samples["depth"] == depth)]
         relative = mine.assign(excess=mine["excess"] / mine.groupby("seed")["excess"].transform("first"))
         mean, low, high = frames.band(_held(frames.curves(relative, "excess", steps, against="step")))
         curves.plot(steps, mean, color=color, label=text)
         curves.fill_between(steps, low, high, color=color, **style.BAND)
-        _draw_by_depth(settling, cells.assign(value=cells["settling_time"] / cells["eta"]), color, marker)
-        measured = -cells["tail_slope"] * _LN10 * cells["eta"]
+        _draw_by_depth(settling, cells.assign(value=derived.settling_steps(cells)), color, marker)
+        measured = derived.final_rate(cells)
         _draw_by_depth(decay, cells.assign(value=measured), color, marker)
-        predicted = (-np.log(cells["contraction"])).where(measured.notna()).groupby(cells["depth"]).median()
+        predicted = derived.predicted_rate(cells).where(measured.notna()).groupby(cells["depth"]).median()
         decay.plot(predicted, **{**style.THEORY, "color": color})
         stuck = np.array([_steps_at_saddles(run, mine[mine["seed"] == run["seed"]]) for _, run in
                           cells[cells["depth"] == depth].iterrows()])  # fmt: skip

@@ -12,7 +12,8 @@ import pandas as pd
 from ..grid import axes_of
 from ..psd import Array
 
-#: Below this a value is rounding, or a sign change of a distance: cut off where logarithms are taken.
+#: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
+#: where logarithms are taken.
 _FLOOR = 1e-17
 
 #: How the axes of the grid are written in figures.
@@ -21,6 +22,8 @@ SYMBOLS = {
     "smin": r"s_{\min}",
     "rank": "k",
     "depth": "N",
+    "initial_scale": r"\sigma",
+    "theorem_step": r"\eta / \min(\eta_1, \eta_2, \eta_3)",
     "step_size": r"\eta",
     "relative_step": r"\eta / \eta_{\max}",
 }
@@ -60,14 +63,14 @@ def only_value(frame: pd.DataFrame, axis: str) -> Any:
 
 
 def over_seeds(frame: pd.DataFrame, columns: Sequence[str], within: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean, population standard deviation (ddof 0) and number of seeds with a value, one row a cell.
+    """Mean, sample standard deviation (ddof 1; NaN for one seed) and number of seeds with a value, one row a cell.
 
     Or one row a cell and value of the columns `within` it, such as its critical points.
     """
     grouped = frame.groupby([*axes_of(frame.columns), *within], sort=True)
     parts = [
         grouped[list(columns)].mean().add_suffix("_mean"),
-        grouped[list(columns)].std(ddof=0).add_suffix("_std"),
+        grouped[list(columns)].std(ddof=1).add_suffix("_std"),
         grouped[list(columns)].count().add_suffix("_count"),
     ]
     return pd.concat(parts, axis=1).reset_index()
@@ -83,10 +86,11 @@ def curves(
     for axis in axes_of(trajectories.columns):
         only_value(trajectories, axis)
     result = []
+    floor = _FLOOR * float(trajectories[column].abs().max())
     for _, run in trajectories.groupby("seed", sort=True):
         values = run[column].to_numpy(dtype=float)
         if logarithmic:
-            values = np.log10(np.maximum(values, _FLOOR))
+            values = np.log10(np.maximum(values, floor))
         result.append(np.interp(times, run[against], values, right=np.nan))
     return 10 ** np.array(result) if logarithmic else np.array(result)
 
@@ -98,11 +102,12 @@ def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
 
 
 def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Array]:
-    """Mean and mean ∓ one standard deviation over seeds (first axis), of logarithms where `logarithmic`.
+    """Mean and mean ∓ one sample standard deviation (ddof 1) over seeds (first axis); `logarithmic`: of logarithms.
 
-    NaN once one of the seeds has ended.
+    NaN once one of the seeds has ended. Of one seed there is no deviation: the bounds are NaN.
     """
     data = np.log10(values) if logarithmic else values
-    mean, deviation = data.mean(axis=0), data.std(axis=0)
+    mean = data.mean(axis=0)
+    deviation = data.std(axis=0, ddof=1) if len(data) > 1 else np.full_like(mean, np.nan)
     bounds = mean, mean - deviation, mean + deviation
     return tuple(10**b for b in bounds) if logarithmic else bounds

@@ -41,7 +41,7 @@ def generated(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.4])
     axis = left.subplots()
     index = np.arange(1, n + 1)
-    for name, marker, color in zip(("target", "final", "initial"), "so^", style.PALETTE, strict=False):
+    for name, marker, color in zip(("target", "final", "initial"), "so^", style.PALETTE[:3], strict=True):
         values = np.asarray(run[f"eigenvalues_{name}"])
         shown = values > 1e-12 * values[0]
         axis.plot(index[shown], values[shown], marker, color=color, label=name, markersize=2.5)

@@ -11,13 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from .. import derived
 from ..psd import Array
 from . import frames, style
 
 LOSSES = {"bures-wasserstein": "BW", "frobenius": "Frobenius"}
-_MARKERS = "os^Dv<>P"
-#: Singular values up to this share of the others are in the power law.
-_POWER_LAW = 0.02
 
 
 @style.styled
@@ -139,7 +137,8 @@ def second_order_model(lines: pd.DataFrame) -> Figure:
 def blow_up(curvatures: pd.DataFrame) -> Figure:
     """G5: the most negative eigenvalue of the Hessian where singular values of W vanish.
 
-    (a) on matrices, below full rank, by ε, with the power law at ε = 0; (b) its level at σ = 0 against ε;
+    (a) on matrices, below full rank, by ε, with the fitted power and, dashed, the closed form at ε = 0; (b) its level at
+    σ = 0 against ε;
     (c) at ε = 0: square matrices with one and two vanishing singular values, and balanced layers.
     """
     figure, axes = style.panels(1, 3, style.TEXT, 2.6)
@@ -157,14 +156,6 @@ def blow_up(curvatures: pd.DataFrame) -> Figure:
     return figure
 
 
-def power_law(sigma: Array, size: Array) -> float:
-    """Exponent p of size ~ σ^p, fitted on logarithms over σ ≤ 0.02 σ_max; NaN for fewer than three values."""
-    small = sigma <= _POWER_LAW * sigma.max()
-    if small.sum() < 3:
-        return float("nan")
-    return float(np.polyfit(np.log(sigma[small]), np.log(size[small]), 1)[0])
-
-
 @style.styled
 def escape_rates(escapes: pd.DataFrame) -> Figure:
     """G11: (a) rates at which the flow leaves each saddle, by depth; (b) measured against closed form; (c) plateaus."""
@@ -174,7 +165,7 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     left_saddles = escapes[escapes["escapes"] > 0]
     one = left_saddles[left_saddles["seed"] == left_saddles["seed"].min()]
     width = 0.16
-    for number, (depth, color, marker) in enumerate(zip(depths, colors, _MARKERS, strict=False)):
+    for number, (depth, color, marker) in enumerate(zip(depths, colors, style.markers(len(depths)), strict=True)):
         shift = width * (number - (len(depths) - 1) / 2)
         for _, row in one[one["depth"] == depth].iterrows():
             rates = -row["rates"][row["rates"] < 0]
@@ -270,7 +261,9 @@ def _series(spectra: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _by_point(axis: Axes, cells: pd.DataFrame, column: str, *, logarithmic: bool = False) -> None:
     """A column at the critical points, mean and standard deviation over targets, one line a loss."""
-    for (text, part), color, marker in zip(_series(cells), style.PALETTE, _MARKERS, strict=False):
+    series = list(_series(cells))
+    number = len(series)
+    for (text, part), color, marker in zip(series, style.distinct(number), style.markers(number), strict=True):
         table = part.pivot(index="seed", columns="point", values=column)
         mean, low, high = frames.band(table.to_numpy(), logarithmic=logarithmic)
         axis.plot(table.columns, mean, marker=marker, color=color, label=text)
@@ -295,13 +288,18 @@ def _sizes(cells: pd.DataFrame) -> tuple[Array, Array, Array, Array]:
 
 
 def _against_sigma(axis: Axes, low: pd.DataFrame) -> None:
-    for (epsilon, cell), color in zip(frames.groups(low, "epsilon"), style.PALETTE, strict=False):
+    for (epsilon, cell), color in zip(
+        frames.groups(low, "epsilon"), style.distinct(low["epsilon"].nunique()), strict=True
+    ):
         sigma, mean, below, above = _sizes(cell)
         text = frames.label(epsilon=epsilon)
         if epsilon == 0:
-            text += rf": $\sigma^{{{power_law(sigma, mean):.3f}}}$"
+            text += rf": $\sigma^{{{derived.exponent_at_zero(sigma, mean):.3f}}}$"
         axis.plot(sigma, mean, "o-", color=color, label=text)
         axis.fill_between(sigma, below, above, color=color, **style.BAND)
+        if epsilon == 0:
+            law = np.exp(np.log(cell["predicted"].abs() * cell["sigma"]).mean()) / sigma
+            axis.plot(sigma, law, **style.THEORY, label=r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$")
     axis.legend(fontsize=6)
 
 
@@ -311,7 +309,7 @@ def _levels(axis: Axes, smoothed: pd.DataFrame) -> None:
     table = one.assign(size=one["level"].abs()).pivot(index="seed", columns="epsilon", values="size")
     mean, low, high = frames.band(table.to_numpy())
     epsilon = table.columns.to_numpy()
-    p = np.polyfit(np.log(epsilon[:3]), np.log(mean[:3]), 1)[0] if len(epsilon) > 1 else float("nan")
+    p = derived.exponent(epsilon[:3], mean[:3])
     axis.plot(epsilon, mean, "o", label=rf"measured: $\varepsilon^{{{p:.2f}}}$")
     axis.fill_between(epsilon, low, high, color=style.PALETTE[0], **style.BAND)
     closed = np.log(one["level_of_empty_columns"].abs()).groupby(one["epsilon"]).mean()
@@ -325,7 +323,10 @@ def _without_smoothing(axis: Axes, unsmoothed: pd.DataFrame) -> None:
     lowest = unsmoothed["rank"].min()
     shown = unsmoothed[(unsmoothed["depth"] == 1) | ((unsmoothed["rank"] == lowest) & (unsmoothed["vanishing"] == 1))]
     groups = shown.groupby(["depth", "rank", "vanishing"])
-    for ((depth, rank, vanishing), cell), color, marker in zip(groups, [*style.PALETTE, "0.4"], _MARKERS, strict=False):
+    number = groups.ngroups
+    for ((depth, rank, vanishing), cell), color, marker in zip(
+        groups, style.distinct(number), style.markers(number), strict=True
+    ):
         sigma, mean, *_ = _sizes(cell)
         text = f"{frames.label(depth=depth, rank=rank)}: {vanishing}"
         axis.plot(sigma, mean, marker=marker, color=color, label=text, markersize=2.5)

@@ -9,6 +9,8 @@ from matplotlib.ticker import NullFormatter
 
 from ..diagnostics import effective_rank
 from ..grid import axes_of
+from ..psd import Array
+from ..theory import half_times, mode_times
 from . import frames, style
 
 
@@ -43,24 +45,52 @@ def ranks(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
 
 @style.styled
 def energy_levels(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
-    """F5: loss of one seed along training, with the saddle values Σ_{j>i} (√λ_j − √ε)² as horizontal lines."""
+    """F5: loss of one seed along training, with the saddle values Σ_{j>i} (√λ_j − √ε)² as horizontal lines.
+
+    Crosses: predicted time (`theory.mode_times`) at which eigenvalue i of S reaches half of its limit, and predicted
+    loss there, if every eigenvalue follows its own equation from scale²: exact for aligned starts, approximate for
+    random ones.
+    """
     epsilons, depths = sorted(samples["epsilon"].unique()), sorted(samples["depth"].unique())
     figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.6)
     seed = samples["seed"].min()
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
         cells = samples[(samples["epsilon"] == epsilon) & (samples["seed"] == seed)]
         run = runs[(runs["epsilon"] == epsilon) & (runs["seed"] == seed)].iloc[0]
+        first = float(cells["time"].max())
         for i, level in enumerate(run["energy_levels"]):
             axis.axhline(level, **style.THEORY | {"linewidth": 0.5})
             axis.annotate(f"$i={i}$", (1.005, level), xycoords=("axes fraction", "data"), fontsize=5.5, va="center")
         for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
             cell = cells[cells["depth"] == depth]
             axis.plot(cell["time"], cell["loss"], color=color, label=frames.label(depth=depth))
+            half, there = _half_done(run, int(depth))
+            axis.plot(half, there, "x", color=color, markersize=5, markeredgewidth=1.1)
+            first = min(first, float(half.min(initial=first)))
         axis.set(xscale="log", xlabel=r"time $t$", title=f"{frames.label(epsilon=epsilon, rank=run['rank'])}, one seed")
+        axis.set_xlim(left=first / 100)
     axes[0, 0].set_ylabel(r"loss $L_\varepsilon$")
     axes[0, -1].legend(loc="center left", frameon=True, framealpha=1, edgecolor="none")
     style.label_panels(axes[0])
     return figure
+
+
+def _half_done(run: pd.Series, depth: int) -> tuple[Array, Array]:
+    """Predicted times at which each eigenvalue of S reaches half of its limit, and the predicted loss at these times.
+
+    Every eigenvalue follows its own equation from scale²; the loss is what the empty directions and the difference
+    of each root from its target add.
+    """
+    rank, epsilon, initial = int(run["rank"]), float(run["epsilon_effective"]), float(run["start_scale"]) ** 2
+    kept = np.asarray(run["eigenvalues_target"])[:rank]
+    kept = kept[kept - epsilon > 2 * initial]
+    shares = np.concatenate([np.geomspace(1e-6, 0.5, 25), 1 - np.geomspace(0.5, 1e-6, 25)[1:]])
+    s = initial + (kept - epsilon - initial)[:, None] * shares
+    half = half_times(kept, epsilon, depth, initial)
+    tables = ((mode_times(float(value), epsilon, depth, initial, row), row) for value, row in zip(kept, s, strict=True))
+    there = np.array([np.interp(half, times, row, left=initial) for times, row in tables])
+    lacking = (np.sqrt(kept[:, None]) - np.sqrt(there + epsilon)) ** 2
+    return half, run["loss_minimum"] + lacking.sum(axis=0)
 
 
 @style.styled
@@ -106,7 +136,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
     target, final = (np.stack(runs[name].to_numpy()) for name in ("eigenvalues_target", "eigenvalues_final"))
     distance = np.abs(final - np.maximum(target - runs["epsilon_effective"].to_numpy()[:, None], 0))[:, : len(cosines)]
     index = np.arange(1, distance.shape[1] + 1)
-    floor = 1e-17
+    floor = 1e-17 * target.max()
     right.plot(index, np.median(distance, axis=0) + floor, "o-", label="median")
     right.fill_between(
         index, distance.min(axis=0) + floor, distance.max(axis=0) + floor, **style.BAND, label="range over seeds"
@@ -122,7 +152,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def spectra(runs: pd.DataFrame) -> Figure:
-    """F9: eigenvalues of target, initial and final model; mean and standard deviation over seeds."""
+    """F9: eigenvalues of target, initial and final model; mean and standard deviation (ddof 1) over seeds."""
     figure, axes = style.panels(1, 1, style.COLUMN, 2.4)
     axis = axes[0, 0]
     index = np.arange(1, len(runs["eigenvalues_target"].iloc[0]) + 1)
@@ -132,11 +162,11 @@ def spectra(runs: pd.DataFrame) -> Figure:
         "initial": (r"initial model $s_i^2(0)$", "^"),
         "final": (r"final model $s_i^2$", "o"),
     }
-    for (name, (text, marker)), color in zip(series.items(), style.PALETTE, strict=False):
+    for (name, (text, marker)), color in zip(series.items(), style.distinct(len(series)), strict=True):
         values = np.stack(runs[f"eigenvalues_{name}"].to_numpy())
-        mean, deviation = values.mean(axis=0), values.std(axis=0)
+        mean, low, high = frames.band(values, logarithmic=False)
         axis.plot(index, mean, marker=marker, color=color, label=text, linewidth=0.8)
-        axis.fill_between(index, mean - deviation, mean + deviation, color=color, **style.BAND)
+        axis.fill_between(index, low, high, color=color, **style.BAND)
     optimum = np.maximum(np.stack(runs["eigenvalues_target"].to_numpy()) - shift, 0).mean(axis=0)
     axis.plot(index, optimum, **style.THEORY, label=r"optimum $\lambda_i - \varepsilon$")
     axis.set(xlabel="index $i$", ylabel="eigenvalue", xticks=index[::3])

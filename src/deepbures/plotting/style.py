@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -18,6 +20,7 @@ P = ParamSpec("P")
 COLUMN, TEXT = 3.3, 6.8
 #: Okabe and Ito's palette, told apart with every common colour vision; black stays for theory.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
+MARKERS = "os^Dv<>P"
 #: Theory in every figure: a thin black or dashed line.
 THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": "--"}
 BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
@@ -72,9 +75,21 @@ def sequential(number: int) -> list[Any]:
     return [mpl.colormaps["cividis"](i / max(number - 1, 1) * 0.88) for i in range(number)]
 
 
+def distinct(number: int) -> list[Any]:
+    """As many colours that are told apart: those of the palette, or of a sequence where they are too few."""
+    return list(PALETTE[:number]) if number <= len(PALETTE) else sequential(number)
+
+
+def markers(number: int) -> list[str]:
+    """As many markers; from the ninth on they come again."""
+    return list(itertools.islice(itertools.cycle(MARKERS), number))
+
+
 def label_panels(axes: Sequence[Any]) -> None:
-    """Letters (a), (b), … at the upper left of each panel."""
-    for letter, axis in zip("abcdefghijklmnop", axes, strict=False):
+    """Letters (a), (b), …, (z), (aa), … at the upper left of each panel."""
+    pairs = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
+    letters = itertools.islice(itertools.chain(string.ascii_lowercase, pairs), len(axes))
+    for letter, axis in zip(letters, axes, strict=True):
         title = axis.get_title()
         axis.set_title("")
         axis.set_title(f"({letter}) {title}".rstrip(), loc="left")

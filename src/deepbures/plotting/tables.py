@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .. import derived
 from ..grid import axes_of
 from .frames import over_seeds
-from .landscape import power_law
 
 #: LaTeX headings of the columns.
 HEADINGS = {
@@ -36,6 +36,10 @@ HEADINGS = {
     "authors_r_squared": "$r^2$",
     "tail_slope": "tail slope",
     "tail_r_squared": "$r^2$ (tail)",
+    "initial_scale": r"scale of $W(0)$",
+    "theorem_step": r"$\eta/\min(\eta_1,\eta_2,\eta_3)$",
+    "global_rate": "global rate (1/time)",
+    "power_law_slope": "exponent of $t$",
     "step_size": r"$\eta$",
     "relative_step": r"$\eta\,\lambda_{\max}/2$",
     "eta": r"$\eta$",
@@ -80,20 +84,22 @@ STEP_SIZES = [
 
 
 def constants(runs: pd.DataFrame) -> pd.DataFrame:
-    """T2: the paper's constants, step sizes and guaranteed rate of every run."""
+    """T2: constants, step sizes and guaranteed rate of the authors' program for every run, and the global rate."""
     columns = ["margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3", "bound_rate"]
+    columns += ["global_rate", "bound_is_proved"]
     return runs[[*axes_of(runs.columns), "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
 
 
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
-    """T3: slopes, r², tail rate, sharp rate and bound, mean and standard deviation over seeds, one row a cell.
+    """T3: slopes, r², tail rate, sharp rate and bounds, mean and standard deviation over seeds, one row a cell.
 
-    Slopes are in decades per unit time, rates per unit time. `tails` counts the seeds whose tail was
-    reached (tail_… and ratio are over those); `limited` tells that ε exceeds λ_n and was replaced by it,
-    so that cells which differ in ε alone may be one and the same problem.
+    Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails`
+    counts the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail
+    itself (see `aggregate.collect_runs`); `power_law_slope` is the exponent of t where a flow did not converge.
+    `limited` tells that ε exceeds λ_n and was replaced by it, so that cells which differ in ε alone may be one and
+    the same problem.
     """
-    table = runs.assign(tail_rate=-runs["tail_slope"] * np.log(10))
-    table["ratio"] = table["tail_rate"] / table["sharp_rate"]
+    table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
     columns = [
         "authors_slope",
         "authors_r_squared",
@@ -102,7 +108,9 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
         "tail_rate",
         "ratio",
         "sharp_rate",
+        "global_rate",
         "bound_rate",
+        "power_law_slope",
     ]
     summary = over_seeds(table, columns)
     axes = axes_of(runs.columns)
@@ -111,6 +119,7 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
         {
             "seeds": grouped["seed"].count(),
             "tails": grouped["tail_slope"].count(),
+            "in_tail": grouped["in_tail"].sum(),
             "epsilon_effective": grouped["epsilon_effective"].mean(),
         }
     ).reset_index()
@@ -126,9 +135,9 @@ def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
     `final_rate` is minus the logarithm of the final contraction of L − L* in a step, over those.
     """
     table = runs.assign(
-        log10_eta_paper=runs[["log10_eta_1", "log10_eta_2", "log10_eta_3"]].min(axis=1, skipna=False),
-        final_rate=-runs["tail_slope"] * np.log(10) * runs["eta"],
-        predicted_rate=-np.log(runs["contraction"]),
+        log10_eta_paper=derived.log10_theorem_step(runs),
+        final_rate=derived.final_rate(runs),
+        predicted_rate=derived.predicted_rate(runs),
     )
     columns = [*STEP_SIZES, "K", "log10_eta_1", "log10_eta_2", "log10_eta_3", "authors_slope", "authors_r_squared"]
     return _with_outcomes(runs, over_seeds(table, columns))
@@ -140,9 +149,9 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
     Mean and standard deviation over the seeds that have such a value (`…_count`), one row a cell.
     """
     table = runs.assign(
-        settling_steps=runs["settling_time"] / runs["eta"],
-        final_rate=-runs["tail_slope"] * np.log(10) * runs["eta"],
-        predicted_rate=-np.log(runs["contraction"]),
+        settling_steps=derived.settling_steps(runs),
+        final_rate=derived.final_rate(runs),
+        predicted_rate=derived.predicted_rate(runs),
     )
     columns = ["settling_steps", "final_rate", "predicted_rate", "excess_final", "balancedness_final"]
     return _with_outcomes(runs, over_seeds(table, columns))
@@ -169,7 +178,7 @@ def blow_up(curvatures: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             **dict(zip(within, values, strict=True)),
-            "exponent": power_law(cell["sigma"].to_numpy(), cell["smallest"].abs().to_numpy()),
+            "exponent": derived.exponent_at_zero(cell["sigma"], cell["smallest"].abs()),
             "level": cell["level"].iloc[0],
             "level_of_empty_columns": cell["level_of_empty_columns"].iloc[0],
         }
@@ -182,9 +191,10 @@ def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
     """Where searches for critical points ended, one row a cell.
 
     `critical`: gradient below the tolerance; `matched`: at an enumerated point; `unmatched`: critical, but not
-    enumerated; `lost_rank`: ended where the loss has no second derivative. `at_rank`: matched at a point of rank k;
-    `index_agrees`: of those, the Hessian has as many negative eigenvalues as the closed form says. `found…` and
-    `enumerated…` count different points, over all seeds.
+    enumerated; `lost_rank`: ended at a kink, where the loss has no second derivative. `at_zero`: matched at W = 0;
+    `at_rank`: at a point of rank k; `index_counted`: of those, the negative eigenvalues of the Hessian are told from
+    zeros; `index_agrees`: they are as many as the closed form says. `found…` and `enumerated…` count different points,
+    over all seeds.
     """
     axes = axes_of(searches.columns)
     matched = searches["matched"] == 1
@@ -193,10 +203,12 @@ def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
         point=searches["kept"].map(lambda kept: tuple(int(j) for j in kept)),
         unmatched=(searches["critical"] == 1) & ~matched,
         lost_rank=(searches["critical"] == 0) & (searches["evaluations"] < 0),
+        at_zero=matched & (searches["kept"].map(len) == 0),
         at_rank=at_rank,
+        index_counted=at_rank & (searches["negative"] >= 0),
         index_agrees=at_rank & (searches["negative"] == searches["escapes"]),
     )
-    sums = ["critical", "matched", "unmatched", "lost_rank", "at_rank", "index_agrees"]
+    sums = ["critical", "matched", "unmatched", "lost_rank", "at_zero", "at_rank", "index_counted", "index_agrees"]
     grouped = table.groupby(axes, sort=True)
     one = searches.drop_duplicates([*axes, "seed"]).groupby(axes)
 
@@ -230,7 +242,9 @@ def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Columns `x_mean`, `x_std` joined into one text column, mean ± std, under the heading of `x`."""
     joined = {
         HEADINGS[name]: [
-            "--" if np.isnan(mean) else rf"${mean:.4g} \pm {deviation:.2g}$"
+            "--"
+            if np.isnan(mean)
+            else (f"${mean:.4g}$" if np.isnan(deviation) else rf"${mean:.4g} \pm {deviation:.2g}$")
             for mean, deviation in zip(summary[f"{name}_mean"], summary[f"{name}_std"], strict=True)
         ]
         for name in columns

@@ -1,0 +1,98 @@
+"""Figures of bounds, tails and samples: what they draw of data that is known."""
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from deepbures import store
+from deepbures.aggregate import collect, collect_runs
+from deepbures.experiment import run_cell
+from deepbures.grid import cells
+from deepbures.plotting import bounds, convergence, frames, sampling, spectral
+
+
+def collected(folder, shipped, experiment, seeds=(0,)):
+    """Aggregates of an experiment of the smoke study."""
+    found = cells(shipped("smoke.yaml"), experiment)
+    kind = found[0].settings["kind"]
+    files = {name: [] for name in store.SCHEMAS[kind]}
+    for number, cell in enumerate(found):
+        for name, table in run_cell(cell.settings, list(seeds)).items():
+            files[name].append(folder / f"{name}-{number}.parquet")
+            store.write_parts(files[name][-1], [table])
+    axes = [cell.axes for cell in found]
+    for name, parts in files.items():
+        if name == "runs":
+            collect_runs(folder / "runs.parquet", axes, parts, files["trajectories"])
+        else:
+            collect(folder / f"{name}.parquet", axes, parts)
+    return [pq.read_table(folder / f"{name}.parquet").to_pandas() for name in files]
+
+
+def test_bounds_are_counted_as_they_are(tmp_path, shipped):
+    runs, samples = collected(tmp_path, shipped, "bounds_n1")
+    table = bounds.with_ratios(runs, samples)
+    # ε = λ, W(0) = 0.5: the counterexample. Where the bound is proved it holds, and ours holds everywhere.
+    violated = table["program_ratio"] > 1 + bounds.ROUNDING
+    counter = (table["initial_scale"] == 0.5) & (table["epsilon"] == 1)
+    assert counter.sum() == 2
+    assert violated[counter].all()
+    assert not (violated & (table["bound_is_proved"] == 1)).any()
+    assert (table["global_ratio"] <= 1 + bounds.ROUNDING).all()
+    figure = bounds.where_bounds_hold(runs, samples)
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    texts = [text.get_text() for legend in legends for text in legend.get_texts()]
+    inside = table[(table["margin"] > 0) & (table["excess_initial"] > 0)]
+    for depth in (1, 2):
+        assert f"violated ({violated[inside.index][inside['depth'] == depth].sum()})" in texts
+
+
+def test_crosses_of_aligned_starts_lie_on_their_curves(tmp_path, shipped):
+    runs, samples = collected(tmp_path, shipped, "plateaus")
+    for depth in (1, 2):
+        run = runs[runs["depth"] == depth].iloc[0]
+        times, losses = spectral._half_done(run, depth)
+        curve = samples[(samples["depth"] == depth) & (samples["seed"] == run["seed"])]
+        assert len(times) == run["rank"]
+        np.testing.assert_allclose(losses, np.interp(times, curve["time"], curve["loss"]), rtol=0.02)
+    assert len(spectral.energy_levels(runs, samples).axes) == 1
+
+
+def test_finite_samples_are_drawn(tmp_path, shipped):
+    drawn, training = collected(tmp_path, shipped, "finite_sample", seeds=range(2))
+    figure = sampling.finite_sample(drawn, training)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["number of samples $m$", r"time $t$"]
+    summary = sampling.summary(drawn)
+    assert summary["ratio_mean"].iloc[-1] == pytest.approx(1, abs=0.15)
+
+
+def test_power_laws_are_drawn_of_flows_that_reached_their_horizon_and_of_none():
+    depth = np.array([1, 2, 2])
+    runs = pd.DataFrame(
+        {"depth": depth, "seed": 0, "smin": [-1, -1, 5], "lambda_min": 0.5, "epsilon_effective": [0.5, 0.5, 0.1],
+         "sharp_rate": [0, 0, 1.0], "stop_reason": "end time", "time_final": 100.0, "power_law_slope": -2.0,
+         "excess_final": 1e-4}
+    )  # fmt: skip
+    labels = [convergence.algebraic_tail(part).axes[0].get_legend().get_texts()[0].get_text() for part in
+              (runs, runs[runs["smin"] > 0])]  # fmt: skip
+    assert labels == ["2 flows", "0 flows"]
+
+
+def test_deviations_have_one_degree_of_freedom_less():
+    frame = pd.DataFrame({"depth": 1, "seed": [0, 1, 2], "value": [1.0, 2.0, 6.0]})
+    summary = frames.over_seeds(frame, ["value"]).iloc[0]
+    assert (summary["value_mean"], summary["value_std"]) == pytest.approx((3, np.sqrt(7)))
+    mean, low, high = frames.band(np.array([[1.0], [2.0], [6.0]]), logarithmic=False)
+    assert (mean[0], low[0], high[0]) == pytest.approx((3, 3 - np.sqrt(7), 3 + np.sqrt(7)))
+    mean, low, high = frames.band(np.ones((1, 2)))
+    assert mean.tolist() == [1, 1]
+    assert np.isnan([low, high]).all()
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-12, 1e12])
+def test_floor_of_logarithms_is_relative(unit):
+    # 1e-12 of the largest is data in every unit; 0 is cut off at 1e-17 of it.
+    run = pd.DataFrame({"seed": 0, "time": [0.0, 1.0, 2.0], "value": unit * np.array([1, 1e-12, 0])})
+    values = frames.curves(run, "value", np.array([0.0, 1.0, 2.0]))[0]
+    np.testing.assert_allclose(values, unit * np.array([1, 1e-12, 1e-17]), rtol=1e-9)
