@@ -179,7 +179,8 @@ def reweighted(
 
     From X = 0, projecting onto rank n at first and onto rank k from step `RELAXED` on: with rank k at once one problem
     in twenty is trapped. It ends when no residual exceeds `tolerance` times the largest b_i. How often a measurement
-    is repeated does not matter: copies share a weight.
+    is repeated does not matter: copies share a weight. A step meets the measurements that it uses, and what is left of
+    their residuals is rounding, so that the path, not where it ends, hangs on the last digit.
     """
     from scipy.optimize import nnls
 
