@@ -337,4 +337,4 @@ def test_bad_start_gives_one_line(rng):
     with pytest.raises(ValueError, match="rank must lie between 1 and min"):
         nystrom_start(rng, BuresWasserstein(np.eye(3)), 4)
     with pytest.raises(ValueError, match="one target that is not zero"):
-        nystrom_start(rng, BuresWasserstein(np.zeros((3, 3))), 2)
+        nystrom_start(rng, BuresWasserstein(np.stack([np.eye(3)] * 2)), 2)
