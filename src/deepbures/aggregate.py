@@ -116,7 +116,7 @@ def _with_axes(table: pa.Table, position: Mapping[str, float | str]) -> pa.Table
     """Put the axes of a cell in front."""
     for column, (axis, value) in enumerate(position.items()):
         if axis in NAME_AXES:
-            values = pa.array([value] * len(table))
+            values = pa.array([value] * len(table), pa.string())  # of an empty table, too
         else:
             values = pa.array(np.full(len(table), value, dtype=np.int32 if axis in INTEGER_AXES else np.float64))
         table = table.add_column(column, axis, values)

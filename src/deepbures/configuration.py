@@ -23,6 +23,7 @@ from .initialization import NEAR_A_POINT
 from .psd import spectrum
 from .target_files import KINDS as TARGETS
 from .target_files import file_of, is_drawn, read_target
+from .targets import SPECTRA
 
 #: Sections of an experiment's block that only some kinds have.
 _SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
@@ -230,9 +231,17 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in where the targets of an experiment come from; a file is read."""
     target = block["target"]
     drawn = [key for key in ("spectrum", "mode") if key in target]
+    wanted = getattr(kind_of(block["kind"]), "SPECTRUM", None)  # of a kind that draws its own targets
+    if wanted is not None and target.get("spectrum") != wanted:
+        yield f"target.spectrum: kind {block['kind']!r} needs {wanted}, not {target.get('spectrum', 'a file')!r}"
+        return
     if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
             yield f"target.{key}: the key is missing (or one of {', '.join(TARGETS)})"
+            return
+        if wanted is None and target["spectrum"] not in SPECTRA:
+            known = ", ".join(SPECTRA)
+            yield f"target.spectrum: kind {block['kind']!r} needs one of {known}, not {target['spectrum']!r}"
         return
     if drawn or len(target) > 1:
         yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
@@ -337,11 +346,29 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"landscape.{key}: the key is missing: kind {kind!r} needs it"
     for key in (key for key in options if key not in known):
         yield f"landscape.{key}: kind {kind!r} has no such key; allowed: {', '.join(known)}"
+    if hasattr(kind_of(kind), "SPECTRUM"):
+        yield from _neighbour(block)
     if kind == "surface" and (block["dimension"] != 2 or grid["rank"] != [1]):
         yield "dimension: a surface needs dimension 2 and rank 1"
     for i, vanishing in enumerate(options.get("vanishing", ())):
         if vanishing > min(grid["rank"]):
             yield f"landscape.vanishing[{i}]: {vanishing} must be at most the rank, {min(grid['rank'])}"
+
+
+def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
+    """Mistakes in an experiment whose kind draws its own targets: what does not vary there has one value."""
+    kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
+    for axis, value in (("epsilon", 0), ("smin", -1)):
+        if grid[axis] != [value]:
+            yield f"grid.{axis}: kind {kind!r} needs [{value}], not {grid[axis]}"
+    if kind != "scaled":
+        if block.get("loss") != "bures-wasserstein":
+            yield f"loss: kind {kind!r} needs bures-wasserstein"
+        if kind != "barycenter" and grid["depth"] != [1]:
+            yield f"grid.depth: kind {kind!r} needs [1], not {grid['depth']}"
+    for i, rank in enumerate(options.get("target_ranks", ())):
+        if rank > block["dimension"]:
+            yield f"landscape.target_ranks[{i}]: {rank} must be at most the dimension, {block['dimension']}"
 
 
 def _starts(

@@ -42,7 +42,7 @@ def _array(values: Any, type_: pa.DataType) -> pa.Array:
         return pa.Array.from_buffers(type_, len(encoded), buffers)
     if pa.types.is_list(type_):
         offsets = _array(_offsets(values), pa.int32())
-        items = np.concatenate([np.asarray(value) for value in values])
+        items = np.concatenate([np.asarray(value) for value in values]) if len(values) else np.empty(0)
         return pa.ListArray.from_arrays(offsets, _array(items, type_.value_type), type=type_)
     given = np.asarray(values)
     with np.errstate(invalid="ignore"):

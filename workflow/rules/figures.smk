@@ -7,6 +7,7 @@ PLOTTING_CODE = code_digest(
     "plotting.descent",
     "plotting.images",
     "plotting.landscape",
+    "plotting.neighbours",
     "plotting.sampling",
     "plotting.sampling",
     "plotting.spectral",

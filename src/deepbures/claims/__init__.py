@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from . import landscape, sampling, training
+from . import landscape, neighbours, sampling, training
 from .evidence import SOURCES, Claim, Statement, Study, Tables, judge
 
 __all__ = [
@@ -55,6 +55,13 @@ STATEMENTS: tuple[Statement, ...] = (
     training.BALANCE,
     training.LOSSES_COMPARED,
     sampling.SAMPLING_LAW,
+    neighbours.ONE_STEP,
+    neighbours.SCALED_TAILS,
+    neighbours.QUADRATIC,
+    neighbours.EXPONENTS,
+    neighbours.BARYCENTER_RATE,
+    neighbours.FEW_CORRUPTIONS,
+    neighbours.REWEIGHTED,
 )
 
 
