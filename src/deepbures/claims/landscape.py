@@ -13,6 +13,8 @@ from .evidence import LOSS_ROUNDING, Statement, Study, keys_of
 
 #: Rounding in eigenvalues of Hessians, as a share of λ_max.
 _HESSIAN_ROUNDING = 1e-8
+#: Losses of critical points that agree to this share of the largest are tied.
+_TIED = 1e-8
 
 
 def _curved_minimum(study: Study) -> Iterator[pd.DataFrame]:
@@ -75,7 +77,9 @@ VALUES = Statement(
 
 def _saddles(study: Study) -> Iterator[pd.DataFrame]:
     for frame in study.tables("hessian", "spectra"):
-        others = frame[(frame["order"] > 0) & (frame["negative"] >= 0)]  # −1: too many parameters to count
+        values = frame.groupby(keys_of(frame), observed=True)["value"]
+        above = frame["value"] - values.transform("min") > _TIED * values.transform("max")  # equal λ: tied minima
+        others = frame[above & (frame["negative"] >= 0)]  # −1: too many parameters to count
         off = (others["negative"] - others["escapes"]).abs()
         yield others.assign(deviation=np.where(others["escapes"] > 0, off, np.inf))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from .evidence import LOSS_ROUNDING, Statement, Study, keys_of, with_runs
 #: An algebraic tail is compared where the excess loss is below this share of λ_n, and the next mode has decayed by e to
 #: minus this.
 _LATE, _DECAYED = 1e-5, 40.0
+#: Distances and drifts below this share of their unit are rounding.
+_NOISE = 1e-12
 #: Below this share of L(0) − L* the rounding of W ends every fall.
 _FLOOR = 1e-24
 #: What a test of rates would notice.
@@ -256,21 +258,24 @@ POLYAK_LOJASIEWICZ = Statement(
 )
 
 
-def _orders(study: Study, column: str) -> Iterator[pd.DataFrame]:
-    """Deviation from 1 of the fitted order of a column of runs in the step size, a case a cell and seed."""
+def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]) -> Iterator[pd.DataFrame]:
+    """Deviation from 1 of the fitted order of a column of runs in the step size, a case a cell and seed.
+
+    `unit` gives the unit of the column in each run: what is rounding in it is left out.
+    """
     for runs in study.tables("descent", "runs"):
         if "step_size" not in runs or runs["flow_error"].isna().all():
             continue
         rows = []
         for _, run in runs.groupby([key for key in keys_of(runs) if key != "step_size"], observed=True):
-            fitted = order(run, column)
+            fitted = order(run[run[column] > _NOISE * unit(run)], column)
             if not np.isnan(fitted):
                 rows.append(run.iloc[[0]].assign(deviation=abs(fitted - 1)))
         yield from rows
 
 
 def _balance(study: Study) -> Iterator[pd.DataFrame]:
-    yield from _orders(study, "balancedness_final")
+    yield from _orders(study, "balancedness_final", lambda runs: runs["lambda_max"] ** (1 / runs["depth"]))
 
 
 BALANCE = Statement(
@@ -288,7 +293,7 @@ BALANCE = Statement(
 
 
 def _descent_to_flow(study: Study) -> Iterator[pd.DataFrame]:
-    yield from _orders(study, "flow_error")
+    yield from _orders(study, "flow_error", lambda runs: pd.Series(1.0, runs.index))
 
 
 DESCENT_TO_FLOW = Statement(
@@ -389,7 +394,7 @@ def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
     for runs in study.tables("descent", "runs"):
         if "relative_step" not in runs or not (runs["relative_step"] > 1).any():
             continue
-        near = runs[full_rank(runs)]
+        near = runs[full_rank(runs) & (runs["sharp_rate"] > 0)]
         right = (near["stop_reason"] == StopReason.CONVERGED) == (near["relative_step"] < 1)
         yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
 
@@ -397,7 +402,8 @@ def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
 STABLE_STEP = Statement(
     name="stable step",
     source="ours",
-    statement="At full rank descent ends at the optimum for η below 2/λ_max of the Hessian there, and not for η above",
+    statement="At full rank, ε < λ_n, descent ends at the optimum for η below 2/λ_max of the Hessian there, and for no "
+    "other",
     formula="converges ⇔ η < 2 / λ_max(∇²L^N)",
     test="Outcome of descents at given shares of 2/λ_max.",
     unit="2/λ_max, between η and 2/λ_max where the outcome is the other one",
