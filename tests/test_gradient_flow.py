@@ -316,7 +316,9 @@ def test_step_underflow():
     # A gradient that is NaN below a loss of 1: no step is small enough to get there.
     loss = Frobenius(np.diag(SPECTRUM))
     gradient = loss.gradient_in_eigenbasis
-    loss.gradient_in_eigenbasis = lambda F: gradient(F) if loss.value_in_eigenbasis(F) > 1 else np.full_like(F, np.nan)
+    loss.gradient_in_eigenbasis = lambda F: np.where(
+        loss.value_in_eigenbasis(F)[..., None, None] > 1, gradient(F), np.nan
+    )
     trajectory = run(np.eye(4), loss, max_time=10.0, method="explicit")
     assert trajectory.stop_reason == StopReason.STEP_UNDERFLOW
     assert 0 < trajectory.times[-1] < 10

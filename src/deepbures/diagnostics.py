@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .losses import BuresWasserstein, CovarianceLoss
-from .psd import Array, geometric_sum
+from .psd import WELL_CONDITIONED, Array, pairwise_sums
 
 #: Singular values below this share of the largest do not count towards the rank.
 RANK_TOLERANCE = 1e-2
@@ -25,7 +25,11 @@ def effective_rank(singular_values: Array) -> Array:
 
 def least_singular_value(F: Array, rank: int) -> Array:
     """σ_k(F), the k-th singular value of F (..., n, p) with k = `rank`: 0 where F has fewer columns than k."""
-    singular_values = np.linalg.svd(F, compute_uv=False)
+    return kth(np.linalg.svd(F, compute_uv=False), rank)
+
+
+def kth(singular_values: Array, rank: int) -> Array:
+    """σ_k of those on the last axis, largest first, k = `rank`: 0 where there are fewer."""
     if rank > singular_values.shape[-1]:
         return np.zeros(singular_values.shape[:-1])
     return singular_values[..., rank - 1]
@@ -34,21 +38,38 @@ def least_singular_value(F: Array, rank: int) -> Array:
 def squared_bures_distance(F: Array, G: Array) -> Array:
     """B²(F Fᵀ, G Gᵀ) = min_Q ‖F − G Q‖²_F over orthogonal Q, for factors (..., n, p) and (..., n, q).
 
-    The minimiser is the polar factor of Gᵀ F. A sum of squares: relative accuracy near 0.
+    The minimiser is the polar factor of Gᵀ F, with q ≤ p its q orthonormal rows. A sum of squares: relative accuracy
+    near 0.
     """
-    p, q = F.shape[-1], G.shape[-1]
-    if p < q:
-        F = np.concatenate([F, np.zeros((*F.shape[:-1], q - p))], axis=-1)
-    elif q < p:
-        G = np.concatenate([G, np.zeros((*G.shape[:-1], p - q))], axis=-1)
-    U, _, Vh = np.linalg.svd(np.swapaxes(G, -1, -2) @ F)
-    return np.sum((F - G @ (U @ Vh)) ** 2, axis=(-2, -1))
+    if F.shape[-1] < G.shape[-1]:
+        F, G = G, F
+    X = np.swapaxes(G, -1, -2) @ F
+    mu, Q = np.linalg.eigh(X @ np.swapaxes(X, -1, -2))
+    well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
+    inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ np.swapaxes(Q, -1, -2)
+    polar = inverse_root @ X
+    if not well.all():
+        U, _, Vh = np.linalg.svd(X[~well], full_matrices=False)
+        polar[~well] = U @ Vh
+    return np.sum((F - G @ polar) ** 2, axis=(-2, -1))
+
+
+def nuclear_norm(X: Array) -> Array:
+    """‖X‖_* = Σ σ_i(X): from the Gram matrix of the shorter side where this is as accurate, to eps · σ_1."""
+    transposed = np.swapaxes(X, -1, -2)
+    mu = np.linalg.eigvalsh(X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X)
+    total = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+    poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
+    if poor.any():
+        total = np.asarray(total)
+        total[poor] = np.linalg.svd(X[poor], compute_uv=False).sum(axis=-1)
+    return total
 
 
 def squared_bures_by_traces(F: Array, G: Array) -> Array:
     """B²(F Fᵀ, G Gᵀ) = ‖F‖² + ‖G‖² − 2 ‖Gᵀ F‖_* (nuclear norm): cheaper, accurate to eps · ‖F‖² only."""
-    singular_values = np.linalg.svd(np.swapaxes(G, -1, -2) @ F, compute_uv=False)
-    return np.sum(F**2, axis=(-2, -1)) + np.sum(G**2, axis=(-2, -1)) - 2 * singular_values.sum(axis=-1)
+    traces = np.sum(F**2, axis=(-2, -1)) + np.sum(G**2, axis=(-2, -1))
+    return traces - 2 * nuclear_norm(np.swapaxes(G, -1, -2) @ F)
 
 
 def covariance_distance(F: Array, covariance: Array) -> Array:
@@ -77,9 +98,8 @@ def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Arra
     R = np.linalg.qr(G).R
     product = np.swapaxes(G, -1, -2) @ F
     smoothing = np.broadcast_to(np.sqrt(epsilon) * np.swapaxes(R, -1, -2), (*product.shape[:-1], R.shape[-2]))
-    singular_values = np.linalg.svd(np.concatenate([product, smoothing], axis=-1), compute_uv=False)
     traces = np.sum(F**2, axis=(-2, -1)) + epsilon * F.shape[-2] + np.sum(G**2, axis=(-2, -1))
-    return traces - 2 * singular_values.sum(axis=-1)
+    return traces - 2 * nuclear_norm(np.concatenate([product, smoothing], axis=-1))
 
 
 def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
@@ -90,13 +110,21 @@ def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
     rate at which the flow loses loss: dL/dt = −Σ_j ‖∂L/∂W_j‖².
     """
     P, s, Vh = np.linalg.svd(F, full_matrices=False)
-    gradient = loss.gradient(F) @ np.swapaxes(Vh, -1, -2)
-    inside = np.swapaxes(P, -1, -2) @ gradient
-    leaving = gradient - P @ inside
+    return norm_over_layers(P, s, loss.gradient(F) @ np.swapaxes(Vh, -1, -2), depth)
+
+
+def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
+    """(Σ_j ‖∂L/∂W_j‖²)^{1/2} of the balanced network with end-to-end matrix P diag(s) Vᵀ, from ∇L V (..., n, k).
+
+    With A = Pᵀ ∇L V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the top layer also the part
+    (I − P Pᵀ) ∇L V s^{(N−1)/N} that leaves the range of P.
+    """
     root = s ** (2 / depth)
-    weights = geometric_sum(root[..., :, None], root[..., None, :], depth)
-    squares = np.sum(inside**2 * weights, axis=(-2, -1))
-    squares += np.sum(leaving**2 * root[..., None, :] ** (depth - 1), axis=(-2, -1))
+    inside = np.swapaxes(P, -1, -2) @ gradient
+    squares = np.sum(inside**2 * pairwise_sums(root, depth), axis=(-2, -1))
+    if P.shape[-1] < P.shape[-2]:
+        leaving = gradient - P @ inside
+        squares += np.sum(np.sum(leaving**2, axis=-2) * root ** (depth - 1), axis=-1)
     return np.sqrt(squares)
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .collocation import ROUNDING, Stack, Step, dense_output
+from .diagnostics import norm_over_layers
 from .explicit import ExplicitPath
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import check_depth
-from .psd import Array, finite_array
+from .psd import Array, finite_array, principal_columns
 from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, pivoted, root, root_factor
 from .trajectory import FlowTrajectory, StopReason
 
@@ -400,8 +401,8 @@ class _Run:
             if upto > done:
                 factors.append(path.factors(times[done:upto]))
             done = upto
-        F = np.concatenate(factors)
-        excess = self.loss.excess_in_eigenbasis(F, self.rank)
+        F, directions, lengths = principal_columns(np.concatenate(factors))
+        gradient, excess = self.loss.gradient_and_excess_in_eigenbasis(F, self.rank)
         assert self.reason is not None
         explicit = sum(path.n_steps for path in paths if isinstance(path, ExplicitPath))
         return FlowTrajectory(
@@ -409,6 +410,7 @@ class _Run:
             loss=self.loss.minimum_value(self.rank) + excess,
             excess=excess,
             factors=self.loss.eigenvectors @ F,
+            gradient_norm=norm_over_layers(directions, lengths, gradient, self.depth),
             stop_reason=self.reason,
             n_steps=self.n_steps,
             evaluations=self.flow.evaluations + self.collocation_evaluations,

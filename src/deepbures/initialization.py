@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .linear_forms import is_thin
 from .losses import BuresWasserstein, CovarianceLoss
@@ -34,6 +35,8 @@ FIRST_SCALE, SHRINK = 10.95, 0.95
 _TRACE_DIGITS = 1e-6
 #: At this many draws the scale has shrunk to 1e-13: no margin is left to find.
 MAX_DRAWS = 600
+#: Draws that are looked at together.
+_BLOCK = 12
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,14 @@ class Start:
 
 def random_orthogonal(rng: np.random.Generator, dimension: int) -> Array:
     """Haar-distributed rotation in SO(n): QR of a Gaussian matrix with the signs of R's diagonal taken out."""
-    Q, R = np.linalg.qr(rng.standard_normal((dimension, dimension)))
-    Q = Q * np.where(np.diag(R) < 0, -1.0, 1.0)
-    if np.linalg.slogdet(Q)[0] < 0:
-        Q[:, 0] = -Q[:, 0]
+    return rotations(rng.standard_normal((dimension, dimension)))
+
+
+def rotations(gaussian: Array) -> Array:
+    """Haar-distributed rotations from square Gaussian matrices, (..., n, n)."""
+    Q, R = np.linalg.qr(gaussian)
+    Q = Q * np.where(np.diagonal(R, axis1=-2, axis2=-1) < 0, -1.0, 1.0)[..., None, :]
+    Q[..., 0] *= np.linalg.slogdet(Q)[0][..., None]
     return Q
 
 
@@ -115,6 +122,8 @@ def close_start(
     if not (first_scale > -1 and first_scale != 0):
         raise ValueError(f"the scale of a close start must be more than -1 and not 0, not {first_scale}")
     n, eigenvalues = loss.dimension, loss.eigenvalues
+    if not 1 <= rank <= n:
+        raise ValueError(f"rank must lie between 1 and the dimension {n}, not {rank}")
     floor = loss.minimum_value(rank)
     if floor >= eigenvalues[rank - 1]:
         raise ValueError(
@@ -123,30 +132,59 @@ def close_start(
         )
     if loss.epsilon > equalized(eigenvalues, float(loss.epsilon))[-1]:
         raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
+    scale, first = first_scale, 1
+    while rank == n and first <= MAX_DRAWS and _surely_outside(eigenvalues, scale):
+        rng.standard_normal((n, n))  # the draw of Γ, which cannot matter
+        scale, first = scale * SHRINK, first + 1
+    while first <= MAX_DRAWS:
+        state = rng.bit_generator.state
+        count = min(_BLOCK, MAX_DRAWS + 1 - first)
+        scales = np.multiply.accumulate(np.append(scale, np.full(count - 1, SHRINK)))
+        S = _perturbed(loss, scales, rotations(rng.standard_normal((count, n, n))))
+        for i in np.flatnonzero(_maybe_inside(loss, S, rank)):
+            s, U = np.linalg.eigh(S[i])
+            factor = loss.eigenvectors @ (U * np.sqrt(np.maximum(s, 0)))[:, ::-1][:, :rank]
+            if margin(loss, factor, rank) > 0:
+                rng.bit_generator.state = state
+                rng.standard_normal((i + 1, n, n))
+                V = random_orthogonal(rng, input_dimension or n)
+                return Start(factor @ V[:, :rank].T, float(scales[i]), first + int(i))
+        scale, first = float(scales[-1]) * SHRINK, first + count
+    raise ValueError(f"no start close to the target with a margin after {MAX_DRAWS} draws")
+
+
+def _surely_outside(eigenvalues: Array, scale: float) -> bool:
+    """Whether no rotation Γ gives a margin for k = n: S(0) + εI ≥ Σ0 + scale λ_n I, and L grows with S above Σ0.
+
+    ∂L/∂S = I − T, and T = (S + εI)^{-1} # Σ0 ≤ I where S + εI ≥ Σ0 (# the geometric mean, which is monotone).
+    """
+    least = np.sum((np.sqrt(eigenvalues + scale * eigenvalues[-1]) - np.sqrt(eigenvalues)) ** 2)
+    return scale > 0 and bool(least > eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum())
+
+
+def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
+    """S(0) of some draws, in the eigenbasis of the target; all scales have one sign."""
+    n, eigenvalues = loss.dimension, loss.eigenvalues
     spread = 2 - np.arange(1, n + 1) / n
     optimum = np.maximum(eigenvalues - loss.epsilon, 0)
-    target_root = np.sqrt(eigenvalues)
-    scale = first_scale
-    for draw in range(1, MAX_DRAWS + 1):
-        Gamma = random_orthogonal(rng, n)
-        if scale > 0:
-            S = np.diag(optimum) + (Gamma * (scale * eigenvalues[-1] * spread)) @ Gamma.T
-        else:
-            root = np.sqrt(optimum)
-            S = root[:, None] * (np.eye(n) + (Gamma * (scale / 2 * spread)) @ Gamma.T) * root
-        if rank == n:  # most draws are far from a margin: the difference of traces tells, with its few digits
-            mu = np.linalg.eigvalsh(target_root[:, None] * (S + loss.epsilon * np.eye(n)) * target_root)
-            value = np.trace(S) + n * loss.epsilon + eigenvalues.sum() - 2 * np.sum(np.sqrt(np.maximum(mu, 0)))
-            if value > eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum():
-                scale *= SHRINK
-                continue
-        s, U = np.linalg.eigh(S)
-        factor = loss.eigenvectors @ (U * np.sqrt(np.maximum(s, 0)))[:, ::-1][:, :rank]
-        if margin(loss, factor, rank) > 0:
-            V = random_orthogonal(rng, input_dimension or n)
-            return Start(factor @ V[:, :rank].T, scale, draw)
-        scale *= SHRINK
-    raise ValueError(f"no start close to the target with a margin after {MAX_DRAWS} draws")
+    if scales[0] > 0:
+        widths = scales[:, None, None] * eigenvalues[-1] * spread
+        return np.diag(optimum) + (Gamma * widths) @ Gamma.swapaxes(-1, -2)
+    root = np.sqrt(optimum)
+    widths = scales[:, None, None] / 2 * spread
+    return root[:, None] * (np.eye(n) + (Gamma * widths) @ Gamma.swapaxes(-1, -2)) * root
+
+
+def _maybe_inside(loss: BuresWasserstein, S: Array, rank: int) -> NDArray[np.bool_]:
+    """Which S may have a margin: for k = n most are told by the loss as a difference of traces, with its few digits."""
+    eigenvalues = loss.eigenvalues
+    if rank < loss.dimension:
+        return np.ones(len(S), dtype=bool)
+    root, smoothed = np.sqrt(eigenvalues), S + loss.epsilon * np.eye(loss.dimension)
+    mu = np.linalg.eigvalsh(root[:, None] * smoothed * root)
+    traces = np.trace(smoothed, axis1=-2, axis2=-1) + eigenvalues.sum()
+    value = traces - 2 * np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+    return value <= eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum()
 
 
 def small_start(

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from . import flow_rates, linear_forms
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from .linear_forms import is_thin
-from .psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array, soft_threshold, spectrum, symmetrize
+from .psd import INPUT_TOLERANCE, WELL_CONDITIONED, Array, check_square_fits, finite_array, soft_threshold, spectrum, symmetrize
 from .sample_covariance import sample_spectrum
 
 #: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an
@@ -321,6 +321,10 @@ class CovarianceLoss(ABC):
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """Ωᵀ ∇L from F = Ωᵀ W."""
 
+    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """Both at once, F = Ωᵀ W; of one target. A loss may share a decomposition between them."""
+        return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
+
     @abstractmethod
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W; see `hessian_product`."""
@@ -581,6 +585,38 @@ class BuresWasserstein(CovarianceLoss):
         gradient = 2 * F
         gradient[..., : self._support, :] -= 2 * transported
         return gradient
+
+    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """From one eigh of M, where it is well conditioned and S + εI is regular; else each by itself.
+
+        With t the eigenvalues of T*, `excess_in_eigenbasis` is ‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj,
+        D = T*^{1/2} − T*^{-1/2} T: without smoothing D = I − T and L − L* = ‖∇L‖²/4.
+        """
+        n, width = F.shape[-2:]
+        regular = self.shape == () and self._support == n and (self.smoothed or width == rank == n)
+        if not regular or (self.smoothed and is_thin(n, width)):
+            return super().gradient_and_excess_in_eigenbasis(F, rank)
+        mu, Q = np.linalg.eigh(self._root_outer * (F @ _transpose(F)) + self._smoothing_diagonal)
+        well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
+        if not well.any():
+            return super().gradient_and_excess_in_eigenbasis(F, rank)
+        inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ _transpose(Q)
+        T = self._root_outer * inverse_root
+        transported = T @ F
+        gradient = 2 * (F - transported)
+        if self.smoothed:
+            epsilon = float(self.epsilon)
+            t = np.where(self.minimum_spectrum(rank) > 0, 1.0, np.sqrt(self.eigenvalues / epsilon))
+            root = np.sqrt(t)[:, None]
+            excess = np.sum((root * F - transported / root) ** 2, axis=(-2, -1))
+            excess += epsilon * np.sum((root * np.eye(n) - T / root) ** 2, axis=(-2, -1))
+            excess += np.sum(np.sum(F**2, axis=-1) * (1 - t), axis=-1)
+        else:
+            excess = np.sum(gradient**2, axis=(-2, -1)) / 4
+        if not well.all():
+            poor = F[~well]
+            gradient[~well], excess[~well] = super().gradient_and_excess_in_eigenbasis(poor, rank)
+        return gradient, excess
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""

@@ -14,6 +14,9 @@ Array = NDArray[np.floating]
 INPUT_TOLERANCE = 1e-8
 #: Share of the larger below which the difference of two eigenvalues, or of one and ε, counts as rounding.
 EQUAL = 1e-8
+#: A Gram matrix whose least eigenvalue is above this share of the largest gives singular vectors to the accuracy of an
+#: SVD but for a factor of about 30, at half of its cost or less; below it an SVD is made.
+WELL_CONDITIONED = 1e-3
 
 
 def symmetrize(matrix: Array) -> Array:
@@ -172,6 +175,35 @@ def integer_power(matrix: Array, exponent: int) -> Array:
         if exponent & 1:
             result = result @ matrix
     return result
+
+
+def principal_columns(F: Array) -> tuple[Array, Array, Array]:
+    """U diag(σ), U and σ of the SVD F = U σ Vᵀ of a stack (..., n, k), k ≤ n: orthogonal columns, the longest first.
+
+    It is F V, with V from the Gram matrix Fᵀ F where that is well conditioned.
+    """
+    mu, V = np.linalg.eigh(np.swapaxes(F, -1, -2) @ F)
+    columns = F @ V[..., ::-1]
+    sigma = np.sqrt(np.sum(columns**2, axis=-2))
+    U = columns / np.where(sigma > 0, sigma, 1)[..., None, :]
+    poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
+    if poor.any():
+        U[poor], sigma[poor], _ = np.linalg.svd(F[poor], full_matrices=False)
+        columns[poor] = U[poor] * sigma[poor][..., None, :]
+    return columns, U, sigma
+
+
+def pairwise_sums(x: Array, terms: int) -> Array:
+    """`geometric_sum` of all pairs of x (..., k): (..., k, k), from k logarithms and powers."""
+    if terms == 1:
+        return np.ones((*x.shape, x.shape[-1]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithm = np.log(x)
+        delta = -np.abs(logarithm[..., :, None] - logarithm[..., None, :])
+        ratio = np.expm1(terms * delta) / np.expm1(delta)
+    power = x ** (terms - 1)
+    largest = np.maximum(power[..., :, None], power[..., None, :])
+    return np.where(largest == 0, 0.0, largest * np.where(delta == 0, terms, ratio))
 
 
 def geometric_sum(x: ArrayLike, y: ArrayLike, terms: int) -> Array:

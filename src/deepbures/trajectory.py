@@ -63,14 +63,19 @@ class Trajectory:
 class FlowTrajectory(Trajectory):
     """A gradient flow. Its last sample is where the flow ended.
 
+    The columns of `factors` are orthogonal, their lengths the singular values of W(t), largest first.
+
     Attributes
     ----------
+    gradient_norm : (m,)
+        (Σ_j ‖∂L^N/∂W_j‖²_F)^{1/2} of the balanced network; L falls at the rate of its square.
     n_steps, evaluations
         Accepted steps of the integrators and evaluations of the gradient.
     explicit_steps
         Those of the steps that the explicit method made; the others are of exponential collocation.
     """
 
+    gradient_norm: Array
     n_steps: int
     evaluations: int
     explicit_steps: int

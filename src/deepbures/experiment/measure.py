@@ -121,25 +121,22 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
     }
 
 
-def samples(loss: CovarianceLoss, rank: int, F: Array) -> dict[str, Any]:
-    """Distances to the optimum, ranks and eigenvalues at the factors F, (m, n, k)."""
-    optimum, _ = loss.minimum(rank)
+def samples(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> dict[str, Any]:
+    """Distances to the optimum, ranks and eigenvalues at the factors F, (m, n, k), of these singular values, (m, k)."""
     spectrum = loss.minimum_spectrum(rank)
-    optimum_factor = loss.eigenvectors * np.sqrt(spectrum)
+    factor = loss.to_eigenbasis(F)
+    optimum = np.diag(np.sqrt(spectrum))[:, : int(np.sum(spectrum > 0))]
     epsilon = float(getattr(loss, "epsilon", 0.0))
-    singular_values = np.linalg.svd(F, compute_uv=False)
-    squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(F, optimum_factor)
+    squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(factor, optimum)
     if epsilon:
-        smoothing = np.broadcast_to(np.sqrt(epsilon) * np.eye(loss.dimension), (*F.shape[:-1], loss.dimension))
-        smoothed = np.concatenate([F, smoothing], axis=-1)
-        squared_bures_logged = diagnostics.squared_bures_by_traces(smoothed, optimum_factor)
+        squared_bures_logged = diagnostics.smoothed_squared_bures_by_traces(factor, epsilon, optimum)
     return {
-        "covariance_distance": diagnostics.covariance_distance(F, optimum),
+        "covariance_distance": diagnostics.covariance_distance(factor, np.diag(spectrum)),
         "squared_bures": squared_bures,
         "squared_bures_logged": squared_bures_logged,
         "numerical_rank": diagnostics.numerical_rank(singular_values),
         "effective_rank": diagnostics.effective_rank(singular_values),
-        "least_singular_value": diagnostics.least_singular_value(F, rank),
+        "least_singular_value": diagnostics.kth(singular_values, rank),
         "eigenvalue_distances": singular_values**2 - spectrum[: singular_values.shape[-1]],
     }
 

@@ -125,7 +125,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 "excess": excess,
                 "gradient_norm": trajectory.gradient_norm[kept, i],
                 "balancedness": imbalance,
-                **measure.samples(loss, rank, F),
+                **measure.samples(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
             },
         }
 

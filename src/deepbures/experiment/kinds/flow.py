@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...diagnostics import balanced_gradient_norm, excess_by_direction
+from ...diagnostics import excess_by_direction
 from ...gradient_flow import gradient_flows
 from ...losses import BuresWasserstein, CovarianceLoss
 from ...psd import Array
@@ -81,8 +81,8 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 "time": trajectory.times,
                 "loss": trajectory.loss,
                 "excess": trajectory.excess,
-                "gradient_norm": balanced_gradient_norm(loss, F, depth),
-                **measure.samples(loss, rank, F),
+                "gradient_norm": trajectory.gradient_norm,
+                **measure.samples(loss, rank, F, np.linalg.norm(F, axis=-2)),
             },
         }
 
@@ -105,7 +105,7 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> floa
 
 def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:
     """Times at which each eigenvalue of S reaches half of its limit, interpolated in log s; NaN if it does not."""
-    s = np.linalg.svd(trajectory.factors, compute_uv=False) ** 2
+    s = np.sum(trajectory.factors**2, axis=-2)
     limits = loss.minimum_spectrum(rank)
     times = np.full(rank, np.nan)
     for i in range(min(rank, s.shape[-1])):
