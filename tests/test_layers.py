@@ -43,6 +43,7 @@ BESIDE = {
     "archive",
     "claims",
     "configuration",
+    "cost",
     "derived",
     "environment",
     "families",

@@ -12,9 +12,6 @@ from typing import Any
 
 from .shipped import WORKFLOW
 
-#: CPU seconds for a process to start and load what it needs.
-_START = 1.0
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 when all went well, 2 on a user's mistake."""
@@ -89,8 +86,7 @@ def _settings(cell: str) -> dict[str, Any]:
 
 
 def _cells(options: argparse.Namespace) -> None:
-    from . import configuration, grid
-    from .experiment.kinds import kind
+    from . import configuration, cost, grid
 
     schema = configuration.read(options.schema)
     families = configuration.read(Path(options.schema).parents[1] / "figures.yaml")
@@ -106,10 +102,10 @@ def _cells(options: argparse.Namespace) -> None:
     total_jobs, total = 0, 0.0
     for name, block in config["experiments"].items():
         cells = grid.cells(config, name)
-        computed, jobs = len({cell.path for cell in cells}), len(grid.jobs(config, name))
-        minutes = (computed * block["seeds"] * kind(block["kind"]).COST + jobs * _START) / 60
-        total_jobs, total = total_jobs + jobs, total + minutes
-        counts = f"{len(cells):6} {computed:9} {block['seeds']:6} {jobs:6} {minutes:8.1f}"
+        computed, jobs = len({cell.path for cell in cells}), grid.jobs(config, name)
+        minutes = sum(cost.seconds(block["kind"], parts) for parts in jobs.values()) / 60
+        total_jobs, total = total_jobs + len(jobs), total + minutes
+        counts = f"{len(cells):6} {computed:9} {block['seeds']:6} {len(jobs):6} {minutes:8.1f}"
         print(f"{name:20} {block['kind']:16} {counts}")
     print(f"{total_jobs} jobs, about {total:.0f} min of CPU if cells take as long as those of the default study")
 

@@ -16,7 +16,7 @@ for experiment, block in STUDY["experiments"].items():
         localrule: True
         params:
             kind=block["kind"],
-            folder=f"{RESULTS}/{experiment}",
+            folder=lambda wildcards, output: str(Path(output[0]).parent),
             provenance=provenance_of(experiment),
             axes=[dict(part.cell.axes) for part in grid.parts(STUDY, experiment)],
             cells=[key_of(experiment, part) for part in grid.parts(STUDY, experiment)],

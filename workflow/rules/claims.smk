@@ -15,15 +15,15 @@ rule claims:
         report(
             f"{RESULTS}/claims.csv",
             caption="../report/claims.rst",
-            category="Claims",
-            labels={"table": "claims"},
+            category="2 Claims",
+            labels={"title": "Claims, as a table"},
         ),
         f"{RESULTS}/claims.md",
         report(
             f"{FIGURE_FOLDER}/claims.png",
             caption="../report/claims.rst",
-            category="Claims",
-            labels={"figure": "claims"},
+            category="2 Claims",
+            labels={"title": "Claims, as a picture"},
         ),
         f"{FIGURE_FOLDER}/claims.pdf",
     log:
@@ -41,6 +41,26 @@ rule claims:
         code=code_digest("claims", "plotting.verdicts"),
     script:
         "../scripts/claims.py"
+
+
+rule opening:
+    # The first page of the report.
+    input:
+        claims=f"{RESULTS}/claims.csv",
+        picture=f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else [],
+    output:
+        report(
+            f"{RESULTS}/opening.html",
+            category="1 Main result",
+            labels={"title": "What was found"},
+        ),
+    log:
+        f"logs/{RESULTS}/opening.log",
+    localrule: True
+    params:
+        code=code_digest("claims"),
+    script:
+        "../scripts/opening.py"
 
 
 rule claims_hold:
@@ -64,8 +84,8 @@ rule provenance:
         table=report(
             f"{RESULTS}/provenance.csv",
             caption="../report/provenance.rst",
-            category="Provenance",
-            labels={"table": "provenance"},
+            category="6 Provenance",
+            labels={"title": "What the study was made from"},
         ),
     log:
         f"logs/{RESULTS}/provenance.log",

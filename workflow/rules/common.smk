@@ -3,7 +3,7 @@ import json
 import os
 import sys
 
-from deepbures import configuration, environment, grid, store, target_files
+from deepbures import configuration, cost, environment, grid, store, target_files
 from deepbures.code_digest import code_digest
 from deepbures.experiment import root
 from deepbures.experiment.kinds import kind

@@ -22,7 +22,7 @@ for experiment, block in STUDY["experiments"].items():
             seeds=lambda wildcards, jobs=JOBS[experiment]: [
                 part.seeds for part in jobs[wildcards.job]
             ],
-            store=f"{RESULTS}/{experiment}",
+            store=lambda wildcards, experiment=experiment: f"{RESULTS}/{experiment}",
             # Reruns the cells when a module that they use changes.
             code=run_code(experiment),
             target=target_checksum(experiment),

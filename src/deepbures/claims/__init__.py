@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import asdict
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ __all__ = [
     "explanation",
     "insert",
     "markdown",
+    "page",
     "table",
 ]
 
@@ -96,6 +99,50 @@ def explanation(claims: pd.DataFrame) -> str:
     """How each of the `table` of claims was tested, and what the test can see, as a list in Markdown."""
     lines = [f"- *{claim.name}*: {claim.test} It sees {claim.sees}." for claim in claims.itertuples()]
     return "\n".join(lines) + "\n"
+
+
+#: How the page of `page` looks, wherever it is shown.
+_STYLE = """
+.found { font: 14px/1.4 sans-serif; color: #1f2937; max-width: 1100px; }
+.found h2 { font-size: 18px; margin: 12px 0 4px; }
+.found img { width: 100%; max-width: 1000px; margin: 8px 0; }
+.found table { border-collapse: collapse; width: 100%; }
+.found th, .found td { text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-top: 1px solid #e5e7eb; }
+.found small { color: #4b5563; }
+.found .holds { color: #047857; }
+.found .violated { color: #b91c1c; font-weight: bold; }
+"""
+
+
+def page(claims: pd.DataFrame, picture: str | None = None) -> str:
+    """What a study found, in HTML: the main figure, a PNG in base64, and the `table` of claims, with what each can see."""
+    verdicts = Counter(claim.verdict.partition(":")[0] for claim in claims.itertuples())
+    counts = ", ".join(f"{number} {verdict.replace('holds', 'hold')}" for verdict, number in verdicts.items())
+    figure = (
+        f'<h2>Main figure</h2><img src="data:image/png;base64,{picture}" '
+        'alt="measured, sharp and global rates">'
+        "<p>(a) Decay rate of the excess loss in its tail against depth; dashed: the closed-form sharp rate. (b) The same "
+        "for every cell. (c) Measured rate, global rate and that of the bound of the authors' program, over the sharp "
+        "rate.</p>"
+        if picture
+        else ""
+    )
+    rows = []
+    for claim in claims.itertuples():
+        verdict, _, reason = claim.verdict.partition(":")
+        worst = "" if np.isnan(claim.worst_deviation) else f"{claim.worst_deviation:.2g} of {claim.tolerance:.2g} "
+        unit = f"{worst}<small>{escape(claim.unit)}; {claim.cases:,} cases</small>" if worst else "<small>no cases</small>"
+        rows.append(
+            f"<tr><td>{escape(claim.statement)}<br><small>{escape(claim.formula)}</small></td>"
+            f"<td>{escape(claim.source)}</td>"
+            f'<td><span class="{verdict.split()[0]}">{escape(verdict)}</span><br><small>{escape(reason)}</small></td>'
+            f"<td>{unit}</td><td><small>{escape(claim.sees)}</small></td></tr>"
+        )
+    return (
+        f'<meta charset="utf-8"><style>{_STYLE}</style><div class="found">{figure}<h2>Claims: {escape(counts)}</h2>'
+        "<table><tr><th>statement</th><th>whose</th><th>verdict</th><th>worst of allowed</th><th>the test sees</th></tr>"
+        f"{''.join(rows)}</table></div>\n"
+    )
 
 
 #: Between these lines of a page stands the table of claims.

@@ -22,7 +22,7 @@ from ..settings import Settings
 
 #: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
 #: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
-#: e_{t+1}/e_t of a whole step below 1e-2, e in tr Σ0 or, square loss, in `local_unit`. Conditions: plain descent, η
+#: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. Conditions: plain descent, η
 #: half the largest stable step, started on the slowest mode; its contraction a step, measured and by theory.
 TABLES = {
     "scaled": schema(
@@ -154,7 +154,7 @@ def _trained(
         repair=not unrepaired,
     )
     excess = trajectory.excess
-    local = excess / (least if square else unit)
+    local = excess / least
     full = natural_step(loss) / network.depth
     whole = np.diff(trajectory.times) > 0.99 * full
     late = np.flatnonzero(whole & (local[:-1] < 1e-2))
