@@ -327,7 +327,10 @@ def test_notebooks_show_by_default_what_the_configuration_names():
         figures |= yaml.safe_load(file.read_text(encoding="utf-8"))["figures"]
     families = yaml.safe_load((ROOT / "workflow/figures.yaml").read_text(encoding="utf-8"))
     shared = {name: family["notebook"] for name, family in families.items() if "notebook" in family}
-    assert shared == {"step_sizes_low_rank": "step_sizes", **dict.fromkeys(("bounds_n1", "bounds_n2", "bounds_n5"), "bounds")}
+    assert shared == {
+        "step_sizes_low_rank": "step_sizes",
+        **dict.fromkeys(("bounds_n1", "bounds_n2", "bounds_n5"), "bounds"),
+    }
     assert {path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")} == figures.keys() - shared.keys()
     for name in figures.keys() - shared.keys():
         parameters = papermill.inspect_notebook(str(ROOT / f"workflow/notebooks/{name}.ipynb"))

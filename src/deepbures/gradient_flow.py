@@ -19,7 +19,7 @@ from .explicit import ExplicitPath
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import check_depth
 from .psd import Array, finite_array, principal_columns
-from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, pivoted, root, root_factor
+from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, nearest_factor, pivoted, root, root_factor
 from .trajectory import FlowTrajectory, StopReason
 
 _EPS = float(np.finfo(float).eps)
@@ -240,7 +240,10 @@ class CollocationPath:
         k = states.shape[-1]
         states[:, :k] = (states[:, :k] + states[:, :k].swapaxes(-1, -2)) / 2
         order = None if frames[0] is None else np.array(frames)
-        return in_eigenbasis(root_factor(states, self.depth), order)
+        F = root_factor(states, self.depth)
+        for i in np.flatnonzero(~np.isfinite(F).all(axis=(-2, -1))):  # indefinite by the error of the step
+            F[i] = nearest_factor(states[i], self.depth)
+        return in_eigenbasis(F, order)
 
     def end(self) -> Array:
         """F at the last knot, (n, k)."""

@@ -23,7 +23,16 @@ from numpy.typing import ArrayLike
 from . import flow_rates, linear_forms
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from .linear_forms import is_thin
-from .psd import INPUT_TOLERANCE, WELL_CONDITIONED, Array, check_square_fits, finite_array, soft_threshold, spectrum, symmetrize
+from .psd import (
+    INPUT_TOLERANCE,
+    WELL_CONDITIONED,
+    Array,
+    check_square_fits,
+    finite_array,
+    soft_threshold,
+    spectrum,
+    symmetrize,
+)
 from .sample_covariance import sample_spectrum
 
 #: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an

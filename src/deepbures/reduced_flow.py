@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .losses import BuresWasserstein, CovarianceLoss, Frobenius
-from .psd import Array, geometric_sum, integer_power
+from .psd import Array, geometric_sum, integer_power, symmetrize
 
 #: A stage with a larger ‖F‖² is refused before LAPACK sees it: products with it may overflow.
 _OVERSHOOT = 1e100
@@ -214,6 +214,17 @@ def root(P: Array) -> Array:
     n, k = P.shape[-2:]
     L = _cholesky(P[..., :k, :])
     return L if k == n else _transpose(np.linalg.solve(L, _transpose(P)))
+
+
+def nearest_factor(P: Array, depth: int) -> Array:
+    """`root_factor` of one state whose X is positive definite but for an error: its negative directions are left out."""
+    k = P.shape[-1]
+    x, V = np.linalg.eigh(symmetrize(P[:k]))
+    positive = x > 0
+    Z = np.zeros_like(P)
+    Z[:, positive] = (P @ V[:, positive]) / np.sqrt(x[positive])
+    U, sigma, _ = np.linalg.svd(Z, full_matrices=False)
+    return U * sigma**depth
 
 
 def root_factor(P: Array, depth: int) -> Array:

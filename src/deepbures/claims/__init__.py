@@ -131,7 +131,9 @@ def page(claims: pd.DataFrame, picture: str | None = None) -> str:
     for claim in claims.itertuples():
         verdict, _, reason = claim.verdict.partition(":")
         worst = "" if np.isnan(claim.worst_deviation) else f"{claim.worst_deviation:.2g} of {claim.tolerance:.2g} "
-        unit = f"{worst}<small>{escape(claim.unit)}; {claim.cases:,} cases</small>" if worst else "<small>no cases</small>"
+        unit = (
+            f"{worst}<small>{escape(claim.unit)}; {claim.cases:,} cases</small>" if worst else "<small>no cases</small>"
+        )
         rows.append(
             f"<tr><td>{escape(claim.statement)}<br><small>{escape(claim.formula)}</small></td>"
             f"<td>{escape(claim.source)}</td>"
