@@ -385,7 +385,8 @@ def test_what_makes_sense_passes(shipped, schema, path, value):
 
 def test_every_kind_is_whole_and_in_the_study(shipped):
     assert all(callable(kind_of(kind).run) and kind_of(kind).TABLES and kind_of(kind).COST > 0 for kind in KINDS)
-    assert {block["kind"] for block in shipped()["experiments"].values()} == set(KINDS)
+    studies = [shipped(), configuration.read(WORKFLOW.parent / "config/neighbours.yaml")]
+    assert {block["kind"] for study in studies for block in study["experiments"].values()} == set(KINDS)
 
 
 #: How JSON schema calls the types of options.
@@ -411,10 +412,12 @@ def test_options_of_kinds_schema_and_reference_are_in_step(schema):
                 if section != "landscape":  # each kind has others there: configuration.py checks them
                     assert needed == (field.name in blocks[section].get("required", ())), (kind, field.name)
                 rows = [line for line in reference.splitlines() if line.startswith("|") and f"`{field.name}`" in line]
-                rows += [line for line in reference.splitlines() if f"`{section}.{field.name}`" in line]
+                named = (f"`{section}.{field.name}`", f"`.{field.name}`")
+                rows += [line for line in reference.splitlines() if any(name in line for name in named)]
                 assert rows, (kind, field.name)
                 if section == "landscape":
-                    assert any(row.startswith(f"| `{kind}` |") for row in rows), (kind, field.name)
+                    own = (f"| `{kind}` |", f"of `{kind}`:")
+                    assert any(row.startswith(own[0]) or own[1] in row for row in rows), (kind, field.name)
     for section, names in declared.items():
         assert set(blocks[section]["properties"]) == names
     start = {field.name for field in dataclasses.fields(Initialization)}
@@ -422,7 +425,13 @@ def test_options_of_kinds_schema_and_reference_are_in_step(schema):
     assert all(f"`initialization.{name}`" in reference for name in start)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "landscape" in kind_of(kind).OPTIONS])
+#: Kinds of the neighbours, which stand in config/neighbours.yaml and have a loss of their own.
+NEIGHBOURS = {"barycenter", "scaled", "sensing", "sparse"}
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if "landscape" in kind_of(kind).OPTIONS and kind not in NEIGHBOURS]
+)
 def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, schema, kind):
     config = shipped()
     block = config["experiments"][kind]
@@ -606,7 +615,8 @@ def test_families_have_their_notebooks_and_captions(families_schema, shipped):
     for name, family in FAMILIES.items():
         assert (WORKFLOW / f"notebooks/{family.get('notebook', name)}.ipynb").is_file()
     assert shipped().keys() <= {"study", "experiments", "figures"}
-    assert shipped("digits.yaml")["figures"].keys() == FAMILIES.keys()
+    neighbours = configuration.read(WORKFLOW.parent / "config/neighbours.yaml")["figures"]
+    assert shipped("digits.yaml")["figures"].keys() | neighbours.keys() == FAMILIES.keys()
 
 
 def test_axes_of_the_schemas_are_those_of_the_grid(families_schema, schema):

@@ -217,7 +217,7 @@ def root(P: Array) -> Array:
 
 
 def nearest_factor(P: Array, depth: int) -> Array:
-    """`root_factor` of one state whose X is positive definite but for an error: its negative directions are left out."""
+    """`root_factor` of one state whose X is definite but for an error: its negative directions are left out."""
     k = P.shape[-1]
     x, V = np.linalg.eigh(symmetrize(P[:k]))
     positive = x > 0

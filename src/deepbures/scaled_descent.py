@@ -217,7 +217,7 @@ def nystrom_start(
 
 
 def _scaled_gradient(loss: CovarianceLoss, W: Array, gradient: Array) -> Array:
-    """∇L(W) C in the eigenbasis. Square loss: 4 (W Wᵀ − Λ) W (Wᵀ W)⁺ = 4 (W − Λ (W⁺)ᵀ), which squares no condition number.
+    """∇L(W) C in the eigenbasis. Square loss: 4 (W Wᵀ − Λ) W (Wᵀ W)⁺ = 4 (W − Λ (W⁺)ᵀ): no condition number is squared.
 
     The product itself has an error of eps (λ_1/σ_min)² and need not be a descent direction at all.
     """

@@ -37,9 +37,7 @@ def in_report(path, family):
     # "F 9", with a blank of a digit's width, comes before "F10" as the report sorts them. One label: the report takes
     # others for switches where two values are equally frequent.
     number = name.partition("_")[0]
-    number = (
-        f"{number[0]}{number[1:]:\u2007>2} " if number[1:].isdecimal() else ""
-    )
+    number = f"{number[0]}{number[1:]:\u2007>2} " if number[1:].isdecimal() else ""
     return report(
         path,
         caption=f"../report/{name}.rst",

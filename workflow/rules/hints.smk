@@ -17,7 +17,10 @@ def pace(jobs):
         times = record.get("starttime"), record.get("endtime")
         if all(times):
             found.append((times[1] - times[0], time_of([(experiment, job)])))
-    return sum(taken for taken, _ in found) / sum(time for _, time in found or [(0, 1)]) or 1
+    return (
+        sum(taken for taken, _ in found) / sum(time for _, time in found or [(0, 1)])
+        or 1
+    )
 
 
 def what_will_run():
@@ -48,7 +51,9 @@ def what_will_run():
         else "on a machine as fast as a small one"
     )
     return (
-        "\n".join(["To be computed, with the CPU time of each kind of experiment:", *lines])
+        "\n".join(
+            ["To be computed, with the CPU time of each kind of experiment:", *lines]
+        )
         + f"\nAbout {total}, {at_once} at once, {basis}; less where cells are in a store already."
         + " Then figures, tables and claims.\n"
     )

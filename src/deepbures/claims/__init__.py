@@ -115,15 +115,15 @@ _STYLE = """
 
 
 def page(claims: pd.DataFrame, picture: str | None = None) -> str:
-    """What a study found, in HTML: the main figure, a PNG in base64, and the `table` of claims, with what each can see."""
+    """What a study found, in HTML: the main figure (PNG, base64), and the `table` of claims with what each can see."""
     verdicts = Counter(claim.verdict.partition(":")[0] for claim in claims.itertuples())
     counts = ", ".join(f"{number} {verdict.replace('holds', 'hold')}" for verdict, number in verdicts.items())
     figure = (
         f'<h2>Main figure</h2><img src="data:image/png;base64,{picture}" '
         'alt="measured, sharp and global rates">'
-        "<p>(a) Decay rate of the excess loss in its tail against depth; dashed: the closed-form sharp rate. (b) The same "
-        "for every cell. (c) Measured rate, global rate and that of the bound of the authors' program, over the sharp "
-        "rate.</p>"
+        "<p>(a) Decay rate of the excess loss in its tail against depth; dashed: the closed-form sharp rate. (b) The "
+        "same for every cell. (c) Measured rate, global rate and that of the bound of the authors' program, over the "
+        "sharp rate.</p>"
         if picture
         else ""
     )
@@ -142,7 +142,8 @@ def page(claims: pd.DataFrame, picture: str | None = None) -> str:
         )
     return (
         f'<meta charset="utf-8"><style>{_STYLE}</style><div class="found">{figure}<h2>Claims: {escape(counts)}</h2>'
-        "<table><tr><th>statement</th><th>whose</th><th>verdict</th><th>worst of allowed</th><th>the test sees</th></tr>"
+        "<table><tr><th>statement</th><th>whose</th><th>verdict</th><th>worst of allowed</th>"
+        "<th>the test sees</th></tr>"
         f"{''.join(rows)}</table></div>\n"
     )
 

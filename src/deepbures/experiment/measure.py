@@ -125,7 +125,7 @@ def samples(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -
     """Distances to the optimum, ranks and eigenvalues at the factors F, (m, n, k), of these singular values, (m, k)."""
     spectrum = loss.minimum_spectrum(rank)
     factor = loss.to_eigenbasis(F)
-    optimum = np.diag(np.sqrt(spectrum))[:, : int(np.sum(spectrum > 0))]
+    optimum = np.diag(np.sqrt(spectrum))[:, : max(1, int(np.sum(spectrum > 0)))]
     epsilon = float(getattr(loss, "epsilon", 0.0))
     squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(factor, optimum)
     if epsilon:

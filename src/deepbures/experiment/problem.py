@@ -68,7 +68,7 @@ def limited_smoothing(epsilon: float, eigenvalues: Array) -> float:
 
 
 def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
-    """Refuse a target of lower rank than k for ε = 0: W* would have no second derivatives.
+    """Refuse a zero target, and one of lower rank than k for ε = 0: W* would have no second derivatives.
 
     Raises
     ------
@@ -76,6 +76,8 @@ def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
         In one line.
     """
     target_rank = int(np.sum(eigenvalues > 0))
+    if target_rank == 0:
+        raise ValueError("the target is zero: there is nothing to learn")
     if epsilon == 0 and rank > target_rank:
         limited = "" if target_rank == len(eigenvalues) else " (ε is limited to its smallest eigenvalue, 0)"
         raise ValueError(f"rank {rank} exceeds the rank {target_rank} of the target{limited}")
