@@ -104,7 +104,8 @@ def test_the_bound_of_the_flow_is_violated_where_epsilon_is_the_least_eigenvalue
 
 
 def test_every_claim_has_a_contradiction_here():
-    assert {statement.name for statement in claims.STATEMENTS} == set(CONTRADICTIONS)
+    # Those of the neighbours have tests of their own, on their own study.
+    assert {statement.name for statement in claims.STATEMENTS if not statement.kind} == set(CONTRADICTIONS)
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)

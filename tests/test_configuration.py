@@ -245,7 +245,7 @@ MISTAKES = [
     (
         C + "kind",
         "flows",
-        [".convergence.kind: 'flows' is not allowed", "'flow'?", "allowed: blow_up"],
+        [".convergence.kind: 'flows' is not allowed", "'flow'?", "allowed: barycenter"],
     ),
     (C + "kind", "descent", [".integration: kind 'descent' has no such key; allowed: descent"]),
     (D + "kind", "flow", [".descent.descent: kind 'flow' has no such key; allowed: integration"]),
@@ -608,7 +608,7 @@ def families_schema():
 
 def test_families_have_their_notebooks_and_captions(families_schema, shipped):
     assert check_families(FAMILIES, families_schema) == FAMILIES
-    names = [name for family in FAMILIES.values() for name in family.get("figures", []) + family.get("tables", [])]
+    names = [name for family in FAMILIES.values() for name in [*family.get("figures", {}), *family.get("tables", {})]]
     assert len(names) == len(set(names))
     for name in names:
         assert (WORKFLOW / f"report/{name}.rst").is_file()
@@ -629,14 +629,20 @@ def test_axes_of_the_schemas_are_those_of_the_grid(families_schema, schema):
     ("family", "fragments"),
     [
         ({"kinds": ["flow"]}, ["families of figures: mine"]),
-        ({"kinds": ["flows"], "tables": ["T"]}, ["mine.kinds: there is no kind 'flows'"]),
         (
-            {"kinds": ["flow"], "figures": ["F"], "several": ["dept"]},
+            {"kinds": ["flows"], "tables": {"T": {"title": "A table", "source": "ours"}}},
+            ["mine.kinds: there is no kind 'flows'"],
+        ),
+        (
+            {"kinds": ["flow"], "figures": {"F": {"title": "A figure", "source": "ours"}}, "several": ["dept"]},
             ["mine.several[0]: 'dept' is not"],
         ),
-        ({"kinds": ["flow"], "figures": ["F"], "sevral": []}, ["unknown key 'sevral', did you mean 'several'?"]),
-        ({"figures": ["F"]}, ["mine: the key 'kinds' is missing"]),
-        ({"kinds": ["flow"], "figures": []}, ["mine.figures: [] must hold at least 1"]),
+        (
+            {"kinds": ["flow"], "figures": {"F": {"title": "A figure", "source": "ours"}}, "sevral": []},
+            ["unknown key 'sevral', did you mean 'several'?"],
+        ),
+        ({"figures": {"F": {"title": "A figure", "source": "ours"}}}, ["mine: the key 'kinds' is missing"]),
+        ({"kinds": ["flow"], "figures": {}}, ["mine.figures: {} must hold at least 1"]),
     ],
 )
 def test_a_mistake_in_the_families_is_one_line(families_schema, family, fragments):

@@ -268,7 +268,8 @@ def test_figure_of_the_blow_up(tables):
     assert [axis.get_xlabel() for axis in axes] == [r"$\sigma_{\min}(W)$", r"$\varepsilon$", r"$\sigma_{\min}(W)$"]
     assert axes[0].get_ylabel() == r"$|\lambda_{\min}(\nabla^2 L_\varepsilon)|$"
     assert {axis.get_xscale() for axis in axes} == {axis.get_yscale() for axis in axes} == {"log"}
-    unsmoothed, *smoothed = legend(axes[0])
+    unsmoothed, law, *smoothed = legend(axes[0])
+    assert law == r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$"
     assert unsmoothed.startswith((r"$\varepsilon = 0$: $\sigma^{-1.0", r"$\varepsilon = 0$: $\sigma^{-0.99"))
     assert smoothed == [r"$\varepsilon = 0.01$", r"$\varepsilon = 0.1$"]
     assert legend(axes[1])[0].startswith(r"measured: $\varepsilon^{-0.")

@@ -70,7 +70,9 @@ STATEMENTS: tuple[Statement, ...] = (
 
 def evaluate(study: Study, names: Container[str] | None = None) -> list[Claim]:
     """Test every statement on a study, or those with the given names."""
-    return [judge(statement, study) for statement in STATEMENTS if names is None or statement.name in names]
+    kinds = {"", *(tables.kind for tables in study.experiments.values())}
+    made = [statement for statement in STATEMENTS if statement.kind in kinds]
+    return [judge(statement, study) for statement in made if names is None or statement.name in names]
 
 
 def table(claims: Sequence[Claim]) -> pd.DataFrame:

@@ -54,6 +54,8 @@ class Statement:
         excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
     bound
         Whether it is a bound on how far the excess loss falls.
+    kind
+        Kind of experiment without which a study does not make the claim; for those of the study itself none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Statement:
     missing: str
     cases: Callable[[Study], Iterator[pd.DataFrame]]
     bound: bool = False
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def _sensing(study: Study) -> Iterator[pd.DataFrame]:
 
 
 ONE_STEP = Statement(
+    kind="scaled",
     name="one step",
     source="ours",
     statement="One layer, ε = 0, k ≥ rank Σ0: a half step from a Gaussian start reaches the target, whatever κ",
@@ -79,6 +80,7 @@ ONE_STEP = Statement(
     cases=_first_steps,
 )
 SCALED_TAILS = Statement(
+    kind="scaled",
     name="tails of half steps",
     source="ours",
     statement="Half steps on one layer contract as the local rates say; an unrepaired bottleneck costs (1 − 1/N)²",
@@ -91,6 +93,7 @@ SCALED_TAILS = Statement(
     cases=_tails,
 )
 QUADRATIC = Statement(
+    kind="scaled",
     name="quadratic from a Nyström start",
     source="ours",
     statement="Exact rank: scaled descent from a Nyström start takes at most 30 steps, whatever κ, N and the loss",
@@ -103,6 +106,7 @@ QUADRATIC = Statement(
     cases=_quadratic,
 )
 EXPONENTS = Statement(
+    kind="scaled",
     name="condition numbers of depth",
     source="ours",
     statement="Depth worsens the condition number of plain descent",
@@ -115,6 +119,7 @@ EXPONENTS = Statement(
     cases=_exponents,
 )
 BARYCENTER_RATE = Statement(
+    kind="barycenter",
     name="rate to a barycenter",
     source="ours",
     statement="Half steps on one layer approach a barycenter at the rate of the Hessian there",
@@ -127,6 +132,7 @@ BARYCENTER_RATE = Statement(
     cases=_barycenter_rates,
 )
 FEW_CORRUPTIONS = Statement(
+    kind="sparse",
     name="few corruptions",
     source="ours",
     statement="At most 4 % corrupted entries, k ≤ 10, κ = 10: scaled and Bures-Wasserstein steps recover every seed",
@@ -139,6 +145,7 @@ FEW_CORRUPTIONS = Statement(
     cases=_sparse,
 )
 REWEIGHTED = Statement(
+    kind="sensing",
     name="copies do no harm",
     source="ours",
     statement="Locally reweighted projections recover Σ* however often a measurement is repeated",
