@@ -68,7 +68,7 @@ def test_every_key_of_the_configuration_is_explained():
 
 def test_the_examples_of_the_readme_run(capsys):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(examples) == 3
+    assert examples
     exec("\n".join(examples), {})
     assert "converged" in capsys.readouterr().out
 
