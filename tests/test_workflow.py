@@ -2,6 +2,7 @@
 
 import ast
 import fcntl
+import html
 import math
 import os
 import re
@@ -181,7 +182,7 @@ JOBS = {
 
 
 #: Tables of an experiment that has not two.
-TABLES = {"hessian": 1, "blow_up": 1, "paths": 1, "expansion": 1, "escape": 1, "surface": 3, "critical_search": 1}
+TABLES = {"hessian": 1, "blow_up": 1, "paths": 1, "expansion": 1, "escape": 1, "surface": 3, "critical_search": 2}
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -377,9 +378,11 @@ def test_an_added_epsilon_and_seed_block_run_only_what_is_new(study):
 @pytest.mark.slow
 def test_a_changed_setting_reruns_its_experiment_only(study):
     edit(study / "config/config.yaml", "      scale: 0.01", "      scale: 0.02")
-    assert run_jobs(planned(study, "runs")) == {"low_rank": JOBS["low_rank"]}
+    assert run_jobs(planned(study, "runs")) == {name: JOBS[name] for name in ("low_rank", "plateaus")}
     edit(study / "tiny.yaml", "{max_steps: 2000}", "{max_steps: 2001}")
-    assert run_jobs(planned(study, "runs")) == {name: JOBS[name] for name in ("low_rank", "loss_comparison")}
+    assert run_jobs(planned(study, "runs")) == {
+        name: JOBS[name] for name in ("low_rank", "plateaus", "loss_comparison")
+    }
 
 
 @pytest.mark.slow
@@ -403,7 +406,7 @@ def test_an_edited_descent_reruns_no_flow(study):
 def test_an_edited_figure_function_reruns_notebooks_and_no_cell(study):
     edit(study / "src/deepbures/plotting/style.py", "COLUMN, TEXT = 3.3, 6.8", "COLUMN, TEXT = 3.4, 6.8")
     jobs = planned(study)
-    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "study", "total"}
+    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "opening", "study", "total"}
     assert jobs["total"] == 1 + 18 + 1
     assert jobs["notebook_rates"] == 1
 
@@ -554,12 +557,16 @@ def test_the_report_holds_every_figure_and_table_with_its_caption(study):
     run = snakemake(study, "html_report")
     assert run.returncode == 0, run.stderr[-2000:]
     page = (study / "results/tiny/report.html").read_text(encoding="utf-8")
-    for name in [*FIGURES, *PROMISED_TABLES, "claims"]:
-        assert f'"{name}"' in page, name
+    about = {}
+    for family in yaml.safe_load((ROOT / "workflow/figures.yaml").read_text(encoding="utf-8")).values():
+        about |= {**family.get("figures", {}), **family.get("tables", {})}
+    for name in {*FIGURES, *PROMISED_TABLES} - {"claims"}:
+        assert f"{about[name]['title']} ({about[name]['source']})" in html.unescape(page), name
+    assert "Claims, as a table" in page
     provenance = pd.read_csv(study / "results/tiny/provenance.csv")
     assert len(provenance) == sum(TABLES.get(name, 2) for name in JOBS)
     assert provenance["code"].str.fullmatch("[0-9a-f]{16}").all()
-    assert '"provenance"' in page
+    assert "What the study was made from" in page
     assert "Experiment low_rank: n = 6, 2 seeds; epsilon 0.1; smin 0.5; rank 5; depth 1, 2." in page
     assert not re.search(r"<(?:script|link|img)\b[^>]*(?:src|href)\s*=\s*[\"']?https?:", page)  # nothing is fetched
 
@@ -574,7 +581,14 @@ def test_an_archive_gives_the_figures_back_without_any_run(study, tmp_path):
         content.extractall(elsewhere)
     shutil.rmtree(elsewhere / "figures")
     jobs = planned(elsewhere, config="study.yaml")
-    assert {rule.partition("_")[0] for rule in jobs} <= {"notebook", "claims", "provenance", "study", "total"}
+    assert {rule.partition("_")[0] for rule in jobs} <= {
+        "notebook",
+        "claims",
+        "opening",
+        "provenance",
+        "study",
+        "total",
+    }
     names = ["F5_energy_levels", "G10_loss_comparison", "claims"]
     assert snakemake(elsewhere, *(f"figures/tiny/{name}.png" for name in names), config="study.yaml").returncode == 0
     for name in names:
@@ -587,13 +601,18 @@ def test_a_violated_claim_is_shown_and_fails_the_run_where_asked(study):
     claims = study / "results/tiny/claims.csv"
     edit(study / "tiny.yaml", "shared_jobs: 0}", "shared_jobs: 0, fail_on_violated_claims: true}")
     table = pd.read_csv(claims)
-    assert not (table["verdict"] == "violated").any()
-    assert snakemake(study).returncode == 0
+    assert table.loc[table["verdict"] == "violated", "name"].tolist() == ["bound of the flow"]  # false as reconstructed
+    run = snakemake(study)
+    assert run.returncode != 0
+    assert "violated: bound of the flow" in run.stderr
+    assert claims.exists()
+    table.assign(verdict="holds").to_csv(claims, index=False)
+    only = ("--forcerun", "claims_hold", "--allowed-rules", "claims_hold", "study")
+    assert snakemake(study, *only).returncode == 0
     table.assign(verdict="violated").to_csv(claims, index=False)
-    run = snakemake(study, "--forcerun", "claims_hold", "--allowed-rules", "claims_hold", "study")
+    run = snakemake(study, *only)
     assert run.returncode != 0
     assert f"violated: {', '.join(table['name'])}" in run.stderr
-    assert claims.exists()
 
 
 @pytest.mark.parametrize(
