@@ -11,7 +11,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-CATEGORY, FIGURE = "low rank", "F5_energy_levels"
+CATEGORY, FIGURE = "3 Figures of the program", "Loss at the levels of the saddles"
 OPTIONS = [
     "--headless=new",
     "--no-sandbox",
