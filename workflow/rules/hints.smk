@@ -9,52 +9,30 @@ def time_of(jobs):
     )
 
 
-def pace(jobs):
-    """What some jobs that are done took on this machine, over what they were expected to; 1 without records."""
-    found = []
-    for experiment, job in jobs:
-        record = workflow.persistence.metadata(job_list(experiment, job)) or {}
-        times = record.get("starttime"), record.get("endtime")
-        if all(times):
-            found.append((times[1] - times[0], time_of([(experiment, job)])))
-    return (
-        sum(taken for taken, _ in found) / sum(time for _, time in found or [(0, 1)])
-        or 1
-    )
-
-
 def what_will_run():
-    """Cells by kind of experiment, and about how long they take, at the pace of those that are done."""
+    """Cells by kind of experiment, and about how long they take."""
     runs = {f"run_{experiment}": experiment for experiment in STUDY["experiments"]}
-    waiting, done = {}, []
+    waiting = {}
     for job in workflow.dag.jobs:
         if job.rule.name in runs:
             place = runs[job.rule.name], job.wildcards.job
             if workflow.dag.needrun(job):
                 kind = STUDY["experiments"][place[0]]["kind"]
                 waiting.setdefault(kind, []).append(place)
-            else:
-                done.append(place)
     if not waiting:
         return "No cell is to be computed: figures, tables and claims only."
-    factor = pace(done)
-    times = {kind: factor * time_of(jobs) for kind, jobs in waiting.items()}
+    times = {kind: time_of(jobs) for kind, jobs in waiting.items()}
     lines = [
         f"  {kind:16} {len(waiting[kind]):6} jobs  {cost.duration(times[kind]):>8}"
         for kind in sorted(times, key=times.get, reverse=True)
     ]
     at_once = min(workflow.cores or 1, sum(map(len, waiting.values())))
     total = cost.duration(sum(times.values()) / at_once)
-    basis = (
-        "at the pace of the jobs that are done here"
-        if done
-        else "on a machine as fast as a small one"
-    )
     return (
         "\n".join(
             ["To be computed, with the CPU time of each kind of experiment:", *lines]
         )
-        + f"\nAbout {total}, {at_once} at once, {basis}; less where cells are in a store already."
+        + f"\nAbout {total}, {at_once} at once, on a machine as fast as a small one; less where cells are in a store already."
         + " Then figures, tables and claims.\n"
     )
 
