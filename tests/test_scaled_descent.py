@@ -10,6 +10,7 @@ from deepbures.scaled_descent import natural_step, nystrom_start, right_scaling,
 from deepbures.theory import descent_contraction, rates_at_minimum, stable_step
 from deepbures.trajectory import StopReason
 
+EPS = np.finfo(float).eps
 KAPPAS = [1, 1e2, 1e4, 1e6]
 
 
@@ -173,7 +174,8 @@ def test_quadratic_from_the_nystrom_start(make_target, kind, kappa, depth):
         e = run.excess / local
         late = np.flatnonzero(e[:-1] < 1e-2)
         assert np.all(e[late + 1] <= 0.1 * e[late])
-        assert e[-1] <= 1e-4 * e[-2]
+        rounding = (30 * EPS * kappa) ** 2  # of S, eps λ_1, relative to λ_r: all of 20 × 20 entries
+        assert e[-1] <= max(1e-4 * e[-2], rounding)
 
 
 @pytest.mark.parametrize("depth", [2, 5, 10])
