@@ -3,6 +3,7 @@
 import ast
 import fcntl
 import html
+import json
 import math
 import os
 import re
@@ -564,7 +565,8 @@ def test_the_report_holds_every_figure_and_table_with_its_caption(study):
     for family in yaml.safe_load((ROOT / "workflow/figures.yaml").read_text(encoding="utf-8")).values():
         about |= {**family.get("figures", {}), **family.get("tables", {})}
     for name in {*FIGURES, *PROMISED_TABLES} - {"claims"}:
-        assert f"{about[name]['title']} ({about[name]['source']})" in html.unescape(page), name
+        title = f"{about[name]['title']} ({about[name]['source']})"
+        assert json.dumps(title)[1:-1] in page or title in html.unescape(page), name
     assert "Claims, as a table" in page
     provenance = pd.read_csv(study / "results/tiny/provenance.csv")
     assert len(provenance) == sum(TABLES.get(name, 2) for name in JOBS)
