@@ -78,7 +78,11 @@ def planned(project: Path, *arguments: str) -> dict[str, int]:
 
 def test_from_elsewhere_by_s_and_by_directory(project):
     user = project.parent / "user"
-    assert made(snakemake(user, project, "-s", str(project / "Snakefile"), "--configfile", "own.yaml", "--", FIGURE))
+    run = snakemake(user, project, "-s", str(project / "Snakefile"), "--configfile", "own.yaml", "--", FIGURE)
+    assert made(run)
+    # Before and after it says once what it will do, and what of that to look at.
+    assert run.stderr.count("To be computed") == 1
+    assert re.search(r"^  flow +2 jobs +\d+ s$", run.stderr, re.M)
     assert (user / FIGURE).exists()
     other = project.parent / "other"
     other.mkdir()
@@ -106,7 +110,10 @@ module deepbures:
 {use}
 """
     )
-    assert made(snakemake(user, project, f"{prefix}all"))
+    run = snakemake(user, project, f"{prefix}all")
+    assert made(run)
+    assert "To be computed" not in run.stderr
+    assert "Where to look" not in run.stderr  # the other workflow has its own words
     assert (user / FIGURE).exists()
     assert "holds" in (user / "results/own/claims.csv").read_text()
     assert "Nothing to be done" in snakemake(user, project, "--dry-run", f"{prefix}all").stdout
@@ -117,6 +124,7 @@ def test_configuration_of_the_command_line_reaches_the_report(project):
     changed = ["--config", "study={results: results/cli, figures: figures/cli}", "--", "html_report"]
     run = snakemake(project, project, *changed)
     assert made(run)
+    assert run.stderr.count("Where to look first:\n  report          results/cli/report.html\n") == 1
     assert "F5_energy_levels" in (project / "results/cli/report.html").read_text()
     assert not (project / "results/own").exists()
 

@@ -215,6 +215,18 @@ def test_the_readme_states_the_claims_as_they_are_tested(study):
         assert published[column].to_dict() == small[column].to_dict()
 
 
+def test_the_page_has_every_statement_with_its_verdict_and_no_address(study):
+    results = claims.table(list(claims_of(study).values()))
+    page = claims.page(results, "cGljdHVyZQ==")
+    assert page.count("<tr>") == len(results) + 1
+    assert page.count('class="holds"') == (results["verdict"] == "holds").sum() > 0
+    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in page
+    assert "http" not in page
+    assert "<img" not in claims.page(results)
+    spoilt = results.assign(statement="a < b", verdict="violated")
+    assert claims.page(spoilt).count("a &lt; b") == claims.page(spoilt).count('class="violated"') == len(results)
+
+
 def test_the_picture_has_a_row_a_claim(study):
     from deepbures.plotting import verdicts
 

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from deepbures.gradient_descent import gradient_descent
+from deepbures.initialization import random_orthogonal
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
+from deepbures.psd import symmetrize
 from deepbures.scaled_descent import natural_step, nystrom_start, right_scaling, scaled_descent
+from deepbures.seeds import generator
 from deepbures.theory import descent_contraction, rates_at_minimum, stable_step
 from deepbures.trajectory import StopReason
 
@@ -176,6 +179,28 @@ def test_quadratic_from_the_nystrom_start(make_target, kind, kappa, depth):
         assert np.all(e[late + 1] <= 0.1 * e[late])
         rounding = (30 * EPS * kappa) ** 2  # of S, eps λ_1, relative to λ_r: all of 20 × 20 entries
         assert e[-1] <= max(1e-4 * e[-2], rounding)
+
+
+@pytest.mark.parametrize("depth", [2, 5, 10])
+def test_a_sketch_that_nearly_misses_a_direction_takes_steps(depth):
+    # Seed 0 of study seed 1 at κ = 1e6: no step was taken.
+    basis = random_orthogonal(generator(1, "target", 0, dimension=20, spectrum="geometric"), 20)
+    loss = Frobenius(symmetrize((basis * spectrum(1e6, 5)) @ basis.T))
+    start = nystrom_network(generator(1, "initialization", 0, dimension=20, kind="nystrom", rank=5), loss, 5, depth)
+    run = scaled_descent(loss, start, n_steps=30, excess_tolerance=1e-12 * unit(loss))
+    assert run.stop_reason == StopReason.CONVERGED
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 10])
+def test_a_start_that_is_far_too_small_in_one_direction_takes_steps(depth):
+    # σ_min(W(0)) = 3e-10 along a direction that is not an eigenvector's: the first step needs up to 60 halvings.
+    eigenvalues = np.array([1, 10**-1.5, 1e-3, 10**-4.5, 1e-6])
+    loss = Frobenius(np.diag(np.pad(eigenvalues, (0, 15))))
+    U = np.eye(20, 5)
+    W = U * [1, 5e-2, 1.5e-3, 2.1e-5, 3e-10] @ np.linalg.qr(np.random.default_rng(0).standard_normal((20, 5)))[0].T
+    W = np.linalg.qr(np.pad(np.random.default_rng(1).standard_normal((5, 5)), ((0, 15), (0, 0))))[0] @ U.T @ W
+    run = scaled_descent(loss, network(W, depth, 5), n_steps=30, excess_tolerance=1e-12 * unit(loss))
+    assert run.stop_reason == StopReason.CONVERGED
 
 
 @pytest.mark.parametrize("depth", [2, 5, 10])

@@ -27,8 +27,9 @@ from .psd import Array
 from .trajectory import DescentTrajectory, StopReason
 
 PRECONDITIONERS = ("layerwise", "right", "none")
-#: A step is halved at most this often before the run counts as stationary: beyond it the step is rounding.
-MAX_HALVINGS = 50
+#: A step is halved at most this often before the run counts as stationary. Near the optimum 52 halvings are rounding;
+#: from a start with σ_min far below √λ_r the scaled direction is up to (λ_1/σ_min)² too long besides.
+MAX_HALVINGS = 100
 #: A product with a larger entry is not evaluated: the loss squares it twice.
 _LARGEST = float(np.finfo(float).max) ** 0.25
 
