@@ -359,3 +359,16 @@ def test_a_flow_of_full_rank_loads_no_scipy_integrator():
     )
     found = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(("epsilon", "smin", "depth"), [(0, 5, 70), (0, 5, 85), (0.5, 4.5, 55), (0.5, 4.5, 90)])
+def test_a_flow_ends_at_its_tolerance_and_not_in_rounding(epsilon, smin, depth):
+    # Settings of the study whose last step but one ends just below the tolerance: the next one leads to 1e-27, where
+    # L − L* is rounding and may rise from sample to sample.
+    covariance = draw_target(generator(2303, "target", 0, dimension=20, spectrum="zipf"), 20, smin)
+    loss = BuresWasserstein(covariance, epsilon)
+    start = close_start(generator(2303, "initialization", 0, dimension=20, kind="close"), loss, 20)
+    flow = gradient_flow(loss, start.end_to_end, depth, **STUDY)
+    assert flow.stop_reason == StopReason.CONVERGED
+    assert 0.5e-14 < flow.excess[-1] <= 1e-14
+    assert (np.diff(flow.excess) < 0).all()

@@ -13,11 +13,14 @@ from deepbures.diagnostics import (
     balanced_gradient_norm,
     covariance_distance,
     effective_rank,
+    nuclear_norm,
     numerical_rank,
     squared_bures_distance,
 )
+from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
+from deepbures.psd import principal_columns
 
 
 def orthogonal(rng, n):
@@ -142,3 +145,33 @@ def test_alignment(rng):
     np.testing.assert_allclose(np.sum(cosines**2, axis=-1), 1, rtol=1e-13)
     _, vectors = np.linalg.eigh(F[0] @ F[0].T)
     np.testing.assert_allclose(cosines[0], np.abs(vectors[:, ::-1][:, :2].T @ basis), atol=1e-12)
+
+
+@pytest.mark.parametrize("least", [1.0, 1e-1, 1e-3, 0.0])
+def test_norms_and_columns_agree_with_singular_values_at_every_condition(rng, least):
+    # Well conditioned from Gram matrices, else from an SVD: on each side of the switch, in one stack too.
+    U, V = (np.linalg.qr(rng.standard_normal((5, rows, 4)))[0] for rows in (6, 4))
+    sigma = np.array([3.0, 2.0, 1.5, least]) * np.array([1.0, 1e-9, 1.0, 1e9, 1.0])[:, None]
+    F = (U * sigma[:, None, :]) @ np.swapaxes(V, -1, -2)
+    np.testing.assert_allclose(nuclear_norm(F), sigma.sum(axis=-1), rtol=1e-13)
+    columns, directions, lengths = principal_columns(F)
+    largest = sigma[:, :1]
+    np.testing.assert_allclose(lengths / largest, sigma / largest, atol=1e-13)
+    np.testing.assert_allclose(
+        columns / largest[..., None], directions * lengths[:, None, :] / largest[..., None], atol=1e-13
+    )
+    scale = largest[..., None] ** 2
+    np.testing.assert_allclose(columns @ columns.swapaxes(-1, -2) / scale, F @ F.swapaxes(-1, -2) / scale, atol=1e-13)
+    np.testing.assert_allclose(directions.swapaxes(-1, -2) @ directions, [np.eye(4)] * 5, atol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7])
+@pytest.mark.parametrize(("epsilon", "rank"), [(0, 4), (0.2, 4), (0.2, 2), (0.7, 3), (0, 2)])
+def test_norm_of_the_gradient_in_a_trajectory_is_the_diagnostic(make_target, rng, epsilon, rank, depth):
+    loss = BuresWasserstein(make_target([3.0, 2.2, 1.3, 0.5]), epsilon)
+    flow = gradient_flow(loss, rng.standard_normal((4, rank)), depth, max_time=0.3, samples=8)
+    expected = balanced_gradient_norm(loss, flow.factors, depth)
+    np.testing.assert_allclose(flow.gradient_norm, expected, rtol=1e-9)
+    np.testing.assert_allclose(flow.excess, loss.excess(flow.factors, rank), rtol=1e-9)
+    lengths = np.linalg.norm(flow.factors, axis=-2)
+    np.testing.assert_allclose(lengths, np.linalg.svd(flow.factors, compute_uv=False), rtol=1e-10)

@@ -383,6 +383,24 @@ def test_excess_keeps_relative_accuracy(make_target, kind, rank, columns, diagon
     assert expected < 1e-23
 
 
+@pytest.mark.parametrize("distance", [1e-1, 1e-4, 1e-7])
+@pytest.mark.parametrize("condition", [3.0, 20.0, 300.0])
+@pytest.mark.parametrize("kind", [0, 0.2, 0.9])
+def test_gradient_and_excess_at_once_keep_their_digits(make_target, rng, kind, condition, distance):
+    # One eigh up to κ(M) = 1e3, which κ(Σ0) = 20 still has; beyond it each by itself, and never worse than the bound.
+    loss = BuresWasserstein(make_target(np.geomspace(condition, 1.0, 4)), kind)
+    root = np.diag(np.sqrt(loss.minimum_spectrum(4)))
+    F = np.array([root + distance * rng.standard_normal((4, 4)) for _ in range(3)])
+    gradient, excess = loss.gradient_and_excess_in_eigenbasis(F, 4)
+    for i in range(3):
+        W = loss.from_eigenbasis(F[i])
+        minimum = exact.bures_wasserstein_minimum(loss.covariance, kind, 4)
+        expected = exact.bures_wasserstein(W, loss.covariance, kind) - minimum
+        bound = 100 * EPS * np.sqrt(condition / float(expected)) + 100 * EPS
+        assert float(abs(mp.mpf(float(excess[i])) - expected) / expected) <= bound
+    np.testing.assert_allclose(gradient, loss.gradient_in_eigenbasis(F), atol=1e-11 * np.sqrt(condition))
+
+
 @pytest.mark.parametrize("kind", [0, 0.1, 1.0, "frobenius"])
 @pytest.mark.parametrize("rank", [1, 3, 5])
 def test_excess_is_the_difference_far_from_the_minimum(make_target, rng, kind, rank):

@@ -192,6 +192,30 @@ def test_close_start_lies_just_inside_the_ball(smin, epsilon, seed):
     assert 0.3 < start.scale < 2
 
 
+@pytest.mark.parametrize(("smin", "epsilon"), [(-1.0, 0), (-1.0, 0.05), (0.5, 0.3), (5.0, 1.0)])
+def test_close_start_is_the_one_of_a_search_draw_by_draw(smin, epsilon):
+    # Draws that are refused unseen, or looked at together, would have been refused: same start, same stream after it.
+    loss = BuresWasserstein(draw(2, smin=smin), epsilon)
+    rng, n, scale, draws = generator(1, "start", 2), 20, FIRST_SCALE, 0
+    while True:
+        draws += 1
+        Gamma = random_orthogonal(rng, n)
+        widths = scale * loss.eigenvalues[-1] * (2 - np.arange(1, n + 1) / n)
+        S = np.diag(np.maximum(loss.eigenvalues - epsilon, 0)) + (Gamma * widths) @ Gamma.T
+        s, U = np.linalg.eigh(S)
+        factor = loss.eigenvectors @ (U * np.sqrt(np.maximum(s, 0)))
+        if margin(loss, factor, n) > 0:
+            break
+        scale *= SHRINK
+    other = generator(1, "start", 2)
+    start = close_start(other, loss, n)
+    assert draws > 20
+    assert (start.draws, start.scale) == (draws, scale)
+    np.testing.assert_allclose(start.end_to_end @ start.end_to_end.T, factor @ factor.T, rtol=1e-11, atol=1e-12)
+    random_orthogonal(rng, n)  # V
+    assert other.standard_normal() == rng.standard_normal()
+
+
 def test_close_start_by_its_definition():
     # S(0) = Σ0 − εI + Γ diag(D) Γᵀ: its offset has the eigenvalues D_i = scale · λ_n (2 − i/n).
     loss = BuresWasserstein(draw(0, smin=1), 0.1)

@@ -103,11 +103,23 @@ def dense_output(steps: list[Step], times: Array) -> Array:
     )
     coefficients = np.array([step.coefficients for step in steps]).swapaxes(0, 1)
     share = (times[:, None, None] - start) / size
+    n, k = state.shape[1:]
+    if square := n == k:  # all is symmetric: the φ-functions of one triangle are enough
+        a, b = np.triu_indices(n)
+        start, size, share = start[..., 0], size[..., 0], share[..., 0]
+        state, velocity, jacobian, coefficients = (
+            values[..., a, b] for values in (state, velocity, jacobian, coefficients)
+        )
     first, *others = SCHEME.weights(size * jacobian, share)
     total = first * velocity
     for coefficient, weight in zip(coefficients, others, strict=True):
         total += coefficient * weight
-    return state + size * total
+    total = state + size * total
+    if not square:
+        return total
+    whole = np.empty((len(steps), n, n))
+    whole[:, a, b] = whole[:, b, a] = total
+    return whole
 
 
 class Stack:

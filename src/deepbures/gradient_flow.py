@@ -255,6 +255,11 @@ class CollocationPath:
         Z = root(self.state)
         return Z if self.frame is None else Z[np.argsort(self.frame)]
 
+    def drop(self) -> None:
+        """Take the last step back. There is no going on from there."""
+        self.steps.pop()
+        self.knots.pop()
+
     def cut(self, time: float) -> None:
         """Let the last step end earlier. There is no going on from there."""
         self.knots[-1] = time
@@ -301,23 +306,31 @@ class _Run:
         return bool(self.loss.excess_in_eigenbasis(F, self.rank) <= self.excess_tolerance)
 
     def cut_at_tolerance(self, path: CollocationPath) -> None:
-        """End a path of collocation where L − L* reaches the tolerance: its last step may fall far below."""
+        """End a path of collocation where L − L* reaches the tolerance: its last step may fall far below.
+
+        So may the step before, where the cheap no of `_reason` was wrong: the gradient is that of a stage which the
+        last sweep moved. What comes after the tolerance is left out; it may be rounding alone.
+        """
         tolerance = self.excess_tolerance
         if tolerance <= 0:
             return
 
-        def height(time: float) -> float:
+        def heights(*times: float) -> Array:
             """How far L − L* is above the tolerance, in logarithms: a straight line in an exponential tail."""
-            excess = float(self.loss.excess_in_eigenbasis(path.factors(np.array([time])), self.rank)[0])
-            return float(np.log(max(excess, _TINY) / tolerance))
+            excess = self.loss.excess_in_eigenbasis(path.factors(np.array(times)), self.rank)
+            return np.log(np.maximum(excess, _TINY) / tolerance)
 
-        (low, high), (above, below) = path.knots[-2:], map(height, path.knots[-2:])
+        above, below = heights(*path.knots[-2:])
+        while above <= 0 and len(path.steps) > 1:
+            path.drop()
+            above, below = heights(*path.knots[-2:])
+        low, high = path.knots[-2:]
         for bisected in range(_MAX_CUTS):
             if below >= -_CUT_SHARE or not above > 0:
                 break
             share = (above + _CUT_SHARE / 2) / (above - below) if bisected % 3 < 2 else 0.5
             middle = low + share * (high - low)
-            found = height(middle)
+            (found,) = heights(middle)
             if found > 0:
                 low, above = middle, found
             else:

@@ -599,7 +599,7 @@ class BuresWasserstein(CovarianceLoss):
         """From one eigh of M, where it is well conditioned and S + εI is regular; else each by itself.
 
         With t the eigenvalues of T*, `excess_in_eigenbasis` is ‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj,
-        D = T*^{1/2} − T*^{-1/2} T: without smoothing D = I − T and L − L* = ‖∇L‖²/4.
+        D = T*^{1/2} − T*^{-1/2} T: where no direction is empty D = I − T and L − L* = ‖∇L‖²/4 + ε ‖D‖².
         """
         n, width = F.shape[-2:]
         regular = self.shape == () and self._support == n and (self.smoothed or width == rank == n)
@@ -613,15 +613,17 @@ class BuresWasserstein(CovarianceLoss):
         T = self._root_outer * inverse_root
         transported = T @ F
         gradient = 2 * (F - transported)
-        if self.smoothed:
+        if width == rank == n and (not self.smoothed or (self.minimum_spectrum(n) > 0).all()):
+            excess = np.sum(gradient**2, axis=(-2, -1)) / 4
+            if self.smoothed:
+                excess += float(self.epsilon) * np.sum((np.eye(n) - T) ** 2, axis=(-2, -1))
+        else:
             epsilon = float(self.epsilon)
             t = np.where(self.minimum_spectrum(rank) > 0, 1.0, np.sqrt(self.eigenvalues / epsilon))
             root = np.sqrt(t)[:, None]
             excess = np.sum((root * F - transported / root) ** 2, axis=(-2, -1))
             excess += epsilon * np.sum((root * np.eye(n) - T / root) ** 2, axis=(-2, -1))
             excess += np.sum(np.sum(F**2, axis=-1) * (1 - t), axis=-1)
-        else:
-            excess = np.sum(gradient**2, axis=(-2, -1)) / 4
         if not well.all():
             poor = F[~well]
             gradient[~well], excess[~well] = super().gradient_and_excess_in_eigenbasis(poor, rank)

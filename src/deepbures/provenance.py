@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ NAMES = ("code", "python", *_PACKAGES)
 
 def of_code(root: str) -> dict[str, str]:
     """Digest of the code and versions that a result depends on; `root` is the module that computed it."""
-    packages = {name: version(name) for name in _PACKAGES}
-    return {"code": code_digest(root), "python": platform.python_version(), **packages}
+    return {"code": code_digest(root), "python": platform.python_version(), **_versions()}
+
+
+@cache  # a look at the disk takes as long as a flow, and a process keeps what it has imported
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
 
 
 def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path]) -> dict[str, Any]:
