@@ -56,6 +56,8 @@ class Statement:
         Whether it is a bound on how far the excess loss falls.
     kind
         Kind of experiment without which a study does not make the claim; for those of the study itself none.
+    refuted
+        Where a counterexample is proved, for a statement that is known to be false: that it is violated is right.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Statement:
     cases: Callable[[Study], Iterator[pd.DataFrame]]
     bound: bool = False
     kind: str = ""
+    refuted: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Claim:
 
     Attributes
     ----------
-    name, source, statement, formula, test, unit, tolerance, sees
+    name, source, statement, formula, test, unit, tolerance, sees, refuted
         Of the `Statement`.
     cases, runs, targets
         How many cases were looked at, in how many runs, on how many independent targets.
@@ -100,6 +103,7 @@ class Claim:
     unit: str
     tolerance: float
     sees: str
+    refuted: str
     cases: int
     runs: int
     targets: int
@@ -218,4 +222,4 @@ def judge(statement: Statement, study: Study) -> Claim:
     )
 
 
-_STATED = ("name", "source", "statement", "formula", "test", "unit", "tolerance", "sees")
+_STATED = ("name", "source", "statement", "formula", "test", "unit", "tolerance", "sees", "refuted")

@@ -81,6 +81,7 @@ FLOW_BOUND = Statement(
     missing="the bound promises a fall of at least 1e-6 nowhere",
     cases=_flow_bound,
     bound=True,
+    refuted="docs/paper.md section 8",
 )
 
 
