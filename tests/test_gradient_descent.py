@@ -12,7 +12,7 @@ from deepbures.gradient_descent import CHECK_INTERVAL, gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
-from deepbures.theory import local_rates, rates_at_minimum, stable_step
+from deepbures.predicted_rates import local_rates, rates_at_minimum, stable_step
 from deepbures.trajectory import StopReason
 
 SPECTRUM = np.array([3.0, 2.2, 1.3, 0.5])

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .grid import INTEGER_AXES, NAME_AXES
-from .rates import (
+from .slopes import (
     SETTLED,
     SlopeFit,
     authors_slope_of_descent,

@@ -4,12 +4,12 @@ FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
 PLOTTING_CODE = code_digest(
     "plotting.bounds",
     "plotting.convergence",
-    "plotting.descent",
-    "plotting.images",
+    "plotting.generated",
     "plotting.landscape",
     "plotting.neighbours",
     "plotting.sampling",
     "plotting.spectral",
+    "plotting.steps",
     "plotting.tables",
 )
 

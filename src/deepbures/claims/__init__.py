@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import landscape, neighbours, sampling, training
+from . import critical, neighbours, sampling, training
 from .evidence import SOURCES, Claim, Statement, Study, Tables, judge
 
 __all__ = [
@@ -31,18 +31,18 @@ __all__ = [
 
 #: Every statement, in the order of the table.
 STATEMENTS: tuple[Statement, ...] = (
-    landscape.MINIMISER,
-    landscape.CURVED_MINIMUM,
-    landscape.ENUMERATED,
-    landscape.NO_OTHERS,
-    landscape.VALUES,
-    landscape.SADDLES,
-    landscape.LOCAL_SPECTRUM,
-    landscape.BLOWS_UP,
-    landscape.BLOW_UP_EXPONENT,
-    landscape.BLOW_UP_CONSTANT,
-    landscape.SATURATION,
-    landscape.ESCAPE_RATES,
+    critical.MINIMISER,
+    critical.CURVED_MINIMUM,
+    critical.ENUMERATED,
+    critical.NO_OTHERS,
+    critical.VALUES,
+    critical.SADDLES,
+    critical.LOCAL_SPECTRUM,
+    critical.BLOWS_UP,
+    critical.BLOW_UP_EXPONENT,
+    critical.BLOW_UP_CONSTANT,
+    critical.SATURATION,
+    critical.ESCAPE_RATES,
     training.FLOW_CONVERGES,
     training.FLOW_BOUND,
     training.REPAIRED_BOUND,

@@ -178,10 +178,10 @@ def keys_of(frame: pd.DataFrame) -> list[str]:
     return ["experiment", *axes_of(frame.columns), "seed"]
 
 
-def with_runs(samples: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def with_runs(trajectories: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Samples of the given runs, with columns of theirs."""
     keys = keys_of(runs)
-    return samples.merge(runs[[*keys, *columns]], on=keys)
+    return trajectories.merge(runs[[*keys, *columns]], on=keys)
 
 
 def judge(statement: Statement, study: Study) -> Claim:
