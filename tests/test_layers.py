@@ -51,6 +51,7 @@ BESIDE = {
     "__main__",
     "aggregate",
     "archive",
+    "axes",
     "claims",
     "configuration",
     "cost",

@@ -22,7 +22,7 @@ from promised_outputs import FIGURES, missing
 from promised_outputs import TABLES as PROMISED_TABLES
 
 from deepbures.archive import broken
-from deepbures.grid import AXES
+from deepbures.axes import AXES
 from deepbures.store import Cells
 
 ROOT = Path(__file__).parents[1]

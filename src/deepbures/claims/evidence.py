@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ..grid import axes_of
+from ..axes import axes_of
 
 #: Whose a statement is: what the paper's abstract states; constants and conventions of the authors' program; what we
 #: take the paper to prove, put together from both, as its body was not at hand; what goes beyond.

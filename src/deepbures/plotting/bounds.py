@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..grid import axes_of
+from ..axes import axes_of
 from ..predicted_rates import flow_bound, global_bound
 from ..slopes import worst_ratio
 from . import frames, style

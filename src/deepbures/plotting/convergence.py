@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import derived
-from ..grid import axes_of
+from ..axes import axes_of
 from ..predicted_rates import algebraic_tail as algebraic_law
 from ..predicted_rates import flow_bound, global_bound
 from . import frames, style

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..grid import axes_of
+from ..axes import axes_of
 from ..psd import Array
 from . import frames, style
 

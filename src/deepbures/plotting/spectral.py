@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from ..aligned_flow import half_times, mode_times
+from ..axes import axes_of
 from ..diagnostics import effective_rank
-from ..grid import axes_of
 from ..psd import Array
 from . import frames, style
 
