@@ -26,8 +26,6 @@ from .target_files import KINDS as TARGETS
 from .target_files import file_of, is_drawn, read_target
 from .targets import SPECTRA
 
-#: Sections of an experiment's block that only some kinds have.
-_SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
@@ -303,8 +301,8 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in how the networks of an experiment start and are trained."""
     kind, grid = block["kind"], block["grid"]
     own = tuple(kind_of(kind).OPTIONS)
-    for other in (key for key in _SECTIONS[1:] if key not in own and key in block):
-        yield f"{other}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
+    for section in sorted(_sections(block) - {"initialization", *own}):
+        yield f"{section}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
     for key in ("initialization", *own):
         if key not in block:
             yield f"{key}: the key is missing: kind {kind!r} needs it"
@@ -330,17 +328,22 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         for i, size in enumerate(block["sampling"]["sizes"]):
             if size < max(grid["rank"]):
                 yield f"sampling.sizes[{i}]: {size} must be at least the rank, {max(grid['rank'])}"
-    if "descent" not in own:
-        if steps:
-            yield f"grid.{steps[0]}: only descent has step sizes"
-        if "none" in balances:
-            yield "initialization.balance: a flow needs a balanced start, not 'none'"
-    elif len(steps) != 1:
-        yield "grid: descent needs one of the axes 'step_size', 'relative_step' and 'theorem_step'"
-    else:
+    allowed = getattr(kind_of(kind), "STEPS", ())  # of a kind that has step sizes
+    if strange := [axis for axis in steps if axis not in allowed]:
+        yield f"grid.{strange[0]}: kind {kind!r} has no such axis"
+    elif not allowed and "none" in balances:
+        yield "initialization.balance: a flow needs a balanced start, not 'none'"
+    elif allowed and len(steps) != 1:
+        yield f"grid: kind {kind!r} needs one of the axes {', '.join(allowed)}"
+    elif kind == "descent":
         if "theorem_step" in grid and "frobenius" in losses:
             yield "grid.theorem_step: the theorem needs loss: bures-wasserstein, not 'frobenius'"
         yield from _descent(block["descent"], grid.get("step_size"), balances)
+
+
+def _sections(block: Mapping[str, Any]) -> set[str]:
+    """What only some kinds have of a block."""
+    return {key for key, value in block.items() if isinstance(value, Mapping) and key not in ("target", "grid")}
 
 
 def _keys(kind: str, section: str, given: Mapping[str, Any]) -> Iterator[str]:
@@ -367,8 +370,8 @@ def _given(block: Mapping[str, Any], axis: str) -> list[Any]:
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in an experiment on the landscape, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
-    for key in (key for key in _SECTIONS[:-1] if key in block):
-        yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
+    for section in sorted(_sections(block) - {"landscape"}):
+        yield f"{section}: kind {kind!r} has no such key; allowed: landscape"
     for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
