@@ -200,7 +200,7 @@ MISTAKES = [
     (H + "grid.initial_scale", [0.1], [".hessian.grid.initial_scale: kind 'hessian' has no such axis"]),
     # Steps of the theorem, and finite samples.
     (N + "grid.theorem_step", [1], [".bounds_n1.grid.theorem_step: kind 'flow' has no such axis"]),
-    (D + "grid.theorem_step", [1], [".descent.grid", "one of the axes", "'theorem_step'"]),
+    (D + "grid.theorem_step", [1], [".descent.grid", "one of the axes", "theorem_step"]),
     (T + "grid.loss_name", ["frobenius"], [".certified_n1"]),
     (T + "descent", {"end_time": 1, "samples": 5}, [".descent.end_time: needs the axis 'step_size' in the grid"]),
     (F + "sampling", ..., [".sampling: the key is missing: kind 'finite_sample' needs it"]),
