@@ -55,6 +55,9 @@ STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 
+# What jobs took on this machine: for the next run's word on how long it will take, and for nothing else.
+COSTS = "logs/costs.csv"
+
 # Jobs by experiment and path: paths are never parsed back.
 JOBS = {experiment: grid.jobs(STUDY, experiment) for experiment in STUDY["experiments"]}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepbures import claims
+from deepbures import claims, freshness
 from deepbures.files import replacing
 
 if __name__ == "__main__":
@@ -14,3 +14,4 @@ if __name__ == "__main__":
     page = claims.page(pd.read_csv(snakemake.input.claims), data)
     with replacing(Path(snakemake.output[0])) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.output[:1])
