@@ -88,7 +88,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     if covariance:
         return _without_rounding(name, matrix, precision)
     centred = np.where(np.ptp(matrix, axis=0) > 0, matrix - matrix.mean(axis=0), 0)  # a constant is exactly its mean
-    matrix = symmetrize(centred.T @ centred / len(centred))
+    with np.errstate(over="ignore", invalid="ignore"):  # it is refused as not finite then
+        matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
     return matrix
 
