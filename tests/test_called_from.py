@@ -132,12 +132,17 @@ module deepbures:
 
 def test_configuration_of_the_command_line_reaches_the_report(project):
     write(project / "config/config.yaml", STUDY)
-    changed = ["--config", "study={results: results/cli, figures: figures/cli}", "--", "html_report"]
+    changed = ["--config", "study={results: ./results//cli/, figures: figures/cli, seed: 3}", "--", "html_report"]
     run = snakemake(project, project, *changed)
     assert made(run)
     assert run.stderr.count("Where to look first:\n  report          results/cli/report.html\n") == 1
     assert "F5_energy_levels" in (project / "results/cli/report.html").read_text()
     assert not (project / "results/own").exists()
+    assert json.loads((project / "results/cli/provenance.json").read_text())["configuration"]["study"]["seed"] == 3
+    refused = snakemake(project, project, "--config", "study={seed: 010}", "--", "runs")
+    assert refused.returncode == 1
+    assert "configuration: --config: 010 is read as 8: write plain digits" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_block_that_stands_twice_is_refused_before_any_job(project):

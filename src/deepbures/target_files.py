@@ -10,8 +10,9 @@ import numpy as np
 from .matrix_files import read_matrix
 from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 
-#: Keys of a target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
-KINDS = ("covariance", "samples", "dataset")
+#: Keys of a target in a file: a covariance (n, n), or samples (m, n), one a row; and of all that is not drawn.
+FILES = ("covariance", "samples")
+KINDS = (*FILES, "dataset")
 DATASETS = ("digits",)
 
 

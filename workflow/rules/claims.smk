@@ -54,7 +54,7 @@ rule claims:
         CLAIMS[3],
         made=record_of("claims"),
     log:
-        f"logs/{RESULTS}/claims.log",
+        f"{LOGS}/claims.log",
     localrule: True
     params:
         experiments=CLAIMS_EXPERIMENTS,
@@ -79,7 +79,7 @@ rule opening:
         ),
         made=record_of("opening"),
     log:
-        f"logs/{RESULTS}/opening.log",
+        f"{LOGS}/opening.log",
     localrule: True
     params:
         made_from=OPENING_FROM,
@@ -95,7 +95,7 @@ rule claims_hold:
     output:
         touch(f"{RESULTS}/.claims_hold"),
     log:
-        f"logs/{RESULTS}/claims_hold.log",
+        f"{LOGS}/claims_hold.log",
     localrule: True
     script:
         "../scripts/claims_hold.py"
@@ -116,7 +116,7 @@ rule provenance:
         ),
         made=record_of("provenance"),
     log:
-        f"logs/{RESULTS}/provenance.log",
+        f"{LOGS}/provenance.log",
     localrule: True
     params:
         configuration=STUDY,

@@ -100,7 +100,7 @@ for name, family in FAMILIES.items():
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
             made=record_of(name),
         log:
-            f"logs/{RESULTS}/notebooks/{name}.log",
+            f"{LOGS}/notebooks/{name}.log",
         localrule: True
         params:
             show=STUDY["figures"][name].get("show", {}),

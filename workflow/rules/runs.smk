@@ -11,7 +11,7 @@ for experiment, block in STUDY["experiments"].items():
         output:
             job_list(experiment, "{job}"),
         log:
-            f"logs/{RESULTS}/{experiment}/{{job}}.log",
+            f"{LOGS}/{experiment}/{{job}}.log",
         group:
             "cells"  # several in one job of a cluster: profiles say how many
         params:
