@@ -22,11 +22,14 @@ from .families import mistakes as mistakes_of_families
 from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
 from .psd import spectrum
+from .target_files import FILES as TARGET_FILES
 from .target_files import KINDS as TARGETS
 from .target_files import file_of, is_drawn, read_target
 from .targets import SPECTRA
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
+#: From here on, floats do not tell one integer from the next.
+_INTEGERS = 2**53
 
 
 #: What may stand in the path of a folder that is made, and of a file that is read.
@@ -40,17 +43,39 @@ class ConfigurationError(ValueError):
 def with_numbers(value: Any) -> Any:
     """Copy of a configuration with numbers in one form.
 
-    Strings like "1e-6", which YAML does not read as numbers, become numbers; 20.0 becomes 20.
+    Strings like "1e-6", which YAML does not read as numbers, become numbers, if double precision has them; 20.0
+    becomes 20.
     """
     if isinstance(value, Mapping):
         return {key: with_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [with_numbers(item) for item in value]
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
+    if isinstance(value, str) and _NUMBER.fullmatch(value) and not strict_yaml.lost(value, float(value)):
         value = float(value)
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _INTEGERS:
         return int(value)
     return value
+
+
+def of_command_line(value: Any) -> Any:
+    """What stands in words behind Snakemake's `--config`, where every number is a string, read as in a file.
+
+    Raises
+    ------
+    ConfigurationError
+        In one line, if YAML would read it as something else than it shows (see `strict_yaml`).
+    """
+    if isinstance(value, Mapping):
+        return {key: of_command_line(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [of_command_line(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read_ = strict_yaml.loads(value)
+    except ValueError as error:
+        raise ConfigurationError(f"--config: {str(error).removeprefix('line 1: ')}") from None
+    return value if isinstance(read_, (dict, list)) else read_
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -69,6 +94,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
+    if value is None:
+        raise ConfigurationError(f"{path}: it is empty; it must be a dictionary")
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: the top level must be a dictionary, not {_short(value)}")
     return value
@@ -78,14 +105,15 @@ def merged(paths: Iterable[str | Path]) -> dict[str, Any]:
     """Configurations laid over each other, as Snakemake does: dictionaries are merged, all else is replaced."""
     result: dict[str, Any] = {}
     for path in paths:
-        _lay_over(result, read(path))
+        lay_over(result, read(path))
     return result
 
 
-def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Lay a configuration over another one, which changes: dictionaries are merged, all else is replaced."""
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
+            lay_over(below[key], value)
         else:
             below[key] = value
 
@@ -120,6 +148,17 @@ def check(
         raise ConfigurationError(mistake)
     for mistake in mistakes_of_families(checked, families) if families is not None else ():
         raise ConfigurationError(mistake)
+    return _with_plain_paths(checked)
+
+
+def _with_plain_paths(checked: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with one spelling for each path: ./results//x/ is results/x."""
+    for key in ("results", "figures"):
+        checked["study"][key] = os.path.normpath(checked["study"][key])
+    for block in checked["experiments"].values():
+        for kind in TARGET_FILES:
+            if kind in block["target"]:
+                block["target"][kind] = os.path.normpath(block["target"][kind])
     return checked
 
 

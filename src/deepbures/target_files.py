@@ -10,8 +10,9 @@ import numpy as np
 from .matrix_files import read_matrix
 from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 
-#: Keys of a target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
-KINDS = ("covariance", "samples", "dataset")
+#: Keys of a target in a file: a covariance (n, n), or samples (m, n), one a row; and of all that is not drawn.
+FILES = ("covariance", "samples")
+KINDS = (*FILES, "dataset")
 DATASETS = ("digits",)
 
 
@@ -88,7 +89,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     if covariance:
         return _without_rounding(name, matrix, precision)
     centred = np.where(np.ptp(matrix, axis=0) > 0, matrix - matrix.mean(axis=0), 0)  # a constant is exactly its mean
-    matrix = symmetrize(centred.T @ centred / len(centred))
+    with np.errstate(over="ignore", invalid="ignore"):  # it is refused as not finite then
+        matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
     return matrix
 
