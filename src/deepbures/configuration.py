@@ -21,8 +21,8 @@ from .families import mistakes as mistakes_of_families
 from .grid import MOST_PARTS, STEP_AXES, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
 from .psd import spectrum
-from .target_files import ONE, files_of, is_drawn, read_covariances, read_target
 from .target_files import KINDS as TARGETS
+from .target_files import ONE, files_of, is_drawn, read_covariances, read_target
 from .targets import SPECTRA
 
 #: Sections of an experiment's block that only some kinds have.

@@ -10,7 +10,7 @@ import numpy as np
 from .matrix_files import read_matrix
 from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 
-#: Keys of one target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
+#: Keys of one target that is not drawn: a file with a covariance (n, n), or with samples (m, n), one a row; a data set.
 ONE = ("covariance", "samples", "dataset")
 #: And of several, whose barycenter is sought.
 KINDS = (*ONE, "barycenter")
@@ -91,10 +91,10 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     Parameters
     ----------
     target
-        With the key `barycenter`, a mapping. Of its keys `covariances` lists files of one covariance each, `samples` files
-        of samples, one group each; or one file, with `groups`, a file with a whole number for each row: its group.
-        `weights` (optional) has one number > 0 for each covariance, in the order of the files, or of the groups' numbers; they
-        are divided by their sum. Without it all are equal.
+        With the key `barycenter`, a mapping. Of its keys `covariances` lists files of one covariance each, `samples`
+        files of samples, one group each; or one file, with `groups`, a file with a whole number for each row: its
+        group. `weights` (optional) has one number > 0 for each covariance, in the order of the files, or of the
+        groups' numbers; they are divided by their sum. Without it all are equal.
     dimension
         n, which the files must agree with.
 
@@ -120,6 +120,9 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
         found = _by_group(given["samples"][0], given["groups"], dimension)
     else:
         found = [_estimate(file, read_matrix(file, dimension).values, dimension) for file in given["samples"]]
+    for number, matrix in enumerate(found, start=1):
+        if not matrix.any():
+            raise ValueError(f"barycenter: matrix {number} of {len(found)}: its covariance is zero")
     weights = np.asarray(given.get("weights", [1] * len(found)), dtype=float)
     if weights.shape != (len(found),) or not (weights > 0).all():
         raise ValueError(f"barycenter: weights must be {len(found)} numbers > 0, not {given['weights']}")

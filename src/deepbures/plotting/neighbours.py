@@ -88,8 +88,8 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
 def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     """N3: (a) relative excess to the barycenter by spread, a line style a depth, one seed; (b) minima of bounded rank.
 
-    (b) Of each set of covariances the loss of every local minimum that is not the lowest, as a dot, and of the truncated
-    barycenter, as a bar, relative to the lowest.
+    (b) Of each set of covariances the loss of every local minimum that is not the lowest, as a dot, and of the
+    truncated barycenter, as a bar, relative to the lowest.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     left, right = axes[0]
@@ -176,7 +176,9 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
         left.plot(*np.transpose([point, -point]), marker, color=color, markersize=5, linestyle="")
         angle = round(np.degrees(np.arctan2(point[1], point[0])), 6) % 180  # W and −W are one
         right.plot(angle, row["loss_zero"] - point @ point, marker, color=color, label=name, clip_on=False, zorder=3)
-    left.set(xlabel="towards the lowest minimum", ylabel="across", aspect="equal", title=f"$F$ on a plane, {row['set']}")
+    left.set(
+        xlabel="towards the lowest minimum", ylabel="across", aspect="equal", title=f"$F$ on a plane, {row['set']}"
+    )
     right.set(xlabel="direction of $W$, degrees", ylabel="least $F$ over its length", title="by direction")
     right.set_xticks([0, 45, 90, 135, 180])
     right.legend(fontsize=6)

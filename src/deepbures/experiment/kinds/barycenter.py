@@ -152,9 +152,7 @@ def _starts(loss: Barycenter, rng: np.random.Generator, rank: int, number: int) 
     return cut, np.concatenate([[cut], [_leading(S, rank) for S in loss.covariances], drawn])
 
 
-def _minima(
-    loss: Barycenter, found: Sequence[RankBoundedMinimum], cut: Array, number: int
-) -> Iterator[dict[str, Any]]:
+def _minima(loss: Barycenter, found: Sequence[RankBoundedMinimum], cut: Array, number: int) -> Iterator[dict[str, Any]]:
     rank = cut.shape[1]
     from_cut = rank_bounded_minima(loss, rank, cut[None])
     for i, minimum in enumerate(found):
