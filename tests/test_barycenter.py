@@ -229,7 +229,7 @@ def spurious_case():
 @pytest.mark.parametrize("ratio", [1e-4, 0.01, 0.1, 0.5])
 @pytest.mark.parametrize("side", [-1, 1])
 def test_two_turned_ellipses_in_closed_form(rng, ratio, side):
-    # docs/neighbours/barycenters.md: Σ_1 = diag(a, b) and Σ_2, Σ_1 turned by φ, have a second minimum of rank 1 across the
+    # docs/neighbours/barycenters.md: Σ_1 = diag(a, b) and Σ_1 turned by φ have a second minimum of rank 1, across the
     # bisector of their long axes if and only if cos φ < (1 − √(b/a))/(1 + √(b/a)).
     a, b = 2.0, 2.0 * ratio
     threshold = (1 - np.sqrt(ratio)) / (1 + np.sqrt(ratio))
