@@ -240,7 +240,10 @@ def recoveries(runs: pd.DataFrame) -> Figure:
             )
         ax.set_xticks(range(len(grid.columns)), [f"{share:g}" for share in grid.columns])
         ax.set_yticks(range(len(grid.index)), [f"{rank:g}" for rank in grid.index])
-        ax.set(xlabel="share corrupted", ylabel="rank $k$", title=name)
+        ax.set(xlabel="share corrupted", title=name)
+        ax.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel("rank $k$")
+    style.label_panels(axes[0])
     return figure
 
 
