@@ -12,6 +12,7 @@ from deepbures.claims import Study, Tables, neighbours
 from deepbures.claims.evidence import judge
 from deepbures.experiment import run_cell
 from deepbures.grid import cells
+from deepbures.plotting import neighbours as figures
 
 STATEMENTS = {
     "scaled": [
@@ -190,3 +191,44 @@ def test_a_plane_shows_the_minima_of_rank_one(shipped):
     assert losses[0] <= plane["losses"].min() < losses[0] * 1.01
     at = np.degrees(np.arctan2(*plane["other"][::-1])) % 180
     assert np.interp(at, np.arange(181), plane["profile"]) == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.fixture
+def minima_and_planes(shipped):
+    config = small(shipped, "barycenter")
+    config["experiments"]["barycenter"]["landscape"]["spreads"] = [1, 3]
+    config["experiments"]["barycenter"]["grid"]["rank"] = [1, 2]
+    found = {"minima": [], "planes": []}
+    for cell in cells(config, "barycenter"):
+        for name, table in run_cell(dict(cell.settings), [0]).items():
+            if name in found:
+                found[name].append(table.to_pandas().assign(**cell.axes))
+    return tuple(pd.concat(frames, ignore_index=True) for frames in found.values())
+
+
+def test_every_limit_is_a_dot(minima_and_planes):
+    minima, _ = minima_and_planes
+    figure = figures.loss_against_rank(minima)
+    for ax, spread in zip(figure.axes, (1, 3), strict=True):
+        shown = minima[minima["spread"] == spread]
+        dots = ax.collections[0].get_offsets()
+        np.testing.assert_allclose(sorted(dots[:, 1]), sorted(shown["loss"]))
+        lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+        np.testing.assert_allclose(lines["lowest minimum"], shown.groupby("rank")["loss"].min())
+        np.testing.assert_allclose(lines["truncated"], shown.groupby("rank")["loss_truncated"].first())
+        assert set(lines["barycenter"]) == set(shown["loss_full"])
+
+
+def test_the_deepest_other_minimum_is_shown(minima_and_planes):
+    minima, planes = minima_and_planes
+    other = minima[(minima["rank"] == 1) & (minima["minimum"] == 1)]
+    assert list(other["spread"]) == [3]  # of the two sets this one has another minimum
+    left, right = figures.spurious_minimum(planes).axes
+    assert "spread 3" in left.get_title(loc="left")
+    marks = {line.get_label(): line.get_ydata()[0] for line in right.lines}
+    assert marks["other minimum"] == pytest.approx(other["loss"].iloc[0], rel=1e-9)
+    # without another minimum the plane is drawn with the lowest alone; a set that was read from files says so
+    read = planes[planes["spread"] == 1].assign(spread=np.nan)
+    left, right = figures.spurious_minimum(read).axes
+    assert "from files" in left.get_title(loc="left")
+    assert "other minimum" not in [line.get_label() for line in right.lines]
