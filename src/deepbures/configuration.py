@@ -24,7 +24,7 @@ from .initialization import NEAR_A_POINT
 from .psd import spectrum
 from .target_files import FILES as TARGET_FILES
 from .target_files import KINDS as TARGETS
-from .target_files import file_of, is_drawn, read_target
+from .target_files import ONE, files_of, is_drawn, read_covariances, read_target
 from .targets import SPECTRA
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
@@ -287,8 +287,12 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     target = block["target"]
     drawn = [key for key in ("spectrum", "mode") if key in target]
     wanted = getattr(kind_of(block["kind"]), "SPECTRUM", None)  # of a kind that draws its own targets
-    if wanted is not None and target.get("spectrum") != wanted:
+    of_several = block["kind"] == "barycenter"
+    if wanted is not None and target.get("spectrum") != wanted and not (of_several and "barycenter" in target):
         yield f"target.spectrum: kind {block['kind']!r} needs {wanted}, not {target.get('spectrum', 'a file')!r}"
+        return
+    if "barycenter" in target and not of_several:
+        yield f"target.barycenter: kind {block['kind']!r} needs one target, such as {', '.join(ONE)}"
         return
     if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
@@ -302,8 +306,13 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
-    elif file_of(target) and (mistake := next(_path("target", str(file_of(target)), _FILE), None)):
+    elif mistake := next((mistake for file in files_of(target) for mistake in _path("target", file, _FILE)), None):
         yield mistake
+    elif of_several:
+        try:
+            read_covariances(target, block["dimension"])
+        except ValueError as error:
+            yield f"target: {error}"
     else:
         try:
             eigenvalues, _ = spectrum("target", read_target(target, block["dimension"]))
@@ -436,6 +445,12 @@ def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"loss: kind {kind!r} needs bures-wasserstein"
         if kind != "barycenter" and grid["depth"] != [1]:
             yield f"grid.depth: kind {kind!r} needs [1], not {grid['depth']}"
+    if kind == "barycenter":
+        for key in ("spreads", "covariances"):  # of sets that are drawn
+            if is_drawn(block["target"]) and key not in options:
+                yield f"landscape.{key}: the key is missing: sets that are drawn need it"
+            if not is_drawn(block["target"]) and key in options:
+                yield f"landscape.{key}: the covariances are read from files; leave the key out"
     for i, rank in enumerate(options.get("target_ranks", ())):
         if rank > block["dimension"]:
             yield f"landscape.target_ranks[{i}]: {rank} must be at most the dimension, {block['dimension']}"

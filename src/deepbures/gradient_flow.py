@@ -471,7 +471,7 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
 def _reason(run: _Run, path: CollocationPath, length: float, squared_gradient: float) -> StopReason | None:
     """Why a run ends after a step, if it does.
 
-    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 12), so that
+    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 8), so that
     L − L* is at least that: a cheap no.
     """
     surely_above = isinstance(run.loss, BuresWasserstein) and squared_gradient > _GRADIENT_SHARE * run.excess_tolerance
