@@ -19,7 +19,7 @@ from .explicit import ExplicitPath
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import check_depth
 from .psd import Array, finite_array, principal_columns
-from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, nearest_factor, pivoted, root, root_factor
+from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, nearest_factor, pivoted, root, root_factor, symmetric_top
 from .trajectory import FlowTrajectory, StopReason
 
 _EPS = float(np.finfo(float).eps)
@@ -195,8 +195,6 @@ def _advance(loss: CovarianceLoss, runs: Sequence[_Run], collocation: bool) -> N
     """
     for run in runs:
         run.begin()
-        if collocation and run.reason is None and not run.is_near():
-            run.explicitly(to_the_end=False)
     waiting: dict[int, list[int]] = {}
     for i, run in enumerate(runs):
         if collocation and run.reason is None:
@@ -282,7 +280,7 @@ class _Run:
         excess_tolerance: float,
         max_steps: int,
     ) -> None:
-        U, s, _ = np.linalg.svd(loss.eigenvectors.T @ start, full_matrices=False)
+        U, s, _ = np.linalg.svd(loss.to_eigenbasis(start), full_matrices=False)
         k = max(1, int(np.sum(s > max(start.shape) * _EPS * s[0])))
         self.rank = k if rank is None else rank
         if not k <= self.rank <= min(start.shape):
@@ -357,7 +355,9 @@ class _Run:
             return True
         F = self.flow.factor(Z)
         minimum = self.loss.minimum_spectrum(k)
-        return bool(np.abs(F @ F.T - np.diag(minimum)).max() <= _NEAR * minimum[k - 1])
+        # Of S − S* beyond the first k rows and columns, semidefinite, the largest entry is on the diagonal.
+        filled = np.abs(F[:k] @ F.T - np.pad(np.diag(minimum[:k]), ((0, 0), (0, n - k)))).max()
+        return bool(max(filled, np.sum(F[k:] ** 2, axis=1).max()) <= _NEAR * minimum[k - 1])
 
     def explicitly(self, to_the_end: bool) -> None:
         """Go on by the explicit method, to the end or until the minimum is near."""
@@ -425,7 +425,7 @@ class _Run:
             times=times,
             loss=self.loss.minimum_value(self.rank) + excess,
             excess=excess,
-            factors=self.loss.eigenvectors @ F,
+            factors=self.loss.from_eigenbasis(F),
             gradient_norm=norm_over_layers(directions, lengths, gradient, self.depth),
             stop_reason=self.reason,
             n_steps=self.n_steps,
@@ -442,7 +442,7 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
     order = None if k == n else np.array([pivoted(run.Z) for run in runs])
     if order is not None:
         Z = np.take_along_axis(Z, order[..., None], axis=-2)
-    states = Z @ Z[:, :k].swapaxes(-1, -2)
+    states = Z @ Z.swapaxes(-1, -2) if order is None else np.array([symmetric_top(start) for start in Z])
     flow = RootFlow(loss, first.depth, order)
     for i, run in enumerate(runs):
         run.paths.append(CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)))

@@ -109,19 +109,19 @@ class RootFlow:
         return taken
 
     def field(self, P: Array) -> tuple[Array, Array]:
-        """−(∇L(F) F_Jᵀ + F ∇L(F)_Jᵀ), for k = n −(B S + S B); and ‖∇L(F)‖²."""
-        k = P.shape[-1]
-        F = root_factor(P, self.depth)
+        """−(B S + S B) for k = n, −∇L(F) Cᵀ + Z A for k < n; and ‖∇L(F)‖²."""
+        C = half_power(P, self.depth) if self.order is not None else None
+        F = root_factor(P, self.depth) if C is None else P @ C
         valid = np.sum(F * F, axis=(-2, -1)) < _OVERSHOOT
         refused = None if valid.all() else ~valid
         if refused is not None:
             F = np.where(refused[..., None, None], 0.0, F)
         gradient = _reordered(self.loss.gradient_in_eigenbasis(in_eigenbasis(F, self.order)), self.order)
-        if self.order is None:
+        if C is None:
             half = gradient @ _transpose(F)
             field = -(half + _transpose(half))
         else:
-            field = -(gradient @ _transpose(F[..., :k, :]) + F @ _transpose(gradient[..., :k, :]))
+            field = _turned(P, -gradient @ _transpose(C))
         if refused is not None:
             field[refused] = np.nan
         return field, np.sum(gradient * gradient, axis=(-2, -1))
@@ -132,15 +132,25 @@ class RootFlow:
         For k < n with x_b = 0 for b not in J, where D_ab = x_a^{N−1}.
         """
         k = P.shape[-1]
-        x = np.zeros(P.shape[:-1])
-        x[..., :k] = np.maximum(np.diagonal(P, axis1=-2, axis2=-1), 0.0)
-        differences = geometric_sum(x[..., :, None], x[..., None, :k], self.depth)
         order = None if self.order is None else self.order[members]
-        spectrum = x**self.depth
-        Q = curvature(self.loss.take(members), in_eigenbasis(spectrum[..., None], order)[..., 0])
-        if order is not None:
-            Q = _transpose(_reordered(_transpose(_reordered(Q, order)), order))[..., :k]
-        return -differences * Q
+        if order is None:
+            x = np.maximum(np.diagonal(P, axis1=-2, axis2=-1), 0.0)
+            spectrum = x**self.depth
+        else:
+            x = np.sum(P**2, axis=-1)
+            spectrum = in_eigenbasis(np.sum(root_factor(P, self.depth) ** 2, axis=-1, keepdims=True), order)[..., 0]
+        differences = geometric_sum(x[..., :, None], x[..., None, :k], self.depth)
+        loss = self.loss.take(members)
+        Q = _reordered(curvature(loss, spectrum, None if order is None else order[:, :k]), order)
+        J = -differences * Q
+        if order is None:
+            return J
+        z, speed = np.zeros_like(x), np.zeros_like(x)  # z_a, and minus its velocity
+        z[..., :k] = np.sqrt(x[..., :k])
+        b = _reordered(diagonal(loss, spectrum)[..., None], order)[..., :k, 0]
+        speed[..., :k] = b * z[..., :k] ** (2 * self.depth - 1)
+        J += (speed[..., :, None] + speed[..., None, :k]) / (z[..., :, None] + z[..., None, :k])
+        return J
 
     def projected(self, P: Array) -> Array:
         """With its first k rows made symmetric."""
@@ -164,10 +174,9 @@ class RootFlow:
         k = P.shape[-1]
         if self.order is not None:
             for i, member in enumerate(members):
-                Z = root(P[i])
-                order = pivoted(Z)
+                order = pivoted(P[i])
                 if (order[:k] != np.arange(k)).any():
-                    P[i] = Z[order] @ Z[order[:k]].T
+                    P[i] = symmetric_top(P[i][order])
                     self.order[member] = self.order[member][order]
                     changed[i] = True
         return changed
@@ -210,10 +219,41 @@ def _greedy(Z: Array) -> NDArray[np.intp]:
 
 
 def root(P: Array) -> Array:
-    """Z = P L^{-T} with Z Zᵀ = X, A = P_{1..k} = L Lᵀ; for k = n Z = L. NaN where A is not positive definite."""
-    n, k = P.shape[-2:]
-    L = _cholesky(P[..., :k, :])
-    return L if k == n else _transpose(np.linalg.solve(L, _transpose(P)))
+    """Z with Z Zᵀ = X: for k = n the L of X = L Lᵀ, NaN where X is not positive definite; for k < n the state."""
+    return _cholesky(P) if P.shape[-2] == P.shape[-1] else P
+
+
+def symmetric_top(Z: Array) -> Array:
+    """Z V Uᵀ, whose first k rows are the symmetric positive semidefinite factor of those of Z, U s Vᵀ; (n, k)."""
+    U, _, Vh = np.linalg.svd(Z[: Z.shape[1]])
+    turned = Z @ (U @ Vh).T
+    turned[: Z.shape[1]] = symmetrize(turned[: Z.shape[1]])
+    return turned
+
+
+def _turned(Z: Array, velocity: Array) -> Array:
+    """velocity + Z A with the antisymmetric A that keeps the first k rows H of Z symmetric.
+
+    H A + A H = V_{1..k}ᵀ − V_{1..k}, solved in the eigenbasis of H; NaN where H is not positive definite.
+    """
+    k = Z.shape[-1]
+    top = velocity[..., :k, :]
+    valid = np.isfinite(Z).all(axis=(-2, -1)) & np.isfinite(velocity).all(axis=(-2, -1))
+    h, V = np.linalg.eigh(np.where(valid[..., None, None], Z[..., :k, :], 0.0))
+    definite = valid & (h[..., 0] > 0)
+    h = np.where(definite[..., None], h, np.nan)
+    rotation = _transpose(V) @ (_transpose(top) - top) @ V / (h[..., :, None] + h[..., None, :])
+    return velocity + Z @ (V @ rotation @ _transpose(V))
+
+
+def half_power(Z: Array, depth: int) -> Array:
+    """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k): for even N the odd factor is Rᵀ from a QR of Z."""
+    half = (depth - 1) // 2
+    G = _transpose(Z) @ Z
+    if depth % 2:
+        return integer_power(G, half)
+    R = np.linalg.qr(Z, mode="r")
+    return integer_power(G, half) @ _transpose(R) if half else _transpose(R)
 
 
 def nearest_factor(P: Array, depth: int) -> Array:
@@ -238,10 +278,7 @@ def root_factor(P: Array, depth: int) -> Array:
             return integer_power(P, half)
         L = _cholesky(P)
         return integer_power(P, half) @ L if half else L
-    Z = root(P)
-    G = _transpose(Z) @ Z
-    C = integer_power(G, (depth - 1) // 2)
-    return Z @ (C if depth % 2 else C @ _cholesky(G))
+    return P @ half_power(P, depth)
 
 
 def _reordered(rows: Array, order: NDArray[np.intp] | None) -> Array:
@@ -257,8 +294,8 @@ def in_eigenbasis(rows: Array, order: NDArray[np.intp] | None) -> Array:
     return rows if order is None else _reordered(rows, np.argsort(order, axis=-1))
 
 
-def curvature(loss: CovarianceLoss, spectrum: Array) -> Array:
-    """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F; (..., n, n).
+def curvature(loss: CovarianceLoss, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
+    """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F; (..., n, n) or (..., n, k).
 
     Parameters
     ----------
@@ -266,11 +303,21 @@ def curvature(loss: CovarianceLoss, spectrum: Array) -> Array:
         Of a type in `CURVATURES`.
     spectrum : (..., n)
         s ≥ 0.
+    columns : (..., k), optional
+        The b that are wanted, of each member; default all.
     """
-    return CURVATURES[type(loss)](loss, spectrum)
+    return CURVATURES[type(loss)](loss, spectrum, columns)
 
 
-def _bures_curvature(loss: BuresWasserstein, spectrum: Array) -> Array:
+def _pairs(values: Array, columns: NDArray[np.intp] | None) -> tuple[Array, Array]:
+    """values_a and values_b, which broadcast to all a and the b in `columns`; values (..., n) or of one target."""
+    if columns is None:
+        return values[..., :, None], values[..., None, :]
+    rows = np.broadcast_to(values, (*columns.shape[:-1], values.shape[-1]))
+    return rows[..., :, None], np.take_along_axis(rows, columns, axis=-1)[..., None, :]
+
+
+def _bures_curvature(loss: BuresWasserstein, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
     """Q_ab = 4 − 2 (λ_a + λ_b)/(m_a + m_b) − 4 ε λ_a λ_b/(m_a m_b (m_a + m_b)), m = √(λ (s + ε)).
 
     The formula of paper.md section 9, with λs = m² − ελ put in: finite wherever one of the two m is positive. Where
@@ -279,11 +326,9 @@ def _bures_curvature(loss: BuresWasserstein, spectrum: Array) -> Array:
     epsilon = np.asarray(loss.epsilon)[..., None]
     root = np.sqrt(loss.eigenvalues)
     width = np.sqrt(spectrum + epsilon)
-
-    def pairs(values: Array) -> tuple[Array, Array]:
-        return values[..., :, None], values[..., None, :]
-
-    (lam_a, lam_b), (root_a, root_b), (width_a, width_b) = pairs(loss.eigenvalues), pairs(root), pairs(width)
+    lam_a, lam_b = _pairs(loss.eigenvalues, columns)
+    root_a, root_b = _pairs(root, columns)
+    width_a, width_b = _pairs(width, columns)
     m_sum = root_a * width_a + root_b * width_b
     transported = np.divide(lam_a + lam_b, m_sum, out=np.zeros_like(m_sum), where=m_sum > 0)
     Q = 4 - 2 * transported
@@ -293,10 +338,19 @@ def _bures_curvature(loss: BuresWasserstein, spectrum: Array) -> Array:
     return Q
 
 
-def _square_curvature(loss: Frobenius, spectrum: Array) -> Array:
+def diagonal(loss: CovarianceLoss, spectrum: Array) -> Array:
+    """The diagonal of B(S), ∇L = B(S) F, at S = diag(s): 2 (1 − √(λ/(s + ε))); Frobenius 4 (s − λ)."""
+    if isinstance(loss, Frobenius):
+        return 4 * (spectrum - loss.eigenvalues)
+    width = spectrum + np.asarray(loss.smoothing)[..., None]
+    ratio = np.divide(loss.eigenvalues, width, out=np.zeros_like(width), where=width > 0)
+    return 2 * (1 - np.sqrt(ratio))
+
+
+def _square_curvature(loss: Frobenius, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
     """Q_ab = 8 (s_a + s_b) − 4 (λ_a + λ_b)."""
-    term = 8 * spectrum - 4 * loss.eigenvalues
-    return term[..., :, None] + term[..., None, :]
+    term_a, term_b = _pairs(8 * spectrum - 4 * loss.eigenvalues, columns)
+    return term_a + term_b
 
 
 #: The losses whose flow has a Jacobian in closed form. Others are integrated explicitly.
