@@ -15,7 +15,7 @@ SECTIONS = {
     "scale.py": "The losses at large n, beside their limits and the distance of others",
     "flow.py": "Gradient flow, beside its limits and a flow of all layers",
     "descent.py": "Gradient descent, beside its limits and PyTorch",
-    "landscape.py": "Hessians, beside their limits",
+    "hessians.py": "Hessians, beside their limits",
 }
 
 

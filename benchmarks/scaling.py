@@ -15,10 +15,10 @@ import numpy as np
 import ot
 
 from deepbures import critical_points
+from deepbures.curvature import extreme_eigenvalues, network_hessian
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.initialization import small_start
-from deepbures.landscape import extreme_eigenvalues, network_hessian
 from deepbures.losses import BuresWasserstein
 from deepbures.network import DeepLinearNetwork
 from deepbures.seeds import generator

@@ -8,7 +8,7 @@ from collected import collect_cells
 
 from deepbures.aggregate import SLOWEST_SHARE
 from deepbures.experiment.kinds import kind as kind_of
-from deepbures.rates import SETTLED, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
+from deepbures.slopes import SETTLED, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
 
 BASE = {
     "study_seed": 3,

@@ -4,9 +4,11 @@ import mpmath as mp
 import numpy as np
 import pytest
 
+from deepbures.aligned_flow import half_times, mode_times
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein
-from deepbures.theory import algebraic_tail, expected_sampling_error, half_times, mode_times, sharp_rate
+from deepbures.predicted_rates import algebraic_tail, sharp_rate
+from deepbures.sample_covariance import expected_sampling_error
 
 
 def exact_time(eigenvalue, epsilon, depth, start, end):

@@ -14,9 +14,9 @@ from deepbures.barycenter import (
     rank_bounded_minima,
     truncated,
 )
+from deepbures.curvature import hessian
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
-from deepbures.landscape import hessian
 from deepbures.losses import BuresWasserstein
 from deepbures.network import DeepLinearNetwork
 from deepbures.region_covariances import region_covariances

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from deepbures import theory
+from deepbures import predicted_rates
 from deepbures.configuration import ConfigurationError, check
 from deepbures.diagnostics import excess_by_direction, least_singular_value
 from deepbures.experiment import checked, run_cell
@@ -15,7 +15,8 @@ from deepbures.gradient_flow import gradient_flow
 from deepbures.grid import cells
 from deepbures.initialization import aligned_start, close_start
 from deepbures.losses import BuresWasserstein, Frobenius
-from deepbures.rates import worst_ratio
+from deepbures.program_constants import bound_is_proved
+from deepbures.slopes import worst_ratio
 
 FLOW = {
     "study_seed": 5,
@@ -74,10 +75,10 @@ def test_columns_of_the_bounds_are_those_of_theory(scale, epsilon):
     least = np.linalg.svd(start.end_to_end, compute_uv=False)[-1]
     (run,), samples = rows(settings, [1])
     assert run["least_singular_value_initial"] == pytest.approx(least, rel=1e-12)
-    expected = theory.global_rate(loss.eigenvalues, loss.epsilon, 2, least)
+    expected = predicted_rates.global_rate(loss.eigenvalues, loss.epsilon, 2, least)
     assert run["global_rate"] == pytest.approx(expected, rel=1e-12)
     assert expected > 0
-    assert run["bound_is_proved"] == theory.bound_is_proved(run["margin"], loss.epsilon, loss.eigenvalues, least)
+    assert run["bound_is_proved"] == bound_is_proved(run["margin"], loss.epsilon, loss.eigenvalues, least)
     times, excess = column(samples, "time"), column(samples, "excess")
     assert worst_ratio(times, excess, run["global_rate"], run["loss_initial"]) <= 1 + 1e-7
     # σ_n(W(t)) is never below the least of its start and its limit.
@@ -186,7 +187,7 @@ def test_excess_by_direction_adds_up_to_the_excess(make_target, rng, epsilon, ra
 def test_slowest_share_tells_which_direction_is_left(make_target):
     # One direction alone at a time: 1 for that of the least rate, 0 for others.
     loss = BuresWasserstein(make_target([5.0, 3.0, 1.0], diagonal=True), 0.1)
-    rates = np.concatenate(theory.local_rates(loss.eigenvalues, 0.1, 2, 3))
+    rates = np.concatenate(predicted_rates.local_rates(loss.eigenvalues, 0.1, 2, 3))
     optimum = np.diag(np.sqrt(loss.eigenvalues - 0.1))
     names = list(zip(*np.triu_indices(3), strict=True))
     slowest = names[int(np.argmin(rates))]

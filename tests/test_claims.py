@@ -100,6 +100,7 @@ def test_the_bound_of_the_flow_is_violated_where_epsilon_is_the_least_eigenvalue
         for name in ("bound of the flow", "bound of the flow where W keeps the margin", "global rate of the flow")
     )
     assert bound.verdict == "violated"
+    assert "as docs/paper.md section 8 proves" in claims.markdown(claims.table([bound]))
     assert repaired.verdict == tight.verdict == "holds"
 
 
@@ -197,7 +198,7 @@ def test_the_table_goes_into_a_page(study, tmp_path, capsys):
     assert text.startswith("above\n")
     assert text.endswith("\nbelow\n")
     assert "what was there" not in text
-    assert claims.markdown(pd.read_csv(tmp_path / "claims.csv")) in text
+    assert claims.markdown(claims.read(tmp_path / "claims.csv")) in text
     page.write_text("nothing", encoding="utf-8")
     assert main(["claims", str(tmp_path / "claims.csv"), str(page)]) == 2
     assert "needs the lines" in capsys.readouterr().err
@@ -206,12 +207,12 @@ def test_the_table_goes_into_a_page(study, tmp_path, capsys):
 def test_the_readme_states_the_claims_as_they_are_tested(study):
     """Its table is that of docs/claims.csv, whose statements and verdicts are those of the code on a small study."""
     root = Path(__file__).parents[1]
-    published = pd.read_csv(root / "docs/claims.csv", keep_default_na=False, na_values=[""])
+    published = claims.read(root / "docs/claims.csv")
     assert claims.markdown(published) in (root / "README.md").read_text(encoding="utf-8")
     small = claims.table(list(claims_of(study).values())).set_index("name")
     published = published.set_index("name")
     assert list(published.index) == list(small.index)
-    for column in ("source", "statement", "formula", "test", "unit", "tolerance", "sees", "verdict"):
+    for column in ("source", "statement", "formula", "test", "unit", "tolerance", "sees", "refuted", "verdict"):
         assert published[column].to_dict() == small[column].to_dict()
 
 

@@ -76,13 +76,13 @@ def test_digest_ignores_comments_and_docstrings(package):
             "psd",
             "/ 2",
             "/ 2.0",
-            {"experiment.kinds.flow", "experiment.kinds.descent", "rates"},
+            {"experiment.kinds.flow", "experiment.kinds.descent", "slopes"},
         ),  # imported by imports only
-        ("rates", "3.0", "2.0", {"rates"}),
+        ("slopes", "3.0", "2.0", {"slopes"}),
     ],
 )
 def test_digest_follows_the_code(package, name, old, new, changed):
-    roots = ("experiment.kinds.flow", "experiment.kinds.descent", "rates")
+    roots = ("experiment.kinds.flow", "experiment.kinds.descent", "slopes")
     before = [code_digest(root) for root in roots]
     edit(package / f"{name}.py", old, new)
     after = [code_digest(root) for root in roots]
@@ -92,9 +92,9 @@ def test_digest_follows_the_code(package, name, old, new, changed):
 def test_digest_follows_every_layer(package):
     # A change anywhere that an experiment can reach changes its digest.
     reached = module._imported("experiment.kinds.descent")
-    assert {"psd", "losses", "gradient_flow", "theory", "seeds", "targets", "initialization"} <= reached
+    assert {"psd", "losses", "gradient_flow", "predicted_rates", "seeds", "targets", "initialization"} <= reached
     assert {"gradient_descent", "experiment.kinds.descent", "experiment.measure"} <= reached
-    assert reached.isdisjoint({"rates", "configuration", "grid", "aggregate", "plotting", "store", "parquet", "files"})
+    assert reached.isdisjoint({"slopes", "configuration", "grid", "aggregate", "plotting", "store", "parquet", "files"})
     digests = [code_digest("experiment.kinds.descent")]
     for name in sorted(reached):
         path = module._source(name)
@@ -107,7 +107,7 @@ def test_digest_follows_every_layer(package):
 def test_flow_does_not_depend_on_descent():
     # Editing descent recomputes no flow. Descent is compared with the flow, and so depends on it.
     flow, descent = module._imported("experiment.kinds.flow"), module._imported("experiment.kinds.descent")
-    shared = {"psd", "losses", "gradient_flow", "theory", "initialization", "network", "experiment.problem"}
+    shared = {"psd", "losses", "gradient_flow", "predicted_rates", "initialization", "network", "experiment.problem"}
     assert shared <= flow & descent
     assert {"gradient_descent", "experiment.kinds.descent"} <= descent - flow
     assert "experiment.kinds.flow" not in descent

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from deepbures.gradient_flow import gradient_flow, gradient_flows
 from deepbures.initialization import close_start, small_start
 from deepbures.losses import BuresWasserstein, Frobenius
+from deepbures.predicted_rates import sharp_rate
 from deepbures.psd import geometric_sum
-from deepbures.rates import tail_slope
 from deepbures.reduced_flow import RootFlow, curvature, pivoted
 from deepbures.seeds import generator
+from deepbures.slopes import tail_slope
 from deepbures.targets import draw_target
-from deepbures.theory import sharp_rate
 from deepbures.trajectory import StopReason
 
 #: The study's settings of `convergence`.

@@ -8,7 +8,7 @@ from scipy.optimize import least_squares
 
 from deepbures import critical_points
 from deepbures.critical_point_search import search
-from deepbures.landscape import network_hessian, network_hessians, normalized, unit_of_loss
+from deepbures.curvature import network_hessian, network_hessians, normalized, unit_of_loss
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork, pack, unpack
 

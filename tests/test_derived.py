@@ -6,7 +6,7 @@ import pytest
 
 from deepbures import derived
 from deepbures.plotting import style
-from deepbures.rates import tail_slope
+from deepbures.slopes import tail_slope
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from deepbures.experiment.kinds import kind as kind_of
 from deepbures.experiment.problem import make_loss, make_start
 from deepbures.grid import cells
 from deepbures.losses import BuresWasserstein, Frobenius
-from deepbures.rates import tail_slope
+from deepbures.predicted_rates import frobenius_local_rates
+from deepbures.program_constants import Constants
+from deepbures.slopes import tail_slope
 from deepbures.store import Store
-from deepbures.theory import Constants, frobenius_local_rates
 from deepbures.trajectory import StopReason
 
 SETTINGS = {

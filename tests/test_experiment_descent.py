@@ -9,7 +9,8 @@ from deepbures.experiment.problem import make_loss, make_start
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.grid import cells
-from deepbures.theory import descent_contraction, paper_constants, rates_at_minimum, stable_step
+from deepbures.predicted_rates import descent_contraction, rates_at_minimum, stable_step
+from deepbures.program_constants import paper_constants
 
 SETTINGS = {
     "study_seed": 7,

@@ -17,8 +17,8 @@ from landscape_cells import (
 )
 
 from deepbures import critical_points, derived
+from deepbures.curvature import network_hessian
 from deepbures.experiment.kinds import blow_up, hessian
-from deepbures.landscape import network_hessian
 from deepbures.network import DeepLinearNetwork
 
 

@@ -8,7 +8,7 @@ from deepbures.experiment import checked, run_cell
 from deepbures.experiment.kinds import finite_sample
 from deepbures.experiment.problem import make_loss
 from deepbures.losses import BuresWasserstein
-from deepbures.theory import expected_sampling_error
+from deepbures.sample_covariance import expected_sampling_error
 
 SETTINGS = {
     "study_seed": 3,

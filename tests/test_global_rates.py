@@ -4,25 +4,24 @@ import numpy as np
 import pytest
 
 from deepbures import critical_points
+from deepbures.aligned_flow import mode_times
 from deepbures.diagnostics import balanced_gradient_norm
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
-from deepbures.theory import (
-    bound_is_proved,
+from deepbures.predicted_rates import (
     descent_global_rate,
     flow_bound,
     frobenius_global_rate,
     global_bound,
     global_rate,
     loss_global_rate,
-    mode_times,
-    paper_constants,
     rates_at_minimum,
     sharp_rate,
     singular_value_bounds,
 )
+from deepbures.program_constants import bound_is_proved, paper_constants
 
 SPECTRUM = np.array([3.0, 2.2, 1.3, 0.5])
 

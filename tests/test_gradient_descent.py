@@ -12,7 +12,7 @@ from deepbures.gradient_descent import CHECK_INTERVAL, gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
-from deepbures.theory import local_rates
+from deepbures.predicted_rates import local_rates, rates_at_minimum, stable_step
 from deepbures.trajectory import StopReason
 
 SPECTRUM = np.array([3.0, 2.2, 1.3, 0.5])
@@ -576,3 +576,23 @@ def test_bad_input_is_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         gradient_descent(**{**arguments, **changes})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("epsilon", "bures_wasserstein_is_quicker"), [(0.0, True), (0.9, False)])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_which_loss_needs_fewer_steps_turns_with_epsilon(depth, epsilon, bures_wasserstein_is_quicker):
+    """At half the largest stable step, to 1e-8 tr Σ0, from one balanced start (docs/paper.md section 9)."""
+    spectrum = np.array([3, 2, 1.5, 1.0])
+    W = 0.1 * np.random.default_rng(0).standard_normal((4, 4))
+    layers = DeepLinearNetwork.balanced(W, depth, 4).layers
+    steps = []
+    for loss in (BuresWasserstein(np.diag(spectrum), epsilon), Frobenius(np.diag(spectrum))):
+        eta = stable_step(rates_at_minimum(loss, depth)) / 2
+        run = gradient_descent(loss, layers, eta, 3000, excess_tolerance=1e-8 * spectrum.sum())
+        assert run.stop_reason == StopReason.CONVERGED
+        steps.append(run.steps[-1])
+    assert (steps[0] < steps[1]) == bures_wasserstein_is_quicker
+    if epsilon:
+        measured = {1: (43, 34), 2: (539, 302), 3: (1491, 875)}[depth]
+        # a run is checked every CHECK_INTERVAL steps
+        assert all(0 <= found - counted <= CHECK_INTERVAL for found, counted in zip(steps, measured, strict=True))

@@ -12,10 +12,11 @@ from deepbures.gradient_flow import gradient_flow
 from deepbures.initialization import close_start, small_start
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
-from deepbures.rates import tail_slope
+from deepbures.predicted_rates import flow_bound, sharp_rate
+from deepbures.program_constants import paper_constants
 from deepbures.seeds import generator
+from deepbures.slopes import tail_slope
 from deepbures.targets import draw_target
-from deepbures.theory import flow_bound, paper_constants, sharp_rate
 from deepbures.trajectory import StopReason
 
 SPECTRUM = np.array([3.0, 2.2, 1.3, 0.5])

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from deepbures.grid import AXES, STEP_AXES, axes_of, canonical, cells, jobs, parts, seed_blocks, seeds_of
+from deepbures.axes import AXES, STEP_AXES, axes_of
+from deepbures.grid import canonical, cells, jobs, parts, seed_blocks, seeds_of
 
 #: The axes of every experiment.
 FOUR = ("epsilon", "smin", "rank", "depth")

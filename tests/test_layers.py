@@ -17,7 +17,7 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
-    {"delimited_text", "eigenbasis", "exponential", "flow_rates", "inverse_root", "sample_covariance"},
+    {"closed_form_rates", "delimited_text", "eigenbasis", "exponential", "inverse_root", "sample_covariance"},
     {"linear_forms", "matrix_files"},
     {
         "losses",
@@ -30,8 +30,18 @@ LAYERS = [
         "targets",
         "trajectory",
     },
-    {"barycenter", "collocation", "diagnostics", "initialization", "provenance", "reduced_flow", "theory"},
-    {"critical_points", "explicit", "gradient_descent", "landscape", "scaled_descent", "store"},
+    {
+        "aligned_flow",
+        "barycenter",
+        "collocation",
+        "diagnostics",
+        "initialization",
+        "predicted_rates",
+        "program_constants",
+        "provenance",
+        "reduced_flow",
+    },
+    {"critical_points", "curvature", "explicit", "gradient_descent", "scaled_descent", "store"},
     {"critical_point_search", "gradient_flow"},
     {"experiment"},
 ]
@@ -41,6 +51,7 @@ BESIDE = {
     "__main__",
     "aggregate",
     "archive",
+    "axes",
     "claims",
     "configuration",
     "cost",
@@ -50,9 +61,9 @@ BESIDE = {
     "freshness",
     "grid",
     "plotting",
-    "rates",
     "kernel",
     "shipped",
+    "slopes",
     "strict_yaml",
 }
 MODULES = sorted(

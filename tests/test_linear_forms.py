@@ -7,13 +7,13 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from deepbures import critical_points, diagnostics, linear_forms, psd
+from deepbures.curvature import extreme_eigenvalues, hessian, network_hessian
 from deepbures.gradient_descent import gradient_descent
 from deepbures.initialization import random_frame, small_start
-from deepbures.landscape import extreme_eigenvalues, hessian, network_hessian
 from deepbures.linear_forms import is_thin
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
-from deepbures.theory import rates_at_minimum
+from deepbures.predicted_rates import rates_at_minimum
 
 EPS = np.finfo(float).eps
 KINDS = [0, 0.05, 0.5, 1e-6, 2.0, "frobenius"]

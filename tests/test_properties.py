@@ -13,7 +13,8 @@ from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
-from deepbures.theory import paper_constants, rates_at_minimum
+from deepbures.predicted_rates import rates_at_minimum
+from deepbures.program_constants import paper_constants
 
 EPS = np.finfo(float).eps
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

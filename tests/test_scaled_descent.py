@@ -7,10 +7,10 @@ from deepbures.gradient_descent import gradient_descent
 from deepbures.initialization import random_orthogonal
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
+from deepbures.predicted_rates import descent_contraction, rates_at_minimum, stable_step
 from deepbures.psd import symmetrize
 from deepbures.scaled_descent import natural_step, nystrom_start, right_scaling, scaled_descent
 from deepbures.seeds import generator
-from deepbures.theory import descent_contraction, rates_at_minimum, stable_step
 from deepbures.trajectory import StopReason
 
 EPS = np.finfo(float).eps

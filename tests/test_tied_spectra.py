@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from deepbures.closed_form_rates import tied_exchanges
 from deepbures.critical_points import (
     count,
     critical_points,
@@ -13,18 +14,11 @@ from deepbures.critical_points import (
     nearest,
     value,
 )
-from deepbures.flow_rates import tied_exchanges
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, CovarianceLoss, Frobenius
+from deepbures.predicted_rates import local_condition, local_rates, rates_at_minimum, sharp_rate, stable_step
+from deepbures.program_constants import paper_constants
 from deepbures.psd import equalized, soft_threshold
-from deepbures.theory import (
-    local_condition,
-    local_rates,
-    paper_constants,
-    rates_at_minimum,
-    sharp_rate,
-    stable_step,
-)
 
 TIED = np.array([3.0, 3.0, 1.0, 1.0, 0.5])
 

@@ -13,9 +13,10 @@ from .gradient_flow import gradient_flow, gradient_flows
 from .initialization import close_start, small_start
 from .losses import BuresWasserstein, Frobenius
 from .network import DeepLinearNetwork
-from .rates import authors_slope, tail_slope
+from .predicted_rates import local_rates, sharp_rate
+from .program_constants import paper_constants
+from .slopes import authors_slope, tail_slope
 from .targets import draw_target
-from .theory import local_rates, paper_constants, sharp_rate
 from .trajectory import DescentTrajectory, FlowTrajectory, StopReason, Trajectory
 
 __version__ = "0.1.0"

@@ -117,13 +117,11 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _claims(options: argparse.Namespace) -> None:
-    import pandas as pd
-
-    from .claims import insert
+    from .claims import insert, read
     from .files import replacing
 
     with open(options.page, encoding="utf-8") as page:
-        text = insert(page.read(), pd.read_csv(options.table))
+        text = insert(page.read(), read(options.table))
     with replacing(options.page) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .grid import INTEGER_AXES, NAME_AXES
-from .rates import (
+from .axes import AXES
+from .slopes import (
     SETTLED,
     SlopeFit,
     authors_slope_of_descent,
@@ -24,6 +24,7 @@ from .trajectory import StopReason
 
 #: Share of the excess loss in the slowest direction from which on a tail is that of the sharp rate.
 SLOWEST_SHARE = 0.9
+_INTEGER_AXES = [axis.name for axis in AXES.values() if axis.type is int]
 
 
 def collect(
@@ -63,7 +64,7 @@ def collect(
             for position, key in zip(axes, keys, strict=True)
         )
         # Statistics only of these: pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
-        write_cells(store.folder / f"{table}.parquet", cells, metadata, INTEGER_AXES)
+        write_cells(store.folder / f"{table}.parquet", cells, metadata, _INTEGER_AXES)
     store.settle(keys)
 
 
@@ -115,9 +116,9 @@ def _curves(table: pa.Table) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.n
 def _with_axes(table: pa.Table, position: Mapping[str, float | str]) -> pa.Table:
     """Put the axes of a cell in front."""
     for column, (axis, value) in enumerate(position.items()):
-        if axis in NAME_AXES:
+        if AXES[axis].type is str:
             values = pa.array([value] * len(table), pa.string())  # of an empty table, too
         else:
-            values = pa.array(np.full(len(table), value, dtype=np.int32 if axis in INTEGER_AXES else np.float64))
+            values = pa.array(np.full(len(table), value, dtype=np.int32 if axis in _INTEGER_AXES else np.float64))
         table = table.add_column(column, axis, values)
     return table

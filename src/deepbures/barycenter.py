@@ -56,7 +56,7 @@ class Barycenter(CovarianceLoss):
     -----
     Over rank ≤ k < n no closed form of the minimum is known: `minimum_value` and `excess` then refer to the
     barycenter itself, the minimum over all ranks, so that the excess of a bounded rank does not reach 0. What is known
-    for one target alone, `missing` and `saddle_values`, raises.
+    for one target alone, `empty_costs` and `saddle_values`, raises.
     """
 
     name = "barycenter"
@@ -94,7 +94,7 @@ class Barycenter(CovarianceLoss):
         """F at the barycenter, whatever the rank."""
         return np.asarray(self._value)
 
-    def missing(self) -> Array:
+    def empty_costs(self) -> Array:
         """Not known for several targets: raises ValueError."""
         raise ValueError("what an empty direction adds is known for one target alone, not for a barycenter")
 

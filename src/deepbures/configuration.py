@@ -14,11 +14,12 @@ import jsonschema
 import numpy as np
 
 from . import strict_yaml
+from .axes import AXES, STEP_AXES, value_of
 from .experiment.kinds import KINDS
 from .experiment.kinds import kind as kind_of
 from .families import Family, nearest
 from .families import mistakes as mistakes_of_families
-from .grid import MOST_PARTS, STEP_AXES, canonical, count_parts, shared_jobs
+from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
 from .psd import spectrum
 from .target_files import KINDS as TARGETS
@@ -113,7 +114,7 @@ def check(
     checked: dict[str, Any] = with_numbers(config)
     for mistake in _not_finite(checked, ""):
         raise ConfigurationError(mistake)
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(checked))
+    errors = list(jsonschema.Draft202012Validator(_with_axes(schema)).iter_errors(checked))
     if errors:
         names = [error for error in errors if error.validator == "pattern"]
         raise ConfigurationError(_one_line(names[0] if names else jsonschema.exceptions.best_match(errors)))
@@ -138,7 +139,23 @@ def check_families(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Mappi
     for name, family in given.items():
         for unknown in (known for known in family["kinds"] if known not in KINDS):
             raise ConfigurationError(f"families of figures: {name}.kinds: there is no kind {unknown!r}")
+        for key in ("axes", "values", "several", "several_in_grid"):
+            for unknown in (axis for axis in family.get(key, ()) if axis not in AXES):
+                raise ConfigurationError(f"families of figures: {name}.{key}: there is no axis {unknown!r}")
     return given
+
+
+def _with_axes(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema, with the axes that take the place of a key among those of the grid, checked as that key."""
+    experiment = schema["$defs"]["experiment"]
+    keys = experiment["properties"]
+    sections = {name: key.get("properties", key) for name, key in keys.items()}
+    axes = {
+        axis.name: {"$ref": "#/$defs/axis", "items": value_of(sections, axis.of)} for axis in AXES.values() if axis.of
+    }
+    grid = {**keys["grid"], "properties": {**keys["grid"]["properties"], **axes}}
+    experiment = {**experiment, "properties": {**keys, "grid": grid}}
+    return {**schema, "$defs": {**schema["$defs"], "experiment": experiment}}
 
 
 def _one_line(error: jsonschema.ValidationError) -> str:
@@ -217,7 +234,8 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             continue
         for axis, values in figure.get("show", {}).items():
             if axis not in experiment["grid"]:
-                yield f"figures.{name}.show.{axis}: the grid of {figure['experiment']} has no such axis"
+                close = nearest(axis, experiment["grid"])
+                yield f"figures.{name}.show.{axis}: the grid of {figure['experiment']} has no such axis{close}"
                 continue
             absent = [value for value in values if value not in experiment["grid"][axis]]
             if absent:
@@ -291,24 +309,17 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         if key not in block:
             yield f"{key}: the key is missing: kind {kind!r} needs it"
             return
+        yield from _keys(kind, key, block[key])
     start = block["initialization"]
-    places = {
-        "loss_name": (block, "loss"),
-        "initialization": (start, "kind"),
-        "balance": (start, "balance"),
-        "initial_scale": (start, "scale"),
-    }
-    optional = ("balance", "initial_scale")
-    for axis, (mapping, key) in places.items():
-        name = key if mapping is block else f"initialization.{key}"
-        if axis in grid and key in mapping:
-            yield f"grid.{axis}: {name} is given too; keep one of the two"
-        if axis not in grid and key not in mapping and axis not in optional:
-            yield f"{name}: the key is missing (or an axis {axis!r} of the grid)"
+    for axis in (AXES[name] for name in grid if AXES[name].of):
+        if value_of(block, axis.of) is not None:
+            yield f"grid.{axis.name}: {axis.of} is given too; keep one of the two"
+    given = {name: _given(block, name) for name in ("loss_name", "initialization", "balance", "initial_scale")}
+    for name in ("loss_name", "initialization"):
+        if not given[name]:
+            yield f"{AXES[name].of}: the key is missing (or an axis {name!r} of the grid)"
             return
-    losses, kinds, balances, scales = (
-        grid.get(axis, [mapping[key]] if key in mapping else []) for axis, (mapping, key) in places.items()
-    )
+    losses, kinds, balances, scales = given.values()
     yield from _starts(losses, kinds, balances, scales, "grid.initial_scale" if "initial_scale" in grid else None)
     if "end_rank" in start and start["end_rank"] > min(grid["rank"]):
         yield f"initialization.end_rank: {start['end_rank']} must be at most the rank, {min(grid['rank'])}"
@@ -319,7 +330,7 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         for i, size in enumerate(block["sampling"]["sizes"]):
             if size < max(grid["rank"]):
                 yield f"sampling.sizes[{i}]: {size} must be at least the rank, {max(grid['rank'])}"
-    if kind != "descent":
+    if "descent" not in own:
         if steps:
             yield f"grid.{steps[0]}: only descent has step sizes"
         if "none" in balances:
@@ -332,20 +343,37 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         yield from _descent(block["descent"], grid.get("step_size"), balances)
 
 
+def _keys(kind: str, section: str, given: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that a section of a kind lacks, and such as it does not have."""
+    options = kind_of(kind).OPTIONS.get(section)
+    if options is None:
+        return
+    fields = dataclasses.fields(options)
+    for field in fields:
+        if field.name not in given and field.default is dataclasses.MISSING:
+            yield f"{section}.{field.name}: the key is missing: kind {kind!r} needs it"
+    known = [field.name for field in fields]
+    for key in (key for key in given if key not in known):
+        yield f"{section}.{key}: kind {kind!r} has no such key; allowed: {', '.join(known)}"
+
+
+def _given(block: Mapping[str, Any], axis: str) -> list[Any]:
+    """The values of an axis, or the one of the key whose place it would take; none where there is neither."""
+    value = value_of(block, AXES[axis].of)
+    found: list[Any] = block["grid"].get(axis, [] if value is None else [value])
+    return found
+
+
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in an experiment on the landscape, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
-    known = [field.name for field in dataclasses.fields(kind_of(kind).OPTIONS["landscape"])]
     for key in (key for key in _SECTIONS[:-1] if key in block):
         yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
     for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
         yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
-    for key in (key for key in known if key not in options):
-        yield f"landscape.{key}: the key is missing: kind {kind!r} needs it"
-    for key in (key for key in options if key not in known):
-        yield f"landscape.{key}: kind {kind!r} has no such key; allowed: {', '.join(known)}"
+    yield from _keys(kind, "landscape", options)
     if hasattr(kind_of(kind), "SPECTRUM"):
         yield from _neighbour(block)
     if kind == "surface" and (block["dimension"] != 2 or grid["rank"] != [1]):

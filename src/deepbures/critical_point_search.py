@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .landscape import network_hessians, unsmoothed
+from .curvature import network_hessians, unsmoothed
 from .losses import BuresWasserstein, CovarianceLoss
 from .network import DeepLinearNetwork, layer_gradients, pack, prefix_products, unpack, with_bottleneck
 from .psd import Array

@@ -176,7 +176,7 @@ def spread(loss: CovarianceLoss, rank: int, number: int, *, lower_ranks: bool = 
 
 def value(loss: CovarianceLoss, kept: tuple[int, ...]) -> float:
     """L(W_J) in closed form: what the directions that are not in J add."""
-    return float(np.delete(loss.missing(), _indices(loss, kept)).sum())
+    return float(np.delete(loss.empty_costs(), _indices(loss, kept)).sum())
 
 
 def factor(loss: CovarianceLoss, kept: tuple[int, ...], width: int | None = None) -> Array:
@@ -224,7 +224,7 @@ def network(
 def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank: int) -> LocalSpectrum:
     """The whole spectrum of the reduced flow of N layers of inner width k at W_J, in closed form.
 
-    Source: paper.md section 4 (`flow_rates`), ours.
+    Source: paper.md section 4 (`closed_form_rates`), ours.
     """
     check_depth(depth)
     J, n = _indices(loss, kept), loss.dimension
@@ -285,8 +285,8 @@ def _nearest_thin(loss: CovarianceLoss, F: Array, rank: int) -> tuple[tuple[int,
 
 def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:
     """Index sets behind what decides their order: the loss, in which tied directions count alike."""
-    missing = _tied_missing(loss)
-    return ((float(np.delete(missing, J).sum()), J) for J in index_sets(loss, rank))
+    costs = _tied_costs(loss)
+    return ((float(np.delete(costs, J).sum()), J) for J in index_sets(loss, rank))
 
 
 def _tied_spectrum(loss: CovarianceLoss) -> Array:
@@ -294,10 +294,10 @@ def _tied_spectrum(loss: CovarianceLoss) -> Array:
     return equalized(loss.eigenvalues, float(loss.smoothing))
 
 
-def _tied_missing(loss: CovarianceLoss) -> Array:
+def _tied_costs(loss: CovarianceLoss) -> Array:
     """What each empty direction adds to the loss, the same number for tied ones."""
     _, first, group = np.unique(-_tied_spectrum(loss), return_index=True, return_inverse=True)
-    return loss.missing()[first][group]
+    return loss.empty_costs()[first][group]
 
 
 def _tied_groups(loss: CovarianceLoss) -> list[NDArray[np.int64]]:
@@ -314,7 +314,7 @@ def _kept_spectrum(loss: CovarianceLoss) -> Array:
 def _gain(loss: CovarianceLoss) -> Array:
     """What keeping a direction takes off the loss, for those that can be kept (the first m), in falling order."""
     _one_target(loss)
-    return _tied_missing(loss)[_kept_spectrum(loss) > 0]
+    return _tied_costs(loss)[_kept_spectrum(loss) > 0]
 
 
 def _one_target(loss: CovarianceLoss) -> None:

@@ -35,12 +35,12 @@ def final_rate(runs: pd.DataFrame) -> pd.Series:
 
 
 def predicted_rate(runs: pd.DataFrame) -> pd.Series:
-    """Of descent: −ln max_r (1 − η r)², the same in closed form (`theory.descent_contraction`)."""
+    """Of descent: −ln max_r (1 − η r)², the same in closed form (`predicted_rates.descent_contraction`)."""
     return -np.log(runs["contraction"])
 
 
 def settling_steps(runs: pd.DataFrame) -> pd.Series:
-    """Of descent: steps until L − L* is 1e-6 of its start (`rates.settling_time` over η)."""
+    """Of descent: steps until L − L* is 1e-6 of its start (`slopes.settling_time` over η)."""
     return runs["settling_time"] / runs["eta"]
 
 

@@ -139,7 +139,7 @@ def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Ar
     -------
     in_block : (k (k+1)/2,)
     off_block : (k (n−k),)
-        In the order of `theory.local_rates`.
+        In the order of `predicted_rates.local_rates`.
     """
     epsilon, kept, empty = float(loss.epsilon), loss.eigenvalues[:rank], loss.eigenvalues[rank:]
     in_eigenbasis = loss.eigenvectors.T @ F

@@ -9,36 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .axes import AXES, axes_of, placed
 from .target_files import is_drawn
 from .targets import least_eigenvalue
-
-#: Grid axes in the order in which they nest in paths and tables. Every experiment has the four in the middle.
-AXES = (
-    "loss_name",
-    "initialization",
-    "balance",
-    "initial_scale",
-    "epsilon",
-    "smin",
-    "rank",
-    "depth",
-    "step_size",
-    "relative_step",
-    "theorem_step",
-)
-#: The axes of descent's step size, of which an experiment has one.
-STEP_AXES = AXES[-3:]
-#: Axes whose values are names, and integers; the others are real numbers.
-NAME_AXES, INTEGER_AXES = ("loss_name", "initialization", "balance"), ("rank", "depth")
-
-
-def axes_of(names: Container[str]) -> list[str]:
-    """The axes among some names (keys of a grid, columns of a table), in their order."""
-    return [axis for axis in AXES if axis in names]
 
 
 def canonical(value: float | str) -> str:
@@ -88,17 +65,9 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of one grid point: its values take the place of what all cells of the experiment share."""
-    own = (*NAME_AXES, "initial_scale")  # they take the place of keys of the block
-    settings = {**shared, **{axis: value for axis, value in point.items() if axis not in own}}
-    if "loss_name" in point:
-        settings["loss"] = point["loss_name"]
-    if "initialization" in shared:
-        keys = {"kind": "initialization", "balance": "balance", "scale": "initial_scale"}
-        start = {key: point.get(axis) for key, axis in keys.items()}
-        settings["initialization"] = {
-            **shared["initialization"],
-            **{key: value for key, value in start.items() if value is not None},
-        }
+    settings = dict(shared)
+    for axis, value in point.items():
+        settings = placed(settings, AXES[axis].of or axis, value)
     drawn = is_drawn(settings["target"])
     least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if drawn else None
     if settings["loss"] != "bures-wasserstein":

@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import flow_rates, linear_forms
+from . import closed_form_rates, linear_forms
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from .linear_forms import is_thin
 from .psd import (
@@ -275,19 +275,19 @@ class CovarianceLoss(ABC):
         """Eigenvalues s*_1 ≥ … ≥ s*_n of the minimiser over rank ≤ `rank`, shape (..., n)."""
 
     @abstractmethod
-    def missing(self) -> Array:
+    def empty_costs(self) -> Array:
         """What each direction Ω_j adds to the loss of a critical point that leaves it empty, shape (..., n)."""
 
     def minimum_value(self, rank: int) -> Array:
         """L*, the minimum over rank ≤ `rank`, shape (...): what the empty directions add (paper.md section 3)."""
-        return np.sum(np.where(self.minimum_spectrum(rank) > 0, 0, self.missing()), axis=-1)
+        return np.sum(np.where(self.minimum_spectrum(rank) > 0, 0, self.empty_costs()), axis=-1)
 
     def saddle_values(self, rank: int) -> Array:
         """Loss at the critical points that keep the i largest eigenvalues, i = 0..rank: the energy levels."""
-        missing = self.missing()
-        gained = np.where(self.minimum_spectrum(self.dimension) > 0, missing, 0)  # the others stay empty
+        costs = self.empty_costs()
+        gained = np.where(self.minimum_spectrum(self.dimension) > 0, costs, 0)  # the others stay empty
         gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
-        return missing.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
+        return costs.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
 
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array] | None:
         """In-block and off-block rates of the reduced flow of N layers at W_J, for one target.
@@ -351,7 +351,7 @@ class CovarianceLoss(ABC):
     def _lack(self, kept: int, rank: int) -> Array:
         """L* over rank ≤ `kept` minus L* over rank ≤ `rank`, as a sum."""
         more = (self.minimum_spectrum(rank) > 0) & (np.arange(self.dimension) >= kept)
-        return np.sum(np.where(more, self.missing(), 0), axis=-1)
+        return np.sum(np.where(more, self.empty_costs(), 0), axis=-1)
 
     def _checked_rank(self, rank: int | None) -> int:
         rank = self.dimension if rank is None else rank
@@ -449,16 +449,18 @@ class BuresWasserstein(CovarianceLoss):
         return float(self.epsilon) if self.shape == () else self.epsilon
 
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
-        """See `flow_rates.bures_wasserstein`; ValueError where ε exceeds a kept eigenvalue."""
-        return flow_rates.bures_wasserstein(self.eigenvalues, float(self.epsilon), depth, kept)
+        """See `closed_form_rates.bures_wasserstein`; ValueError where ε exceeds a kept eigenvalue."""
+        return closed_form_rates.bures_wasserstein(self.eigenvalues, float(self.epsilon), depth, kept)
 
     def filling_rates(self, kept: ArrayLike) -> Array:
         """2 (1 − √(λ_b/ε)), b not in J; for ε = 0 −∞, or 2 where λ_b = 0."""
-        return flow_rates.bures_wasserstein_filling(self.eigenvalues, float(self.epsilon), kept)
+        return closed_form_rates.bures_wasserstein_filling(self.eigenvalues, float(self.epsilon), kept)
 
     def global_rate(self, depth: int, least_singular_value: float) -> float:
         """4 N m^{2−1/N}/(m + ε), m = min(σ_n(W(0))², λ_n − ε)."""
-        return flow_rates.bures_wasserstein_global(self.eigenvalues, float(self.epsilon), depth, least_singular_value)
+        return closed_form_rates.bures_wasserstein_global(
+            self.eigenvalues, float(self.epsilon), depth, least_singular_value
+        )
 
     @property
     def _epsilon_column(self) -> Array:
@@ -499,7 +501,7 @@ class BuresWasserstein(CovarianceLoss):
             return self._basis.combine(transported)
         return self.transport_map(W) @ np.asarray(V)
 
-    def missing(self) -> Array:
+    def empty_costs(self) -> Array:
         """(√λ_j − √ε)²; λ_j for ε = 0."""
         return (np.sqrt(self.eigenvalues) - np.sqrt(self._epsilon_column[..., 0])) ** 2
 
@@ -685,22 +687,22 @@ class Frobenius(CovarianceLoss):
     label = "Frobenius"
 
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
-        """See `flow_rates.frobenius`."""
-        return flow_rates.frobenius(self.eigenvalues, depth, kept)
+        """See `closed_form_rates.frobenius`."""
+        return closed_form_rates.frobenius(self.eigenvalues, depth, kept)
 
     def filling_rates(self, kept: ArrayLike) -> Array:
         """−4 λ_b, b not in J."""
-        return flow_rates.frobenius_filling(self.eigenvalues, kept)
+        return closed_form_rates.frobenius_filling(self.eigenvalues, kept)
 
     def global_rate(self, depth: int, least_singular_value: float) -> float:
         """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n)."""
-        return flow_rates.frobenius_global(self.eigenvalues, depth, least_singular_value)
+        return closed_form_rates.frobenius_global(self.eigenvalues, depth, least_singular_value)
 
     def minimum_spectrum(self, rank: int) -> Array:
         """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""
         return np.where(np.arange(self.dimension) < rank, self.eigenvalues, 0)
 
-    def missing(self) -> Array:
+    def empty_costs(self) -> Array:
         """λ_j²."""
         return self.eigenvalues**2
 

@@ -149,3 +149,17 @@ def sample_spectrum(X: ArrayLike) -> tuple[Array, Array]:
         raise ValueError(f"samples must differ: all {m} are the same")
     kept = int(np.sum(sigma > floor * sigma[0]))
     return sigma[:kept] ** 2 / m, Vt[:kept].T.copy()
+
+
+def expected_sampling_error(eigenvalues: ArrayLike, samples: int) -> float:
+    """E B²(Σ̂, Σ0) of the covariance of m Gaussian samples with known mean, to first order in 1/m (paper.md section 9).
+
+    (1/m) Σ_ij λ_i λ_j (1 + δ_ij)/(2 (λ_i + λ_j)). Directions without variance add nothing. Where the mean is
+    estimated, too, it is m − 1.
+    """
+    if not samples >= 1:
+        raise ValueError(f"samples must be at least 1, not {samples}")
+    values = np.asarray(eigenvalues, dtype=float)
+    values = values[values > 0]
+    harmonic = values[:, None] * values / (2 * (values[:, None] + values))
+    return float((harmonic.sum() + np.trace(harmonic)) / samples)

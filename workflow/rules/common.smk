@@ -4,7 +4,7 @@ import os
 import sys
 
 from deepbures import configuration, cost, environment, grid, store, target_files
-from deepbures.code_digest import code_digest
+from deepbures.code_digest import code_digest, modules_of
 from deepbures.experiment import root
 from deepbures.experiment.kinds import kind
 from deepbures.files import checksum, digest_of

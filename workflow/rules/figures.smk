@@ -1,17 +1,7 @@
 # Figures and tables: one parameterised notebook a family, which reads the tables of one experiment. workflow/figures.yaml
 # lists the families, and the configuration says under `figures` which of them there are and what they show.
 FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
-PLOTTING_CODE = code_digest(
-    "plotting.bounds",
-    "plotting.convergence",
-    "plotting.descent",
-    "plotting.images",
-    "plotting.landscape",
-    "plotting.neighbours",
-    "plotting.sampling",
-    "plotting.spectral",
-    "plotting.tables",
-)
+PLOTTING_CODE = code_digest(*modules_of("plotting"))
 
 
 def family_outputs(family):

@@ -3,14 +3,12 @@
 import base64
 from pathlib import Path
 
-import pandas as pd
-
 from deepbures import claims
 from deepbures.files import replacing
 
 if __name__ == "__main__":
     picture = snakemake.input.get("picture")
     data = base64.b64encode(Path(picture).read_bytes()).decode() if picture else None
-    page = claims.page(pd.read_csv(snakemake.input.claims), data)
+    page = claims.page(claims.read(snakemake.input.claims), data)
     with replacing(Path(snakemake.output[0])) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import asdict
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import landscape, neighbours, sampling, training
+from . import critical, neighbours, sampling, training
 from .evidence import SOURCES, Claim, Statement, Study, Tables, judge
 
 __all__ = [
@@ -24,23 +25,24 @@ __all__ = [
     "insert",
     "markdown",
     "page",
+    "read",
     "table",
 ]
 
 #: Every statement, in the order of the table.
 STATEMENTS: tuple[Statement, ...] = (
-    landscape.MINIMISER,
-    landscape.CURVED_MINIMUM,
-    landscape.ENUMERATED,
-    landscape.NO_OTHERS,
-    landscape.VALUES,
-    landscape.SADDLES,
-    landscape.LOCAL_SPECTRUM,
-    landscape.BLOWS_UP,
-    landscape.BLOW_UP_EXPONENT,
-    landscape.BLOW_UP_CONSTANT,
-    landscape.SATURATION,
-    landscape.ESCAPE_RATES,
+    critical.MINIMISER,
+    critical.CURVED_MINIMUM,
+    critical.ENUMERATED,
+    critical.NO_OTHERS,
+    critical.VALUES,
+    critical.SADDLES,
+    critical.LOCAL_SPECTRUM,
+    critical.BLOWS_UP,
+    critical.BLOW_UP_EXPONENT,
+    critical.BLOW_UP_CONSTANT,
+    critical.SATURATION,
+    critical.ESCAPE_RATES,
     training.FLOW_CONVERGES,
     training.FLOW_BOUND,
     training.REPAIRED_BOUND,
@@ -80,6 +82,11 @@ def table(claims: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame([asdict(claim) for claim in claims])
 
 
+def read(path: str | Path) -> pd.DataFrame:
+    """The `table` of claims that a study wrote."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""]).fillna({"refuted": ""})
+
+
 def markdown(claims: pd.DataFrame) -> str:
     """The `table` of claims in Markdown."""
     lines = [
@@ -91,7 +98,9 @@ def markdown(claims: pd.DataFrame) -> str:
         counts = f"{claim.cases:,} ({claim.runs:,}, {claim.targets:,})"
         worst = "" if np.isnan(claim.worst_deviation) else f"{claim.worst_deviation:.2g} of {claim.unit}"
         share = "" if np.isnan(claim.share) else f"{claim.share:.2g}, at most {claim.largest_share:.2g}"
-        verdict = claim.verdict if claim.verdict != "violated" else f"**violated** in {claim.violations:,} cases"
+        verdict = claim.verdict
+        if verdict == "violated":
+            verdict = f"**violated** in {claim.violations:,} cases" + (claim.refuted and f", as {claim.refuted} proves")
         cells = (f"{claim.statement}: {formula}", claim.source, counts, worst, f"{claim.tolerance:.2g}", share, verdict)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -132,6 +141,8 @@ def page(claims: pd.DataFrame, picture: str | None = None) -> str:
     rows = []
     for claim in claims.itertuples():
         verdict, _, reason = claim.verdict.partition(":")
+        if verdict == "violated" and claim.refuted:
+            reason = f"as {claim.refuted} proves"
         worst = "" if np.isnan(claim.worst_deviation) else f"{claim.worst_deviation:.2g} of {claim.tolerance:.2g} "
         unit = (
             f"{worst}<small>{escape(claim.unit)}; {claim.cases:,} cases</small>" if worst else "<small>no cases</small>"

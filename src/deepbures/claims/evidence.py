@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ..grid import axes_of
+from ..axes import axes_of
 
 #: Whose a statement is: what the paper's abstract states; constants and conventions of the authors' program; what we
 #: take the paper to prove, put together from both, as its body was not at hand; what goes beyond.
@@ -56,6 +56,8 @@ class Statement:
         Whether it is a bound on how far the excess loss falls.
     kind
         Kind of experiment without which a study does not make the claim; for those of the study itself none.
+    refuted
+        Where a counterexample is proved, for a statement that is known to be false: that it is violated is right.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Statement:
     cases: Callable[[Study], Iterator[pd.DataFrame]]
     bound: bool = False
     kind: str = ""
+    refuted: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Claim:
 
     Attributes
     ----------
-    name, source, statement, formula, test, unit, tolerance, sees
+    name, source, statement, formula, test, unit, tolerance, sees, refuted
         Of the `Statement`.
     cases, runs, targets
         How many cases were looked at, in how many runs, on how many independent targets.
@@ -100,6 +103,7 @@ class Claim:
     unit: str
     tolerance: float
     sees: str
+    refuted: str
     cases: int
     runs: int
     targets: int
@@ -174,10 +178,10 @@ def keys_of(frame: pd.DataFrame) -> list[str]:
     return ["experiment", *axes_of(frame.columns), "seed"]
 
 
-def with_runs(samples: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def with_runs(trajectories: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Samples of the given runs, with columns of theirs."""
     keys = keys_of(runs)
-    return samples.merge(runs[[*keys, *columns]], on=keys)
+    return trajectories.merge(runs[[*keys, *columns]], on=keys)
 
 
 def judge(statement: Statement, study: Study) -> Claim:
@@ -218,4 +222,4 @@ def judge(statement: Statement, study: Study) -> Claim:
     )
 
 
-_STATED = ("name", "source", "statement", "formula", "test", "unit", "tolerance", "sees")
+_STATED = ("name", "source", "statement", "formula", "test", "unit", "tolerance", "sees", "refuted")

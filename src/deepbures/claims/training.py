@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..derived import certified, full_rank, order, settling_steps, tail_ratio
-from ..theory import algebraic_tail
+from ..predicted_rates import algebraic_tail
 from ..trajectory import StopReason
 from .evidence import LOSS_ROUNDING, Statement, Study, keys_of, with_runs
 
@@ -25,14 +25,14 @@ _FLOOR = 1e-24
 _ONE_SAMPLE = "one recorded value multiplied by 1.5 where"
 
 
-def _above_rounding(samples: pd.DataFrame) -> pd.Series:
+def _above_rounding(trajectories: pd.DataFrame) -> pd.Series:
     """Whether a record is still above the rounding of W, which no bound can pass (NaN: yes)."""
-    return ~(samples["excess"] <= _FLOOR * samples["excess_initial"])
+    return ~(trajectories["excess"] <= _FLOOR * trajectories["excess_initial"])
 
 
-def _fall(samples: pd.DataFrame, runs: pd.DataFrame, rate: str) -> pd.DataFrame:
+def _fall(trajectories: pd.DataFrame, runs: pd.DataFrame, rate: str) -> pd.DataFrame:
     """Promised and measured fall of the excess loss at the samples after the start of the given runs."""
-    merged = with_runs(samples, runs, [rate, "excess_initial"])
+    merged = with_runs(trajectories, runs, [rate, "excess_initial"])
     merged = merged[(merged["time"] > 0) & _above_rounding(merged)]
     with np.errstate(divide="ignore"):
         fell = np.log(merged["excess_initial"] / merged["excess"])
@@ -65,8 +65,8 @@ FLOW_CONVERGES = Statement(
 
 
 def _flow_bound(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, samples in study.training("flow", ["time", "excess"]):
-        yield _fall(samples, runs[runs["margin"] > 0], "bound_rate")
+    for runs, trajectories in study.training("flow", ["time", "excess"]):
+        yield _fall(trajectories, runs[runs["margin"] > 0], "bound_rate")
 
 
 FLOW_BOUND = Statement(
@@ -81,12 +81,13 @@ FLOW_BOUND = Statement(
     missing="the bound promises a fall of at least 1e-6 nowhere",
     cases=_flow_bound,
     bound=True,
+    refuted="docs/paper.md section 8",
 )
 
 
 def _repaired_bound(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, samples in study.training("flow", ["time", "excess"]):
-        yield _fall(samples, runs[(runs["margin"] > 0) & (runs["bound_is_proved"] == 1)], "bound_rate")
+    for runs, trajectories in study.training("flow", ["time", "excess"]):
+        yield _fall(trajectories, runs[(runs["margin"] > 0) & (runs["bound_is_proved"] == 1)], "bound_rate")
 
 
 REPAIRED_BOUND = Statement(
@@ -105,8 +106,8 @@ REPAIRED_BOUND = Statement(
 
 
 def _global_rate(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, samples in study.training("flow", ["time", "excess"]):
-        yield _fall(samples, runs[runs["global_rate"] > 0], "global_rate")
+    for runs, trajectories in study.training("flow", ["time", "excess"]):
+        yield _fall(trajectories, runs[runs["global_rate"] > 0], "global_rate")
 
 
 GLOBAL_RATE = Statement(
@@ -126,8 +127,8 @@ GLOBAL_RATE = Statement(
 
 def _margin_kept(study: Study) -> Iterator[pd.DataFrame]:
     # |σ_k([W, √ε I]) − √λ_k| ≤ min_Q ‖[W, √ε I] − R Q‖ = √L(t) ≤ √L(0) = √λ_k − c.
-    for runs, samples in study.training("flow", ["least_singular_value"]):
-        merged = with_runs(samples, runs[runs["margin"] > 0], ["margin", "epsilon_effective", "lambda_max"])
+    for runs, trajectories in study.training("flow", ["least_singular_value"]):
+        merged = with_runs(trajectories, runs[runs["margin"] > 0], ["margin", "epsilon_effective", "lambda_max"])
         smoothed = np.sqrt(merged["least_singular_value"] ** 2 + merged["epsilon_effective"])
         short = np.maximum(merged["margin"] - smoothed, 0)
         yield merged.assign(deviation=short / np.sqrt(merged["lambda_max"]))
@@ -148,8 +149,8 @@ MARGIN_KEPT = Statement(
 
 
 def _loss_falls(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, samples in study.training("flow", ["excess"]):
-        merged = with_runs(samples, runs, ["loss_initial"])
+    for runs, trajectories in study.training("flow", ["excess"]):
+        merged = with_runs(trajectories, runs, ["loss_initial"])
         before = merged.groupby(keys_of(merged), sort=False, observed=True)["excess"].shift()
         rise = np.maximum(merged["excess"] - before, 0) / merged["loss_initial"]
         yield merged.assign(deviation=rise)[before.notna()]
@@ -244,9 +245,9 @@ PLATEAUS = Statement(
 
 
 def _polyak_lojasiewicz(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, samples in study.training("flow", ["loss", "gradient_norm"]):
+    for runs, trajectories in study.training("flow", ["loss", "gradient_norm"]):
         chosen = runs[(runs["depth"] == 1) & (runs["epsilon_effective"] == 0) & full_rank(runs)]
-        merged = with_runs(samples, chosen, ["target_trace"])
+        merged = with_runs(trajectories, chosen, ["target_trace"])
         merged = merged[merged["loss"] > LOSS_ROUNDING * merged["target_trace"]]
         yield merged.assign(deviation=(merged["gradient_norm"] ** 2 / (4 * merged["loss"]) - 1).abs())
 
@@ -317,9 +318,9 @@ DESCENT_TO_FLOW = Statement(
 )
 
 
-def _contracted(samples: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def _contracted(trajectories: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Promised and measured fall of the excess loss where each step takes at least the `share` of a run."""
-    merged = with_runs(samples, runs, ["share", "excess_initial"])
+    merged = with_runs(trajectories, runs, ["share", "excess_initial"])
     merged = merged[(merged["step"] > 0) & _above_rounding(merged)]
     with np.errstate(divide="ignore"):
         fell = np.log(merged["excess_initial"] / merged["excess"])
@@ -327,9 +328,9 @@ def _contracted(samples: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _contraction(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, samples in study.training("descent", ["step", "excess"]):
+    for runs, trajectories in study.training("descent", ["step", "excess"]):
         covered = runs[certified(runs) & runs["descent_rate"].notna()]
-        yield _contracted(samples, covered.assign(share=covered["eta"] * covered["descent_rate"]))
+        yield _contracted(trajectories, covered.assign(share=covered["eta"] * covered["descent_rate"]))
 
 
 CONTRACTION = Statement(
@@ -349,9 +350,9 @@ CONTRACTION = Statement(
 
 
 def _layer_contraction(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, samples in study.training("descent", ["step", "excess"]):
+    for runs, trajectories in study.training("descent", ["step", "excess"]):
         proved = runs[(runs["descent_global_rate"] > 0) & (runs["descent_global_rate"] < 1)]
-        yield _contracted(samples, proved.assign(share=proved["descent_global_rate"]))
+        yield _contracted(trajectories, proved.assign(share=proved["descent_global_rate"]))
 
 
 LAYER_CONTRACTION = Statement(

@@ -12,13 +12,14 @@ import pyarrow as pa
 from .. import diagnostics
 from ..initialization import Start
 from ..losses import BuresWasserstein, CovarianceLoss
+from ..predicted_rates import loss_global_rate, rates_at_minimum
+from ..program_constants import Constants, bound_is_proved, paper_constants
 from ..psd import Array
 from ..schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, list_of, schema
-from ..theory import Constants, bound_is_proved, loss_global_rate, paper_constants, rates_at_minimum
 
-#: One row a run. Symbols are those of `theory.Constants`; lists run over eigenvalues, largest first. Ours beside them:
-#: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN where
-#: it has none), and whether `bound_rate` is proved for the run.
+#: One row a run. Symbols are those of `program_constants`; lists run over eigenvalues, largest first. Ours beside
+#: them: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN
+#: where it has none), and whether `bound_rate` is proved for the run.
 RUNS = schema(
     epsilon_effective=FLOAT,
     lambda_max=FLOAT,
@@ -121,7 +122,7 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
     }
 
 
-def samples(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> dict[str, Any]:
+def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> dict[str, Any]:
     """Distances to the optimum, ranks and eigenvalues at the factors F, (m, n, k), of these singular values, (m, k)."""
     spectrum = loss.minimum_spectrum(rank)
     factor = loss.to_eigenbasis(F)

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..grid import axes_of
-from ..rates import worst_ratio
-from ..theory import flow_bound, global_bound
+from ..axes import axes_of
+from ..predicted_rates import flow_bound, global_bound
+from ..slopes import worst_ratio
 from . import frames, style
 
 #: An excess loss counts as above a bound from this share on: the flows are followed to a relative 1e-9 a step.
@@ -19,14 +19,14 @@ PROMISE = 1e-6
 _PROGRAM, _OURS, _SHARP = style.PALETTE[1], style.PALETTE[2], style.PALETTE[0]
 
 
-def with_ratios(runs: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+def with_ratios(runs: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     """Runs with the worst (L − L*) / bound over their samples: of the program's bound, and of the global one.
 
     `program_ratio` is that of (L(0) − L*) exp(−bound_rate t) where c > 0, `global_ratio` that of
     L(0) exp(−global_rate t); above 1 the bound is violated.
     """
     keys = [*axes_of(runs.columns), "seed"]
-    curves = {key: run for key, run in samples.groupby(keys, sort=False)}
+    curves = {key: run for key, run in trajectories.groupby(keys, sort=False)}
     ratios = []
     for row in runs.to_dict("records"):
         run = curves[tuple(row[key] for key in keys)]
@@ -38,7 +38,7 @@ def with_ratios(runs: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
 
 
 @style.styled
-def where_bounds_hold(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+def where_bounds_hold(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """G2 in a small dimension: where the program's bound is violated, what the global one promises, what is measured.
 
     (a) One flow that violates the program's bound, and the two bounds. (b) Rates at the least depth against ε/λ_n, in
@@ -48,14 +48,14 @@ def where_bounds_hold(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     fall that is promised until the run's end: above 1 the bound is violated. (d, …) The plane ε/λ_n × c/√λ_n, one
     panel a depth.
     """
-    runs = with_ratios(runs.drop_duplicates([*axes_of(runs.columns), "seed"]), samples)
+    runs = with_ratios(runs.drop_duplicates([*axes_of(runs.columns), "seed"]), trajectories)
     inside = runs[(runs["margin"] > 0) & (runs["excess_initial"] > 0)]
     inside = inside.assign(violated=inside["program_ratio"] > 1 + ROUNDING)
     depths = sorted(inside["depth"].unique())
     figure, axes = style.panels(2, max(3, len(depths)), style.TEXT, 4.6)
-    _draw_flow(axes[0, 0], inside, samples)
+    _draw_flow(axes[0, 0], inside, trajectories)
     _draw_rates(axes[0, 1], inside)
-    _draw_use(axes[0, 2], inside, samples)
+    _draw_use(axes[0, 2], inside, trajectories)
     for axis, depth in zip(axes[1, : len(depths)], depths, strict=True):
         _draw_plane(axis, inside[inside["depth"] == depth])
         axis.set_title(frames.label(depth=depth))
@@ -66,14 +66,14 @@ def where_bounds_hold(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_flow(axis: Axes, inside: pd.DataFrame, samples: pd.DataFrame) -> None:
+def _draw_flow(axis: Axes, inside: pd.DataFrame, trajectories: pd.DataFrame) -> None:
     """The flow that violates the program's bound most clearly, and the two bounds."""
     broken = inside[inside["violated"]]
     above = broken[broken["least_singular_value_initial"] ** 2 >= broken["lambda_min"] - broken["epsilon_effective"]]
     chosen = next(table for table in (above, broken, inside) if len(table))
     run = chosen.loc[(chosen["margin"] * np.sqrt(chosen["excess_initial"])).idxmax()]
     keys = [*axes_of(inside.columns), "seed"]
-    curve = samples[np.logical_and.reduce([samples[key] == run[key] for key in keys])]
+    curve = trajectories[np.logical_and.reduce([trajectories[key] == run[key] for key in keys])]
     curve = curve[curve["time"] > 0]
     times = np.geomspace(curve["time"].min(), curve["time"].max(), 300)
     axis.plot(curve["time"], curve["excess"], color=_SHARP, label="flow")
@@ -114,10 +114,10 @@ def _draw_plane(axis: Axes, inside: pd.DataFrame) -> None:
     axis.legend(loc="upper left", fontsize=6, ncols=1, handletextpad=0.2)
 
 
-def _draw_use(axis: Axes, inside: pd.DataFrame, samples: pd.DataFrame) -> None:
+def _draw_use(axis: Axes, inside: pd.DataFrame, trajectories: pd.DataFrame) -> None:
     """Promised over measured fall of log (L − L*), the largest of each run, against the whole promised fall."""
     keys = [*axes_of(inside.columns), "seed"]
-    later = samples[(samples["time"] > 0) & (samples["excess"] > 0)]
+    later = trajectories[(trajectories["time"] > 0) & (trajectories["excess"] > 0)]
     columns = ["bound_rate", "global_rate", "excess_initial", "loss_initial", "time_final"]
     merged = later[[*keys, "time", "excess"]].merge(inside[[*keys, *columns]], on=keys)
     for rate, initial, text, points in (

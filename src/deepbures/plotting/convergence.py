@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import derived
-from ..grid import axes_of
-from ..theory import algebraic_tail as algebraic_law
-from ..theory import flow_bound, global_bound
+from ..axes import axes_of
+from ..predicted_rates import algebraic_tail as algebraic_law
+from ..predicted_rates import flow_bound, global_bound
 from . import frames, style
 
 #: How the two measured slopes are called in figures.
@@ -26,7 +26,7 @@ _WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
 
 
 @style.styled
-def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_rate") -> Figure:
+def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bound_rate") -> Figure:
     """F1: excess loss, Bures and Frobenius distance to the optimum against time, by depth.
 
     Bands are one standard deviation (of the logarithm, ddof 1) over seeds. In the first panel the lines of theory
@@ -40,11 +40,11 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_r
         "covariance_distance": r"$\Vert S - S^* \Vert_F$",
     }
     figure, axes = style.panels(1, 3, style.TEXT, 2.4, sharex=True)
-    depths = sorted(samples["depth"].unique())
-    times = frames.time_grid(samples)
+    depths = sorted(trajectories["depth"].unique())
+    times = frames.time_grid(trajectories)
     with_global = rate == "bound_rate" and runs["global_rate"].notna().all()
     for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
-        cell, cell_runs = samples[samples["depth"] == depth], runs[runs["depth"] == depth]
+        cell, cell_runs = trajectories[trajectories["depth"] == depth], runs[runs["depth"] == depth]
         for axis, column in zip(axes[0], panels, strict=True):
             mean, low, high = frames.band(frames.curves(cell, column, times))
             axis.plot(times, mean, color=color, label=frames.label(depth=depth))
@@ -63,7 +63,7 @@ def trajectories(runs: pd.DataFrame, samples: pd.DataFrame, rate: str = "bound_r
         axis.plot(times[shown], sharp[shown], color=color, linestyle=":", linewidth=0.9)
     for axis, text in zip(axes[0], panels.values(), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=text)
-    lowest, highest = samples["excess"].min(), samples["excess"].max()
+    lowest, highest = trajectories["excess"].min(), trajectories["excess"].max()
     axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.25)  # a quarter more, for the legend
     axes[0, 1].legend(loc="lower left")
     names = {PROMISES[rate]: style.THEORY, "sharp rate": style.THEORY | {"linestyle": ":"}}
@@ -229,7 +229,7 @@ def algebraic_tail(runs: pd.DataFrame) -> Figure:
     """G14: flows with ε = λ_n, whose excess loss falls like a power of t: exponent and size against depth.
 
     Of the flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
-    over the law of `theory.algebraic_tail`. Medians and 10 % to 90 % over targets.
+    over the law of `predicted_rates.algebraic_tail`. Medians and 10 % to 90 % over targets.
     """
     limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
     flows = runs[limited & (runs["stop_reason"] == "end time")].drop_duplicates(["smin", "depth", "seed"])

@@ -9,24 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..grid import axes_of
+from ..axes import AXES, axes_of
 from ..psd import Array
 
 #: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
 #: where logarithms are taken.
 _FLOOR = 1e-17
-
-#: How the axes of the grid are written in figures.
-SYMBOLS = {
-    "epsilon": r"\varepsilon",
-    "smin": r"s_{\min}",
-    "rank": "k",
-    "depth": "N",
-    "initial_scale": r"\sigma",
-    "theorem_step": r"\eta / \min(\eta_1, \eta_2, \eta_3)",
-    "step_size": r"\eta",
-    "relative_step": r"\eta / \eta_{\max}",
-}
 
 
 def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
@@ -38,7 +26,7 @@ def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) ->
 def label(**values: float | str) -> str:
     """Legend entry such as ε = 0.1, N = 10, in mathematical type; names as they are."""
     return ", ".join(
-        value.replace("_", " ") if isinstance(value, str) else f"${SYMBOLS[axis]} = {value:g}$"
+        value.replace("_", " ") if isinstance(value, str) else f"${AXES[axis].symbol} = {value:g}$"
         for axis, value in values.items()
     )
 

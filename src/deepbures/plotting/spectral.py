@@ -7,20 +7,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from ..aligned_flow import half_times, mode_times
+from ..axes import axes_of
 from ..diagnostics import effective_rank
-from ..grid import axes_of
 from ..psd import Array
-from ..theory import half_times, mode_times
 from . import frames, style
 
 
 @style.styled
-def ranks(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """F4: numerical and effective rank along training, by depth; dashed: the target's best rank-k approximation."""
-    epsilons = sorted(samples["epsilon"].unique())
+    epsilons = sorted(trajectories["epsilon"].unique())
     figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.4, sharey=True)
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
-        cells, cell_runs = samples[samples["epsilon"] == epsilon], runs[runs["epsilon"] == epsilon]
+        cells, cell_runs = trajectories[trajectories["epsilon"] == epsilon], runs[runs["epsilon"] == epsilon]
         times = frames.time_grid(cells)
         depths = sorted(cells["depth"].unique())
         for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
@@ -44,18 +44,18 @@ def ranks(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
 
 
 @style.styled
-def energy_levels(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """F5: loss of one seed along training, with the saddle values Σ_{j>i} (√λ_j − √ε)² as horizontal lines.
 
-    Crosses: predicted time (`theory.mode_times`) at which eigenvalue i of S reaches half of its limit, and predicted
-    loss there, if every eigenvalue follows its own equation from scale²: exact for aligned starts, approximate for
-    random ones.
+    Crosses: predicted time (`aligned_flow.mode_times`) at which eigenvalue i of S reaches half of its limit, and
+    predicted loss there, if every eigenvalue follows its own equation from scale²: exact for aligned starts,
+    approximate for random ones.
     """
-    epsilons, depths = sorted(samples["epsilon"].unique()), sorted(samples["depth"].unique())
+    epsilons, depths = sorted(trajectories["epsilon"].unique()), sorted(trajectories["depth"].unique())
     figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.6)
-    seed = samples["seed"].min()
+    seed = trajectories["seed"].min()
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
-        cells = samples[(samples["epsilon"] == epsilon) & (samples["seed"] == seed)]
+        cells = trajectories[(trajectories["epsilon"] == epsilon) & (trajectories["seed"] == seed)]
         run = runs[(runs["epsilon"] == epsilon) & (runs["seed"] == seed)].iloc[0]
         first = float(cells["time"].max())
         for i, level in enumerate(run["energy_levels"]):
@@ -94,12 +94,12 @@ def _half_done(run: pd.Series, depth: int) -> tuple[Array, Array]:
 
 
 @style.styled
-def eigenvalue_distances(samples: pd.DataFrame) -> Figure:
+def eigenvalue_distances(trajectories: pd.DataFrame) -> Figure:
     """F6: |s_i² − s*_i| along training, s*_i = (λ_i − ε)_+, by index i; one panel a depth, mean over seeds."""
-    depths = sorted(samples["depth"].unique())
+    depths = sorted(trajectories["depth"].unique())
     figure, axes = style.panels(1, len(depths), style.TEXT, 2.4, sharey=True)
     for axis, depth in zip(axes[0], depths, strict=True):
-        cell = samples[samples["depth"] == depth]
+        cell = trajectories[trajectories["depth"] == depth]
         times = frames.time_grid(cell)
         distances = np.abs(np.stack(cell["eigenvalue_distances"].to_numpy()))
         for i, color in enumerate(style.sequential(distances.shape[1])):

@@ -8,17 +8,14 @@ import numpy as np
 import pandas as pd
 
 from .. import derived
-from ..grid import axes_of
+from ..axes import AXES, axes_of
 from ..trajectory import StopReason
 from .frames import over_seeds
 
 #: LaTeX headings of the columns.
 HEADINGS = {
-    "epsilon": r"$\varepsilon$",
+    **{axis.name: axis.column for axis in AXES.values()},
     "epsilon_effective": r"$\varepsilon_{\mathrm{eff}}$",
-    "smin": r"$s_{\min}$",
-    "rank": "$k$",
-    "depth": "$N$",
     "margin": "$c$",
     "C_0": "$C_0$",
     "K": "$K$",
@@ -37,19 +34,14 @@ HEADINGS = {
     "authors_r_squared": "$r^2$",
     "tail_slope": "tail slope",
     "tail_r_squared": "$r^2$ (tail)",
-    "initial_scale": r"scale of $W(0)$",
-    "theorem_step": r"$\eta/\min(\eta_1,\eta_2,\eta_3)$",
     "global_rate": "global rate (1/time)",
     "power_law_slope": "exponent of $t$",
-    "step_size": r"$\eta$",
-    "relative_step": r"$\eta\,\lambda_{\max}/2$",
     "eta": r"$\eta$",
     "eta_stable": r"$2/\lambda_{\max}$",
     "log10_eta_paper": r"$\log_{10}\min(\eta_1,\eta_2,\eta_3)$",
     "descent_rate": "promised (1/time)",
     "final_rate": r"final $-\ln$ contraction",
     "predicted_rate": r"$-\ln\max_r(1-\eta r)^2$",
-    "loss_name": "loss",
     "settling_steps": "steps to $10^{-6}$",
     "point": "$i$",
     "vanishing": "vanish",

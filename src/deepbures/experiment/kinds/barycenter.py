@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...barycenter import Barycenter, draw_covariances, rank_bounded_minima, truncated
-from ...landscape import hessian
+from ...curvature import hessian
 from ...network import DeepLinearNetwork
 from ...psd import Array
 from ...scaled_descent import scaled_descent

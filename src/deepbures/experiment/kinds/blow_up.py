@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ...curvature import blow_up_constant, check_twice_differentiable, network_hessian, unsmoothed
 from ...initialization import random_orthogonal
-from ...landscape import blow_up_constant, check_twice_differentiable, network_hessian, unsmoothed
 from ...losses import BuresWasserstein, CovarianceLoss
 from ...network import DeepLinearNetwork
 from ...psd import Array

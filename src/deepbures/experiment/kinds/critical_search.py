@@ -10,8 +10,8 @@ import numpy as np
 
 from ... import critical_points
 from ...critical_point_search import search
+from ...curvature import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
 from ...initialization import random_orthogonal
-from ...landscape import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
 from ...losses import CovarianceLoss
 from ...network import DeepLinearNetwork, with_bottleneck
 from ...psd import Array, equalized

@@ -14,9 +14,10 @@ from ...diagnostics import least_singular_value
 from ...gradient_descent import gradient_descent
 from ...gradient_flow import gradient_flow
 from ...losses import BuresWasserstein, CovarianceLoss
+from ...predicted_rates import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
+from ...program_constants import paper_constants
 from ...psd import Array
 from ...schema import FLOAT, VECTOR, extended
-from ...theory import descent_contraction, descent_global_rate, paper_constants, rates_at_minimum, stable_step
 from .. import measure
 from ..problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
 from ..settings import Settings, needed
@@ -125,7 +126,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 "excess": excess,
                 "gradient_norm": trajectory.gradient_norm[kept, i],
                 "balancedness": imbalance,
-                **measure.samples(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
+                **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
             },
         }
 
@@ -145,7 +146,7 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
 
 
 def _global_share(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
-    """Share of the loss that every step is proved to take (`theory.descent_global_rate`); NaN where none is."""
+    """Share of the loss that every step is proved to take (`predicted_rates`, NaN where none is)."""
     if not isinstance(loss, BuresWasserstein):
         return float("nan")
     least = float(least_singular_value(start.end_to_end, rank))

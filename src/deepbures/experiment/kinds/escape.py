@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ... import critical_points
+from ...curvature import check_twice_differentiable
 from ...gradient_flow import gradient_flow
-from ...landscape import check_twice_differentiable
 from ...losses import CovarianceLoss
 from ...psd import Array
 from ...schema import COUNT, FLOAT, VECTOR, schema

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import critical_points
-from ...initialization import draw_network
-from ...landscape import (
+from ...curvature import (
     ZERO_TOLERANCE,
     check_twice_differentiable,
     directional_derivatives,
@@ -18,6 +17,7 @@ from ...landscape import (
     network_loss,
     numerical_derivatives,
 )
+from ...initialization import draw_network
 from ...losses import CovarianceLoss
 from ...network import unpack, with_bottleneck
 from ...psd import Array

@@ -12,9 +12,9 @@ from ...diagnostics import squared_bures_distance
 from ...gradient_flow import gradient_flow
 from ...losses import BuresWasserstein
 from ...psd import Array
+from ...sample_covariance import expected_sampling_error
 from ...schema import COUNT, FLOAT, schema
 from ...seeds import generator
-from ...theory import expected_sampling_error
 from .. import measure
 from ..problem import check_target, check_tolerance, limited_smoothing, make_loss, make_start
 from ..settings import Integration, Settings

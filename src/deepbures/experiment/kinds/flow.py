@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ...aligned_flow import half_times
 from ...diagnostics import excess_by_direction
 from ...gradient_flow import gradient_flows
 from ...losses import BuresWasserstein, CovarianceLoss
+from ...predicted_rates import local_rates, rates_at_minimum
 from ...psd import Array
 from ...schema import FLOAT, VECTOR, extended
-from ...theory import half_times, local_rates, rates_at_minimum
 from ...trajectory import FlowTrajectory
 from .. import measure
 from ..problem import check_tolerance, make_loss, make_start, stack_losses
@@ -82,7 +83,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 "loss": trajectory.loss,
                 "excess": trajectory.excess,
                 "gradient_norm": trajectory.gradient_norm,
-                **measure.samples(loss, rank, F, np.linalg.norm(F, axis=-2)),
+                **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
             },
         }
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import critical_points
-from ...landscape import (
+from ...curvature import (
     ZERO_TOLERANCE,
     Curvature,
     check_twice_differentiable,

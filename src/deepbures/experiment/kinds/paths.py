@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ... import critical_points
-from ...landscape import network_loss, segment
+from ...curvature import network_loss, segment
 from ...schema import COUNT, FLOAT, schema
 from ..problem import make_loss
 from ..settings import Settings

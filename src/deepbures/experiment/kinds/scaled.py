@@ -12,11 +12,11 @@ from ...gradient_descent import gradient_descent
 from ...initialization import random_orthogonal
 from ...losses import LOSSES, BuresWasserstein, CovarianceLoss
 from ...network import DeepLinearNetwork
+from ...predicted_rates import descent_contraction, rates_at_minimum, stable_step
 from ...psd import Array, symmetrize
 from ...scaled_descent import natural_step, nystrom_start, scaled_descent
 from ...schema import COUNT, FLAG, FLOAT, NAME, VECTOR, schema
 from ...seeds import generator
-from ...theory import descent_contraction, rates_at_minimum, stable_step
 from .. import measure
 from ..settings import Settings
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ... import critical_points
+from ...curvature import unit_of_loss
 from ...gradient_flow import gradient_flow
-from ...landscape import unit_of_loss
 from ...losses import CovarianceLoss
 from ...schema import COUNT, FLOAT, schema
 from .. import measure

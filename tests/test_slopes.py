@@ -8,7 +8,7 @@ from deepbures.diagnostics import balanced_gradient_norm
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein
 from deepbures.network import DeepLinearNetwork
-from deepbures.rates import (
+from deepbures.slopes import (
     SETTLED,
     authors_slope,
     authors_slope_of_descent,

@@ -13,16 +13,16 @@ from deepbures.gradient_flow import gradient_flow
 from deepbures.initialization import close_start, random_orthogonal
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
-from deepbures.theory import (
+from deepbures.predicted_rates import (
     descent_contraction,
     flow_bound,
     frobenius_local_rates,
     local_rates,
-    paper_constants,
     rates_at_minimum,
     sharp_rate,
     stable_step,
 )
+from deepbures.program_constants import paper_constants
 
 CASES = sorted(
     path.stem

@@ -1,4 +1,4 @@
-"""Figures of gradient descent: step sizes, the way to the flow, balance, losses (F8, G3, G4, G6, G7, G10)."""
+"""Figures of gradient descent: step sizes, the way to the flow, balance, losses (G1, G3, G4, G6, G7, G10)."""
 
 from __future__ import annotations
 
@@ -11,43 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from .. import derived
-from ..grid import axes_of
 from ..psd import Array
 from ..trajectory import StopReason
 from . import frames, style
-
-#: Samples of each cloud in F8.
-_CLOUD = 400
-
-
-@style.styled
-def samples_in_plane(runs: pd.DataFrame) -> Figure:
-    """F8: samples of target and generator before and after training, along Ω_1 and Ω_2, with 2σ ellipses; one run."""
-    run = runs.iloc[0]
-    target = np.diag(run["eigenvalues_target"][:2])
-    figure, axes = style.panels(1, 2, style.TEXT, 2.9, sharex=True, sharey=True)
-    rng = np.random.default_rng(0)
-    white = rng.standard_normal((2, _CLOUD, 2))
-    for axis, name, title in zip(axes[0], ("initial", "final"), ("before training", "after training"), strict=True):
-        generated = np.reshape(run[f"plane_{name}"], (2, 2))
-        for covariance, points, color, text in (
-            (target, white[0], style.PALETTE[5], "target"),
-            (generated, white[1], style.PALETTE[1], "generated"),
-        ):
-            values, vectors = np.linalg.eigh(covariance)
-            root = vectors * np.sqrt(np.maximum(values, 0))
-            axis.plot(*(points @ root.T).T, ".", color=color, markersize=1.8, alpha=0.5)
-            angle = np.linspace(0, 2 * np.pi, 200)
-            circle = np.stack([np.cos(angle), np.sin(angle)])
-            axis.plot(*(2 * root @ circle), color=color, label=text)
-        axis.set(xlabel=r"coordinate along $\Omega_1$", aspect="equal")
-        axis.set_title(title)
-    axes[0, 0].set_ylabel(r"coordinate along $\Omega_2$")
-    axes[0, 0].legend(loc="upper right")
-    style.label_panels(axes[0])
-    values = frames.label(**{axis: run[axis] for axis in axes_of(runs.columns)})
-    figure.suptitle(f"{values}, one seed", fontsize=8)
-    return figure
 
 
 @style.styled
@@ -177,18 +143,18 @@ def contraction(runs: pd.DataFrame) -> Figure:
 
 
 @style.styled
-def without_balance(runs: pd.DataFrame, samples: pd.DataFrame) -> Figure:
+def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """G7: excess loss and balancedness along descent, by law of the layers; one column a kind of balance.
 
     Median over seeds, band from the first to the last; of runs that diverge at once there is no curve.
     """
-    balances = [balance for balance in ("none", "product", "end_to_end") if balance in set(samples["balance"])]
+    balances = [balance for balance in ("none", "product", "end_to_end") if balance in set(trajectories["balance"])]
     titles = {"none": "layers as drawn", "product": "product balanced", "end_to_end": "end-to-end balanced"}
     figure, axes = style.panels(2, len(balances), style.TEXT, 4.2, sharex=True, sharey="row")
-    steps = np.unique(np.geomspace(1, samples["step"].max(), 120).round())
-    laws = sorted(samples["initialization"].unique())
+    steps = np.unique(np.geomspace(1, trajectories["step"].max(), 120).round())
+    laws = sorted(trajectories["initialization"].unique())
     for column, balance in enumerate(balances):
-        cells, cell_runs = samples[samples["balance"] == balance], runs[runs["balance"] == balance]
+        cells, cell_runs = trajectories[trajectories["balance"] == balance], runs[runs["balance"] == balance]
         for name, color in zip(laws, style.distinct(len(laws)), strict=True):
             cell, ends = cells[cells["initialization"] == name], cell_runs[cell_runs["initialization"] == name]
             reasons = list(ends["stop_reason"])
@@ -215,7 +181,7 @@ def _held(values: Array) -> Array:
 
 
 @style.styled
-def loss_comparison(runs: pd.DataFrame, samples: pd.DataFrame, depth: int) -> Figure:
+def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) -> Figure:
     """G10: descent on the Bures-Wasserstein and the square loss, from a small start.
 
     (a) Excess loss relative to its start at one depth. (b) Steps until it has fallen to 1e-6. (c) Steps near
@@ -225,13 +191,14 @@ def loss_comparison(runs: pd.DataFrame, samples: pd.DataFrame, depth: int) -> Fi
     kinds = loss_kinds(runs)
     figure, axes = style.panels(2, 2, style.TEXT, 4.6)
     curves, settling, saddles, decay = axes.ravel()
-    steps = np.unique(np.geomspace(1, samples["step"].max(), 300).round())
+    steps = np.unique(np.geomspace(1, trajectories["step"].max(), 300).round())
     number = len(kinds)
     for (text, (name, epsilon)), color, marker in zip(
         kinds.items(), style.distinct(number), style.markers(number), strict=True
     ):
         cells = runs[(runs["loss_name"] == name) & (runs["epsilon"] == epsilon)]
-        mine = samples[(samples["loss_name"] == name) & (samples["epsilon"] == epsilon) & (samples["depth"] == depth)]
+        ours = (trajectories["loss_name"] == name) & (trajectories["epsilon"] == epsilon)
+        mine = trajectories[ours & (trajectories["depth"] == depth)]
         relative = mine.assign(excess=mine["excess"] / mine.groupby("seed")["excess"].transform("first"))
         mean, low, high = frames.band(_held(frames.curves(relative, "excess", steps, against="step")))
         curves.plot(steps, mean, color=color, label=text)

@@ -1,4 +1,4 @@
-"""Times of Hessians beside their limits: python benchmarks/landscape.py
+"""Times of Hessians beside their limits: python benchmarks/hessians.py
 
 Everything is measured in one process, one thread; compare ratios and medians.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deepbures import critical_points
-from deepbures.landscape import extreme_eigenvalues, network_hessian, network_hessian_product
+from deepbures.curvature import extreme_eigenvalues, network_hessian, network_hessian_product
 from deepbures.losses import BuresWasserstein
 from deepbures.seeds import generator
 from deepbures.targets import draw_target

@@ -152,7 +152,7 @@ def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) 
     """Exponent p of L − L* ~ t^p: regression of log10(L − L*) on log10 t from `start` of the last time on.
 
     For flows that end on their horizon without an exponential tail, as where ε = λ_n: p = −2N/(2N−1)
-    (`theory.algebraic_tail`).
+    (`predicted_rates.algebraic_tail`).
     `slope` is the exponent; `start` and `end` are times.
     """
     times, excess = np.asarray(times), np.asarray(excess)

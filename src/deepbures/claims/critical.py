@@ -228,8 +228,8 @@ def _blow_up_constant(study: Study) -> Iterator[pd.DataFrame]:
 BLOW_UP_CONSTANT = Statement(
     name="blow-up constant",
     source="ours",
-    statement="The constant of the blow-up is known where one singular value vanishes",
-    formula="λ_min σ → −2 λ_max(AᵀPA) / ‖A u‖",
+    statement="The constant of the blow-up is known, where one singular value vanishes and where several do together",
+    formula="λ_min σ → −C; one direction u: C = 2 λ_max(AᵀPA) / ‖A u‖",
     test="Most negative eigenvalue at the smallest σ against the constant (docs/paper.md, section 2).",
     unit="the constant",
     tolerance=1e-3,

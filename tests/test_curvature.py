@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse.linalg
 
 from deepbures.critical_points import critical_points, factor, local_spectrum, network, value
-from deepbures.landscape import (
+from deepbures.curvature import (
     ZERO_TOLERANCE,
     Curvature,
     blow_up_constant,
