@@ -8,8 +8,9 @@ a factor of the end-to-end covariance, S = F Fᵀ = Z G^{N−1} Zᵀ, and (paper
 for every loss whose gradient at W is B(S) W: ∇L(Z C) Cᵀ = B Z G^{N−1}. It costs one decomposition,
 that in ∇L, and about 2 log₂ N products of k×k matrices.
 
-`RootFlow` follows X = Z Zᵀ = S^{1/N}, or k columns of it, in the target's eigenbasis: dX/dt = −(B S + S B), where near
-a diagonal X the Jacobian is a number for each entry (paper.md section 9): the form that `collocation` integrates.
+`RootFlow` follows X = Z Zᵀ = S^{1/N}, or for k < n a Z of its own choice, in the target's eigenbasis:
+dX/dt = −(B S + S B), where near a diagonal X the Jacobian is a number for each entry (paper.md section 9): the form
+that `collocation` integrates.
 """
 
 from __future__ import annotations
@@ -44,30 +45,16 @@ class FactorFlow:
         self.depth = depth
         self.shape = shape
         self.evaluations = 0
-        self._lower = np.tri(shape[1])
-
-    def half_power(self, Z: Array) -> Array:
-        """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k).
-
-        For even N the odd factor Zᵀ Z is that of Zᵀ itself where Z is square, and of R_Zᵀ from a QR where not.
-        """
-        half, transposed = (self.depth - 1) // 2, _transpose(Z)
-        if self.depth % 2:
-            return integer_power(transposed @ Z, half)
-        root = transposed
-        if self.shape[0] > self.shape[1]:
-            root = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
-        return integer_power(transposed @ Z, half) @ root if half else root
 
     def factor(self, Z: Array) -> Array:
         """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""
-        return Z @ self.half_power(Z)
+        return Z @ half_power(Z, self.depth)
 
     def __call__(self, _time: float, z: Array) -> Array:
         """−∇L(F) Cᵀ, NaN for a stage that overshoots."""
         self.evaluations += 1
         Z = z.reshape(self.shape)
-        C = self.half_power(Z)
+        C = half_power(Z, self.depth)
         F = Z @ C
         # A stage that overshoots overflows in G^{N-1}: NaN makes the integrator shrink the step.
         if not np.vdot(F, F) < _OVERSHOOT:
@@ -78,9 +65,13 @@ class FactorFlow:
 class RootFlow:
     """The reduced flow of a stack of starts of one rank k in X = S^{1/N}, in the eigenbases of the targets.
 
-    For k = n the state is X. For k < n it is P = X_{:,J}, the columns of k coordinates J, which come first in the
-    `order` of the coordinates: with A = P_{1..k} = L Lᵀ, Z = P L^{-T} has X = Z Zᵀ = P A^{-1} Pᵀ (Nyström), and
-    dP/dt = −(∇L(F) F_Jᵀ + F ∇L(F)_Jᵀ) (paper.md section 9).
+    For k = n the state is X. For k < n it is the Z (n × k) with X = Z Zᵀ whose rows H = Z_J are symmetric positive
+    definite, J being k coordinates that come first in the `order` of the coordinates (ours):
+
+        dZ/dt = −∇L(F) Cᵀ + Z A,    A antisymmetric,    H A + A H = V_Jᵀ − V_J  with  V = −∇L(F) Cᵀ.
+
+    Nothing is divided by but sums of two eigenvalues of H. So columns that are still small beside others, as on a
+    plateau, keep their digits, which X_{:,J} loses.
 
     Parameters
     ----------
@@ -94,8 +85,8 @@ class RootFlow:
     Notes
     -----
     Rank and definiteness are kept: the exact flow keeps them, the state has room for rank k alone, and a step that ends
-    where A is not positive definite is refused. A stage that is not has no L, hence no F, and is refused too;
-    but for even N and k = n, where F = X^{N/2} is a factor of X^N all the same.
+    where X_J or H is not positive definite is refused. So is a stage; but for even N and k = n, where F = X^{N/2} is a
+    factor of X^N all the same.
     """
 
     def __init__(self, loss: CovarianceLoss, depth: int, order: NDArray[np.intp] | None = None) -> None:
@@ -127,9 +118,10 @@ class RootFlow:
         return field, np.sum(gradient * gradient, axis=(-2, -1))
 
     def jacobian(self, P: Array, members: NDArray[np.intp]) -> Array:
-        """J_ab = −D_ab Q_ab: D the divided difference of x^N at x = diag X, Q the curvature of the loss.
+        """J_ab = −D_ab Q_ab: D the divided difference of x^N at x = diag X, Q the curvature of the loss at diag S.
 
-        For k < n with x_b = 0 for b not in J, where D_ab = x_a^{N−1}.
+        For k < n that is the Jacobian of X_ab = z_a Z_ab + Z_ab z_b, z the diagonal of H and 0 outside J, and Z_ab has
+        J_ab − (z_a' + z_b')/(z_a + z_b), with z' = −b z^{2N−1} and b the diagonal of B.
         """
         k = P.shape[-1]
         order = None if self.order is None else self.order[members]
@@ -161,7 +153,7 @@ class RootFlow:
         return np.concatenate([(top + _transpose(top)) / 2, P[..., k:, :]], axis=-2)
 
     def admissible(self, P: Array) -> NDArray[np.bool_]:
-        """Whether X is positive definite on J."""
+        """Whether X, or H, is positive definite."""
         return np.isfinite(_cholesky(P[..., : P.shape[-1], :])[..., -1, -1])
 
     def frame(self, member: int) -> NDArray[np.intp] | None:
@@ -169,7 +161,7 @@ class RootFlow:
         return None if self.order is None else self.order[member].copy()
 
     def moved(self, P: Array, members: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Choose another J where X is badly determined by its columns in J; P is changed in place."""
+        """Choose another J where Z is badly determined by its rows in J; P is changed in place."""
         changed = np.zeros(len(members), dtype=bool)
         k = P.shape[-1]
         if self.order is not None:
@@ -240,37 +232,37 @@ def _turned(Z: Array, velocity: Array) -> Array:
     top = velocity[..., :k, :]
     valid = np.isfinite(Z).all(axis=(-2, -1)) & np.isfinite(velocity).all(axis=(-2, -1))
     h, V = np.linalg.eigh(np.where(valid[..., None, None], Z[..., :k, :], 0.0))
-    definite = valid & (h[..., 0] > 0)
+    definite = np.asarray(valid & (h[..., 0] > 0))
     h = np.where(definite[..., None], h, np.nan)
     rotation = _transpose(V) @ (_transpose(top) - top) @ V / (h[..., :, None] + h[..., None, :])
     return velocity + Z @ (V @ rotation @ _transpose(V))
 
 
 def half_power(Z: Array, depth: int) -> Array:
-    """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k): for even N the odd factor is Rᵀ from a QR of Z."""
-    half = (depth - 1) // 2
-    G = _transpose(Z) @ Z
+    """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k).
+
+    For even N the odd factor Zᵀ Z is that of Zᵀ itself where Z is square, and of R_Zᵀ from a QR where not.
+    """
+    n, k = Z.shape[-2:]
+    half, transposed = (depth - 1) // 2, _transpose(Z)
     if depth % 2:
-        return integer_power(G, half)
-    R = np.linalg.qr(Z, mode="r")
-    return integer_power(G, half) @ _transpose(R) if half else _transpose(R)
+        return integer_power(transposed @ Z, half)
+    root = transposed
+    if n > k:
+        root = np.linalg.qr(Z, mode="raw")[0][..., :k] * np.tri(k)  # LAPACK's geqrf, transposed
+    return integer_power(transposed @ Z, half) @ root if half else root
 
 
 def nearest_factor(P: Array, depth: int) -> Array:
-    """`root_factor` of one state whose X is definite but for an error: its negative directions are left out."""
-    k = P.shape[-1]
-    x, V = np.linalg.eigh(symmetrize(P[:k]))
-    positive = x > 0
-    Z = np.zeros_like(P)
-    Z[:, positive] = (P @ V[:, positive]) / np.sqrt(x[positive])
-    U, sigma, _ = np.linalg.svd(Z, full_matrices=False)
-    return U * sigma**depth
+    """`root_factor` of one state X that is definite but for an error: its negative directions are left out."""
+    x, V = np.linalg.eigh(symmetrize(P))
+    return V * np.sqrt(np.maximum(x, 0)) ** depth
 
 
 def root_factor(P: Array, depth: int) -> Array:
     """F with F Fᵀ = S = X^N, for the state P of a `RootFlow`; NaN where there is none.
 
-    For k = n it is X^{N/2}, or X^{(N−1)/2} L with X = L Lᵀ; else Z C with C Cᵀ = (Zᵀ Z)^{N−1}.
+    For k = n it is X^{N/2}, or X^{(N−1)/2} L with X = L Lᵀ; else Z C with C = `half_power`.
     """
     half = depth // 2
     if P.shape[-2] == P.shape[-1]:
