@@ -110,7 +110,7 @@ class RootFlow:
         gradient = _reordered(self.loss.gradient_in_eigenbasis(in_eigenbasis(F, self.order)), self.order)
         if C is None:
             half = gradient @ _transpose(F)
-            field = -(half + _transpose(half))
+            field: Array = -(half + _transpose(half))
         else:
             field = _turned(P, -gradient @ _transpose(C))
         if refused is not None:
@@ -230,9 +230,9 @@ def _turned(Z: Array, velocity: Array) -> Array:
     """
     k = Z.shape[-1]
     top = velocity[..., :k, :]
-    valid = np.isfinite(Z).all(axis=(-2, -1)) & np.isfinite(velocity).all(axis=(-2, -1))
+    valid = np.asarray(np.isfinite(Z).all(axis=(-2, -1)) & np.isfinite(velocity).all(axis=(-2, -1)))
     h, V = np.linalg.eigh(np.where(valid[..., None, None], Z[..., :k, :], 0.0))
-    definite = np.asarray(valid & (h[..., 0] > 0))
+    definite: NDArray[np.bool_] = np.asarray(valid & (h[..., 0] > 0))
     h = np.where(definite[..., None], h, np.nan)
     rotation = _transpose(V) @ (_transpose(top) - top) @ V / (h[..., :, None] + h[..., None, :])
     return velocity + Z @ (V @ rotation @ _transpose(V))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .matrix_files import read_matrix
 from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
+from .sample_covariance import blocks_of, streamed_moments
 
 #: Keys of a target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
 KINDS = ("covariance", "samples", "dataset")
-DATASETS = ("digits",)
+DATASETS = ("digits", "patches")
+#: Patches of photographs start at every such share of their side.
+_STRIDES = 4
 
 
 def is_drawn(target: Mapping[str, Any]) -> bool:
@@ -32,21 +37,59 @@ def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
     return {"target": str(file_of(target) or target["dataset"]), "drawn": False}
 
 
-def samples_of(dataset: str) -> Array:
-    """Samples of a data set, one a row: `digits`, the 1,797 images of 8 × 8 pixels that come with scikit-learn.
+def samples_of(dataset: str, dimension: int | None = None) -> Array:
+    """Samples of a data set that comes with scikit-learn, one a row.
+
+    Parameters
+    ----------
+    dataset
+        `digits`: 1,797 images of 8 × 8 pixels, n = 64. `patches`: all patches of the two photographs (427 × 640 pixels)
+        whose corners lie on a grid of a quarter of their side, in float32 from 0 to 1.
+    dimension
+        n, of patches: s² for s × s grey pixels, 3 s² for s × s × 3 of colour.
 
     Raises
     ------
     ValueError
-        On an unknown name, or where scikit-learn is not installed.
+        On an unknown name, an n of which there are no patches, or where scikit-learn is not installed.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits, load_sample_images
     except ImportError:
-        raise ValueError("the data set digits comes with scikit-learn: pip install 'deepbures[digits]'") from None
-    return np.asarray(load_digits().data, dtype=float)
+        raise ValueError(f"the data set {dataset} comes with scikit-learn: pip install 'deepbures[digits]'") from None
+    if dataset == "digits":
+        return np.asarray(load_digits().data, dtype=float)
+    side, channels = patch_shape(dimension or 0)
+    return np.concatenate([_patches(photograph, side, channels) for photograph in load_sample_images().images])
+
+
+def patch_shape(dimension: int) -> tuple[int, int]:
+    """Side s and channels (1 grey, 3 colour) of patches of n = s² or 3 s² numbers, 4 ≤ s ≤ 64.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    for channels in (1, 3):
+        side = math.isqrt(max(dimension, 0) // channels)
+        if side * side * channels == dimension and 4 <= side <= 64:
+            return side, channels
+    raise ValueError(
+        f"patches have the dimension s² (grey) or 3 s² (colour) for a side s from 4 to 64, not {dimension}"
+    )
+
+
+def _patches(photograph: NDArray[np.uint8], side: int, channels: int) -> Array:
+    """Patches of one photograph, (m, s² channels), from 0 to 1; grey is the mean of the colours."""
+    pixels = photograph.astype(np.float32) / 255
+    if channels == 1:
+        pixels = pixels.mean(axis=-1, keepdims=True)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (side, side), axis=(0, 1))
+    chosen = windows[:: side // _STRIDES, :: side // _STRIDES]  # (rows, columns, channels, s, s)
+    return chosen.transpose(0, 1, 3, 4, 2).reshape(-1, side * side * channels)
 
 
 def read_target(target: Mapping[str, Any], dimension: int) -> Array:
@@ -76,7 +119,7 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     if dataset is None:
         matrix, precision = read_matrix(name, dimension, square=covariance)
     else:
-        matrix, precision = samples_of(dataset), float(np.finfo(float).eps)
+        matrix, precision = samples_of(dataset, dimension), float(np.finfo(float).eps)
     if covariance and matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}")
     if not covariance and matrix.shape[0] < 2:
@@ -87,6 +130,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
     if covariance:
         return _without_rounding(name, matrix, precision)
+    if matrix.dtype == np.float32:  # of a size for which one copy is enough
+        return streamed_moments(blocks_of(matrix), name).covariance
     centred = np.where(np.ptp(matrix, axis=0) > 0, matrix - matrix.mean(axis=0), 0)  # a constant is exactly its mean
     matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
