@@ -22,9 +22,8 @@ from .families import mistakes as mistakes_of_families
 from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
 from .psd import spectrum
-from .target_files import FILES as TARGET_FILES
+from .target_files import FILE_KEYS, ONE, files_of, is_drawn, read_covariances, read_target
 from .target_files import KINDS as TARGETS
-from .target_files import ONE, files_of, is_drawn, read_covariances, read_target
 from .targets import SPECTRA
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
@@ -156,9 +155,10 @@ def _with_plain_paths(checked: dict[str, Any]) -> dict[str, Any]:
     for key in ("results", "figures"):
         checked["study"][key] = os.path.normpath(checked["study"][key])
     for block in checked["experiments"].values():
-        for kind in TARGET_FILES:
-            if kind in block["target"]:
-                block["target"][kind] = os.path.normpath(block["target"][kind])
+        for given in (block["target"], block["target"].get("barycenter", {})):
+            for key in (key for key in FILE_KEYS if key in given):
+                found = given[key]
+                given[key] = os.path.normpath(found) if isinstance(found, str) else [*map(os.path.normpath, found)]
     return checked
 
 
