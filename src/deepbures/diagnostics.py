@@ -8,7 +8,13 @@ import numpy as np
 
 from .linear_forms import is_thin, squared_distance_to_diagonal
 from .losses import BuresWasserstein, CovarianceLoss
-from .psd import WELL_CONDITIONED, Array, pairwise_sums
+from .psd import (
+    WELL_CONDITIONED,
+    Array,
+    near_diagonal_inverse_root,
+    pairwise_sums,
+    well_conditioned_inverse_root,
+)
 
 #: Singular values below this share of the largest do not count towards the rank.
 RANK_TOLERANCE = 1e-2
@@ -47,9 +53,7 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
     if F.shape[-1] < G.shape[-1]:
         F, G = G, F
     X = np.swapaxes(G, -1, -2) @ F
-    mu, Q = np.linalg.eigh(X @ np.swapaxes(X, -1, -2))
-    well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
-    inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ np.swapaxes(Q, -1, -2)
+    inverse_root, well = well_conditioned_inverse_root(X @ np.swapaxes(X, -1, -2))
     polar = inverse_root @ X
     if not well.all():
         U, _, Vh = np.linalg.svd(X[~well], full_matrices=False)
@@ -60,13 +64,18 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
 def nuclear_norm(X: Array) -> Array:
     """‖X‖_* = Σ σ_i(X): from the Gram matrix of the shorter side where this is as accurate, to eps · σ_1."""
     transposed = np.swapaxes(X, -1, -2)
-    mu = np.linalg.eigvalsh(X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X)
-    total = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
-    poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
-    if poor.any():
-        total = np.asarray(total)
-        total[poor] = np.linalg.svd(X[poor], compute_uv=False).sum(axis=-1)
-    return total
+    gram = X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X
+    inverse_root, near = near_diagonal_inverse_root(gram)
+    total = np.asarray(np.sum(gram * inverse_root, axis=(-2, -1)))  # tr G^{1/2} = tr G G^{-1/2}
+    if not near.all():
+        far = ~near
+        mu = np.linalg.eigvalsh(gram[far])
+        roots = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+        poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
+        if poor.any():
+            roots[poor] = np.linalg.svd(X[far][poor], compute_uv=False).sum(axis=-1)
+        total[far] = roots
+    return total[()]
 
 
 def squared_bures_by_traces(F: Array, G: Array) -> Array:
