@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import checksum
 from ..initialization import (
     FIRST_SCALE,
     NEAR_A_POINT,
@@ -59,8 +58,9 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
         covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
         unsmoothed = LOSSES[settings.loss](covariance)
     else:
-        contents = tuple(checksum(file) for file in files_of(target) if Path(file).exists())
-        unsmoothed = _read_loss(settings.loss, json.dumps(dict(target)), n, contents)
+        found = (Path(file).stat() for file in files_of(target) if Path(file).exists())
+        identity = tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
+        unsmoothed = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
     if not isinstance(unsmoothed, BuresWasserstein):
         return unsmoothed
     epsilon = limited_smoothing(settings.epsilon, unsmoothed.eigenvalues, settings.rank)
@@ -69,7 +69,7 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
 
 
 @lru_cache(maxsize=1)
-def _read_loss(name: str, target: str, dimension: int, _contents: tuple[str, ...]) -> CovarianceLoss:
+def _read_loss(name: str, target: str, dimension: int, _identity: tuple[tuple[int, ...], ...]) -> CovarianceLoss:
     """The loss without smoothing on a target that is read, kept for the next cell: its spectrum takes O(n³)."""
     return LOSSES[name](read_target(json.loads(target), dimension))
 
