@@ -69,7 +69,7 @@ def test_numbers_that_yaml_reads_as_strings(text, number):
     assert with_numbers({"a": [{"b": text}]}) == {"a": [{"b": number}]}
 
 
-@pytest.mark.parametrize("text", ["results", "1e", "e5", "0-9", "1e-6 s", "", "v1e5"])
+@pytest.mark.parametrize("text", ["results", "1e", "e5", "0-9", "1e-6 s", "", "v1e5", "1e-400", "1e400", "\u0663e1"])
 def test_other_strings_stay(text):
     assert with_numbers(text) == text
 
@@ -139,7 +139,7 @@ MISTAKES = [
     (C + "grid.depth", [0], [".grid.depth[0]: 0 must be at least 1"]),
     (C + "grid.depth", [1, 2, 1], [".grid.depth: 1 stands there twice"]),
     (C + "integration.rtol", 0, [".integration.rtol: 0 must be more than 0"]),
-    (C + "integration.rtol", "1e-400", [".integration.rtol: 0 must be more than 0"]),
+    (C + "integration.rtol", "1e-400", [".integration.rtol: '1e-400' must be of type number"]),
     (C + "integration.samples", 1, [".integration.samples: 1 must be at least 2"]),
     # What a schema cannot see.
     (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
@@ -476,6 +476,34 @@ def test_whole_numbers_on_integer_axes_become_integers(shipped, schema):
     assert all(isinstance(depth, int) for depth in found)
 
 
+def test_large_numbers_stay_floats():
+    assert with_numbers([1e300, 2.0**53 - 1]) == [1e300, 2**53 - 1]
+    assert [type(value) for value in with_numbers([1e300, 2.0**53 - 1, 20.0])] == [float, int, int]
+
+
+@pytest.mark.parametrize("path", ["results/x", "./results/x", "results//x/", "results/../results/./x"])
+def test_a_path_has_one_spelling(shipped, schema, tmp_path, path):
+    np.save(tmp_path / "own.npy", np.eye(20))
+    config = changed(shipped(), "study.results", path)
+    block = config["experiments"]["convergence"]
+    block["target"] = {"covariance": f"{tmp_path}/.//own.npy"}
+    block["grid"]["smin"] = [-1]
+    checked = check({**config, "figures": {}}, schema)
+    assert checked["study"]["results"] == "results/x"
+    assert checked["experiments"]["convergence"]["target"] == {"covariance": f"{tmp_path}/own.npy"}
+
+
+def test_words_of_the_command_line_are_read_as_in_a_file():
+    given = {"study": {"seed": "3", "results": "a/b", "fail": "true"}, "e": {"grid": {"epsilon": ["0", "1e-6", ".5"]}}}
+    read = configuration.of_command_line(given)
+    assert read["study"] == {"seed": 3, "results": "a/b", "fail": True}
+    assert with_numbers(read["e"]["grid"]["epsilon"]) == [0, 1e-6, 0.5]
+    assert configuration.of_command_line({"a": [1, 2.5, None, "[b]"]}) == {"a": [1, 2.5, None, "[b]"]}
+    for word, meaning in (("010", "8"), ("1_000", "1000"), ("yes", "True"), ("1:30", "90"), ("0x10", "16")):
+        with pytest.raises(ConfigurationError, match=f"--config: {word} is read as {meaning}: write"):
+            configuration.of_command_line({"study": {"seed": [word]}})
+
+
 # Files: what YAML would lose or change without a word.
 
 STRANGE = [
@@ -508,7 +536,11 @@ STRANGE = [
     ("a: 1\n---\na: 2\n", "not YAML: line 2"),
     ("a: !!python/object:os.system x\n", "not YAML: line 1: could not determine a constructor"),
     ("- 1\n", "the top level must be a dictionary, not [1]"),
-    ("", "the top level must be a dictionary, not None"),
+    ("", "it is empty; it must be a dictionary"),
+    ("# a\n---\n", "it is empty; it must be a dictionary"),
+    ("a: [1.0e-400]\n", "line 1: 1.0e-400 is read as 0.0"),
+    ("a: 1.5e+400\n", "line 1: 1.5e+400 is read as inf"),
+    ('{"a": 1e400}', "1e400 is read as inf: no number of double precision"),
 ]
 
 

@@ -136,12 +136,16 @@ def test_gradient_norm_takes_stacks(make_target, rng):
 def test_alignment(rng):
     # |cos| between eigenvectors: the identity at the optimum, a permutation at another critical point.
     basis = orthogonal(rng, 4)
-    aligned = alignment(basis * np.array([4.0, 3, 2, 1]), basis)
+
+    def coordinates(P):
+        return basis.T @ P
+
+    aligned = alignment(basis * np.array([4.0, 3, 2, 1]), coordinates)
     np.testing.assert_allclose(aligned, np.eye(4), atol=1e-14)
-    swapped = alignment((basis * np.array([1.0, 3, 2, 4]))[:, [1, 3, 0, 2]], basis)
+    swapped = alignment((basis * np.array([1.0, 3, 2, 4]))[:, [1, 3, 0, 2]], coordinates)
     np.testing.assert_allclose(swapped, np.eye(4)[[3, 1, 2, 0]], atol=1e-14)
     F = rng.standard_normal((5, 4, 2))
-    cosines = alignment(F, basis)
+    cosines = alignment(F, coordinates)
     assert cosines.shape == (5, 2, 4)
     np.testing.assert_allclose(np.sum(cosines**2, axis=-1), 1, rtol=1e-13)
     _, vectors = np.linalg.eigh(F[0] @ F[0].T)

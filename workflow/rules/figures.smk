@@ -45,6 +45,38 @@ def in_report(path, family):
     )
 
 
+# The notebook that draws a family, as it stands in the workflow.
+NOTEBOOKS = {
+    name: workflow_file(
+        workflow.source_path(f"../notebooks/{family.get('notebook', name)}.ipynb")
+    )
+    for name, family in FAMILIES.items()
+}
+
+
+def notebook_parameters(name):
+    """What the notebook of a family is given."""
+    return {
+        "results": f"{RESULTS}/{STUDY['figures'][name]['experiment']}",
+        "figures": FIGURE_FOLDER,
+        "tables": f"{RESULTS}/tables",
+        **FAMILIES[name].get("parameters", {}),
+    }
+
+
+def family_made_from(name):
+    """Digest of all that decides what the figures and tables of a family are."""
+    return digest_of(
+        {
+            "aggregates": expected_of([STUDY["figures"][name]["experiment"]]),
+            "notebook": checksum(NOTEBOOKS[name]),
+            "parameters": notebook_parameters(name),
+            "show": STUDY["figures"][name].get("show", {}),
+            "code": PLOTTING_CODE,
+        }
+    )
+
+
 for name, family in FAMILIES.items():
     experiment = STUDY["figures"][name]["experiment"]
 
@@ -56,26 +88,26 @@ for name, family in FAMILIES.items():
                 table: f"{RESULTS}/{experiment}/{table}.parquet"
                 for table in tables_of(experiment)
             },
-            notebook=workflow_file(
-                workflow.source_path(
-                    f"../notebooks/{family.get('notebook', name)}.ipynb"
-                )
+            notebook=lambda wildcards, name=name, family=family: unless_current(
+                name,
+                family_made_from(name),
+                family_outputs(family),
+                NOTEBOOKS[name],
             ),
         output:
             [in_report(path, family) for path in family_outputs(family)],
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
+            made=record_of(name),
         log:
-            f"logs/{RESULTS}/notebooks/{name}.log",
+            f"{LOGS}/notebooks/{name}.log",
         localrule: True
         params:
             show=STUDY["figures"][name].get("show", {}),
             shown=shown(experiment, STUDY["figures"][name].get("show", {})),
-            fixed={
-                "results": f"{RESULTS}/{experiment}",
-                "figures": FIGURE_FOLDER,
-                "tables": f"{RESULTS}/tables",
-                **family.get("parameters", {}),
-            },
+            fixed=notebook_parameters(name),
+            files=family_outputs(family),
+            made_from=family_made_from(name),
+            costs=COSTS,
             code=PLOTTING_CODE,
         script:
             "../scripts/notebook.py"
