@@ -156,7 +156,7 @@ def test_commuting_starts_in_closed_quadrature(epsilon, depth, rank):
     times = np.array([0.05, 0.4]) / depth
     flow = gradient_flow(BuresWasserstein(np.diag(eigenvalues), epsilon), W, depth, times, rtol=1e-10)
     assert (flow.explicit_steps == 0) == (rank == 3)
-    S = flow.factors @ flow.factors.swapaxes(-1, -2)
+    S = flow.factors @ flow.factors.mT
     for a in range(rank):
         for t, covariance in zip(flow.times, S, strict=True):
             s = covariance[a, a]
@@ -289,7 +289,7 @@ def test_members_of_a_stack_get_the_bits_they_get_alone(kind, rank):
 def test_stacked_products_and_decompositions_are_those_of_their_members():
     # What the bits of a stack rest on: numpy calls BLAS and LAPACK once a matrix.
     A = np.random.default_rng(0).standard_normal((40, 20, 20))
-    M = A @ A.swapaxes(-1, -2)
+    M = A @ A.mT
     for function in (
         np.linalg.eigh,
         np.linalg.svd,

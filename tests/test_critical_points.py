@@ -283,7 +283,7 @@ def minus_flow_jacobians(loss, depth, sets, rank, step):
 
     def velocity(Z):
         U, z, Vh = np.linalg.svd(Z, full_matrices=False)
-        C = (Vh.swapaxes(-1, -2) * z[..., None, :] ** (depth - 1)) @ Vh
+        C = (Vh.mT * z[..., None, :] ** (depth - 1)) @ Vh
         return -loss.gradient((U * z[..., None, :] ** depth) @ Vh) @ C
 
     Z, h = np.zeros((len(sets), n, rank)), np.full(len(sets), step / depth)

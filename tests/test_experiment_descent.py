@@ -75,7 +75,7 @@ def test_columns_are_those_of_the_library(change):
     np.testing.assert_allclose(column(samples, "time"), row["eta"] * steps, rtol=1e-15)
     for name in ("loss", "excess", "gradient_norm", "balancedness"):
         np.testing.assert_allclose(column(samples, name), getattr(found, name), rtol=1e-12, atol=1e-300)
-    S = found.factors @ found.factors.swapaxes(-1, -2)
+    S = found.factors @ found.factors.mT
     minimum, _ = loss.minimum(rank)
     distance = np.linalg.norm(S - minimum, axis=(-2, -1))
     np.testing.assert_allclose(column(samples, "covariance_distance"), distance, rtol=1e-10, atol=1e-14)

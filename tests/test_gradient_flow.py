@@ -61,7 +61,7 @@ def flow_of_layers(loss, W, depth, width, times):
     start = np.concatenate([layer.ravel() for layer in layers])
     found = solve_ivp(velocity, (0, times[-1]), start, "DOP853", t_eval=times, rtol=1e-11, atol=1e-13)
     W = np.array([network(y).end_to_end() for y in found.y.T])
-    return W @ np.swapaxes(W, -1, -2)
+    return W @ W.mT
 
 
 # --- The flow itself --------------------------------------------------------------------------------------------

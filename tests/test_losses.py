@@ -674,7 +674,7 @@ def test_a_zero_target_has_the_gradient_two_w(rng, epsilon):
     W, V = rng.standard_normal((2, *stack, 3, 2))
     np.testing.assert_allclose(loss.value(W), np.sum(W**2, axis=(-2, -1)) + 3 * np.asarray(epsilon), rtol=1e-14)
     np.testing.assert_allclose(loss.excess(W), np.sum(W**2, axis=(-2, -1)), rtol=1e-14)
-    np.testing.assert_array_equal(loss.gradient(W), 2 * loss.eigenvectors @ (loss.eigenvectors.swapaxes(-1, -2) @ W))
+    np.testing.assert_array_equal(loss.gradient(W), 2 * loss.eigenvectors @ (loss.eigenvectors.mT @ W))
     np.testing.assert_allclose(loss.hessian_product(W, V), 2 * V, rtol=1e-14)
     np.testing.assert_array_equal(loss.transport_map(W), np.zeros((*stack, 3, 3)))
 

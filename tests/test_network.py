@@ -165,7 +165,7 @@ def test_one_layer_is_as_wide_as_its_bottleneck(rng, shape, rank, batch):
     U, s, _ = np.linalg.svd(W)
     np.testing.assert_allclose(np.linalg.svd(layer, compute_uv=False), s[..., :rank], rtol=1e-12)
     kept = U[..., :rank] * s[..., None, :rank]
-    np.testing.assert_allclose(layer @ layer.swapaxes(-1, -2), kept @ kept.swapaxes(-1, -2), atol=1e-12)
+    np.testing.assert_allclose(layer @ layer.mT, kept @ kept.mT, atol=1e-12)
 
 
 def test_what_has_its_bottleneck_is_left_as_it_is(rng):

@@ -204,8 +204,8 @@ def flow_jacobian(loss, depth, kept):
     basis = loss.eigenvectors.T  # permutation and signs, for the diagonal target
 
     def velocity(Z):
-        g, Q = np.linalg.eigh(np.swapaxes(Z, -1, -2) @ Z)
-        C = (Q * g[..., None, :] ** ((depth - 1) / 2)) @ np.swapaxes(Q, -1, -2)
+        g, Q = np.linalg.eigh(Z.mT @ Z)
+        C = (Q * g[..., None, :] ** ((depth - 1) / 2)) @ Q.mT
         return -loss.gradient(basis.T @ Z @ C) @ C
 
     s = np.sqrt(loss.minimum_spectrum(n)[list(kept)])  # singular values of W_J

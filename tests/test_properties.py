@@ -213,7 +213,7 @@ def test_flow_of_a_diagonal_problem_in_fifty_digits(epsilon, depth):
     eigenvalues, start = np.array([2.0, 0.5]), np.array([0.3, 0.9])
     times = np.array([0.05, 0.2, 0.5]) / depth
     flow = gradient_flow(BuresWasserstein(np.diag(eigenvalues), epsilon), np.diag(start), depth, times, rtol=1e-11)
-    S = flow.factors @ flow.factors.swapaxes(-1, -2)
+    S = flow.factors @ flow.factors.mT
     assert len(flow.times) == 3
     for i, (t, covariance) in itertools.product(range(2), zip(flow.times, S, strict=True)):
         sigma = np.sqrt(covariance[i, i])

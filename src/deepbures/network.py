@@ -129,12 +129,12 @@ def layer_gradients(layers: Sequence[Array], prefixes: Sequence[Array], gradient
     Carried downwards is ∇Lᵀ W_N ⋯ W_{j+1}: of the forms in which a product may be transposed, BLAS is
     slow with small matrices only in A Bᵀ, which does not occur here.
     """
-    backward = _transpose(gradient)
+    backward = gradient.mT
     gradients: list[Array] = []
     for layer, prefix in zip(reversed(layers[1:]), reversed(prefixes[:-1]), strict=True):
-        gradients.append(_transpose(backward) @ _transpose(prefix))
+        gradients.append(backward.mT @ prefix.mT)
         backward = backward @ layer
-    gradients.append(_transpose(backward) if len(layers) > 1 else gradient.copy())
+    gradients.append(backward.mT if len(layers) > 1 else gradient.copy())
     return gradients[::-1]
 
 
@@ -142,13 +142,9 @@ def balancedness(layers: Sequence[Array]) -> Array:
     """max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, 0 for one layer; shape (...)."""
     largest = np.zeros(layers[0].shape[:-2])
     for lower, upper in pairwise(layers):
-        difference = _transpose(upper) @ upper - lower @ _transpose(lower)
+        difference = upper.mT @ upper - lower @ lower.mT
         largest = np.maximum(largest, np.linalg.norm(difference, axis=(-2, -1)))
     return largest
-
-
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)
 
 
 def check_depth(depth: int) -> None:
