@@ -168,8 +168,8 @@ def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
 
 def integer_power(matrix: Array, exponent: int) -> Array:
     """A^p of a stack of square matrices (..., n, n), p ≥ 0, by repeated squaring: about 2 log₂ p products."""
-    # np.linalg.matrix_power checks its input again in every step of a flow: it takes a quarter to a half longer for 5 × 5
-    # matrices. It has the same bits but for p = 3, where it multiplies in another order.
+    # np.linalg.matrix_power checks its input again in every step of a flow: for 5 × 5 matrices it takes a quarter to
+    # a half longer. It has the same bits but for p = 3, where it multiplies in another order.
     if exponent == 0:
         return np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     while exponent & 1 == 0:
