@@ -13,6 +13,7 @@ from .. import derived
 from ..axes import axes_of
 from ..predicted_rates import algebraic_tail as algebraic_law
 from ..predicted_rates import flow_bound, global_bound
+from ..trajectory import StopReason
 from . import frames, style
 
 #: How the two measured slopes are called in figures.
@@ -240,7 +241,7 @@ def algebraic_tail(runs: pd.DataFrame) -> Figure:
     over the law of `predicted_rates.algebraic_tail`. Medians and 10 % to 90 % over targets.
     """
     limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
-    flows = runs[limited & (runs["stop_reason"] == "end time")].drop_duplicates(["smin", "depth", "seed"])
+    flows = runs[limited & (runs["stop_reason"] == StopReason.END_TIME)].drop_duplicates(["smin", "depth", "seed"])
     law = [algebraic_law(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
     columns = {"power_law_slope": "exponent of $t$", "share": "excess loss / law at the end"}
     flows = flows.assign(share=flows["excess_final"] / np.array(law, dtype=float))
