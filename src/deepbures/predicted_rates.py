@@ -16,7 +16,7 @@ from .psd import Array, soft_threshold
 
 
 def flow_bound(times: ArrayLike, excess_initial: float, rate: float) -> Array:
-    """(L(0) − L*) exp(−rate · t), with the program's rate (paper.md section 4) or the global one (section 8)."""
+    """(L(0) − L*) exp(−rate · t): rate 8 N c^{2(2N−1)/N} K of the program (paper.md section 4), or the global one."""
     return excess_initial * np.exp(-rate * np.asarray(times))
 
 
