@@ -97,7 +97,7 @@ def test_loss_falls_at_the_global_rate_at_once(rng, share, depth):
 
 
 @each("depth", [1, 2, 3, 10])
-@each("share", [0, 0.1, 0.5, 0.9, 1, "frobenius"])
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 1, "frobenius"])
 def test_flow_stays_below_the_bound_and_within_the_singular_values(rng, share, depth):
     # ε = share · λ_n; starts without a margin, some small, some large. 1e-6: above the flow's own accuracy.
     for scale in (0.05, 0.3, 2.0):

@@ -209,7 +209,7 @@ def test_settling_counts_the_first_time():
     assert settling_time(np.array([0.0, 6, 7, 8, 9]), 2 * np.array([1, 1e-5, 1e-7, 1, 1e-9])) == pytest.approx(6.5)
 
 
-@pytest.mark.parametrize("excess", [np.linspace(1, 0.5, 9), np.full(9, 3.0), 10.0 ** np.arange(9), [1e-9]])
+@each("excess", [np.linspace(1, 0.5, 9), np.full(9, 3.0), 10.0 ** np.arange(9), [1e-9]])
 def test_run_that_never_falls_that_far_does_not_settle(excess):
     assert np.isnan(settling_time(np.arange(float(len(excess))), np.asarray(excess)))
 
@@ -304,7 +304,7 @@ def test_drift_tells_a_sum_that_is_not_yet_its_slowest_exponential(weight):
     assert tail_slope(t[late], excess[late]).slope * np.log(10) == pytest.approx(-1, rel=1e-6)
 
 
-@pytest.mark.parametrize("exponent", [-2, -4 / 3, -1])
+@each("exponent", [-2, -4 / 3, -1])
 def test_power_law_has_its_exponent(exponent):
     t = np.concatenate([[0], np.geomspace(1e-3, 1e3, 400)])
     with np.errstate(divide="ignore"):

@@ -45,10 +45,6 @@ _GRAM_CONDITION = 1e-5
 _PRODUCT_ROUNDING = 1e3
 
 
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)
-
-
 def _rank_tolerance(matrix: Array) -> float:
     """Share of the largest singular value below which others count as zero: max(n, d) · eps."""
     return max(matrix.shape[-2:]) * float(np.finfo(matrix.dtype).eps)
@@ -150,7 +146,7 @@ class CovarianceLoss(ABC):
         """Σ0 = Ω diag(λ) Ωᵀ, (..., n, n)."""
         check_square_fits("covariance", self.dimension)
         vectors = self.eigenvectors
-        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ _transpose(vectors))
+        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ vectors.mT)
 
     @property
     def eigenvectors(self) -> Array:
@@ -263,7 +259,7 @@ class CovarianceLoss(ABC):
         spectrum = self.minimum_spectrum(rank)
         check_square_fits("the minimiser S*", self.dimension)
         vectors = self.eigenvectors
-        covariance = (vectors * spectrum[..., None, :]) @ _transpose(vectors)
+        covariance = (vectors * spectrum[..., None, :]) @ vectors.mT
         return symmetrize(covariance), self.minimum_value(rank)
 
     def minimum_factor(self, rank: int) -> Array:
@@ -436,7 +432,7 @@ class BuresWasserstein(CovarianceLoss):
         """√(λ_i λ_j) on the support, of the dense form."""
         check_square_fits("the dense form of the smoothed loss", self._support)
         root = self._root[..., : self._support, :]
-        return root * _transpose(root)
+        return root * root.mT
 
     @cached_property
     def _smoothing_diagonal(self) -> Array:
@@ -495,9 +491,9 @@ class BuresWasserstein(CovarianceLoss):
         U, sigma, _ = np.linalg.svd(A, full_matrices=False)
         if sigma.shape[-1] < self._support or np.any(sigma[..., -1:] <= _rank_tolerance(A) * sigma[..., :1]):
             raise ValueError("W must have full rank on the range of the target: for ε = 0 a singular one has no map")
-        Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
+        Omega = self.eigenvectors[..., : self._support] * self._root[..., : self._support, :].mT
         half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
-        return half @ _transpose(half)
+        return half @ half.mT
 
     def transport(self, W: ArrayLike, V: ArrayLike) -> Array:
         """T V, the transport map at W (..., n, d) applied to a block V (..., n, p).
@@ -583,7 +579,7 @@ class BuresWasserstein(CovarianceLoss):
     def _smoothed_product(self, F: Array) -> Array:
         """M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         rows = F[..., : self._support, :]
-        return self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal
+        return self._root_outer * (rows @ rows.mT) + self._smoothing_diagonal
 
     def _root_spectrum(self, F: Array, M: Array, which: NDArray[np.bool_] | None = None) -> tuple[Array, Array]:
         """Eigenvalues √μ and eigenvectors of M^{1/2} for those F of a stack; M is their `_smoothed_product`."""
@@ -603,7 +599,7 @@ class BuresWasserstein(CovarianceLoss):
         inverse_root, near = near_diagonal_inverse_root(M)
         if not near.all():
             sigma, Q = self._root_spectrum(F, M, ~near)
-            inverse_root[~near] = (Q / sigma[..., None, :]) @ _transpose(Q)
+            inverse_root[~near] = (Q / sigma[..., None, :]) @ Q.mT
         return inverse_root
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
@@ -676,14 +672,14 @@ class BuresWasserstein(CovarianceLoss):
                 return super().hessian_operator_in_eigenbasis(F, rank)
             return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
         sigma, Q = self._root_spectrum(F, self._smoothed_product(F))
-        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        inverse_root = (Q / sigma[..., None, :]) @ Q.mT
         rows, columns = sigma[..., :, None], sigma[..., None, :]
 
         def smoothed(V: Array) -> Array:
             V_, product = V[..., :support, :], 2 * V
-            E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
-            inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
-            derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
+            E = self._root_outer * (V_ @ F_.mT + F_ @ V_.mT)
+            inner = Q.mT @ E @ Q / (rows * columns * (rows + columns))
+            derivative = -Q @ inner @ Q.mT  # D = d M^{-1/2}
             product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
             product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
             return product
@@ -725,7 +721,7 @@ class Frobenius(CovarianceLoss):
         return self.eigenvalues**2
 
     def _residual(self, F: Array) -> Array:
-        return F @ _transpose(F) - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
+        return F @ F.mT - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """‖F Fᵀ − Λ‖²; in the form linear in n what the empty directions add, and the excess."""
@@ -739,7 +735,7 @@ class Frobenius(CovarianceLoss):
         if is_thin(self.dimension, F.shape[-1]):
             kept = min(rank, F.shape[-1])
             return linear_forms.frobenius_excess(self.eigenvalues, F, kept) + self._lack(kept, rank)
-        difference = F @ _transpose(F) - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
+        difference = F @ F.mT - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
         cross = np.sum(np.sum(F**2, axis=-1)[..., rank:] * self.eigenvalues[..., rank:], axis=-1)
         return np.sum(difference**2, axis=(-2, -1)) - 2 * cross
 
@@ -753,7 +749,7 @@ class Frobenius(CovarianceLoss):
         """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
         if is_thin(self.dimension, F.shape[-1]):
             return linear_forms.frobenius_hessian_product(self.eigenvalues, F, V)
-        return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
+        return 4 * (self._residual(F) @ V + (V @ F.mT + F @ V.mT) @ F)
 
 
 #: Every loss, by its name in configurations.
@@ -778,17 +774,17 @@ def _thin_factor(F: Array, rank: int) -> Array:
 
 def _polar_factor(X: Array) -> Array:
     """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
-    tall = X if X.shape[-2] > X.shape[-1] else _transpose(X)  # of a square one the rows: those of the eigenbasis
-    gram = _transpose(tall) @ tall
+    tall = X if X.shape[-2] > X.shape[-1] else X.mT  # of a square one the rows: those of the eigenbasis
+    gram = tall.mT @ tall
     inverse_root, near = near_diagonal_inverse_root(gram)
     if near.all():
         polar = tall @ inverse_root
-        return polar if tall is X else _transpose(polar)
+        return polar if tall is X else polar.mT
     far = ~near
     mu, V = np.linalg.eigh(gram[far])
     poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
-    inverse_root[far] = (V / sigma[..., None, :]) @ _transpose(V)
+    inverse_root[far] = (V / sigma[..., None, :]) @ V.mT
     polar = tall @ inverse_root
     if poor.any():
         which = np.zeros(near.shape, dtype=bool)
@@ -796,7 +792,7 @@ def _polar_factor(X: Array) -> Array:
         U, sigma, Vh = np.linalg.svd(tall[which], full_matrices=False)
         kept = sigma > _rank_tolerance(X) * sigma[..., :1]
         polar[which] = (U * kept[..., None, :]) @ Vh
-    return polar if tall is X else _transpose(polar)
+    return polar if tall is X else polar.mT
 
 
 def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:
@@ -822,17 +818,17 @@ def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Ar
     if rank < full and np.any(sigma[..., rank] > _PRODUCT_ROUNDING * tolerance):
         raise ValueError(f"W must have rank {rank}, as given, and not a higher one")
     U, sigma, Vh = U[..., :rank], sigma[..., :rank], Vh[..., :rank, :]
-    V = _transpose(Vh)
+    V = Vh.mT
 
     def along(dX: Array) -> Array:
         columns = dX @ V
-        core = _transpose(U) @ columns
-        rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
+        core = U.mT @ columns
+        rotation = (core - core.mT) / (sigma[..., :, None] + sigma[..., None, :])
         derivative = U @ rotation @ Vh
         if X.shape[-2] > rank:
             derivative += ((columns - U @ core) / sigma[..., None, :]) @ Vh
         if X.shape[-1] > rank:
-            rows = _transpose(U) @ dX
+            rows = U.mT @ dX
             derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
         return derivative
 

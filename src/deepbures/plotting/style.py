@@ -63,6 +63,19 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
     return plt.figure(figsize=(width, height))
 
 
+def without(data: str) -> Figure:
+    """Figure that says what an experiment lacks to be drawn."""
+    figure = empty()
+    figure.text(0.5, 0.5, f"not drawn: {data}", ha="center", va="center", wrap=True)
+    return figure
+
+
+def legend(axis: Any, **options: Any) -> None:
+    """The legend of an axis, if anything on it has a name."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(**options)
+
+
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
     """The settings of the study over matplotlib's own defaults, whatever a matplotlibrc says."""
