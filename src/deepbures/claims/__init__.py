@@ -123,8 +123,8 @@ _STYLE = """
 .found .holds { color: #047857; }
 .found .violated { color: #b91c1c; font-weight: bold; }
 @media (max-width: 1000px) {
-  .found table { font-size: 0.8em; }
-  .found th, .found td { overflow-wrap: anywhere; min-width: 4.5em; }
+  .found table { font-size: 0.75em; }
+  .found small { overflow-wrap: anywhere; }
 }
 """
 
