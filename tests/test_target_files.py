@@ -15,7 +15,7 @@ import scipy.io
 from deepbures import BuresWasserstein
 from deepbures.experiment import run_cell
 from deepbures.matrix_files import read_matrix
-from deepbures.target_files import file_of, read_target
+from deepbures.target_files import files_of, read_covariances, read_target, stream_of
 
 
 @pytest.fixture
@@ -618,8 +618,11 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, content, message):
 
 
 def test_targets_that_are_drawn_have_no_file():
-    assert file_of({"spectrum": "zipf", "mode": "eigenvalues"}) is None
-    assert file_of({"samples": "x.npy"}) == "x.npy"
+    assert files_of({"spectrum": "zipf", "mode": "eigenvalues"}) == files_of({"dataset": "digits"}) == []
+    assert files_of({"samples": "x.npy"}) == ["x.npy"]
+    several = {"barycenter": {"samples": ["x.npy"], "groups": "g.csv", "weights": [1, 2]}}
+    assert files_of(several) == ["x.npy", "g.csv"]
+    assert stream_of(4, several) == {"target": "x.npy, g.csv", "drawn": False}
 
 
 def test_a_cell_trains_on_the_target_of_its_file(tmp_path, covariance):
@@ -641,3 +644,53 @@ def test_a_cell_trains_on_the_target_of_its_file(tmp_path, covariance):
     assert (
         runs[0]["eigenvalues_initial"] != runs[1]["eigenvalues_initial"] or runs[0]["alignment"] != runs[1]["alignment"]
     )
+
+
+def test_several_covariances_are_read_with_their_weights(tmp_path, rng):
+    stack = [A @ A.T for A in rng.standard_normal((3, 4, 6))]
+    files = [save(tmp_path / f"{i}.csv", matrix) for i, matrix in enumerate(stack)]
+    found, weights = read_covariances({"barycenter": {"covariances": files, "weights": [1, 2, 5]}}, 4)
+    np.testing.assert_allclose(found, stack, rtol=1e-15)
+    np.testing.assert_allclose(weights, [1 / 8, 1 / 4, 5 / 8], rtol=1e-15)
+
+
+def test_samples_by_group_are_those_of_a_file_each(tmp_path, rng):
+    samples, labels = rng.standard_normal((60, 4)), rng.integers(3, 6, 60)
+    several = [save(tmp_path / f"{g}.npy", samples[labels == g]) for g in (3, 4, 5)]
+    one = {"samples": [save(tmp_path / "x.npy", samples)], "groups": save(tmp_path / "g.npy", labels[:, None])}
+    by_group, weights = read_covariances({"barycenter": one}, 4)
+    np.testing.assert_array_equal(by_group, read_covariances({"barycenter": {"samples": several}}, 4)[0])
+    np.testing.assert_allclose(by_group[1], np.cov(samples[labels == 4].T, bias=True), rtol=1e-12)
+    np.testing.assert_allclose(weights, 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "one of the keys 'covariances' and 'samples' is needed"),
+        ({"covariances": ["s.npy"], "samples": ["x.npy"]}, "and not both"),
+        ({"covariances": ["s.npy", "absent.npy"]}, "there is no such file"),
+        ({"covariances": ["x.npy"]}, "a covariance must be a square matrix"),
+        ({"covariances": ["zero.npy"]}, "its covariance is zero"),
+        ({"samples": ["x.npy", "x.npy"], "groups": "g.npy"}, "groups are of the rows of one file"),
+        ({"covariances": ["s.npy"], "groups": "g.npy"}, "groups are of the rows of one file"),
+        ({"samples": ["x.npy"], "groups": "short.npy"}, "one number for each of the 6 rows"),
+        ({"samples": ["x.npy"], "groups": "half.npy"}, "groups must be whole numbers, not 0.5"),
+        ({"samples": ["x.npy"], "groups": "g.npy"}, "group 7: an estimate needs at least 2 samples"),
+        ({"covariances": ["s.npy"], "weights": [1, 2]}, "weights must be 1 numbers > 0, not [1, 2]"),
+        ({"covariances": ["s.npy"], "weights": [-1]}, "weights must be 1 numbers > 0, not [-1]"),
+        ({"covariances": ["wide.npy"]}, "of dimension 3, but the experiment of dimension 2"),
+    ],
+)
+def test_wrong_sets_of_covariances_are_refused_in_one_line(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    np.save("s.npy", np.eye(2))
+    np.save("zero.npy", np.zeros((2, 2)))
+    np.save("wide.npy", np.eye(3))
+    np.save("x.npy", np.arange(12.0).reshape(6, 2) ** 2)
+    np.save("g.npy", [[1], [1], [1], [2], [2], [7]])
+    np.save("short.npy", [[1], [1]])
+    np.save("half.npy", [[1], [1], [1], [2], [2], [0.5]])
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
+        read_covariances({"barycenter": given}, 2)
+    assert message in str(error.value)

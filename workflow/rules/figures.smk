@@ -10,6 +10,15 @@ def family_outputs(family):
     )
 
 
+def caption_of(name):
+    """A figure's own caption, or else what it shows."""
+    try:
+        workflow.source_path(f"../report/{name}.rst")
+    except FileNotFoundError:
+        return "../report/shown.rst"
+    return f"../report/{name}.rst"
+
+
 def in_report(path, family):
     """The same file, flagged for the report if it is one that a browser shows: under its title, with whose it is."""
     name, suffix = Path(path).stem, Path(path).suffix
@@ -30,7 +39,7 @@ def in_report(path, family):
     number = f"{number[0]}{number[1:]:\u2007>2} " if number[1:].isdecimal() else ""
     return report(
         path,
-        caption=f"../report/{name}.rst",
+        caption=caption_of(name),
         category=category,
         labels={"title": f"{number}{about['title']} ({about['source']})"},
     )
