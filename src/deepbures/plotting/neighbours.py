@@ -104,7 +104,8 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     styles = [
         (f"$N = {depth}$", {"color": "gray", "linestyle": lines[i % len(lines)]}) for i, depth in enumerate(depths)
     ]
-    _legend(left, [*named, *styles], ncols=2)
+    blank = [("", {"linestyle": ""})] * (len(styles) - len(named))  # so that each has a column of its own
+    _legend(left, [*named, *blank, *styles], ncols=2)
     sets = _with_sets(minima)
     keys = ["set", "seed", "rank"]
     sets["lowest"] = sets.groupby(keys)["loss"].transform("min")
