@@ -1,6 +1,10 @@
 """The digest of the code that a result depends on."""
 
+import ast
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -102,6 +106,34 @@ def test_digest_follows_every_layer(package):
         code_digest.cache_clear()
         digests.append(code_digest("experiment.kinds.descent"))
         assert digests[-1] != digests[-2], name
+
+
+def test_imports_are_those_of_the_syntax_trees():
+    # The statements are found without a tree of the whole file, which takes longer than the rest of the digest.
+    for path in module._PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        statements = [node for found in module._RELATIVE_IMPORT.findall(text) for node in ast.parse(found).body]
+        in_tree = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
+        assert sorted(map(ast.dump, statements)) == sorted(map(ast.dump, in_tree)), path
+
+
+def test_digest_is_one_in_all_processes(package):
+    # Sets of constants have another order in each process.
+    (package / "psd.py").write_text("def f(x):\n    return x in {'a', 'b', 'c', 'd', 'e', ('f', 'g')}\n")
+    program = (
+        "import sys, deepbures.code_digest as module; from pathlib import Path; "
+        "module._PACKAGE = Path(sys.argv[1]); print(module.code_digest('psd'))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program, str(package)],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(found) == 1
 
 
 def test_flow_does_not_depend_on_descent():

@@ -186,6 +186,7 @@ WRITERS = {
     "Excel, empty columns and rows": lambda folder, array: _text(
         "x.csv", _rows(array, ",", end="\r\n", last=",,") + ",,,,,\r\n" * 3
     )(folder, array),
+    "DOS's end of a file": lambda folder, array: _text("x.csv", _rows(array, ",", end="\r\n") + "\x1a")(folder, array),
     "old Macintosh": _foreign("x.csv", ",", end="\r"),
     "a separator at every end": _foreign("x.csv", ",", last=","),
     "a separator at every end but the heading's": _foreign("x.csv", ",", last=",", heading=_lettered_heading(",")),
@@ -231,6 +232,104 @@ def test_a_heading_that_may_be_a_sample_is_refused(tmp_path, rows):
     (tmp_path / "x.csv").write_text(rows)
     with pytest.raises(ValueError, match=r"its first row, (0, 1|1, 2)(, 2)?, may be a heading or numbers"):
         read_target({"samples": str(tmp_path / "x.csv")}, 2 + rows.startswith("0,1,2"))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        (0, 2, 5),  # some columns of a frame
+        (2, 0, 1),
+        (10, 20, 30),
+        (-1, 0, 1),
+        (2001, 2002, 2003),
+        (0.0, 1.0, 2.0),
+        (400.0, 400.5, 401.0),  # wavelengths
+        pd.MultiIndex.from_tuples([(0, 0), (0, 1), (1, 0)]),
+    ],
+)
+def test_numbers_that_name_columns_are_no_sample(tmp_path, rng, columns):
+    samples = rng.standard_normal((12, 3))
+    frame = pd.DataFrame(samples, columns=columns)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(ValueError, match=r"its first row, .*, may be a heading or numbers: delete it, or name the col"):
+        read_target({"samples": str(tmp_path / "x.csv")}, 3)
+    # With row names before them, too; the corner of pandas says that they are a heading.
+    frame.set_axis([f"s{i}" for i in range(12)]).rename_axis("name").to_csv(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match=r"may be a heading|neither a heading nor numbers|'name'|missing"):
+        read_target({"samples": str(tmp_path / "x.csv")}, 3)
+    # Named in words, all that is below is a sample.
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    text = (tmp_path / "x.csv").read_text()
+    (tmp_path / "x.csv").write_text(f"a,b,c\n{text.splitlines()[-1]}\n" + "\n".join(text.splitlines()[-12:]))
+    both = np.vstack([samples[-1:], samples])
+    np.testing.assert_allclose(read_target({"samples": str(tmp_path / "x.csv")}, 3), np.cov(both.T, bias=True))
+
+
+@pytest.mark.parametrize("first", [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [5.0, 5.0, 5.0], [0.25, 0.75, 0.5]])
+def test_a_round_first_sample_is_a_sample(tmp_path, rng, first):
+    # A path from 0, or from a unit vector, as numpy and pandas write it.
+    samples = np.vstack([first, rng.standard_normal((12, 3))])
+    for writer in ("numpy.savetxt ,", "pandas.to_csv without either"):
+        path = WRITERS[writer](tmp_path, samples)
+        np.testing.assert_allclose(read_target({"samples": str(path)}, 3), np.cov(samples.T, bias=True), rtol=1e-12)
+
+
+def test_whole_numbers_further_down_say_that_the_first_row_is_a_sample(tmp_path, rng):
+    rows = ["3,7", "0.5,2.5", "4,1", "1.5,3.5", "2.5,0.5"]
+    (tmp_path / "x.csv").write_text("\n".join(rows))
+    expected = np.cov(np.array([row.split(",") for row in rows], dtype=float).T, bias=True)
+    np.testing.assert_allclose(read_target({"samples": str(tmp_path / "x.csv")}, 2), expected)
+
+
+@pytest.mark.parametrize("write", ["csv", "parquet"])
+@pytest.mark.parametrize("rows", [[0, 3, 4, 7, 9, 11], [7, 3, 11, 0, 4, 9]])
+def test_what_is_left_of_an_index_is_never_data(tmp_path, rng, rows, write):
+    frame = pd.DataFrame(rng.standard_normal((12, 3)), columns=list("abc")).iloc[rows]
+    expected = np.cov(frame.to_numpy().T, bias=True)
+    path = tmp_path / f"x.{write}"
+    levels = frame.set_axis(pd.MultiIndex.from_product([["u", "v"], [0, 1, 2]]))
+    for stored in (frame.reset_index(), levels.reset_index()):
+        if write == "csv":
+            stored.to_csv(path, index=False)
+        else:
+            stored.to_parquet(path)
+        np.testing.assert_allclose(read_target({"samples": str(path)}, 3), expected, rtol=1e-12)
+        with pytest.raises(ValueError, match="of dimension 3, but the experiment of dimension"):
+            read_target({"samples": str(path)}, stored.shape[1])
+
+
+def test_an_index_without_a_name_that_rises_is_told_by_the_dimension_or_refused(tmp_path, rng):
+    frame = pd.DataFrame(rng.standard_normal((12, 3))).iloc[[0, 3, 4, 7, 9, 11]]
+    frame.to_csv(tmp_path / "x.csv", header=False)
+    target = {"samples": str(tmp_path / "x.csv")}
+    np.testing.assert_allclose(read_target(target, 3), np.cov(frame.to_numpy().T, bias=True), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"its first column rises in whole numbers, 0, 3, 4, …: it may be row names"):
+        read_target(target, 4)
+
+
+def test_columns_of_one_name_are_read_by_their_place(tmp_path, rng):
+    samples = rng.standard_normal((9, 3))
+    columns = [pa.array(column) for column in samples.T]
+    pq.write_table(pa.Table.from_arrays(columns, names=["a", "a", "b"]), tmp_path / "x.parquet")
+    read = read_target({"samples": str(tmp_path / "x.parquet")}, 3)
+    np.testing.assert_allclose(read, np.cov(samples.T, bias=True), rtol=1e-12)
+
+
+def test_what_follows_an_array_is_not_dropped(tmp_path):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.save(file, np.eye(2))
+        np.save(file, 2 * np.eye(2))
+    with pytest.raises(ValueError, match=r"it holds more than one array: save one array with numpy.save"):
+        read_target({"covariance": str(tmp_path / "x.npy")}, 2)
+    (tmp_path / "x.npy").write_bytes(_written(lambda file: np.save(file, np.eye(2))) + b"1234")
+    with pytest.raises(ValueError, match="it holds 4 bytes after its array"):
+        read_target({"covariance": str(tmp_path / "x.npy")}, 2)
+
+
+def test_samples_whose_squares_overflow_are_refused(tmp_path, rng):
+    np.save(tmp_path / "x.npy", 1e200 * rng.standard_normal((9, 3)))
+    with pytest.raises(ValueError, match="must be finite, but it holds 9 NaN or infinite entries"):
+        read_target({"samples": str(tmp_path / "x.npy")}, 3)
 
 
 def test_integers_that_begin_with_one_are_samples(tmp_path):
@@ -348,6 +447,7 @@ OTHERS = {
     "a Matrix Market file": _written(lambda file: scipy.io.mmwrite(file, np.eye(2))),
     "a PDF": b"%PDF-1.7",
     "UTF-16 text without": "1,2\n2,5\n".encode("utf-16-le"),
+    "binary, of no format": np.arange(1, 9).astype(np.float32).tobytes().replace(b"\0", b"\1"),
     "binary": np.random.default_rng(0).standard_normal(9).tobytes() + b"\0",
     "empty": b"",
 }
@@ -490,7 +590,9 @@ def test_a_wrong_matrix_is_refused_in_one_line(tmp_path, covariance, kind, suffi
         (".", None, "it is a folder, not a file"),
         ("target.mat", b"1", r"the format must be one of .npy, .npz, .csv.*, not '.mat', a MATLAB file"),
         ("target.xlsx", b"1", r"not '.xlsx', an Excel workbook: save the sheet as CSV"),
-        ("target.csv.gz", b"1", r"not '.gz', a gzip archive: unpack it"),
+        ("target.csv.gz", b"1", r"not '.gz', an archive: unpack it"),
+        ("target.csv.bz2", b"1", r"not '.bz2', an archive: unpack it"),
+        ("target.feather", b"1", r"not '.feather', an Arrow file: save the table as Parquet"),
         ("target", b"1", r"the format must be one of .*, not 'none'"),
         ("target.npy", b"no array", "target.npy: cannot be read as npy: it is text"),
         ("target.npy", b"\x93NUMPY\x01\x00v\x00", "target.npy: cannot be read as npy"),

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from .linear_forms import is_thin, squared_distance_to_diagonal
 from .losses import BuresWasserstein, CovarianceLoss
-from .psd import WELL_CONDITIONED, Array, pairwise_sums
+from .psd import (
+    WELL_CONDITIONED,
+    Array,
+    near_diagonal_inverse_root,
+    pairwise_sums,
+    well_conditioned_inverse_root,
+)
 
 #: Singular values below this share of the largest do not count towards the rank.
 RANK_TOLERANCE = 1e-2
@@ -44,9 +53,7 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
     if F.shape[-1] < G.shape[-1]:
         F, G = G, F
     X = np.swapaxes(G, -1, -2) @ F
-    mu, Q = np.linalg.eigh(X @ np.swapaxes(X, -1, -2))
-    well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
-    inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ np.swapaxes(Q, -1, -2)
+    inverse_root, well = well_conditioned_inverse_root(X @ np.swapaxes(X, -1, -2))
     polar = inverse_root @ X
     if not well.all():
         U, _, Vh = np.linalg.svd(X[~well], full_matrices=False)
@@ -57,13 +64,18 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
 def nuclear_norm(X: Array) -> Array:
     """‖X‖_* = Σ σ_i(X): from the Gram matrix of the shorter side where this is as accurate, to eps · σ_1."""
     transposed = np.swapaxes(X, -1, -2)
-    mu = np.linalg.eigvalsh(X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X)
-    total = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
-    poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
-    if poor.any():
-        total = np.asarray(total)
-        total[poor] = np.linalg.svd(X[poor], compute_uv=False).sum(axis=-1)
-    return total
+    gram = X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X
+    inverse_root, near = near_diagonal_inverse_root(gram)
+    total = np.asarray(np.sum(gram * inverse_root, axis=(-2, -1)))  # tr G^{1/2} = tr G G^{-1/2}
+    if not near.all():
+        far = ~near
+        mu = np.linalg.eigvalsh(gram[far])
+        roots = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+        poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
+        if poor.any():
+            roots[poor] = np.linalg.svd(X[far][poor], compute_uv=False).sum(axis=-1)
+        total[far] = roots
+    return total[()]
 
 
 def squared_bures_by_traces(F: Array, G: Array) -> Array:
@@ -75,6 +87,15 @@ def squared_bures_by_traces(F: Array, G: Array) -> Array:
 def covariance_distance(F: Array, covariance: Array) -> Array:
     """‖F Fᵀ − S*‖_F."""
     return np.linalg.norm(F @ np.swapaxes(F, -1, -2) - covariance, axis=(-2, -1))
+
+
+def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
+    """‖F Fᵀ − diag(s)‖_F for F (..., n, k) and s (n,), in blocks where k ≪ n."""
+    n, k = F.shape[-2:]
+    if not is_thin(n, k):
+        return covariance_distance(F, np.diag(spectrum))
+    filled = int(np.max(np.flatnonzero(spectrum), initial=-1)) + 1
+    return np.sqrt(squared_distance_to_diagonal(F[..., :filled, :], F[..., filled:, :], spectrum[:filled]))
 
 
 def factor_distance(F: Array, G: Array) -> Array:
@@ -142,16 +163,19 @@ def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Ar
         In the order of `predicted_rates.local_rates`.
     """
     epsilon, kept, empty = float(loss.epsilon), loss.eigenvalues[:rank], loss.eigenvalues[rank:]
-    in_eigenbasis = loss.eigenvectors.T @ F
-    S, s = in_eigenbasis @ in_eigenbasis.T, kept - epsilon
+    in_eigenbasis = loss.to_eigenbasis(F)
+    S, s = in_eigenbasis[:rank] @ in_eigenbasis.T, kept - epsilon
     a, b = np.triu_indices(rank)
-    difference = S[:rank, :rank] - np.diag(s)
+    difference = S[:, :rank] - np.diag(s)
     in_block = difference[a, b] ** 2 / (kept[a] + kept[b]) * np.where(a == b, 0.5, 1.0)
     weight = (kept[:, None] - empty) / (kept[:, None] + np.sqrt(epsilon * empty)) / s[:, None]
-    return in_block, (weight * S[:rank, rank:] ** 2).ravel()
+    return in_block, (weight * S[:, rank:] ** 2).ravel()
 
 
-def alignment(F: Array, eigenvectors: Array) -> Array:
-    """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n)."""
+def alignment(F: Array, to_eigenbasis: Callable[[Array], Array]) -> Array:
+    """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n).
+
+    From P ↦ Ωᵀ P, as `CovarianceLoss.to_eigenbasis`.
+    """
     P, _, _ = np.linalg.svd(F, full_matrices=False)
-    return np.abs(np.swapaxes(P, -1, -2) @ eigenvectors)
+    return np.abs(np.swapaxes(to_eigenbasis(P), -1, -2))

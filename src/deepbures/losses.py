@@ -18,20 +18,21 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import closed_form_rates, linear_forms
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from .linear_forms import is_thin
 from .psd import (
     INPUT_TOLERANCE,
-    WELL_CONDITIONED,
     Array,
     check_square_fits,
     finite_array,
+    near_diagonal_inverse_root,
     soft_threshold,
     spectrum,
     symmetrize,
+    well_conditioned_inverse_root,
 )
 from .sample_covariance import sample_spectrum
 
@@ -443,6 +444,14 @@ class BuresWasserstein(CovarianceLoss):
         root = self._root[..., : self._support, :]
         return np.eye(self._support, dtype=root.dtype) * (self._epsilon_column * root**2)
 
+    def with_smoothing(self, epsilon: ArrayLike) -> Self:
+        """The loss on the same target with another ε; its spectrum is shared."""
+        other = copy.copy(self)
+        for name in ("_root_outer", "_smoothing_diagonal"):
+            other.__dict__.pop(name, None)
+        other._set_smoothing(epsilon)
+        return other
+
     @property
     def smoothing(self) -> float | Array:  # type: ignore[override]
         """ε, one number or one for each target of a stack."""
@@ -571,18 +580,31 @@ class BuresWasserstein(CovarianceLoss):
         distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
         return distance + np.sum(np.sum(F**2, axis=-1) * (1 - transport), axis=-1)
 
-    def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
-        """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
+    def _smoothed_product(self, F: Array) -> Array:
+        """M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         rows = F[..., : self._support, :]
-        mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal)
+        return self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal
+
+    def _root_spectrum(self, F: Array, M: Array, which: NDArray[np.bool_] | None = None) -> tuple[Array, Array]:
+        """Eigenvalues √μ and eigenvectors of M^{1/2} for those F of a stack; M is their `_smoothed_product`."""
+        mu, Q = np.linalg.eigh(M if which is None else M[which])
         poor = np.any(mu[..., :1] <= _EIGH_CONDITION * mu[..., -1:], axis=-1)  # a zero target has no μ
         if not poor.any():
             return np.sqrt(mu), Q
         stacked = (self._root * self._smoothed_factor(F))[..., : self._support, :]  # a factor of M
         sigma = np.sqrt(np.maximum(mu, 0))
-        U, singular, _ = np.linalg.svd(stacked[poor], full_matrices=False)
+        U, singular, _ = np.linalg.svd((stacked if which is None else stacked[which])[poor], full_matrices=False)
         sigma[poor], Q[poor] = singular, U
         return sigma, Q
+
+    def _inverse_root(self, F: Array) -> Array:
+        """M^{-1/2}, ε > 0: where M is nearly diagonal, as late in training, without a decomposition."""
+        M = self._smoothed_product(F)
+        inverse_root, near = near_diagonal_inverse_root(M)
+        if not near.all():
+            sigma, Q = self._root_spectrum(F, M, ~near)
+            inverse_root[~near] = (Q / sigma[..., None, :]) @ _transpose(Q)
+        return inverse_root
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
@@ -590,9 +612,7 @@ class BuresWasserstein(CovarianceLoss):
             return 2 * (F - self._root * _polar_factor(self._root * F))
         if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_gradient, F)
-        sigma, Q = self._root_spectrum(F)
-        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
-        transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
+        transported = (self._root_outer * self._inverse_root(F)) @ F[..., : self._support, :]
         gradient = 2 * F
         gradient[..., : self._support, :] -= 2 * transported
         return gradient
@@ -607,11 +627,9 @@ class BuresWasserstein(CovarianceLoss):
         regular = self.shape == () and self._support == n and (self.smoothed or width == rank == n)
         if not regular or (self.smoothed and is_thin(n, width)):
             return super().gradient_and_excess_in_eigenbasis(F, rank)
-        mu, Q = np.linalg.eigh(self._root_outer * (F @ _transpose(F)) + self._smoothing_diagonal)
-        well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
+        inverse_root, well = well_conditioned_inverse_root(self._smoothed_product(F))
         if not well.any():
             return super().gradient_and_excess_in_eigenbasis(F, rank)
-        inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ _transpose(Q)
         T = self._root_outer * inverse_root
         transported = T @ F
         gradient = 2 * (F - transported)
@@ -657,7 +675,7 @@ class BuresWasserstein(CovarianceLoss):
             if F.ndim > 2 or self.shape:
                 return super().hessian_operator_in_eigenbasis(F, rank)
             return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
-        sigma, Q = self._root_spectrum(F)
+        sigma, Q = self._root_spectrum(F, self._smoothed_product(F))
         inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
         rows, columns = sigma[..., :, None], sigma[..., None, :]
 
@@ -760,15 +778,24 @@ def _thin_factor(F: Array, rank: int) -> Array:
 
 def _polar_factor(X: Array) -> Array:
     """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
-    tall = X if X.shape[-2] >= X.shape[-1] else _transpose(X)
-    mu, V = np.linalg.eigh(_transpose(tall) @ tall)
+    tall = X if X.shape[-2] > X.shape[-1] else _transpose(X)  # of a square one the rows: those of the eigenbasis
+    gram = _transpose(tall) @ tall
+    inverse_root, near = near_diagonal_inverse_root(gram)
+    if near.all():
+        polar = tall @ inverse_root
+        return polar if tall is X else _transpose(polar)
+    far = ~near
+    mu, V = np.linalg.eigh(gram[far])
     poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
-    polar = tall @ ((V / sigma[..., None, :]) @ _transpose(V))
+    inverse_root[far] = (V / sigma[..., None, :]) @ _transpose(V)
+    polar = tall @ inverse_root
     if poor.any():
-        U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
+        which = np.zeros(near.shape, dtype=bool)
+        which[far] = poor
+        U, sigma, Vh = np.linalg.svd(tall[which], full_matrices=False)
         kept = sigma > _rank_tolerance(X) * sigma[..., :1]
-        polar[poor] = (U * kept[..., None, :]) @ Vh
+        polar[which] = (U * kept[..., None, :]) @ Vh
     return polar if tall is X else _transpose(polar)
 
 

@@ -17,6 +17,10 @@ EQUAL = 1e-8
 #: A Gram matrix whose least eigenvalue is above this share of the largest gives singular vectors to the accuracy of an
 #: SVD but for a factor of about 30, at half of its cost or less; below it an SVD is made.
 WELL_CONDITIONED = 1e-3
+#: `near_diagonal_inverse_root` takes matrices whose correlations are at most this, Frobenius norm: they need 10
+#: iterations at most, which take as long as an `eigh` does; and is of no use below this dimension.
+_NEAR_DIAGONAL, _FEWEST_ROWS = 0.3, 8
+_MOST_ITERATIONS = 14
 
 
 def symmetrize(matrix: Array) -> Array:
@@ -175,6 +179,88 @@ def integer_power(matrix: Array, exponent: int) -> Array:
         if exponent & 1:
             result = result @ matrix
     return result
+
+
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
+def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """M^{-1/2} of those matrices of a stack, symmetric positive definite, that are nearly diagonal.
+
+    Newton's method for Y M Y = I with the derivative of the diagonal: with d = √diag M,
+
+        Y ← Y + (I − Y M Y)_ab / (d_a + d_b),    Y = diag(1/d) at first,
+
+    which converges linearly, the faster the smaller the correlations M_ab/(d_a d_b) are, whatever the condition of M
+    (ours; paper.md section 9 says what it saves). An iteration takes a twelfth of the time of an `eigh`. Each matrix
+    ends after its own number of iterations, and so gets the bits that it gets alone.
+
+    Parameters
+    ----------
+    M : (..., n, n)
+
+    Returns
+    -------
+    inverse_root : (..., n, n)
+        Without a meaning where there is none.
+    found : (...)
+        Whether it was found: Y M Y = I to 2 n eps, Frobenius norm.
+    """
+    n, batch = M.shape[-1], M.shape[:-2]
+    tolerance = 2 * n * float(np.finfo(M.dtype).eps)
+    M = M.reshape(int(np.prod(batch, dtype=int)), n, n)
+    result, found = np.empty_like(M), np.zeros(len(M), dtype=bool)
+    if n >= _FEWEST_ROWS:
+        unit = np.eye(n, dtype=M.dtype)
+        d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
+        E = unit - M / (d[:, :, None] * d[:, None, :])
+        size = _frobenius(E, np.empty_like(E))
+        # The largest first: those that go on are the first ones, but for a few.
+        members = np.argsort(-size)  # NaN comes last
+        members = members[size[members] <= _NEAR_DIAGONAL]
+        M, d, E, size = M[members], d[members], E[members], size[members]
+        weight, Y, products = 1 / (d[:, :, None] + d[:, None, :]), unit / d[:, None, :], np.empty_like(M)
+        before = np.ones_like(size)
+        for _ in range(_MOST_ITERATIONS):
+            E *= weight
+            Y += E
+            ended = (size * np.minimum(size / before, 1) <= tolerance) & ~found[members]
+            result[members[ended]], found[members[ended]] = Y[ended], True
+            count = int(np.max(np.flatnonzero(~found[members]), initial=-1)) + 1
+            if not count:
+                break
+            members, before = members[:count], size[:count]
+            M, Y, E, weight, products = M[:count], Y[:count], E[:count], weight[:count], products[:count]
+            np.matmul(np.matmul(Y, M, out=products), Y, out=E)
+            np.subtract(unit, E, out=E)
+            size = _frobenius(E, products)
+    return result.reshape(*batch, n, n), found.reshape(batch)[()]
+
+
+def _frobenius(matrices: Array, squares: Array) -> Array:
+    """Frobenius norm of each matrix of a stack (m, n, n), with room for the squares."""
+    np.multiply(matrices, matrices, out=squares)
+    return np.sqrt(squares.reshape(len(matrices), -1).sum(axis=-1))
+
+
+def well_conditioned_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """M^{-1/2} of those matrices of a stack, symmetric positive semidefinite, whose condition is below 1e3.
+
+    Returns
+    -------
+    inverse_root : (..., n, n)
+        Without a meaning where the condition is larger.
+    well : (...)
+        Whether it is below. Of a nearly diagonal matrix the diagonal says so.
+    """
+    inverse_root, near = near_diagonal_inverse_root(M)
+    diagonal = np.diagonal(M, axis1=-2, axis2=-1)
+    well = np.asarray(near & (diagonal.min(axis=-1) > WELL_CONDITIONED * diagonal.max(axis=-1)))
+    if not near.all():
+        far = ~near
+        mu, Q = np.linalg.eigh(M[far])
+        regular = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
+        root = np.sqrt(np.where(regular[..., None], mu, 1))
+        inverse_root[far], well[far] = (Q / root[..., None, :]) @ np.swapaxes(Q, -1, -2), regular
+    return inverse_root, well
 
 
 def principal_columns(F: Array) -> tuple[Array, Array, Array]:

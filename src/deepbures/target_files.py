@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .matrix_files import read_matrix
 from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
+from .sample_covariance import blocks_of, streamed_moments
 
 #: Keys of one target that is not drawn: a file with a covariance (n, n), or with samples (m, n), one a row; a data set.
 ONE = ("covariance", "samples", "dataset")
 #: And of several, whose barycenter is sought.
 KINDS = (*ONE, "barycenter")
-DATASETS = ("digits",)
+#: Keys of a target, or of its `barycenter`, that name a file or several.
+FILE_KEYS = ("covariance", "covariances", "samples", "groups")
+DATASETS = ("digits", "patches")
+#: Patches of photographs start at every such share of their side.
+_STRIDES = 4
 
 
 def is_drawn(target: Mapping[str, Any]) -> bool:
@@ -26,7 +33,7 @@ def files_of(target: Mapping[str, Any]) -> list[str]:
     """The files that a target of a configuration comes from: none where it is drawn, or comes from a data set."""
     several = target.get("barycenter", target)
     files: list[str] = []
-    for key in ("covariance", "covariances", "samples", "groups"):
+    for key in FILE_KEYS:
         found = several.get(key, [])
         files += [found] if isinstance(found, str) else found
     return files
@@ -39,21 +46,59 @@ def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
     return {"target": ", ".join(files_of(target)) or target["dataset"], "drawn": False}
 
 
-def samples_of(dataset: str) -> Array:
-    """Samples of a data set, one a row: `digits`, the 1,797 images of 8 × 8 pixels that come with scikit-learn.
+def samples_of(dataset: str, dimension: int | None = None) -> Array:
+    """Samples of a data set that comes with scikit-learn, one a row.
+
+    Parameters
+    ----------
+    dataset
+        `digits`: 1,797 images of 8 × 8 pixels, n = 64. `patches`: all patches of the two photographs (427 × 640 pixels)
+        whose corners lie on a grid of a quarter of their side, in float32 from 0 to 1.
+    dimension
+        n, of patches: s² for s × s grey pixels, 3 s² for s × s × 3 of colour.
 
     Raises
     ------
     ValueError
-        On an unknown name, or where scikit-learn is not installed.
+        On an unknown name, an n of which there are no patches, or where scikit-learn is not installed.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits, load_sample_images
     except ImportError:
-        raise ValueError("the data set digits comes with scikit-learn: pip install 'deepbures[digits]'") from None
-    return np.asarray(load_digits().data, dtype=float)
+        raise ValueError(f"the data set {dataset} comes with scikit-learn: pip install 'deepbures[digits]'") from None
+    if dataset == "digits":
+        return np.asarray(load_digits().data, dtype=float)
+    side, channels = patch_shape(dimension or 0)
+    return np.concatenate([_patches(photograph, side, channels) for photograph in load_sample_images().images])
+
+
+def patch_shape(dimension: int) -> tuple[int, int]:
+    """Side s and channels (1 grey, 3 colour) of patches of n = s² or 3 s² numbers, 4 ≤ s ≤ 64.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    for channels in (1, 3):
+        side = math.isqrt(max(dimension, 0) // channels)
+        if side * side * channels == dimension and 4 <= side <= 64:
+            return side, channels
+    raise ValueError(
+        f"patches have the dimension s² (grey) or 3 s² (colour) for a side s from 4 to 64, not {dimension}"
+    )
+
+
+def _patches(photograph: NDArray[np.uint8], side: int, channels: int) -> Array:
+    """Patches of one photograph, (m, s² channels), from 0 to 1; grey is the mean of the colours."""
+    pixels = photograph.astype(np.float32) / 255
+    if channels == 1:
+        pixels = pixels.mean(axis=-1, keepdims=True)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (side, side), axis=(0, 1))
+    chosen = windows[:: side // _STRIDES, :: side // _STRIDES]  # (rows, columns, channels, s, s)
+    return chosen.transpose(0, 1, 3, 4, 2).reshape(-1, side * side * channels)
 
 
 def read_target(target: Mapping[str, Any], dimension: int) -> Array:
@@ -82,7 +127,7 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         return _read_covariance(target["covariance"], dimension)
     if "samples" in target:
         return _estimate(target["samples"], read_matrix(target["samples"], dimension).values, dimension)
-    return _estimate(target["dataset"], samples_of(target["dataset"]), dimension)
+    return _estimate(target["dataset"], samples_of(target["dataset"], dimension), dimension)
 
 
 def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, Array]:
@@ -156,8 +201,11 @@ def _estimate(name: str, samples: Array, dimension: int) -> Array:
     if not varies.any():
         raise ValueError(f"{name}: all samples are equal: their covariance is zero")
     _check_dimension(name, samples, dimension)
+    if samples.dtype == np.float32:  # of a size for which one copy is enough
+        return streamed_moments(blocks_of(samples), name).covariance
     centred = np.where(varies, samples - samples.mean(axis=0), 0)  # a constant is exactly its mean
-    matrix = symmetrize(centred.T @ centred / len(centred))
+    with np.errstate(over="ignore", invalid="ignore"):  # it is refused as not finite then
+        matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
     return matrix
 

@@ -40,6 +40,10 @@ def checked_study():
         ):  # Snakemake's own reading loses a block that stands there twice
             for file in dict.fromkeys(map(str, workflow.configfiles)):
                 configuration.read(file)
+            configuration.lay_over(
+                config,
+                configuration.of_command_line(workflow.config_settings.config or {}),
+            )
         families = configuration.check_families(
             read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
         )
@@ -54,6 +58,11 @@ def checked_study():
 STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
+# Below logs, wherever the results are.
+LOGS = "/".join(["logs", *(part for part in Path(RESULTS).parts if part not in "/..")])
+
+# What jobs took on this machine: for the next run's word on how long it will take, and for nothing else.
+COSTS = "logs/costs.csv"
 
 # Jobs by experiment and path: paths are never parsed back.
 JOBS = {experiment: grid.jobs(STUDY, experiment) for experiment in STUDY["experiments"]}

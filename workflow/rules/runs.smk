@@ -11,7 +11,7 @@ for experiment, block in STUDY["experiments"].items():
         output:
             job_list(experiment, "{job}"),
         log:
-            f"logs/{RESULTS}/{experiment}/{{job}}.log",
+            f"{LOGS}/{experiment}/{{job}}.log",
         group:
             "cells"  # several in one job of a cluster: profiles say how many
         params:
@@ -28,4 +28,4 @@ for experiment, block in STUDY["experiments"].items():
             target=target_checksums(experiment),
         shell:
             '"$DEEPBURES_PYTHON" -m deepbures run --cell {params.cells:q} --seeds {params.seeds}'
-            " --store {params.store:q} --list {output:q} 2> {log:q}"
+            f" --store {{params.store:q}} --list {{output:q}} --costs {COSTS} 2> {{log:q}}"
