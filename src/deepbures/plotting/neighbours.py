@@ -133,7 +133,7 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
     """
     sets = _with_sets(minima)
     colors = _colors(sets)
-    figure, axes = style.panels(1, len(colors), style.TEXT, 2.4)
+    figure, axes = style.panels(1, len(colors), min(style.TEXT, style.COLUMN * len(colors)), 2.4)
     for ax, (name, color) in zip(axes[0], colors.items(), strict=True):
         group = sets[sets["set"] == name]
         shown = group[group["seed"] == _most_limits(group)].sort_values(["rank", "minimum"])
