@@ -620,7 +620,9 @@ def test_families_have_their_notebooks_and_captions(families_schema, shipped):
     for name, family in FAMILIES.items():
         assert (WORKFLOW / f"notebooks/{family.get('notebook', name)}.ipynb").is_file()
     assert shipped().keys() <= {"study", "experiments", "figures"}
-    others = [configuration.read(WORKFLOW.parent / f"config/{name}.yaml")["figures"] for name in ("neighbours", "images")]
+    others = (
+        configuration.read(WORKFLOW.parent / f"config/{name}.yaml")["figures"] for name in ("neighbours", "images")
+    )
     assert shipped("digits.yaml")["figures"].keys() | set().union(*others) == FAMILIES.keys()
 
 

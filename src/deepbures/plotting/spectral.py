@@ -77,7 +77,7 @@ def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
 
 @style.styled
 def relative_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
-    """G16: excess loss of one seed over that of W = 0 along training, a line a depth, with the levels of the saddles."""
+    """G16: excess loss of one seed over that of W = 0, a line a depth, with the levels of the saddles."""
     seed = trajectories["seed"].min()
     cells, run = trajectories[trajectories["seed"] == seed], runs[runs["seed"] == seed].iloc[0]
     levels = np.asarray(run["energy_levels"]) - run["loss_minimum"]
