@@ -71,10 +71,11 @@ def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: in
     axis = left.subplots()
     index = np.arange(1, n + 1)
     axis.plot(index, np.asarray(shown.iloc[0]["eigenvalues_target"]), color="black", linewidth=0.9, label="target")
-    for run, color in zip(shown.to_dict("records"), style.sequential(len(shown)), strict=True):
+    sizes = np.linspace(7, 2.5, len(shown))  # the first show behind the others
+    for run, color, size in zip(shown.to_dict("records"), style.sequential(len(shown)), sizes, strict=True):
         k = int(run["rank"])
         name = frames.label(rank=k)
-        axis.plot(index[:k], np.asarray(run["eigenvalues_final"])[:k], "o", color=color, markersize=3, label=name)
+        axis.plot(index[:k], np.asarray(run["eigenvalues_final"])[:k], "o", color=color, markersize=size, label=name)
         rows[f"generated, {name}"] = mean + noise[:, :k] @ np.reshape(run["factor_final"], (n, k)).T
     run = shown.iloc[0]
     epsilon = float(run["epsilon_effective"])

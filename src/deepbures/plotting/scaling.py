@@ -30,5 +30,10 @@ def time_against_n(timings: pd.DataFrame) -> Figure:
     right.plot(both.index, both, "o-", color=style.PALETTE[2])
     right.axhline(float(np.finfo(float).eps), **style.THEORY)
     right.set(xscale="log", yscale="log", xlabel="$n$", ylabel="difference of the forms, relative")
+    right.set_ylim(1e-16, max(1e-13, 10 * both.max()))
+    dimensions = np.unique(timings["n"])
+    for axis in (left, right):
+        axis.set_xticks(dimensions, [f"{n:,}" for n in dimensions], fontsize=6)
+        axis.set_xticks([], minor=True)
     style.label_panels(axes[0])
     return figure
