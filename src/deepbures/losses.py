@@ -25,6 +25,7 @@ from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from .linear_forms import is_thin
 from .psd import (
     INPUT_TOLERANCE,
+    NEARER_DIAGONAL,
     Array,
     check_square_fits,
     finite_array,
@@ -592,7 +593,7 @@ class BuresWasserstein(CovarianceLoss):
     def _inverse_root(self, F: Array) -> Array:
         """M^{-1/2}, ε > 0: where M is nearly diagonal, as late in training, without a decomposition."""
         M = self._smoothed_product(F)
-        inverse_root, near = near_diagonal_inverse_root(M)
+        inverse_root, near = near_diagonal_inverse_root(M, NEARER_DIAGONAL)
         if not near.all():
             sigma, Q = self._root_spectrum(F, M, ~near)
             inverse_root[~near] = (Q / sigma[..., None, :]) @ _transpose(Q)
@@ -772,7 +773,7 @@ def _polar_factor(X: Array) -> Array:
     """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
     tall = X if X.shape[-2] > X.shape[-1] else _transpose(X)  # of a square one the rows: those of the eigenbasis
     gram = _transpose(tall) @ tall
-    inverse_root, near = near_diagonal_inverse_root(gram)
+    inverse_root, near = near_diagonal_inverse_root(gram, NEARER_DIAGONAL)
     if near.all():
         polar = tall @ inverse_root
         return polar if tall is X else _transpose(polar)
