@@ -226,6 +226,26 @@ def spurious_case():
     raise AssertionError("no set with two minima among twenty")
 
 
+@pytest.mark.parametrize("ratio", [1e-4, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_two_turned_ellipses_in_closed_form(rng, ratio, side):
+    # docs/neighbours/barycenters.md: Σ_1 = diag(a, b) and Σ_1 turned by φ have a second minimum of rank 1, across the
+    # bisector of their long axes if and only if cos φ < (1 − √(b/a))/(1 + √(b/a)).
+    a, b = 2.0, 2.0 * ratio
+    threshold = (1 - np.sqrt(ratio)) / (1 + np.sqrt(ratio))
+    cosine = threshold * (1 + 0.05 * side) if threshold * (1 + 0.05 * side) < 1 else (1 + threshold) / 2
+    phi = np.arccos(cosine)
+    turn = np.array([[cosine, -np.sin(phi)], [np.sin(phi), cosine]])
+    loss = Barycenter([np.diag([a, b]), turn @ np.diag([a, b]) @ turn.T])
+    across = np.array([-np.sin(phi / 2), np.cos(phi / 2)])
+    starts = across + 1e-3 * rng.standard_normal((6, 2))
+    minima = rank_bounded_minima(loss, 1, [*starts[..., None], truncated(loss, 1)])
+    values = [(a + b) / 2 - (a - b) / 2 * cosine, (a + b) / 2 + (a - b) / 2 * cosine]
+    assert [minimum.value for minimum in minima] == pytest.approx(values[: 2 if side < 0 else 1], rel=1e-10)
+    if side < 0:
+        assert abs(minima[1].factor[:, 0] @ across) == pytest.approx(np.linalg.norm(minima[1].factor), rel=1e-9)
+
+
 def test_the_truncated_barycenter_is_not_the_minimiser(rng):
     loss = Barycenter(draw_covariances(rng, 4, 5, 2))
     start = truncated(loss, 2)

@@ -240,9 +240,10 @@ def test_theorem_step_that_no_float_holds_is_refused_in_one_line():
 def test_epsilon_next_to_the_least_eigenvalue_is_that_eigenvalue():
     values = np.array([3.0, 1.0])
     for epsilon in (1.0, 1 - 1e-12, 1 + 1e-12, 7.0):
-        assert limited_smoothing(epsilon, values) == 1.0
-    assert limited_smoothing(0.999, values) == 0.999
-    assert limited_smoothing(0, values) == limited_smoothing(0.1, np.array([1.0, 0.0])) == 0
+        assert limited_smoothing(epsilon, values, 2) == 1.0
+        assert limited_smoothing(epsilon, values, 1) == min(epsilon, 3.0)  # the empty direction needs no limit
+    assert limited_smoothing(0.999, values, 2) == 0.999
+    assert limited_smoothing(0, values, 2) == limited_smoothing(0.1, np.array([1.0, 0.0]), 2) == 0
     # So direction n is empty at ε = λ_n for every seed, whatever eigh rounds.
     for seed in range(10):
         loss = make_loss(checked({**FLOW, "dimension": 5, "smin": -1, "epsilon": 0.2}), seed)

@@ -16,7 +16,7 @@ from deepbures.experiment.kinds import KINDS
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
+    {"axes", "code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
     {"closed_form_rates", "delimited_text", "eigenbasis", "exponential", "inverse_root", "sample_covariance"},
     {"linear_forms", "matrix_files"},
     {
@@ -51,7 +51,6 @@ BESIDE = {
     "__main__",
     "aggregate",
     "archive",
-    "axes",
     "claims",
     "configuration",
     "cost",

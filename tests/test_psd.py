@@ -3,6 +3,7 @@
 import mpmath as mp
 import numpy as np
 import pytest
+from cases import each
 
 from deepbures.psd import (
     finite_array,
@@ -14,9 +15,9 @@ from deepbures.psd import (
 )
 
 
-@pytest.mark.parametrize("terms", [1, 2, 3, 10, 100])
-@pytest.mark.parametrize("x", [0.0, 1e-8, 0.3, 1.0, 2.5])
-@pytest.mark.parametrize("relative", [0.0, 1e-15, -1e-15, 1e-9, -1e-4, 0.5, -1.0])
+@each("terms", [1, 2, 3, 10, 100])
+@each("x", [0.0, 1e-8, 0.3, 1.0, 2.5])
+@each("relative", [0.0, 1e-15, -1e-15, 1e-9, -1e-4, 0.5, -1.0])
 def test_geometric_sum_against_mpmath(x, relative, terms):
     # Σ_{j=1}^{N} x^{N−j} y^{j−1}, to 2 N eps: it inherits the conditioning N of a power.
     y = x * (1 + relative)
@@ -46,7 +47,7 @@ def test_geometric_sum_broadcasts():
     np.testing.assert_allclose(table, x[:, None] ** 2 + np.outer(x, x) + x**2, rtol=1e-14)
 
 
-@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 7, 16, 99])
+@each("exponent", [0, 1, 2, 3, 7, 16, 99])
 def test_integer_power_against_numpy(rng, exponent):
     matrices = rng.standard_normal((4, 3, 3)) / 2
     expected = np.linalg.matrix_power(matrices, exponent)

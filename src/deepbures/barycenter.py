@@ -3,7 +3,7 @@
 F(W) = Σ_i w_i L_i(W), with L_i the Bures-Wasserstein loss to Σ_i and Σ_i w_i = 1, is least where S = W Wᵀ is the
 barycenter of the Σ_i (Agueh and Carlier 2011), and ∇F = 2 (I − Σ_i w_i T_i) W. One layer with step ½ is the fixed-point
 iteration S⁺ = T̄ S T̄, T̄ = Σ_i w_i T_i, of Álvarez-Esteban et al. (2016): W⁺ = Σ_i w_i R_i polar(R_i W), which needs no
-inverse and does not mind singular covariances (paper.md section 12).
+inverse and does not mind singular covariances (docs/neighbours/barycenters.md).
 
 Over matrices of rank ≤ k the minimiser is not the barycenter cut to rank k, and, unlike for one target, there can be
 local minima that are not global: `rank_bounded_minima` finds them.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from .linear_forms import is_thin, squared_distance_to_diagonal
 from .losses import BuresWasserstein, CovarianceLoss
 from .psd import (
     WELL_CONDITIONED,
@@ -86,6 +89,15 @@ def covariance_distance(F: Array, covariance: Array) -> Array:
     return np.linalg.norm(F @ np.swapaxes(F, -1, -2) - covariance, axis=(-2, -1))
 
 
+def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
+    """‖F Fᵀ − diag(s)‖_F for F (..., n, k) and s (n,), in blocks where k ≪ n."""
+    n, k = F.shape[-2:]
+    if not is_thin(n, k):
+        return covariance_distance(F, np.diag(spectrum))
+    filled = int(np.max(np.flatnonzero(spectrum), initial=-1)) + 1
+    return np.sqrt(squared_distance_to_diagonal(F[..., :filled, :], F[..., filled:, :], spectrum[:filled]))
+
+
 def factor_distance(F: Array, G: Array) -> Array:
     """‖F Fᵀ − G Gᵀ‖_F for factors (..., n, p) and (..., n, q), without n × n arrays.
 
@@ -151,16 +163,19 @@ def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Ar
         In the order of `predicted_rates.local_rates`.
     """
     epsilon, kept, empty = float(loss.epsilon), loss.eigenvalues[:rank], loss.eigenvalues[rank:]
-    in_eigenbasis = loss.eigenvectors.T @ F
-    S, s = in_eigenbasis @ in_eigenbasis.T, kept - epsilon
+    in_eigenbasis = loss.to_eigenbasis(F)
+    S, s = in_eigenbasis[:rank] @ in_eigenbasis.T, kept - epsilon
     a, b = np.triu_indices(rank)
-    difference = S[:rank, :rank] - np.diag(s)
+    difference = S[:, :rank] - np.diag(s)
     in_block = difference[a, b] ** 2 / (kept[a] + kept[b]) * np.where(a == b, 0.5, 1.0)
     weight = (kept[:, None] - empty) / (kept[:, None] + np.sqrt(epsilon * empty)) / s[:, None]
-    return in_block, (weight * S[:rank, rank:] ** 2).ravel()
+    return in_block, (weight * S[:, rank:] ** 2).ravel()
 
 
-def alignment(F: Array, eigenvectors: Array) -> Array:
-    """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n)."""
+def alignment(F: Array, to_eigenbasis: Callable[[Array], Array]) -> Array:
+    """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n).
+
+    From P ↦ Ωᵀ P, as `CovarianceLoss.to_eigenbasis`.
+    """
     P, _, _ = np.linalg.svd(F, full_matrices=False)
-    return np.abs(np.swapaxes(P, -1, -2) @ eigenvectors)
+    return np.abs(np.swapaxes(to_eigenbasis(P), -1, -2))

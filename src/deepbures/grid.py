@@ -35,7 +35,7 @@ class Cell:
         Value on each axis of the experiment's grid, as configured.
     settings
         All that the numbers of the cell depend on, besides the seeds: ready for JSON. Here ε is limited to
-        λ_n where that is known beforehand, and 0 for a loss without smoothing: cells that are one and the
+        λ_n where k = n and that is known beforehand, and 0 for a loss without smoothing: cells that are one and the
         same problem have the same settings and the same path, and are computed once.
     """
 
@@ -50,8 +50,8 @@ class Cell:
         return "/".join(f"{axis}={canonical(value)}" for axis, value in spelled.items())
 
 
-#: Keys of an experiment's block that its cells depend on, where they are there.
-_SHARED = ("kind", "loss", "dimension", "target", "initialization", "integration", "descent", "landscape", "sampling")
+#: Keys of an experiment's block that no cell depends on.
+_OF_THE_WHOLE = ("seeds", "seeds_per_job", "grid")
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
@@ -59,7 +59,7 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
     block = config["experiments"][experiment]
     names = axes_of(block["grid"])
     points = [dict(zip(names, values, strict=True)) for values in itertools.product(*(block["grid"][a] for a in names))]
-    shared = {"study_seed": config["study"]["seed"], **{key: block[key] for key in _SHARED if key in block}}
+    shared = {"study_seed": config["study"]["seed"], **{key: block[key] for key in block if key not in _OF_THE_WHOLE}}
     return [Cell(experiment, point, _settings(shared, point)) for point in points]
 
 
@@ -69,7 +69,9 @@ def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
     for axis, value in point.items():
         settings = placed(settings, AXES[axis].of or axis, value)
     drawn = is_drawn(settings["target"])
-    least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if drawn else None
+    full_rank = settings["rank"] == settings["dimension"]  # λ_k, to which ε is limited, is known beforehand for k = n
+    known = drawn and full_rank
+    least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if known else None
     if settings["loss"] != "bures-wasserstein":
         settings["epsilon"] = 0
     elif least is not None:

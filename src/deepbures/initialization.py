@@ -205,7 +205,9 @@ def small_start(
     return Start(scale * U @ V.T, scale, 1)
 
 
-def aligned_start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, scale: float) -> Start:
+def aligned_start(
+    rng: np.random.Generator, loss: CovarianceLoss, rank: int, scale: float, input_dimension: int | None = None
+) -> Start:
     """Start W(0) = scale · Ω_k Vᵀ along the k leading eigenvectors of the target, V random orthonormal.
 
     S(0) = scale² Ω_k Ω_kᵀ commutes with Σ0, and so does S(t): each eigenvalue follows its own equation
@@ -213,8 +215,8 @@ def aligned_start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, sca
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, not {scale}")
-    V = random_orthogonal(rng, loss.dimension)[:, :rank]
-    return Start(scale * loss.eigenvectors[:, :rank] @ V.T, scale, 1)
+    V = random_frame(rng, input_dimension or loss.dimension, rank)
+    return Start(scale * loss.eigenvector_columns(np.arange(rank)) @ V.T, scale, 1)
 
 
 def draw_layer(rng: np.random.Generator, distribution: str, rows: int, columns: int, deviation: float = 1.0) -> Array:

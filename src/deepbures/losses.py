@@ -445,6 +445,14 @@ class BuresWasserstein(CovarianceLoss):
         root = self._root[..., : self._support, :]
         return np.eye(self._support, dtype=root.dtype) * (self._epsilon_column * root**2)
 
+    def with_smoothing(self, epsilon: ArrayLike) -> Self:
+        """The loss on the same target with another ε; its spectrum is shared."""
+        other = copy.copy(self)
+        for name in ("_root_outer", "_smoothing_diagonal"):
+            other.__dict__.pop(name, None)
+        other._set_smoothing(epsilon)
+        return other
+
     @property
     def smoothing(self) -> float | Array:  # type: ignore[override]
         """ε, one number or one for each target of a stack."""

@@ -8,8 +8,9 @@ a factor of the end-to-end covariance, S = F Fᵀ = Z G^{N−1} Zᵀ, and (paper
 for every loss whose gradient at W is B(S) W: ∇L(Z C) Cᵀ = B Z G^{N−1}. It costs one decomposition,
 that in ∇L, and about 2 log₂ N products of k×k matrices.
 
-`RootFlow` follows X = Z Zᵀ = S^{1/N}, or k columns of it, in the target's eigenbasis: dX/dt = −(B S + S B), where near
-a diagonal X the Jacobian is a number for each entry (paper.md section 9): the form that `collocation` integrates.
+`RootFlow` follows X = Z Zᵀ = S^{1/N}, or for k < n a Z of its own choice, in the target's eigenbasis:
+dX/dt = −(B S + S B), where near a diagonal X the Jacobian is a number for each entry (paper.md section 9): the form
+that `collocation` integrates.
 """
 
 from __future__ import annotations
@@ -44,30 +45,16 @@ class FactorFlow:
         self.depth = depth
         self.shape = shape
         self.evaluations = 0
-        self._lower = np.tri(shape[1])
-
-    def half_power(self, Z: Array) -> Array:
-        """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k).
-
-        For even N the odd factor Zᵀ Z is that of Zᵀ itself where Z is square, and of R_Zᵀ from a QR where not.
-        """
-        half, transposed = (self.depth - 1) // 2, _transpose(Z)
-        if self.depth % 2:
-            return integer_power(transposed @ Z, half)
-        root = transposed
-        if self.shape[0] > self.shape[1]:
-            root = np.linalg.qr(Z, mode="raw")[0][..., : self.shape[1]] * self._lower  # LAPACK's geqrf, transposed
-        return integer_power(transposed @ Z, half) @ root if half else root
 
     def factor(self, Z: Array) -> Array:
         """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""
-        return Z @ self.half_power(Z)
+        return Z @ half_power(Z, self.depth)
 
     def __call__(self, _time: float, z: Array) -> Array:
         """−∇L(F) Cᵀ, NaN for a stage that overshoots."""
         self.evaluations += 1
         Z = z.reshape(self.shape)
-        C = self.half_power(Z)
+        C = half_power(Z, self.depth)
         F = Z @ C
         # A stage that overshoots overflows in G^{N-1}: NaN makes the integrator shrink the step.
         if not np.vdot(F, F) < _OVERSHOOT:
@@ -78,9 +65,13 @@ class FactorFlow:
 class RootFlow:
     """The reduced flow of a stack of starts of one rank k in X = S^{1/N}, in the eigenbases of the targets.
 
-    For k = n the state is X. For k < n it is P = X_{:,J}, the columns of k coordinates J, which come first in the
-    `order` of the coordinates: with A = P_{1..k} = L Lᵀ, Z = P L^{-T} has X = Z Zᵀ = P A^{-1} Pᵀ (Nyström), and
-    dP/dt = −(∇L(F) F_Jᵀ + F ∇L(F)_Jᵀ) (paper.md section 9).
+    For k = n the state is X. For k < n it is the Z (n × k) with X = Z Zᵀ whose rows H = Z_J are symmetric positive
+    definite, J being k coordinates that come first in the `order` of the coordinates (ours):
+
+        dZ/dt = −∇L(F) Cᵀ + Z A,    A antisymmetric,    H A + A H = V_Jᵀ − V_J  with  V = −∇L(F) Cᵀ.
+
+    Nothing is divided by but sums of two eigenvalues of H. So columns that are still small beside others, as on a
+    plateau, keep their digits, which X_{:,J} loses.
 
     Parameters
     ----------
@@ -94,8 +85,8 @@ class RootFlow:
     Notes
     -----
     Rank and definiteness are kept: the exact flow keeps them, the state has room for rank k alone, and a step that ends
-    where A is not positive definite is refused. A stage that is not has no L, hence no F, and is refused too;
-    but for even N and k = n, where F = X^{N/2} is a factor of X^N all the same.
+    where X_J or H is not positive definite is refused. So is a stage; but for even N and k = n, where F = X^{N/2} is a
+    factor of X^N all the same.
     """
 
     def __init__(self, loss: CovarianceLoss, depth: int, order: NDArray[np.intp] | None = None) -> None:
@@ -109,38 +100,49 @@ class RootFlow:
         return taken
 
     def field(self, P: Array) -> tuple[Array, Array]:
-        """−(∇L(F) F_Jᵀ + F ∇L(F)_Jᵀ), for k = n −(B S + S B); and ‖∇L(F)‖²."""
-        k = P.shape[-1]
-        F = root_factor(P, self.depth)
+        """−(B S + S B) for k = n, −∇L(F) Cᵀ + Z A for k < n; and ‖∇L(F)‖²."""
+        C = half_power(P, self.depth) if self.order is not None else None
+        F = root_factor(P, self.depth) if C is None else P @ C
         valid = np.sum(F * F, axis=(-2, -1)) < _OVERSHOOT
         refused = None if valid.all() else ~valid
         if refused is not None:
             F = np.where(refused[..., None, None], 0.0, F)
         gradient = _reordered(self.loss.gradient_in_eigenbasis(in_eigenbasis(F, self.order)), self.order)
-        if self.order is None:
+        if C is None:
             half = gradient @ _transpose(F)
-            field = -(half + _transpose(half))
+            field: Array = -(half + _transpose(half))
         else:
-            field = -(gradient @ _transpose(F[..., :k, :]) + F @ _transpose(gradient[..., :k, :]))
+            field = _turned(P, -gradient @ _transpose(C))
         if refused is not None:
             field[refused] = np.nan
         return field, np.sum(gradient * gradient, axis=(-2, -1))
 
     def jacobian(self, P: Array, members: NDArray[np.intp]) -> Array:
-        """J_ab = −D_ab Q_ab: D the divided difference of x^N at x = diag X, Q the curvature of the loss.
+        """J_ab = −D_ab Q_ab: D the divided difference of x^N at x = diag X, Q the curvature of the loss at diag S.
 
-        For k < n with x_b = 0 for b not in J, where D_ab = x_a^{N−1}.
+        For k < n that is the Jacobian of X_ab = z_a Z_ab + Z_ab z_b, z the diagonal of H and 0 outside J, and Z_ab has
+        J_ab − (z_a' + z_b')/(z_a + z_b), with z' = −b z^{2N−1} and b the diagonal of B.
         """
         k = P.shape[-1]
-        x = np.zeros(P.shape[:-1])
-        x[..., :k] = np.maximum(np.diagonal(P, axis1=-2, axis2=-1), 0.0)
-        differences = geometric_sum(x[..., :, None], x[..., None, :k], self.depth)
         order = None if self.order is None else self.order[members]
-        spectrum = x**self.depth
-        Q = curvature(self.loss.take(members), in_eigenbasis(spectrum[..., None], order)[..., 0])
-        if order is not None:
-            Q = _transpose(_reordered(_transpose(_reordered(Q, order)), order))[..., :k]
-        return -differences * Q
+        if order is None:
+            x = np.maximum(np.diagonal(P, axis1=-2, axis2=-1), 0.0)
+            spectrum = x**self.depth
+        else:
+            x = np.sum(P**2, axis=-1)
+            spectrum = in_eigenbasis(np.sum(root_factor(P, self.depth) ** 2, axis=-1, keepdims=True), order)[..., 0]
+        differences = geometric_sum(x[..., :, None], x[..., None, :k], self.depth)
+        loss = self.loss.take(members)
+        Q = _reordered(curvature(loss, spectrum, None if order is None else order[:, :k]), order)
+        J = -differences * Q
+        if order is None:
+            return J
+        z, speed = np.zeros_like(x), np.zeros_like(x)  # z_a, and minus its velocity
+        z[..., :k] = np.sqrt(x[..., :k])
+        b = _reordered(diagonal(loss, spectrum)[..., None], order)[..., :k, 0]
+        speed[..., :k] = b * z[..., :k] ** (2 * self.depth - 1)
+        J += (speed[..., :, None] + speed[..., None, :k]) / (z[..., :, None] + z[..., None, :k])
+        return J
 
     def projected(self, P: Array) -> Array:
         """With its first k rows made symmetric."""
@@ -151,7 +153,7 @@ class RootFlow:
         return np.concatenate([(top + _transpose(top)) / 2, P[..., k:, :]], axis=-2)
 
     def admissible(self, P: Array) -> NDArray[np.bool_]:
-        """Whether X is positive definite on J."""
+        """Whether X, or H, is positive definite."""
         return np.isfinite(_cholesky(P[..., : P.shape[-1], :])[..., -1, -1])
 
     def frame(self, member: int) -> NDArray[np.intp] | None:
@@ -159,15 +161,14 @@ class RootFlow:
         return None if self.order is None else self.order[member].copy()
 
     def moved(self, P: Array, members: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Choose another J where X is badly determined by its columns in J; P is changed in place."""
+        """Choose another J where Z is badly determined by its rows in J; P is changed in place."""
         changed = np.zeros(len(members), dtype=bool)
         k = P.shape[-1]
         if self.order is not None:
             for i, member in enumerate(members):
-                Z = root(P[i])
-                order = pivoted(Z)
+                order = pivoted(P[i])
                 if (order[:k] != np.arange(k)).any():
-                    P[i] = Z[order] @ Z[order[:k]].T
+                    P[i] = symmetric_top(P[i][order])
                     self.order[member] = self.order[member][order]
                     changed[i] = True
         return changed
@@ -210,27 +211,58 @@ def _greedy(Z: Array) -> NDArray[np.intp]:
 
 
 def root(P: Array) -> Array:
-    """Z = P L^{-T} with Z Zᵀ = X, A = P_{1..k} = L Lᵀ; for k = n Z = L. NaN where A is not positive definite."""
-    n, k = P.shape[-2:]
-    L = _cholesky(P[..., :k, :])
-    return L if k == n else _transpose(np.linalg.solve(L, _transpose(P)))
+    """Z with Z Zᵀ = X: for k = n the L of X = L Lᵀ, NaN where X is not positive definite; for k < n the state."""
+    return _cholesky(P) if P.shape[-2] == P.shape[-1] else P
+
+
+def symmetric_top(Z: Array) -> Array:
+    """Z V Uᵀ, whose first k rows are the symmetric positive semidefinite factor of those of Z, U s Vᵀ; (n, k)."""
+    U, _, Vh = np.linalg.svd(Z[: Z.shape[1]])
+    turned = Z @ (U @ Vh).T
+    turned[: Z.shape[1]] = symmetrize(turned[: Z.shape[1]])
+    return turned
+
+
+def _turned(Z: Array, velocity: Array) -> Array:
+    """velocity + Z A with the antisymmetric A that keeps the first k rows H of Z symmetric.
+
+    H A + A H = V_{1..k}ᵀ − V_{1..k}, solved in the eigenbasis of H; NaN where H is not positive definite.
+    """
+    k = Z.shape[-1]
+    top = velocity[..., :k, :]
+    valid = np.asarray(np.isfinite(Z).all(axis=(-2, -1)) & np.isfinite(velocity).all(axis=(-2, -1)))
+    h, V = np.linalg.eigh(np.where(valid[..., None, None], Z[..., :k, :], 0.0))
+    definite: NDArray[np.bool_] = np.asarray(valid & (h[..., 0] > 0))
+    h = np.where(definite[..., None], h, np.nan)
+    rotation = _transpose(V) @ (_transpose(top) - top) @ V / (h[..., :, None] + h[..., None, :])
+    return velocity + Z @ (V @ rotation @ _transpose(V))
+
+
+def half_power(Z: Array, depth: int) -> Array:
+    """C with C Cᵀ = (Zᵀ Z)^{N−1}, (..., k, k).
+
+    For even N the odd factor Zᵀ Z is that of Zᵀ itself where Z is square, and of R_Zᵀ from a QR where not.
+    """
+    n, k = Z.shape[-2:]
+    half, transposed = (depth - 1) // 2, _transpose(Z)
+    if depth % 2:
+        return integer_power(transposed @ Z, half)
+    root = transposed
+    if n > k:
+        root = np.linalg.qr(Z, mode="raw")[0][..., :k] * np.tri(k)  # LAPACK's geqrf, transposed
+    return integer_power(transposed @ Z, half) @ root if half else root
 
 
 def nearest_factor(P: Array, depth: int) -> Array:
-    """`root_factor` of one state whose X is definite but for an error: its negative directions are left out."""
-    k = P.shape[-1]
-    x, V = np.linalg.eigh(symmetrize(P[:k]))
-    positive = x > 0
-    Z = np.zeros_like(P)
-    Z[:, positive] = (P @ V[:, positive]) / np.sqrt(x[positive])
-    U, sigma, _ = np.linalg.svd(Z, full_matrices=False)
-    return U * sigma**depth
+    """`root_factor` of one state X that is definite but for an error: its negative directions are left out."""
+    x, V = np.linalg.eigh(symmetrize(P))
+    return V * np.sqrt(np.maximum(x, 0)) ** depth
 
 
 def root_factor(P: Array, depth: int) -> Array:
     """F with F Fᵀ = S = X^N, for the state P of a `RootFlow`; NaN where there is none.
 
-    For k = n it is X^{N/2}, or X^{(N−1)/2} L with X = L Lᵀ; else Z C with C Cᵀ = (Zᵀ Z)^{N−1}.
+    For k = n it is X^{N/2}, or X^{(N−1)/2} L with X = L Lᵀ; else Z C with C = `half_power`.
     """
     half = depth // 2
     if P.shape[-2] == P.shape[-1]:
@@ -238,10 +270,7 @@ def root_factor(P: Array, depth: int) -> Array:
             return integer_power(P, half)
         L = _cholesky(P)
         return integer_power(P, half) @ L if half else L
-    Z = root(P)
-    G = _transpose(Z) @ Z
-    C = integer_power(G, (depth - 1) // 2)
-    return Z @ (C if depth % 2 else C @ _cholesky(G))
+    return P @ half_power(P, depth)
 
 
 def _reordered(rows: Array, order: NDArray[np.intp] | None) -> Array:
@@ -257,8 +286,8 @@ def in_eigenbasis(rows: Array, order: NDArray[np.intp] | None) -> Array:
     return rows if order is None else _reordered(rows, np.argsort(order, axis=-1))
 
 
-def curvature(loss: CovarianceLoss, spectrum: Array) -> Array:
-    """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F; (..., n, n).
+def curvature(loss: CovarianceLoss, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
+    """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F; (..., n, n) or (..., n, k).
 
     Parameters
     ----------
@@ -266,11 +295,21 @@ def curvature(loss: CovarianceLoss, spectrum: Array) -> Array:
         Of a type in `CURVATURES`.
     spectrum : (..., n)
         s ≥ 0.
+    columns : (..., k), optional
+        The b that are wanted, of each member; default all.
     """
-    return CURVATURES[type(loss)](loss, spectrum)
+    return CURVATURES[type(loss)](loss, spectrum, columns)
 
 
-def _bures_curvature(loss: BuresWasserstein, spectrum: Array) -> Array:
+def _pairs(values: Array, columns: NDArray[np.intp] | None) -> tuple[Array, Array]:
+    """values_a and values_b, which broadcast to all a and the b in `columns`; values (..., n) or of one target."""
+    if columns is None:
+        return values[..., :, None], values[..., None, :]
+    rows = np.broadcast_to(values, (*columns.shape[:-1], values.shape[-1]))
+    return rows[..., :, None], np.take_along_axis(rows, columns, axis=-1)[..., None, :]
+
+
+def _bures_curvature(loss: BuresWasserstein, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
     """Q_ab = 4 − 2 (λ_a + λ_b)/(m_a + m_b) − 4 ε λ_a λ_b/(m_a m_b (m_a + m_b)), m = √(λ (s + ε)).
 
     The formula of paper.md section 9, with λs = m² − ελ put in: finite wherever one of the two m is positive. Where
@@ -279,11 +318,9 @@ def _bures_curvature(loss: BuresWasserstein, spectrum: Array) -> Array:
     epsilon = np.asarray(loss.epsilon)[..., None]
     root = np.sqrt(loss.eigenvalues)
     width = np.sqrt(spectrum + epsilon)
-
-    def pairs(values: Array) -> tuple[Array, Array]:
-        return values[..., :, None], values[..., None, :]
-
-    (lam_a, lam_b), (root_a, root_b), (width_a, width_b) = pairs(loss.eigenvalues), pairs(root), pairs(width)
+    lam_a, lam_b = _pairs(loss.eigenvalues, columns)
+    root_a, root_b = _pairs(root, columns)
+    width_a, width_b = _pairs(width, columns)
     m_sum = root_a * width_a + root_b * width_b
     transported = np.divide(lam_a + lam_b, m_sum, out=np.zeros_like(m_sum), where=m_sum > 0)
     Q = 4 - 2 * transported
@@ -293,10 +330,19 @@ def _bures_curvature(loss: BuresWasserstein, spectrum: Array) -> Array:
     return Q
 
 
-def _square_curvature(loss: Frobenius, spectrum: Array) -> Array:
+def diagonal(loss: CovarianceLoss, spectrum: Array) -> Array:
+    """The diagonal of B(S), ∇L = B(S) F, at S = diag(s): 2 (1 − √(λ/(s + ε))); Frobenius 4 (s − λ)."""
+    if isinstance(loss, Frobenius):
+        return 4 * (spectrum - loss.eigenvalues)
+    width = spectrum + np.asarray(loss.smoothing)[..., None]
+    ratio = np.divide(loss.eigenvalues, width, out=np.zeros_like(width), where=width > 0)
+    return 2 * (1 - np.sqrt(ratio))
+
+
+def _square_curvature(loss: Frobenius, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
     """Q_ab = 8 (s_a + s_b) − 4 (λ_a + λ_b)."""
-    term = 8 * spectrum - 4 * loss.eigenvalues
-    return term[..., :, None] + term[..., None, :]
+    term_a, term_b = _pairs(8 * spectrum - 4 * loss.eigenvalues, columns)
+    return term_a + term_b
 
 
 #: The losses whose flow has a Jacobian in closed form. Others are integrated explicitly.

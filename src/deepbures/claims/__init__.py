@@ -61,12 +61,16 @@ STATEMENTS: tuple[Statement, ...] = (
     training.LOSSES_COMPARED,
     sampling.SAMPLING_LAW,
     neighbours.ONE_STEP,
+    neighbours.DESCENT_LEMMA,
     neighbours.SCALED_TAILS,
     neighbours.QUADRATIC,
+    neighbours.TENTHS,
     neighbours.EXPONENTS,
     neighbours.BARYCENTER_RATE,
+    neighbours.BARYCENTER_FOUND,
     neighbours.FEW_CORRUPTIONS,
     neighbours.REWEIGHTED,
+    neighbours.UNWEIGHTED,
 )
 
 

@@ -118,7 +118,7 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
         "eigenvalues_target": eigenvalues,
         "eigenvalues_initial": _eigenvalues(start.end_to_end, loss.dimension),
         "eigenvalues_final": _eigenvalues(final, loss.dimension),
-        "alignment": diagnostics.alignment(final, loss.eigenvectors).ravel(),
+        "alignment": diagnostics.alignment(final, loss.to_eigenbasis).ravel(),
     }
 
 
@@ -126,13 +126,14 @@ def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> 
     """Distances to the optimum, ranks and eigenvalues at the factors F, (m, n, k), of these singular values, (m, k)."""
     spectrum = loss.minimum_spectrum(rank)
     factor = loss.to_eigenbasis(F)
-    optimum = np.diag(np.sqrt(spectrum))[:, : max(1, int(np.sum(spectrum > 0)))]
+    filled = max(1, int(np.sum(spectrum > 0)))
+    optimum = np.eye(loss.dimension, filled) * np.sqrt(spectrum[:filled])
     epsilon = float(getattr(loss, "epsilon", 0.0))
     squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(factor, optimum)
     if epsilon:
         squared_bures_logged = diagnostics.smoothed_squared_bures_by_traces(factor, epsilon, optimum)
     return {
-        "covariance_distance": diagnostics.covariance_distance(factor, np.diag(spectrum)),
+        "covariance_distance": diagnostics.distance_to_diagonal(factor, spectrum),
         "squared_bures": squared_bures,
         "squared_bures_logged": squared_bures_logged,
         "numerical_rank": diagnostics.numerical_rank(singular_values),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -16,11 +19,12 @@ from ..initialization import (
     small_start,
     with_end_rank,
 )
+from ..linear_forms import is_thin
 from ..losses import LOSSES, BuresWasserstein, CovarianceLoss
 from ..network import DeepLinearNetwork, with_bottleneck
 from ..psd import Array, soft_threshold
 from ..seeds import generator
-from ..target_files import is_drawn, read_target
+from ..target_files import files_of, is_drawn, read_target
 from ..targets import draw_target
 from .settings import Initialization, Settings
 
@@ -39,7 +43,7 @@ class NetworkStart(Start):
 
 
 def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
-    """The loss on the target of a seed, drawn or read, with ε limited to λ_n (paper.md section 6).
+    """The loss on the target of a seed, drawn or read, with ε limited to λ_k (paper.md section 6).
 
     Raises
     ------
@@ -47,24 +51,35 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
         On an unknown loss, or a target that `check_target` refuses.
     """
     n, target = settings.dimension, settings.target
-    if not is_drawn(target):
-        covariance = read_target(target, n)
-    else:
-        rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=target["spectrum"])
-        covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
     if settings.loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {settings.loss!r}")
-    if settings.loss != BuresWasserstein.name:
-        return LOSSES[settings.loss](covariance)
-    eigenvalues = BuresWasserstein(covariance).eigenvalues
-    epsilon = limited_smoothing(settings.epsilon, eigenvalues)
-    check_target(eigenvalues, settings.rank, epsilon)
-    return BuresWasserstein(covariance, epsilon)
+    if is_drawn(target):
+        rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=target["spectrum"])
+        covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
+        unsmoothed = LOSSES[settings.loss](covariance)
+    else:
+        found = (Path(file).stat() for file in files_of(target) if Path(file).exists())
+        identity = tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
+        unsmoothed = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
+    if not isinstance(unsmoothed, BuresWasserstein):
+        return unsmoothed
+    epsilon = limited_smoothing(settings.epsilon, unsmoothed.eigenvalues, settings.rank)
+    check_target(unsmoothed.eigenvalues, settings.rank, epsilon)
+    return unsmoothed.with_smoothing(epsilon)
 
 
-def limited_smoothing(epsilon: float, eigenvalues: Array) -> float:
-    """min(ε, λ_n) (paper.md section 6): λ_n exactly where the two agree to rounding (`psd.soft_threshold`)."""
-    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[-1] > 0 else float(eigenvalues[-1])
+@lru_cache(maxsize=1)
+def _read_loss(name: str, target: str, dimension: int, _identity: tuple[tuple[int, ...], ...]) -> CovarianceLoss:
+    """The loss without smoothing on a target that is read, kept for the next cell: its spectrum takes O(n³)."""
+    return LOSSES[name](read_target(json.loads(target), dimension))
+
+
+def limited_smoothing(epsilon: float, eigenvalues: Array, rank: int) -> float:
+    """min(ε, λ_k) (paper.md section 6): λ_k exactly where the two agree to rounding (`psd.soft_threshold`).
+
+    The directions that a model of rank k leaves empty need no limit (paper.md section 3).
+    """
+    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[rank - 1] > 0 else float(eigenvalues[rank - 1])
 
 
 def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
@@ -79,7 +94,7 @@ def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
     if target_rank == 0:
         raise ValueError("the target is zero: there is nothing to learn")
     if epsilon == 0 and rank > target_rank:
-        limited = "" if target_rank == len(eigenvalues) else " (ε is limited to its smallest eigenvalue, 0)"
+        limited = "" if target_rank == len(eigenvalues) else f" (ε is limited to its eigenvalue {rank}, which is 0)"
         raise ValueError(f"rank {rank} exceeds the rank {target_rank} of the target{limited}")
 
 
@@ -100,7 +115,9 @@ def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
 
 
 def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
-    """One loss on the stack of the targets of losses of one kind."""
+    """One loss on the stack of the targets of losses of one kind; of one target that all share, the loss on it."""
+    if all(loss.eigenvalues is losses[0].eigenvalues for loss in losses):
+        return losses[0]
     covariances = np.stack([loss.covariance for loss in losses])
     smoothings = [loss.epsilon for loss in losses if isinstance(loss, BuresWasserstein)]
     return BuresWasserstein(covariances, smoothings) if smoothings else type(losses[0])(covariances)
@@ -134,11 +151,12 @@ def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkSt
 def _start_near_a_point(
     rng: np.random.Generator, initialization: Initialization, rank: int, loss: CovarianceLoss
 ) -> Start:
-    """Next to the target, or next to 0."""
+    """Next to the target, or next to 0; of k ≪ n with d_0 = k: S = W Wᵀ, which is all that counts, is the same."""
+    inputs = rank if is_thin(loss.dimension, rank) else None
     if initialization.kind == "small":
-        return small_start(rng, loss.dimension, rank, initialization.needed_scale())
+        return small_start(rng, loss.dimension, rank, initialization.needed_scale(), inputs)
     if initialization.kind == "aligned":
-        return aligned_start(rng, loss, rank, initialization.needed_scale())
+        return aligned_start(rng, loss, rank, initialization.needed_scale(), inputs)
     if not isinstance(loss, BuresWasserstein):
         raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
     scale = FIRST_SCALE if initialization.scale is None else initialization.scale

@@ -12,8 +12,11 @@ from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
 
@@ -75,9 +78,41 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     @functools.wraps(function)
     def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
         with _style():
-            return function(*arguments, **options)
+            figure = function(*arguments, **options)
+            for axes in figure.axes:
+                for axis in (axes.xaxis, axes.yaxis):
+                    _label_logarithms(axis)
+            return figure
 
     return draw
+
+
+def _label_logarithms(axis: Axis) -> None:
+    """Label 1, 2, 5 on a logarithmic axis that shows fewer than two powers of 10.
+
+    matplotlib's own labels overlap there. Ticks that were chosen one by one stay.
+    """
+    if axis.get_scale() != "log" or not isinstance(axis.get_major_locator(), LogLocator):
+        return
+    low, high = np.sort(axis.get_view_interval())
+    decades = np.log10([low, high])
+    if np.floor(decades[1]) - np.ceil(decades[0]) >= 1:
+        return
+    ticks = [
+        digit * 10.0**power for power in range(int(np.floor(decades[0])), int(decades[1]) + 2) for digit in (1, 2, 5)
+    ]
+    few = sum(low <= tick <= high for tick in ticks) < 2
+    axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    """A tick in digits, or with a power of 10 where these are many."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:g}"
+    power = int(np.floor(np.log10(abs(value)) + 1e-9))
+    return rf"${value / 10.0**power:g} \times 10^{{{power}}}$"
 
 
 def sequential(number: int) -> list[Any]:

@@ -92,7 +92,7 @@ def _layers(U: Array, s: Array, V: Array, depth: int) -> list[Array]:
 
 
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
-    """C of `landscape.blow_up_constant`; NaN but for ε = 0 and N = 1."""
+    """C of `curvature.blow_up_constant`; NaN but for ε = 0 and N = 1."""
     if depth > 1 or not unsmoothed(loss):
         return float("nan")
     return blow_up_constant(loss, U[:, : rank - vanishing], U[:, rank - vanishing : rank])

@@ -81,7 +81,7 @@ def _training(settings: Settings, seed: int, m: int, F: Array, population: Bures
     rank, depth, options = settings.rank, settings.depth, settings.options["integration"]
     covariance = F @ F.T
     eigenvalues = BuresWasserstein(covariance).eigenvalues
-    epsilon = limited_smoothing(float(population.epsilon), eigenvalues)
+    epsilon = limited_smoothing(float(population.epsilon), eigenvalues, rank)
     check_target(eigenvalues, rank, epsilon)
     loss = BuresWasserstein(covariance, epsilon)
     check_tolerance(options.excess_tolerance, loss, rank)

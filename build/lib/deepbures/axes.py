@@ -1,0 +1,76 @@
+"""The axes of the grid: what each is called in paths, figures and tables, and which key it may take the place of."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of the grid.
+
+    Attributes
+    ----------
+    name
+        In the configuration, paths and tables.
+    symbol
+        In figures, as LaTeX; of names none.
+    of
+        Key of an experiment's block whose place it takes, such as `initialization.scale`. Its values are checked as
+        that key's; those of an axis without one stand in the schema under `grid`.
+    type
+        float, int or str.
+    heading
+        In tables, as LaTeX; by default the symbol, or the name.
+    """
+
+    name: str
+    symbol: str = ""
+    of: str = ""
+    type: type = float
+    heading: str = ""
+
+    @property
+    def column(self) -> str:
+        """Its heading in a table."""
+        return self.heading or (f"${self.symbol}$" if self.symbol else self.name)
+
+
+#: By name, in the order in which they nest in paths and tables. Every experiment has the four in the middle.
+AXES = {
+    axis.name: axis
+    for axis in (
+        Axis("loss_name", of="loss", type=str, heading="loss"),
+        Axis("initialization", of="initialization.kind", type=str),
+        Axis("balance", of="initialization.balance", type=str),
+        Axis("initial_scale", r"\sigma", of="initialization.scale", heading="scale of $W(0)$"),
+        Axis("epsilon", r"\varepsilon"),
+        Axis("smin", r"s_{\min}"),
+        Axis("rank", "k", type=int),
+        Axis("depth", "N", type=int),
+        Axis("step_size", r"\eta"),
+        Axis("relative_step", r"\eta / \eta_{\max}", heading=r"$\eta\,\lambda_{\max}/2$"),
+        Axis("theorem_step", r"\eta / \min(\eta_1, \eta_2, \eta_3)", heading=r"$\eta/\min(\eta_1,\eta_2,\eta_3)$"),
+    )
+}
+#: The axes of descent's step size, of which an experiment has one.
+STEP_AXES = ("step_size", "relative_step", "theorem_step")
+
+
+def axes_of(names: Container[str]) -> list[str]:
+    """The axes among some names (keys of a grid, columns of a table), in their order."""
+    return [axis for axis in AXES if axis in names]
+
+
+def value_of(block: Mapping[str, Any], key: str) -> Any:
+    """What a block of the configuration has at a key such as `initialization.scale`; None where it is not there."""
+    section, _, name = key.rpartition(".")
+    return (block.get(section, {}) if section else block).get(name)
+
+
+def placed(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The settings with a value at a key such as `initialization.scale`."""
+    section, _, name = key.rpartition(".")
+    return {**settings, **({section: {**settings[section], name: value}} if section else {name: value})}

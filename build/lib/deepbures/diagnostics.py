@@ -1,0 +1,157 @@
+"""What is measured along a run, from factors F of the end-to-end covariance S = F Fᵀ; all take stacks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .losses import BuresWasserstein, CovarianceLoss
+from .psd import WELL_CONDITIONED, Array, pairwise_sums
+
+#: Singular values below this share of the largest do not count towards the rank.
+RANK_TOLERANCE = 1e-2
+
+
+def numerical_rank(singular_values: Array, tolerance: float = RANK_TOLERANCE) -> Array:
+    """Number of singular values (last axis) above `tolerance` times the largest."""
+    return np.sum(singular_values > tolerance * singular_values.max(axis=-1, keepdims=True), axis=-1)
+
+
+def effective_rank(singular_values: Array) -> Array:
+    """exp(−Σ p_i log p_i) with p_i = s_i / Σ s (Roy and Vetterli 2007; paper.md section 7)."""
+    p = singular_values / singular_values.sum(axis=-1, keepdims=True)
+    logarithm = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.exp(-np.sum(p * logarithm, axis=-1))
+
+
+def least_singular_value(F: Array, rank: int) -> Array:
+    """σ_k(F), the k-th singular value of F (..., n, p) with k = `rank`: 0 where F has fewer columns than k."""
+    return kth(np.linalg.svd(F, compute_uv=False), rank)
+
+
+def kth(singular_values: Array, rank: int) -> Array:
+    """σ_k of those on the last axis, largest first, k = `rank`: 0 where there are fewer."""
+    if rank > singular_values.shape[-1]:
+        return np.zeros(singular_values.shape[:-1])
+    return singular_values[..., rank - 1]
+
+
+def squared_bures_distance(F: Array, G: Array) -> Array:
+    """B²(F Fᵀ, G Gᵀ) = min_Q ‖F − G Q‖²_F over orthogonal Q, for factors (..., n, p) and (..., n, q).
+
+    The minimiser is the polar factor of Gᵀ F, with q ≤ p its q orthonormal rows. A sum of squares: relative accuracy
+    near 0.
+    """
+    if F.shape[-1] < G.shape[-1]:
+        F, G = G, F
+    X = np.swapaxes(G, -1, -2) @ F
+    mu, Q = np.linalg.eigh(X @ np.swapaxes(X, -1, -2))
+    well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
+    inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ np.swapaxes(Q, -1, -2)
+    polar = inverse_root @ X
+    if not well.all():
+        U, _, Vh = np.linalg.svd(X[~well], full_matrices=False)
+        polar[~well] = U @ Vh
+    return np.sum((F - G @ polar) ** 2, axis=(-2, -1))
+
+
+def nuclear_norm(X: Array) -> Array:
+    """‖X‖_* = Σ σ_i(X): from the Gram matrix of the shorter side where this is as accurate, to eps · σ_1."""
+    transposed = np.swapaxes(X, -1, -2)
+    mu = np.linalg.eigvalsh(X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X)
+    total = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+    poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
+    if poor.any():
+        total = np.asarray(total)
+        total[poor] = np.linalg.svd(X[poor], compute_uv=False).sum(axis=-1)
+    return total
+
+
+def squared_bures_by_traces(F: Array, G: Array) -> Array:
+    """B²(F Fᵀ, G Gᵀ) = ‖F‖² + ‖G‖² − 2 ‖Gᵀ F‖_* (nuclear norm): cheaper, accurate to eps · ‖F‖² only."""
+    traces = np.sum(F**2, axis=(-2, -1)) + np.sum(G**2, axis=(-2, -1))
+    return traces - 2 * nuclear_norm(np.swapaxes(G, -1, -2) @ F)
+
+
+def covariance_distance(F: Array, covariance: Array) -> Array:
+    """‖F Fᵀ − S*‖_F."""
+    return np.linalg.norm(F @ np.swapaxes(F, -1, -2) - covariance, axis=(-2, -1))
+
+
+def factor_distance(F: Array, G: Array) -> Array:
+    """‖F Fᵀ − G Gᵀ‖_F for factors (..., n, p) and (..., n, q), without n × n arrays.
+
+    From the R of [F, G] = Q R, whose parts R_F, R_G stand in for F and G: n (p + q)² operations.
+    """
+    p = F.shape[-1]
+    G = np.broadcast_to(G, (*F.shape[:-2], *G.shape[-2:]))
+    R = np.linalg.qr(np.concatenate([F, G], axis=-1)).R
+    left, right = R[..., :p], R[..., p:]
+    difference = left @ np.swapaxes(left, -1, -2) - right @ np.swapaxes(right, -1, -2)
+    return np.linalg.norm(difference, axis=(-2, -1))
+
+
+def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
+    """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with G = Q R_G.
+
+    What `squared_bures_by_traces` gives for the factor [F, √ε I], linear in n and as accurate.
+    """
+    R = np.linalg.qr(G).R
+    product = np.swapaxes(G, -1, -2) @ F
+    smoothing = np.broadcast_to(np.sqrt(epsilon) * np.swapaxes(R, -1, -2), (*product.shape[:-1], R.shape[-2]))
+    traces = np.sum(F**2, axis=(-2, -1)) + epsilon * F.shape[-2] + np.sum(G**2, axis=(-2, -1))
+    return traces - 2 * nuclear_norm(np.concatenate([product, smoothing], axis=-1))
+
+
+def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
+    """Norm of the gradient over all N layers of the balanced network with factor F = P diag(s) Vᵀ.
+
+    (Σ_j ‖∂L/∂W_j‖²)^{1/2}. With A = Pᵀ ∇L(F) V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the
+    top layer also the part (I − P Pᵀ) ∇L(F) V s^{(N−1)/N} that leaves the range of F. Its square is the
+    rate at which the flow loses loss: dL/dt = −Σ_j ‖∂L/∂W_j‖².
+    """
+    P, s, Vh = np.linalg.svd(F, full_matrices=False)
+    return norm_over_layers(P, s, loss.gradient(F) @ np.swapaxes(Vh, -1, -2), depth)
+
+
+def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
+    """(Σ_j ‖∂L/∂W_j‖²)^{1/2} of the balanced network with end-to-end matrix P diag(s) Vᵀ, from ∇L V (..., n, k).
+
+    With A = Pᵀ ∇L V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the top layer also the part
+    (I − P Pᵀ) ∇L V s^{(N−1)/N} that leaves the range of P.
+    """
+    root = s ** (2 / depth)
+    inside = np.swapaxes(P, -1, -2) @ gradient
+    squares = np.sum(inside**2 * pairwise_sums(root, depth), axis=(-2, -1))
+    if P.shape[-1] < P.shape[-2]:
+        leaving = gradient - P @ inside
+        squares += np.sum(np.sum(leaving**2, axis=-2) * root ** (depth - 1), axis=-1)
+    return np.sqrt(squares)
+
+
+def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Array, Array]:
+    """Excess loss L − L* at one F next to the minimum of rank k, split among the directions of local decay.
+
+    To second order, in the eigenbasis of the target and with s_a = λ_a − ε > 0 (ours): within the kept block
+    L is the squared Bures distance of S + εI from Σ0, (S − S*)_ab² / (λ_a + λ_b) for a < b and half of that for
+    a = b; a kept direction that leans towards an empty one adds (λ_a − λ_b) / (λ_a + √(ε λ_b)) · S_ab² / s_a.
+
+    Returns
+    -------
+    in_block : (k (k+1)/2,)
+    off_block : (k (n−k),)
+        In the order of `predicted_rates.local_rates`.
+    """
+    epsilon, kept, empty = float(loss.epsilon), loss.eigenvalues[:rank], loss.eigenvalues[rank:]
+    in_eigenbasis = loss.eigenvectors.T @ F
+    S, s = in_eigenbasis @ in_eigenbasis.T, kept - epsilon
+    a, b = np.triu_indices(rank)
+    difference = S[:rank, :rank] - np.diag(s)
+    in_block = difference[a, b] ** 2 / (kept[a] + kept[b]) * np.where(a == b, 0.5, 1.0)
+    weight = (kept[:, None] - empty) / (kept[:, None] + np.sqrt(epsilon * empty)) / s[:, None]
+    return in_block, (weight * S[:rank, rank:] ** 2).ravel()
+
+
+def alignment(F: Array, eigenvectors: Array) -> Array:
+    """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n)."""
+    P, _, _ = np.linalg.svd(F, full_matrices=False)
+    return np.abs(np.swapaxes(P, -1, -2) @ eigenvectors)

@@ -1,0 +1,133 @@
+"""One cell of the grid: what is drawn, trained and measured for a block of seeds, as tables.
+
+Each kind of experiment is a module of `kinds`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from .. import parquet, provenance
+from ..progress import Progress, logger
+from ..store import Store, key_of, part_of
+from ..trajectory import StopReason
+from .kinds import kind
+from .settings import Settings
+
+
+def checked(settings: Mapping[str, Any]) -> Settings:
+    """The settings of a cell, typed and checked.
+
+    Raises
+    ------
+    ValueError
+        In one line, if they are not those of a cell.
+    """
+    if "kind" not in settings:
+        raise ValueError(f"the settings of a cell must hold 'kind'; they hold {', '.join(settings)}")
+    if not isinstance(settings["kind"], str):
+        raise ValueError(f"kind must be of type str, not {settings['kind']!r}")
+    return Settings.of(settings, kind(settings["kind"]).OPTIONS)
+
+
+def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
+    """The schemas of a cell's tables, once its settings are checked."""
+    return kind(checked(settings).kind).TABLES
+
+
+def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.Table]:
+    """Compute one cell of an experiment.
+
+    Parameters
+    ----------
+    settings
+        `grid.Cell.settings`.
+    seeds
+        Seed indices.
+
+    Returns
+    -------
+    dict
+        The tables of its `kind`, such as `runs` (one row a
+        seed) and `trajectories` (one row a seed and sample).
+    """
+    typed = checked(settings)
+    module = kind(typed.kind)
+    parts, progress = [], Progress(f"{typed.kind}, seeds", len(seeds))
+    for part in module.run(typed, seeds):
+        parts.append(part)
+        progress.update(len(parts))
+    _log_ends(parts)
+    part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
+    metadata = {"parts": [part], **provenance.of_code(root(typed.kind))}
+    tables = {}
+    for table, schema in module.TABLES.items():
+        columns = {name: [value for part in parts for value in part[table][name]] for name in schema.names}
+        tables[table] = parquet.table_of(columns, schema, metadata)
+    return tables
+
+
+def _log_ends(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+    """Tell how many runs ended without converging, and what to change if they should."""
+    reasons = Counter(reason for part in parts for reason in part.get("runs", {}).get("stop_reason", ()))
+    for reason, number in reasons.items():
+        if reason != StopReason.CONVERGED:
+            logger.info("%d of %d runs ended on %s: %s", number, reasons.total(), reason, StopReason(reason).remedy)
+
+
+def root(kind: str) -> str:
+    """The module whose code the cells of a kind depend on, for `code_digest`."""
+    return f"experiment.kinds.{kind}"
+
+
+class Completed(NamedTuple):
+    """What `complete` did.
+
+    Attributes
+    ----------
+    held
+        What each cell that the store now holds is computed from (`store.part_of`), by its key.
+    mistakes
+        One line for each cell that failed.
+    runs
+        Number of runs, seeds of cells, that were computed and not found.
+    """
+
+    held: dict[str, dict[str, Any]]
+    mistakes: list[str]
+    runs: int
+
+
+def complete(store: Store, parts: Sequence[tuple[Mapping[str, Any], Sequence[int]]]) -> Completed:
+    """Compute those cells of one kind, each for its seeds, that a store does not hold, and put them there.
+
+    A mistake in one cell does not stop the others.
+
+    Parameters
+    ----------
+    store
+        Where the cells go.
+    parts
+        Settings and seed indices.
+    """
+    code = provenance.of_code(root(parts[0][0]["kind"]))["code"]
+    held: dict[str, dict[str, Any]] = {}
+    mistakes, runs, progress = [], 0, Progress(f"{parts[0][0]['kind']}, cells", len(parts))
+    for number, (settings, seeds) in enumerate(parts, start=1):
+        try:
+            part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
+            key = key_of(part, code)
+            if key not in store:
+                store.add(key, run_cell(settings, seeds))
+                runs += len(seeds)
+            held[key] = part
+        except ValueError as mistake:
+            place = {key: value for key, value in settings.items() if isinstance(value, int | float)}
+            mistakes.append(str(mistake) if len(parts) == 1 else f"{mistake} (cell {json.dumps(place)})")
+        progress.update(number)
+    return Completed(held, mistakes, runs)

@@ -1,0 +1,28 @@
+"""The kinds of experiment, a module each.
+
+A kind declares its tables (`TABLES`, the schema of each), its options (`OPTIONS`, a dataclass by section of an
+experiment's block), what a cell costs (`COST`), and how it is computed: `run(settings, seeds)` yields the columns of
+its tables, seed by seed.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from types import ModuleType
+
+#: Names of all kinds.
+KINDS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def kind(name: str) -> ModuleType:
+    """The module of a kind; others are not loaded: imports are most of the time of a short job.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind.
+    """
+    if name not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {name!r}")
+    return import_module(f".{name}", __name__)

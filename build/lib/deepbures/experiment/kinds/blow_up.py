@@ -1,0 +1,113 @@
+"""How the Hessian grows when singular values of the end-to-end matrix vanish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...curvature import blow_up_constant, check_twice_differentiable, network_hessian, unsmoothed
+from ...initialization import random_orthogonal
+from ...losses import BuresWasserstein, CovarianceLoss
+from ...network import DeepLinearNetwork
+from ...psd import Array
+from ...schema import COUNT, FLOAT, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
+from ..settings import Settings
+
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest by
+#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN).
+TABLES = {
+    "curvatures": schema(
+        dimension=COUNT,
+        vanishing=COUNT,
+        sigma=FLOAT,
+        smallest=FLOAT,
+        largest=FLOAT,
+        predicted=FLOAT,
+        level=FLOAT,
+        level_of_empty_columns=FLOAT,
+    )
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.06
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    singular_values: tuple[float, ...]
+    vanishing: tuple[int, ...]
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `curvatures`, one row a seed, number of vanishing singular values, and their size.
+
+    W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 it is n × k, and V
+    is I: a rotation of the input changes no eigenvalue.
+    """
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        check_twice_differentiable(loss, rank)
+        rng = generator(settings.study_seed, "frames", seed, dimension=loss.dimension)
+        U, V = (random_orthogonal(rng, loss.dimension) for _ in range(2))
+        scale = float(np.sqrt(loss.eigenvalues.sum() / loss.dimension))
+        rows = []
+        for vanishing in options.vanishing:
+            predicted = _constant(loss, U, rank, vanishing, depth)
+            for sigma in options.singular_values:
+                s = scale * np.where(np.arange(rank) < rank - vanishing, 1.0, sigma)
+                eigenvalues = np.linalg.eigvalsh(network_hessian(loss, _layers(U, s, V, depth)))
+                rows.append(
+                    {
+                        "seed": seed,
+                        "dimension": loss.dimension,
+                        "vanishing": vanishing,
+                        "sigma": s[-1],
+                        "smallest": eigenvalues[0],
+                        "largest": eigenvalues[-1],
+                        "predicted": -predicted / s[-1],
+                        **_levels(loss, U, s, V, vanishing, depth),
+                    }
+                )
+        yield {"curvatures": measure.columns(rows)}
+
+
+def _layers(U: Array, s: Array, V: Array, depth: int) -> list[Array]:
+    """Balanced layers of U diag(s) Vᵀ; one n × k layer for N = 1."""
+    rank = len(s)
+    if depth == 1:  # of its factors the one with these singular values to the last digit
+        return [U[:, :rank] * s]
+    return DeepLinearNetwork.balanced((U[:, :rank] * s) @ V[:, :rank].T, depth, rank).layers
+
+
+def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
+    """C of `landscape.blow_up_constant`; NaN but for ε = 0 and N = 1."""
+    if depth > 1 or not unsmoothed(loss):
+        return float("nan")
+    return blow_up_constant(loss, U[:, : rank - vanishing], U[:, rank - vanishing : rank])
+
+
+def _levels(loss: CovarianceLoss, U: Array, s: Array, V: Array, vanishing: int, depth: int) -> dict[str, float]:
+    """The most negative eigenvalue at σ = 0, and that in the empty columns alone; N = 1 and ε > 0, else NaN.
+
+    An empty column changes S to second order only: its Hessian is 2 (I − T), T the transport map, and its most
+    negative eigenvalue 2 (1 − λ_max(T)).
+    """
+    if depth > 1 or not isinstance(loss, BuresWasserstein) or not loss.smoothed:
+        return {"level": float("nan"), "level_of_empty_columns": float("nan")}
+    limit = _layers(U, np.where(np.arange(len(s)) < len(s) - vanishing, s, 0), V, 1)
+    return {
+        "level": float(np.linalg.eigvalsh(network_hessian(loss, limit))[0]),
+        "level_of_empty_columns": float(2 * (1 - np.linalg.eigvalsh(loss.transport_map(limit[0]))[-1])),
+    }

@@ -1,0 +1,134 @@
+"""How fast the gradient flow leaves the saddles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ... import critical_points
+from ...curvature import check_twice_differentiable
+from ...gradient_flow import gradient_flow
+from ...losses import CovarianceLoss
+from ...psd import Array
+from ...schema import COUNT, FLOAT, VECTOR, schema
+from ...seeds import generator
+from .. import measure
+from ..problem import make_loss
+from ..settings import Settings
+
+#: A flow that starts next to a critical point: predicted and measured rate of the fastest escape, how long it stays.
+TABLES = {
+    "escapes": schema(
+        **measure.POINT,
+        loss_minimum=FLOAT,
+        perturbation=FLOAT,
+        escapes=COUNT,
+        escape_rate=FLOAT,
+        measured_rate=FLOAT,
+        plateau_time=FLOAT,
+        rates=VECTOR,
+    )
+}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.8
+#: A plateau ends when the loss has fallen by this share of L(W_J) − L*; below the other one the flow counts as linear.
+PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
+#: The flow is followed for this many times ln(1/δ) / (escape rate).
+HORIZON = 1.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int
+    perturbation: float
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `escapes`, one row a seed and critical point; the first, the minimum, is not left.
+
+    Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k; with √λ_1 for ‖W_J‖ where W_J = 0.
+    """
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        check_twice_differentiable(loss, rank)
+        rows = []
+        for i, point in enumerate(critical_points.spread(loss, rank, options.points)):
+            spectrum = critical_points.local_spectrum(loss, point.kept, depth, rank)
+            plateau, rate = float("nan"), float("nan")
+            if spectrum.escapes:
+                rng = generator(
+                    settings.study_seed, "perturbation", seed, dimension=loss.dimension, rank=rank, kept=point.kept
+                )
+                plateau, rate = _leave(loss, point, depth, rank, options.perturbation, spectrum, rng)
+            rows.append(
+                {
+                    "seed": seed,
+                    "point": i,
+                    "kept": point.kept,
+                    "order": point.order,
+                    "value": point.value,
+                    "loss_minimum": float(loss.minimum_value(rank)),
+                    "perturbation": options.perturbation,
+                    "escapes": spectrum.escapes,
+                    "escape_rate": spectrum.escape_rate,
+                    "measured_rate": rate,
+                    "plateau_time": plateau,
+                    "rates": np.sort(spectrum.rates),
+                }
+            )
+        yield {"escapes": measure.columns(rows)}
+
+
+def _leave(
+    loss: CovarianceLoss,
+    point: critical_points.CriticalPoint,
+    depth: int,
+    rank: int,
+    perturbation: float,
+    spectrum: critical_points.LocalSpectrum,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Length of the plateau and measured rate of the fastest escape; NaN where the flow did not leave in time.
+
+    In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t).
+    Where an empty column fills with b, the b-th row of Ωᵀ W does, but for its part in the span of the rows in J.
+    """
+    W = critical_points.factor(loss, point.kept, rank)
+    noise = rng.standard_normal(W.shape)
+    size = np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0])
+    W = W + perturbation * size / np.linalg.norm(noise) * noise
+    horizon = HORIZON * np.log(1 / perturbation) / spectrum.escape_rate
+    flow = gradient_flow(loss, W, depth, rank=rank, rtol=1e-6, max_time=horizon, samples=300)
+    drop = (point.value - flow.loss) / (point.value - float(loss.minimum_value(rank)))
+
+    outside = np.delete(np.arange(loss.dimension), point.kept)
+    F = loss.eigenvectors.T @ flow.factors
+    if spectrum.off_block.min(initial=np.inf) <= spectrum.empty.min(initial=np.inf):
+        row, column = divmod(int(np.argmin(spectrum.off_block)), len(outside))
+        grown = np.abs(np.sum(F[:, point.kept[row]] * F[:, outside[column]], axis=-1))
+    else:
+        filling = F[:, outside[int(np.argmin(spectrum.empty)) % len(outside)], None]
+        full, _ = np.linalg.qr(F[:, list(point.kept)].swapaxes(-1, -2))
+        grown = np.linalg.norm(filling - filling @ full @ full.swapaxes(-1, -2), axis=(-2, -1))
+    linear = slice(0, int(np.argmax(drop > LINEAR_DROP)) or len(drop))
+    rate = float(np.polyfit(flow.times[linear], np.log(grown[linear]), 1)[0])
+    return _first_crossing(flow.times, drop, PLATEAU_DROP), rate
+
+
+def _first_crossing(times: Array, drop: Array, level: float) -> float:
+    """Time at which `drop` first exceeds `level`, interpolated in its logarithm."""
+    above = np.flatnonzero(drop > level)
+    if not len(above) or above[0] == 0:
+        return float("nan")
+    i = above[0]
+    return float(np.interp(np.log(level), np.log(np.maximum(drop[i - 1 : i + 1], 1e-300)), times[i - 1 : i + 1]))

@@ -1,0 +1,53 @@
+"""Low rank plus sparse: which steps recover a covariance with corrupted entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...schema import COUNT, FLAG, FLOAT, NAME, schema
+from ...seeds import generator
+from ...sparse_recovery import METHODS, draw_corrupted, recover_low_rank
+from .. import measure
+from ..settings import Settings
+
+#: One row a share of corrupted entries and method; `error` is ‖W Wᵀ − Σ*‖_F / ‖Σ*‖_F at the end.
+TABLES = {"recoveries": schema(share=FLOAT, method=NAME, steps=COUNT, converged=FLAG, error=FLOAT)}
+#: How its targets are drawn, in the configuration.
+SPECTRUM = "geometric"
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    condition: float
+    corrupted: tuple[float, ...]
+    max_steps: int
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `recoveries`, seed by seed."""
+    options: Options = settings.options["landscape"]
+    n, rank = settings.dimension, settings.rank
+    for seed in seeds:
+        rows = []
+        for share in options.corrupted:
+            rng = generator(settings.study_seed, "corrupted", seed, dimension=n, rank=rank, share=share)
+            drawn = draw_corrupted(rng, n, rank, options.condition, share)
+            for method in METHODS:
+                found = recover_low_rank(drawn.low_rank + drawn.sparse, rank, share, method, n_steps=options.max_steps)
+                error = np.linalg.norm(found.factor @ found.factor.T - drawn.low_rank) / np.linalg.norm(drawn.low_rank)
+                steps = len(found.changes)
+                row = {"share": share, "method": method, "steps": steps, "converged": found.converged}
+                rows.append({"seed": seed, **row, "error": float(error)})
+        yield {"recoveries": measure.columns(rows)}

@@ -1,0 +1,487 @@
+"""Gradient flow of all N layers from balanced starts, at a cost that does not grow with N.
+
+The layers are carried by one small matrix (see `reduced_flow`), which two methods integrate. Exponential collocation
+takes the stiffness out where the flow is nearly diagonal in the target's basis: it is the method for starts of full
+rank, and near the minimum of a lower rank. The explicit method (DOP853) takes any loss, and the plateaus of a lower
+rank. They hand over in `_advance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .collocation import ROUNDING, Stack, Step, dense_output
+from .diagnostics import norm_over_layers
+from .explicit import ExplicitPath
+from .losses import BuresWasserstein, CovarianceLoss
+from .network import check_depth
+from .psd import Array, finite_array, principal_columns
+from .reduced_flow import CURVATURES, FactorFlow, RootFlow, in_eigenbasis, nearest_factor, pivoted, root, root_factor
+from .trajectory import FlowTrajectory, StopReason
+
+_EPS = float(np.finfo(float).eps)
+#: What `method` may be.
+METHODS = ("auto", "explicit")
+#: Collocation whose rejected steps outnumber the others by so many hands over to the explicit method.
+_MANY_REJECTIONS = 30
+#: Below full rank the minimum is near where no entry of S − S*, in the target's basis, exceeds this share of s*_k.
+_NEAR = 0.1
+#: A step of collocation goes about as far as so many explicit ones, and is given as many samples.
+_SAMPLES_PER_STEP = 5.0
+#: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
+_CUT_SHARE, _MAX_CUTS = 0.1, 30
+_TINY = float(np.finfo(float).tiny)
+#: ‖∇L‖² ≤ 4 (L − L*), with room for the last sweep, after which the gradient is not evaluated again.
+_GRADIENT_SHARE = 4.1
+
+
+def gradient_flow(
+    loss: CovarianceLoss,
+    initial: ArrayLike,
+    depth: int,
+    times: ArrayLike | None = None,
+    *,
+    rank: int | None = None,
+    rtol: float = 1e-7,
+    atol: float = 0.0,
+    excess_tolerance: float = 0.0,
+    max_time: float | None = None,
+    max_steps: int = 20_000,
+    samples: int = 100,
+    method: str = "auto",
+) -> FlowTrajectory:
+    """Integrate the gradient flow of a deep linear network from a balanced start.
+
+    Parameters
+    ----------
+    loss
+        Loss on the end-to-end matrix, with one target.
+    initial : (n, d_0)
+        End-to-end matrix W(0), taken as the product of N balanced layers. Its rank is kept by the flow.
+    depth
+        N ≥ 1.
+    times : (m,), optional
+        Increasing times ≥ 0 at which to sample; the flow runs to the last one. If it stops earlier, the
+        samples end there. Default: `samples` times from 0 to where the flow stopped, spread evenly over
+        the integrator's steps, so that they are dense where the solution changes fast.
+    rank
+        k, the bottleneck that L − L* refers to; default the numerical rank of W(0).
+    rtol
+        Error allowed in a step, relative to the distance |X(t + h) − X(t)| of the step itself, X = S^{1/N} (in
+        the explicit method: Z, X = Z Zᵀ). So the distance to the limit keeps a relative accuracy of about
+        `rtol` all the way down an exponential tail, which a tolerance relative to |X| cannot do.
+    atol
+        Absolute error allowed in an entry on top; there is always a floor of 100 eps |X|.
+    excess_tolerance
+        Stop once L − L* is at most this.
+    max_time, max_steps
+        Horizon (without `times`) and step budget.
+    samples
+        Number of samples without `times`.
+    method
+        `auto`: under a loss whose Jacobian is known, exponential collocation from a start of full rank, and
+        near the minimum of a lower rank; the explicit method elsewhere. `explicit`: that alone.
+
+    Returns
+    -------
+    FlowTrajectory
+
+    Raises
+    ------
+    ValueError
+        On input that is out of range, not finite, or of the wrong shape.
+    """
+    if loss.shape != ():
+        raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
+    W = finite_array("initial", initial, 2).astype(float)
+    if W.ndim != 2 or W.shape[0] != loss.dimension:
+        raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
+    return gradient_flows(
+        loss,
+        W[None],
+        depth,
+        times,
+        rank=rank,
+        rtol=rtol,
+        atol=atol,
+        excess_tolerance=excess_tolerance,
+        max_time=max_time,
+        max_steps=max_steps,
+        samples=samples,
+        method=method,
+    )[0]
+
+
+def gradient_flows(
+    loss: CovarianceLoss,
+    initials: ArrayLike,
+    depth: int,
+    times: ArrayLike | None = None,
+    *,
+    rank: int | None = None,
+    rtol: float = 1e-7,
+    atol: float = 0.0,
+    excess_tolerance: float = 0.0,
+    max_time: float | None = None,
+    max_steps: int = 20_000,
+    samples: int = 100,
+    method: str = "auto",
+) -> list[FlowTrajectory]:
+    """`gradient_flow` from a stack of starts, each with its own steps and end, at less than the sum of the costs.
+
+    Parameters
+    ----------
+    loss
+        Loss with one target for all starts, or a stack of as many targets.
+    initials : (B, n, d_0)
+        Starts.
+    depth, times, rank, rtol, atol, excess_tolerance, max_time, max_steps, samples, method
+        See `gradient_flow`; the same for all starts.
+
+    Returns
+    -------
+    list
+        The trajectory of each start, bit for bit what `gradient_flow` gives.
+
+    Raises
+    ------
+    ValueError
+        As `gradient_flow`.
+    """
+    check_depth(depth)
+    W = finite_array("initials", initials, 3).astype(float)
+    if W.ndim != 3 or W.shape[1] != loss.dimension:
+        raise ValueError(f"initials must be a stack of matrices with {loss.dimension} rows, not of shape {W.shape}")
+    if loss.shape not in ((), W.shape[:1]):
+        raise ValueError(f"loss must have one target, or one for each of {len(W)} starts, not shape {loss.shape}")
+    if not rtol > 0 or not atol >= 0:
+        raise ValueError(f"rtol must be positive and atol not negative, not {rtol} and {atol}")
+    _checked_ends(excess_tolerance, max_steps, samples)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if times is not None:
+        times = finite_array("times", times, 1).astype(float)
+        if times.ndim != 1 or times[0] < 0 or np.any(np.diff(times) <= 0):
+            raise ValueError("times must be increasing and not negative")
+        max_time = float(times[-1])
+    elif max_time is None or not max_time > 0:
+        raise ValueError(f"max_time must be positive where no times are given, not {max_time}")
+    runs = [
+        _Run(loss.take(i), start, depth, rank, times, samples, max_time, rtol, atol, excess_tolerance, max_steps)
+        for i, start in enumerate(W)
+    ]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        _advance(loss, runs, type(loss) in CURVATURES and method == "auto")
+        return [run.trajectory() for run in runs]
+
+
+def _checked_ends(excess_tolerance: float, max_steps: int, samples: int) -> None:
+    """Refuse ends of a flow that it could never meet, or would meet by accident."""
+    if not excess_tolerance >= 0:
+        raise ValueError(f"excess_tolerance must not be negative, not {excess_tolerance}")
+    if not (max_steps >= 1 and samples >= 2 and float(max_steps).is_integer() and float(samples).is_integer()):
+        raise ValueError(
+            f"max_steps must be an integer of at least 1 and samples one of at least 2, not {max_steps} and {samples}"
+        )
+
+
+def _advance(loss: CovarianceLoss, runs: Sequence[_Run], collocation: bool) -> None:
+    """Bring every run to its end: explicitly to the minimum's neighbourhood, by collocation from there.
+
+    A run that collocation gives up goes on explicitly, to its end.
+    """
+    for run in runs:
+        run.begin()
+        if collocation and run.reason is None and not run.is_near():
+            run.explicitly(to_the_end=False)
+    waiting: dict[int, list[int]] = {}
+    for i, run in enumerate(runs):
+        if collocation and run.reason is None:
+            waiting.setdefault(run.Z.shape[1], []).append(i)
+    for members in waiting.values():
+        _collocate(loss.take(members), [runs[i] for i in members])
+    for run in runs:
+        if run.reason is None:
+            run.explicitly(to_the_end=True)
+
+
+class CollocationPath:
+    """Where a flow went under exponential collocation.
+
+    Parameters
+    ----------
+    depth
+        N.
+    start
+        Time of the first state.
+    state, frame
+        State of `RootFlow`, and the order of its coordinates.
+    """
+
+    def __init__(self, depth: int, start: float, state: Array, frame: NDArray[np.intp] | None) -> None:
+        self.depth, self.state, self.frame = depth, state, frame
+        self.knots = [start]
+        self.steps: list[Step] = []
+
+    def add(self, step: Step, time: float, state: Array, frame: NDArray[np.intp] | None) -> None:
+        """Take note of a step, and of where it led."""
+        self.steps.append(step)
+        self.knots.append(time)
+        self.state, self.frame = state, frame
+
+    def factors(self, times: Array) -> Array:
+        """F at times after the first, up to the last, (m, n, k)."""
+        after = np.clip(np.searchsorted(self.knots, times), 1, len(self.steps))  # t_{after−1} < time ≤ t_after
+        steps = [self.steps[j - 1] for j in after]
+        states, frames = dense_output(steps, times), [step.frame for step in steps]
+        k = states.shape[-1]
+        states[:, :k] = (states[:, :k] + states[:, :k].swapaxes(-1, -2)) / 2
+        order = None if frames[0] is None else np.array(frames)
+        F = root_factor(states, self.depth)
+        for i in np.flatnonzero(~np.isfinite(F).all(axis=(-2, -1))):  # indefinite by the error of the step
+            F[i] = nearest_factor(states[i], self.depth)
+        return in_eigenbasis(F, order)
+
+    def end(self) -> Array:
+        """F at the last knot, (n, k)."""
+        F = root_factor(self.state, self.depth)
+        return F if self.frame is None else F[np.argsort(self.frame)]
+
+    def root(self) -> Array:
+        """Z at the last knot, (n, k)."""
+        Z = root(self.state)
+        return Z if self.frame is None else Z[np.argsort(self.frame)]
+
+    def drop(self) -> None:
+        """Take the last step back. There is no going on from there."""
+        self.steps.pop()
+        self.knots.pop()
+
+    def cut(self, time: float) -> None:
+        """Let the last step end earlier. There is no going on from there."""
+        self.knots[-1] = time
+
+
+class _Run:
+    """One start on its way: the path so far, and why it ended."""
+
+    def __init__(
+        self,
+        loss: CovarianceLoss,
+        start: Array,
+        depth: int,
+        rank: int | None,
+        times: Array | None,
+        samples: int,
+        end: float,
+        rtol: float,
+        atol: float,
+        excess_tolerance: float,
+        max_steps: int,
+    ) -> None:
+        U, s, _ = np.linalg.svd(loss.eigenvectors.T @ start, full_matrices=False)
+        k = max(1, int(np.sum(s > max(start.shape) * _EPS * s[0])))
+        self.rank = k if rank is None else rank
+        if not k <= self.rank <= min(start.shape):
+            raise ValueError(
+                f"rank must lie between the rank of initial, {k}, and min(n, d_0) = {min(start.shape)}, not {self.rank}"
+            )
+        self.loss, self.depth, self.times, self.samples, self.end = loss, depth, times, samples, end
+        self.rtol, self.atol, self.excess_tolerance, self.max_steps = rtol, atol, excess_tolerance, max_steps
+        self.time = 0.0
+        self.Z: Array = U[:, :k] * s[:k] ** (1 / depth)
+        self.flow = FactorFlow(loss, depth, self.Z.shape)
+        self.collocation_evaluations = 0
+        self.paths: list[ExplicitPath | CollocationPath] = []
+        self.reason: StopReason | None = None
+
+    @property
+    def n_steps(self) -> int:
+        return sum(len(path.knots) - 1 for path in self.paths)
+
+    def converged(self, F: Array) -> bool:
+        return bool(self.loss.excess_in_eigenbasis(F, self.rank) <= self.excess_tolerance)
+
+    def cut_at_tolerance(self, path: CollocationPath) -> None:
+        """End a path of collocation where L − L* reaches the tolerance: its last step may fall far below.
+
+        So may the step before, where the cheap no of `_reason` was wrong: the gradient is that of a stage which the
+        last sweep moved. What comes after the tolerance is left out; it may be rounding alone.
+        """
+        tolerance = self.excess_tolerance
+        if tolerance <= 0:
+            return
+
+        def heights(*times: float) -> Array:
+            """How far L − L* is above the tolerance, in logarithms: a straight line in an exponential tail."""
+            excess = self.loss.excess_in_eigenbasis(path.factors(np.array(times)), self.rank)
+            return np.log(np.maximum(excess, _TINY) / tolerance)
+
+        above, below = heights(*path.knots[-2:])
+        while above <= 0 and len(path.steps) > 1:
+            path.drop()
+            above, below = heights(*path.knots[-2:])
+        low, high = path.knots[-2:]
+        for bisected in range(_MAX_CUTS):
+            if below >= -_CUT_SHARE or not above > 0:
+                break
+            share = (above + _CUT_SHARE / 2) / (above - below) if bisected % 3 < 2 else 0.5
+            middle = low + share * (high - low)
+            (found,) = heights(middle)
+            if found > 0:
+                low, above = middle, found
+            else:
+                high, below = middle, found
+        path.cut(high)
+
+    def begin(self) -> None:
+        """Whether there is anything to do."""
+        speed, size = float(np.linalg.norm(self.flow(0.0, self.Z.ravel()))), float(np.linalg.norm(self.Z))
+        if not np.isfinite(speed):
+            raise ValueError("initial must be small enough for its loss and gradient to be finite numbers")
+        if self.converged(self.flow.factor(self.Z)):
+            self.reason = StopReason.CONVERGED
+        elif self.end == 0:
+            self.reason = StopReason.END_TIME
+        elif speed * self.end <= _EPS * size:
+            self.reason = StopReason.STATIONARY
+
+    def is_near(self, z: Array | None = None) -> bool:
+        """Whether collocation is better than the explicit method: at full rank, or near the minimum."""
+        Z = self.Z if z is None else z.reshape(self.Z.shape)
+        n, k = Z.shape
+        if k == n:
+            return True
+        F = self.flow.factor(Z)
+        minimum = self.loss.minimum_spectrum(k)
+        return bool(np.abs(F @ F.T - np.diag(minimum)).max() <= _NEAR * minimum[k - 1])
+
+    def explicitly(self, to_the_end: bool) -> None:
+        """Go on by the explicit method, to the end or until the minimum is near."""
+
+        def ended(z: Array) -> bool:
+            if self.converged(self.flow.factor(z.reshape(self.Z.shape))):
+                self.reason = StopReason.CONVERGED
+            return self.reason is not None or (not to_the_end and self.is_near(z))
+
+        path = ExplicitPath(self.flow, self.time, self.Z.ravel(), self._interpolated)
+        self.paths.append(path)
+        self.reason = (
+            path.integrate(self.end, self.rtol, self.atol, ended, self.max_steps - self.n_steps) or self.reason
+        )
+        self.time, self.Z = path.knots[-1], path.states[-1].reshape(self.Z.shape)
+        if self.reason is None and self.time == self.end:
+            self.reason = StopReason.END_TIME
+        if self.reason is None and self.n_steps == self.max_steps:
+            self.reason = StopReason.STEP_BUDGET
+
+    def _interpolated(self, _number: int, before: float, after: float) -> bool:
+        """Whether samples can be asked for within the next step."""
+        if self.times is None:
+            return self.n_steps < self.samples
+        between = int(np.searchsorted(self.times, before, side="right"))
+        return between < len(self.times) and bool(self.times[between] < after)
+
+    def _spread(self, paths: Sequence[ExplicitPath | CollocationPath], knots: Array) -> Array:
+        """Sample times, spread evenly over the steps, of which one of collocation counts for several.
+
+        Explicit steps are interpolated where there are fewer than samples; else their ends are the samples.
+        """
+        dense = np.concatenate([[isinstance(path, CollocationPath)] * (len(path.knots) - 1) for path in paths])
+        weights = np.append(0.0, np.cumsum(np.where(dense, _SAMPLES_PER_STEP, 1.0)))
+        wanted = np.linspace(0, weights[-1], self.samples)
+        times = np.interp(wanted, weights, knots)
+        if len(dense) >= self.samples:
+            step = np.clip(np.searchsorted(weights, wanted) - 1, 0, len(dense) - 1)
+            nearest = step + (wanted - weights[step] > weights[step + 1] - wanted)
+            times = np.where(dense[step], times, knots[nearest])
+        return np.unique(np.append(times[:-1], knots[-1]))
+
+    def trajectory(self) -> FlowTrajectory:
+        """The samples. Given times are interpolated; else they spread evenly over the steps, and are states
+        themselves as soon as there is a step for each."""
+        paths = [path for path in self.paths if len(path.knots) > 1]
+        if not paths:  # the run ended where it began
+            paths = [ExplicitPath(self.flow, 0.0, self.Z.ravel(), self._interpolated)]
+        knots = np.concatenate([paths[0].knots[:1], *(path.knots[1:] for path in paths)])
+        if self.times is not None:
+            times = np.append(self.times[self.times < knots[-1]], knots[-1])
+        else:
+            times = self._spread(paths, knots)
+        factors, done = [], 0
+        for path in paths:
+            upto = int(np.searchsorted(times, path.knots[-1], side="right"))
+            if upto > done:
+                factors.append(path.factors(times[done:upto]))
+            done = upto
+        F, directions, lengths = principal_columns(np.concatenate(factors))
+        gradient, excess = self.loss.gradient_and_excess_in_eigenbasis(F, self.rank)
+        assert self.reason is not None
+        explicit = sum(path.n_steps for path in paths if isinstance(path, ExplicitPath))
+        return FlowTrajectory(
+            times=times,
+            loss=self.loss.minimum_value(self.rank) + excess,
+            excess=excess,
+            factors=self.loss.eigenvectors @ F,
+            gradient_norm=norm_over_layers(directions, lengths, gradient, self.depth),
+            stop_reason=self.reason,
+            n_steps=self.n_steps,
+            evaluations=self.flow.evaluations + self.collocation_evaluations,
+            explicit_steps=explicit,
+        )
+
+
+def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
+    """Advance runs of one rank as one stack until each has ended, or has to go on explicitly."""
+    first = runs[0]
+    n, k = first.Z.shape
+    Z: Array = np.array([run.Z for run in runs], dtype=float)
+    order = None if k == n else np.array([pivoted(run.Z) for run in runs])
+    if order is not None:
+        Z = np.take_along_axis(Z, order[..., None], axis=-2)
+    states = Z @ Z[:, :k].swapaxes(-1, -2)
+    flow = RootFlow(loss, first.depth, order)
+    for i, run in enumerate(runs):
+        run.paths.append(CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)))
+    stack = Stack(flow, states, np.array([run.time for run in runs]), first.end, first.rtol, first.atol)
+    while stack.members.size:
+        stepped, measure, steps = stack.sweep()
+        going: NDArray[np.bool_] = np.ones(len(stack.members), dtype=bool)
+        for j, step in zip(np.flatnonzero(stepped), steps, strict=True):
+            run, path = runs[stack.members[j]], runs[stack.members[j]].paths[-1]
+            assert isinstance(path, CollocationPath)
+            path.add(step, float(stack.time[j]), stack.state[j].copy(), stack.equations.frame(int(j)))
+            run.reason = _reason(run, path, float(stack.length[j]), float(measure[j]))
+            going[j] = run.reason is None
+        lost = ROUNDING * np.linalg.norm(stack.state, axis=(-2, -1))
+        collapsed = ~stepped & (stack.size * np.linalg.norm(stack.velocity, axis=(-2, -1)) <= lost)
+        going &= ~(collapsed | (stack.rejections > _MANY_REJECTIONS))
+        for j in np.flatnonzero(~going):
+            run = runs[stack.members[j]]
+            run.collocation_evaluations += int(stack.evaluations[j])
+            path = run.paths[-1]
+            assert isinstance(path, CollocationPath)
+            run.time, run.Z = path.knots[-1], path.root()
+        stack.keep(going)
+
+
+def _reason(run: _Run, path: CollocationPath, length: float, squared_gradient: float) -> StopReason | None:
+    """Why a run ends after a step, if it does.
+
+    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 12), so that
+    L − L* is at least that: a cheap no.
+    """
+    surely_above = isinstance(run.loss, BuresWasserstein) and squared_gradient > _GRADIENT_SHARE * run.excess_tolerance
+    if not surely_above and run.converged(path.end()):
+        run.cut_at_tolerance(path)
+        return StopReason.CONVERGED
+    if path.knots[-1] == run.end:
+        return StopReason.END_TIME
+    if length <= ROUNDING * np.linalg.norm(path.state):
+        return StopReason.STATIONARY
+    if run.n_steps == run.max_steps:
+        return StopReason.STEP_BUDGET
+    return None

@@ -1,0 +1,165 @@
+"""M^{-1/2} for M = D + Y Yᵀ, D diagonal and Y tall: a sum of resolvents, at a cost linear in n.
+
+For μ in [a, b], 0 < a, the substitution s = √a sc(u | 1 − a/b) in μ^{-1/2} = (2/π) ∫ ds / (μ + s²) and the midpoint
+rule with m points give (Hale, Higham and Trefethen 2008, SIAM J. Numer. Anal. 46(5), method 3; paper.md section 10)
+
+    μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j),    τ_j = a sc²(u_j),    w_j = (2K'/(π m)) √a dc(u_j) nc(u_j),    u_j = (j − ½) K'/m,
+
+K' = K(1 − a/b) and K = K(a/b) the complete elliptic integrals of these parameters. The integrand has the period 2K' and
+changes its sign over 2iK; its only poles in between lie on Im u = K, at ±v + iK for some v in [0, K']. So its
+Fourier coefficients are known, and with them the whole relative error (ours):
+
+    √μ Σ_j w_j / (μ + τ_j) − 1 = 2 Σ_{l≥1} (−1)^l cos(2π l m v/K') / cosh(2π l m K/K'),
+
+at most 4 q/(1 − q) with q = exp(−2π m K/K'), uniformly in μ. As K ≈ π/2 and K' ≈ ½ log(16 b/a) where b/a is large,
+the number of points grows with the logarithm of the condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .psd import Array
+
+#: G = I + Yᵀ E Y above this condition is orthonormalised twice: once leaves an error of eps times the condition.
+_ONCE = 100.0
+
+
+@dataclass(frozen=True)
+class InverseRootRule:
+    """Points and weights of a quadrature for μ^{-1/2}.
+
+    Attributes
+    ----------
+    shifts, weights : (m,)
+        τ_j > 0, increasing, and w_j > 0: μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j).
+    error
+        Bound on |√μ Σ_j w_j / (μ + τ_j) − 1| over the interval that the rule was made for.
+    """
+
+    shifts: Array
+    weights: Array
+    error: float
+
+
+def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseRootRule:
+    """Quadrature for μ^{-1/2} over least ≤ μ ≤ largest with the fewest points of a relative error ≤ `accuracy`.
+
+    The bound is that of the module's description; rounding adds some eps.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < least ≤ largest, both finite, and accuracy > 0.
+    """
+    from scipy.special import ellipk, ellipkm1
+
+    if not 0 < least <= largest < np.inf or not accuracy > 0:
+        raise ValueError(
+            f"an inverse root needs 0 < least ≤ largest < ∞ and accuracy > 0, not {least}, {largest}, {accuracy}"
+        )
+    ratio = min(least / largest, 0.5)  # of a wider interval, where the series would be long
+    K, period = float(ellipk(ratio)), float(ellipkm1(ratio))
+    points = max(1, int(np.ceil(np.log1p(4 / accuracy) * period / (2 * np.pi * K))))
+    q = np.exp(-2 * np.pi * points * K / period)
+    u = (np.arange((points + 1) // 2) + 0.5) * period / points  # up to K'/2, the others by symmetry
+    sc, slope = _scaled_tangent(u, ratio, K, period)
+    shifts, weights = least * sc**2, 2 * period / (np.pi * points) * np.sqrt(least) * slope
+    mirror = 1 / (np.sqrt(ratio) * sc[: points // 2] ** 2)  # τ_{m+1−j} = a b/τ_j, w_{m+1−j} = w_j √(a b)/τ_j
+    return InverseRootRule(
+        shifts=np.concatenate([shifts, (shifts[: len(mirror)] * mirror**2)[::-1]]),
+        weights=np.concatenate([weights, (weights[: len(mirror)] * mirror)[::-1]]),
+        error=float(4 * q / (1 - q)),
+    )
+
+
+def _scaled_tangent(u: Array, ratio: float, K: float, period: float) -> tuple[Array, Array]:
+    """sc(u | 1 − ratio) and its derivative dc nc for 0 < u ≤ K'/2, to rounding at any ratio ≤ ½.
+
+    By sc(u | 1 − k²) = −i sn(iu | k²) and the Fourier series of sn in the nome (DLMF 22.11.1): scipy's ellipj, given
+    1 − ratio, knows no ratio below eps.
+    """
+    log_nome = -np.pi * period / K
+    odd = 2 * np.arange(2 + int(-80 / log_nome))[:, None] + 1
+    coefficients = 2 * np.pi / (np.sqrt(ratio) * K) * np.exp(odd / 2 * log_nome) / -np.expm1(odd * log_nome)
+    frequency = odd * np.pi / (2 * K)
+    sc = np.sum(coefficients * np.sinh(frequency * u), axis=0)
+    return sc, np.sum(coefficients * frequency * np.cosh(frequency * u), axis=0)
+
+
+@dataclass(frozen=True)
+class Resolvent:
+    """(M + τI)^{-1} = diag(e) − A Aᵀ of M = D + Y Yᵀ, and (M + τI)^{-1} Y = A Cᵀ.
+
+    With E = (D + τ)^{-1} and [E^{1/2} Y; I] = Q R, the rows of Q apart in Q_1 (n × k) and Q_2 (k × k), they are
+    e = diag E, A = E^{1/2} Q_1 and C = Q_2 (the push-through identity, without a solve). Stored transposed, Aᵀ (k, n),
+    for products along contiguous rows.
+
+    Attributes
+    ----------
+    weight
+        w of the quadrature.
+    diagonal : (n,)
+        e.
+    outer : (k, n)
+        Aᵀ.
+    inner : (k, k)
+        C.
+    """
+
+    weight: float
+    diagonal: Array
+    outer: Array
+    inner: Array
+
+
+def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
+    """The resolvents whose weighted sum is (D + Y Yᵀ)^{-1/2}, one after the other.
+
+    Parameters
+    ----------
+    D : (n,)
+        Positive diagonal.
+    Yt : (k, n)
+        Yᵀ, its rows contiguous.
+    accuracy
+        Relative error that the quadrature may have, in the sense of (1 − a) M^{-1/2} ⪯ Σ ⪯ (1 + a) M^{-1/2}.
+
+    Notes
+    -----
+    Each costs two or three products of k × n and k × k matrices and one or two eigh of k × k matrices:
+    [E^{1/2} Y; I] V γ^{-1/2} is orthonormal for G = I + Yᵀ E Y = V γ Vᵀ. Where G is not well conditioned the result is
+    orthonormalised once more, as in CholeskyQR2 (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015, ETNA 44: as exact
+    as Householder's QR up to a condition of 1/eps of G).
+    Where Yᵀ E Y is so large that I is lost in it, the singular values of E^{1/2} Y take the place of G.
+    """
+    k, identity = len(Yt), np.eye(len(Yt), dtype=Yt.dtype)
+    eps = float(np.finfo(Yt.dtype).eps)
+    energy = float(np.linalg.eigvalsh(Yt @ Yt.T)[-1])
+    rule = inverse_root_rule(float(D.min()), float(D.max()) + max(energy, 0.0), accuracy)
+    for shift, weight in zip(rule.shifts.tolist(), rule.weights.tolist(), strict=True):
+        diagonal = 1 / (D + shift)
+        root = np.sqrt(diagonal)
+        stacked = Yt * root
+        gram = identity + stacked @ stacked.T
+        size = float(np.trace(gram))
+        if size * eps < 0.01:
+            inner = _inverse_root(gram)
+            outer = inner.T @ stacked
+            if size > _ONCE * k:
+                again = _inverse_root(outer @ outer.T + inner.T @ inner)
+                inner, outer = inner @ again, again.T @ outer
+        else:
+            V, s, Ut = np.linalg.svd(stacked, full_matrices=False)
+            outer, inner = (s / np.sqrt(1 + s**2))[:, None] * Ut, V / np.sqrt(1 + s**2)
+        outer *= root
+        yield Resolvent(weight, diagonal, outer, inner)
+
+
+def _inverse_root(gram: Array) -> Array:
+    """V γ^{-1/2} of a well conditioned G = V γ Vᵀ: B V γ^{-1/2} has orthonormal columns for Bᵀ B = G."""
+    values, vectors = np.linalg.eigh(gram)
+    return vectors / np.sqrt(values)

@@ -1,0 +1,67 @@
+"""A Jupyter kernel of this interpreter that reads no settings and runs no start-up files."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+
+from .environment import neutral
+
+
+class KernelManager(AsyncKernelManager):
+    """Starts this kernel, whatever kernels are installed under the name that a notebook asks for."""
+
+    #: File that takes what the kernel says besides its messages, which else goes to the terminal.
+    log_file: Path | None = None
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The command of this kernel: its interpreter is the running one."""
+        command = [sys.executable, "-m", __name__, "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+    async def _async_start_kernel(self, **options: Any) -> None:
+        options["env"] = {
+            **neutral(options.get("env") or os.environ),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        }
+        if self.log_file is None:
+            await super()._async_start_kernel(**options)
+            return
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("a") as log:  # the kernel keeps its own handle of it
+            await super()._async_start_kernel(**options, stdout=log, stderr=log)
+
+    start_kernel = _async_start_kernel
+
+
+def logging_to(path: str | Path) -> type[KernelManager]:
+    """Kernel managers whose kernels write to a log what they would write to the terminal."""
+
+    class LoggingKernelManager(KernelManager):
+        log_file = Path(path)
+
+    return LoggingKernelManager
+
+
+class Kernel(IPKernelApp):
+    """IPython's kernel without configuration files, those of the site included."""
+
+    def load_config_file(self, *arguments: Any, **options: Any) -> None:
+        """Read nothing."""
+
+    def _run_startup_files(self) -> None:
+        """Run nothing."""
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as profile:  # nothing of the user's, and nothing is left there
+        os.environ["IPYTHONDIR"] = profile
+        Kernel.launch_instance()

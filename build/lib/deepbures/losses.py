@@ -1,0 +1,812 @@
+"""The losses on the end-to-end matrix: Bures-Wasserstein (smoothed) and Frobenius.
+
+Both depend on a matrix W only through S = W Wᵀ, and are evaluated in the basis Ω of the target
+Σ0 = Ω diag(λ) Ωᵀ, where the target and its root are diagonal: products with R = Σ0^{1/2} become
+row scalings. The methods `…_in_eigenbasis` work there, on F = Ωᵀ W. A loss may hold a stack of
+targets, one for each member of a stack of matrices.
+
+Each has two forms: dense kernels on n × n arrays, and those of `linear_forms` for matrices of k ≪ n columns. `is_thin`
+there chooses.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import closed_form_rates, linear_forms
+from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
+from .linear_forms import is_thin
+from .psd import (
+    INPUT_TOLERANCE,
+    WELL_CONDITIONED,
+    Array,
+    check_square_fits,
+    finite_array,
+    soft_threshold,
+    spectrum,
+    symmetrize,
+)
+from .sample_covariance import sample_spectrum
+
+#: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an
+#: absolute eps·μ_1, and the transport map needs μ^{-1/2}.
+_EIGH_CONDITION = 1e-6
+#: The same for ε = 0, where singular values cost less and critical points are to be told to 1e-10.
+_GRAM_CONDITION = 1e-5
+#: Singular values that vanish but for the rounding of a product of layers: below this many rank tolerances.
+_PRODUCT_ROUNDING = 1e3
+
+
+def _transpose(matrix: Array) -> Array:
+    return matrix.swapaxes(-1, -2)
+
+
+def _rank_tolerance(matrix: Array) -> float:
+    """Share of the largest singular value below which others count as zero: max(n, d) · eps."""
+    return max(matrix.shape[-2:]) * float(np.finfo(matrix.dtype).eps)
+
+
+class CovarianceLoss(ABC):
+    """A loss L(W) = ℓ(W Wᵀ) that compares the generated covariance S = W Wᵀ with a target.
+
+    Parameters
+    ----------
+    covariance : (..., n, n)
+        Target Σ0, symmetric positive semidefinite; or a stack of targets.
+
+    Attributes
+    ----------
+    eigenvalues
+        λ_1 ≥ … ≥ λ_n of Σ0.
+    covariance, eigenvectors
+        Σ0, and Ω with one eigenvector a column. Of a loss made from a spectrum or from samples these n × n arrays
+        are made when they are asked for.
+
+    Notes
+    -----
+    Every method takes stacks: W of shape (..., n, d), for any d ≥ 1. With a stack of targets the leading
+    axes of W end in those of the targets, each matrix meets its own, and what is a number for one target
+    has the shape of the stack.
+    """
+
+    #: Name in configurations and tables.
+    name: str
+    #: d, with L(c W; c² Σ0) = c^d L(W; Σ0), and c² ε for ε: the loss has the unit of λ_1^{d/2}.
+    degree: int
+    #: What figures and printed tables call it.
+    label: str
+    #: ε, one number or one for each target of a stack; 0 for a loss without smoothing.
+    smoothing: float | Array = 0.0
+    #: Attributes with the leading axes of the stack of targets, and those that are computed from them when needed.
+    _stacked: tuple[str, ...] = ("eigenvalues",)
+    _derived: tuple[str, ...] = ("covariance",)
+
+    def __init__(self, covariance: ArrayLike) -> None:
+        eigenvalues, eigenvectors = spectrum("covariance", covariance)
+        self._set_target(eigenvalues, DenseBasis(eigenvectors))
+        self.covariance = symmetrize(np.asarray(covariance, dtype=eigenvalues.dtype))
+
+    def _set_target(self, eigenvalues: Array, basis: Eigenbasis) -> None:
+        """Take the target with this spectrum, eigenvalues (..., n)."""
+        self.eigenvalues = eigenvalues
+        self._basis = basis
+
+    @classmethod
+    def from_spectrum(cls, eigenvalues: ArrayLike, eigenvectors: ArrayLike | None = None) -> Self:
+        """Loss on the target Ω diag(λ) Ωᵀ, which is never formed.
+
+        Parameters
+        ----------
+        eigenvalues : (r,)
+            λ_1 ≥ … ≥ λ_r ≥ 0, kept as they are: only what is below 0 by rounding (a relative 1e-8) becomes 0.
+        eigenvectors : (n, r), optional
+            Orthonormal columns, n ≥ r; the other n − r eigenvalues are 0. Without, the target is diagonal, n = r.
+
+        Raises
+        ------
+        ValueError
+            On eigenvalues that are negative or do not fall, or eigenvectors that do not fit or are not orthonormal.
+        """
+        values = finite_array("eigenvalues", eigenvalues, 1)
+        tolerance = max(INPUT_TOLERANCE, 10 * float(np.finfo(values.dtype).eps))
+        if values.ndim != 1 or np.any(np.diff(values) > 0):
+            raise ValueError("eigenvalues must be one falling list λ_1 ≥ … ≥ λ_n, their eigenvectors in the same order")
+        if values[-1] < -tolerance * np.abs(values).max():
+            raise ValueError(f"eigenvalues must not be negative, but the least is {values[-1]:.6g}")
+        basis = eigenbasis(len(values), eigenvectors)
+        dimension = len(values) if eigenvectors is None else len(np.asarray(eigenvectors))
+        loss = cls.__new__(cls)
+        loss._set_target(np.pad(np.maximum(values, 0), (0, dimension - len(values))), basis)
+        return loss
+
+    @classmethod
+    def from_samples(cls, X: ArrayLike) -> Self:
+        """Loss on the covariance of samples, the mean of (x − x̄)(x − x̄)ᵀ: their mean x̄ is removed, and not modelled.
+
+        By a thin SVD of the m samples: with m < n no n × n array is made, and the target has a rank below m.
+
+        Parameters
+        ----------
+        X : (m, n)
+            One sample a row, m ≥ 2. Singular values below max(m, n) · eps · σ_1 count as zero.
+
+        Raises
+        ------
+        ValueError
+            On fewer samples, entries that are not finite, or samples that are all the same.
+        """
+        return cls.from_spectrum(*sample_spectrum(X))
+
+    @cached_property
+    def covariance(self) -> Array:
+        """Σ0 = Ω diag(λ) Ωᵀ, (..., n, n)."""
+        check_square_fits("covariance", self.dimension)
+        vectors = self.eigenvectors
+        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ _transpose(vectors))
+
+    @property
+    def eigenvectors(self) -> Array:
+        """Ω, (..., n, n)."""
+        return self._basis.vectors()
+
+    def to_eigenbasis(self, W: ArrayLike) -> Array:
+        """Ωᵀ W for W of shape (..., n, d), without an n × n array where the loss holds none."""
+        return self._to_eigenbasis("W", W)
+
+    def from_eigenbasis(self, F: Array) -> Array:
+        """Ω F for F of shape (..., n, d), likewise."""
+        return self._basis.combine(F)
+
+    def eigenvector_columns(self, indices: ArrayLike) -> Array:
+        """Ω_J, the eigenvectors of the given indices, (n, |J|); of one target."""
+        J = np.asarray(indices, dtype=np.intp)
+        if isinstance(self._basis, DenseBasis):
+            return self.eigenvectors[:, J]
+        units = np.zeros((self.dimension, len(J)))
+        units[J, np.arange(len(J))] = 1
+        return self._basis.combine(units)
+
+    @property
+    def dimension(self) -> int:
+        """n, the dimension of the data."""
+        return self.eigenvalues.shape[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stack of targets; () for one target."""
+        return self.eigenvalues.shape[:-1]
+
+    def take(self, members: ArrayLike) -> Self:
+        """Loss on some members of the stack of targets, chosen as from a flat array: one index gives one target.
+
+        A loss on one target gives itself.
+        """
+        if self.shape == ():
+            return self
+        taken = copy.copy(self)
+
+        def chosen(values: Array) -> Array:
+            return values.reshape(-1, *values.shape[len(self.shape) :])[np.asarray(members)]
+
+        for name in self._stacked:
+            setattr(taken, name, chosen(getattr(self, name)))
+        taken._basis = DenseBasis(chosen(self.eigenvectors))  # a stack comes from covariances
+        for name in self._derived:
+            if name in self.__dict__:
+                taken.__dict__[name] = chosen(self.__dict__[name])
+        return taken
+
+    def value(self, W: ArrayLike) -> Array:
+        """L(W): shape (...) for W of shape (..., n, d)."""
+        return self.value_in_eigenbasis(self._to_eigenbasis("W", W))
+
+    def excess(self, W: ArrayLike, rank: int | None = None) -> Array:
+        """L(W) − L*, with L* the minimum over matrices of rank ≤ `rank` (default: n), for W of that rank.
+
+        Computed as a sum of squares rather than as a difference of traces, which ends in noise near
+        1e-14: the relative error is at most about 24 eps √(λ_1/(L − L*)), and comes from the rounding of W
+        and of Σ0's eigenvalues themselves.
+        """
+        F = self._to_eigenbasis("W", W)
+        return self.excess_in_eigenbasis(F, self._checked_rank(rank))
+
+    def gradient(self, W: ArrayLike) -> Array:
+        """∇L(W), shape of W."""
+        return self._basis.combine(self.gradient_in_eigenbasis(self._to_eigenbasis("W", W)))
+
+    def hessian_product(self, W: ArrayLike, V: ArrayLike, rank: int | None = None) -> Array:
+        """∇²L(W)[V], the derivative of the gradient along V.
+
+        Parameters
+        ----------
+        W : (..., n, d)
+        V : (..., n, d)
+            One direction for each W; or a stack of directions for one W.
+        rank
+            Rank of W. It matters for the Bures-Wasserstein loss with ε = 0 alone, which has second
+            derivatives within the matrices of one rank and, below full rank, in no other direction: V must
+            then be tangent to them, (I − U Uᵀ) V (I − Y Yᵀ) = 0 for W = U σ Yᵀ. Default min(n, d).
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit, or where there is no second derivative.
+        """
+        F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
+        if F.shape[-2:] != E.shape[-2:] or np.broadcast_shapes(F.shape, E.shape) != E.shape:
+            raise ValueError(f"V must have the shape of W, {F.shape}, not {E.shape}")
+        return self._basis.combine(self.hessian_product_in_eigenbasis(F, E, rank))
+
+    def hessian_operator(self, W: ArrayLike, rank: int | None = None) -> Callable[[ArrayLike], Array]:
+        """V ↦ ∇²L(W)[V] for many V (..., n, d) at one W: what depends on W alone is computed once.
+
+        See `hessian_product`; the errors are those.
+        """
+        F = self._to_eigenbasis("W", W)
+        product = self.hessian_operator_in_eigenbasis(F, rank)
+        return lambda V: self._basis.combine(product(self._to_eigenbasis("V", V)))
+
+    def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
+        """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
+
+        paper.md section 3: the k largest eigenvalues, the same choice as in Eckart-Young.
+        """
+        rank = self._checked_rank(rank)
+        spectrum = self.minimum_spectrum(rank)
+        check_square_fits("the minimiser S*", self.dimension)
+        vectors = self.eigenvectors
+        covariance = (vectors * spectrum[..., None, :]) @ _transpose(vectors)
+        return symmetrize(covariance), self.minimum_value(rank)
+
+    def minimum_factor(self, rank: int) -> Array:
+        """Minimiser W* = Ω_1 diag(√s*) over matrices of rank ≤ k, (n, k), without S* = W* W*ᵀ; of one target."""
+        kept = np.arange(self._checked_rank(rank))
+        return self.eigenvector_columns(kept) * np.sqrt(self.minimum_spectrum(rank)[kept])
+
+    @abstractmethod
+    def minimum_spectrum(self, rank: int) -> Array:
+        """Eigenvalues s*_1 ≥ … ≥ s*_n of the minimiser over rank ≤ `rank`, shape (..., n)."""
+
+    @abstractmethod
+    def empty_costs(self) -> Array:
+        """What each direction Ω_j adds to the loss of a critical point that leaves it empty, shape (..., n)."""
+
+    def minimum_value(self, rank: int) -> Array:
+        """L*, the minimum over rank ≤ `rank`, shape (...): what the empty directions add (paper.md section 3)."""
+        return np.sum(np.where(self.minimum_spectrum(rank) > 0, 0, self.empty_costs()), axis=-1)
+
+    def saddle_values(self, rank: int) -> Array:
+        """Loss at the critical points that keep the i largest eigenvalues, i = 0..rank: the energy levels."""
+        costs = self.empty_costs()
+        gained = np.where(self.minimum_spectrum(self.dimension) > 0, costs, 0)  # the others stay empty
+        gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
+        return costs.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
+
+    def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array] | None:
+        """In-block and off-block rates of the reduced flow of N layers at W_J, for one target.
+
+        Parameters
+        ----------
+        depth
+            N.
+        kept
+            J, indices from 0.
+
+        Returns
+        -------
+        in_block : (|J| (|J|+1)/2,)
+        off_block : (|J| (n−|J|),)
+            Or None: no closed form is known. That is so unless a loss defines it.
+        """
+        return None
+
+    def filling_rates(self, kept: ArrayLike) -> Array | None:
+        """Curvature along an empty column of W_J in each direction b not in J, (n−|J|,); None where unknown."""
+        return None
+
+    def global_rate(self, depth: int, least_singular_value: float) -> float | None:
+        """Proved rate r of the balanced flow with k = n: L(t) ≤ L(0) exp(−r t); None where none is proved.
+
+        `least_singular_value` is σ_n(W(0)) (paper.md section 8).
+        """
+        return None
+
+    @abstractmethod
+    def value_in_eigenbasis(self, F: Array) -> Array:
+        """L from F = Ωᵀ W."""
+
+    @abstractmethod
+    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+        """L − L* from F = Ωᵀ W."""
+
+    @abstractmethod
+    def gradient_in_eigenbasis(self, F: Array) -> Array:
+        """Ωᵀ ∇L from F = Ωᵀ W."""
+
+    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """Both at once, F = Ωᵀ W; of one target. A loss may share a decomposition between them."""
+        return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
+
+    @abstractmethod
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
+        """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W; see `hessian_product`."""
+
+    def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
+        """`hessian_operator` from F = Ωᵀ W; a loss with nothing to keep computes each product anew."""
+        return lambda V: self.hessian_product_in_eigenbasis(F, V, rank)
+
+    def _to_eigenbasis(self, name: str, W: ArrayLike) -> Array:
+        W = finite_array(name, W, 2)
+        if W.shape[-2] != self.dimension:
+            raise ValueError(f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}")
+        return self._basis.coordinates(W)
+
+    def _lack(self, kept: int, rank: int) -> Array:
+        """L* over rank ≤ `kept` minus L* over rank ≤ `rank`, as a sum."""
+        more = (self.minimum_spectrum(rank) > 0) & (np.arange(self.dimension) >= kept)
+        return np.sum(np.where(more, self.empty_costs(), 0), axis=-1)
+
+    def _checked_rank(self, rank: int | None) -> int:
+        rank = self.dimension if rank is None else rank
+        if not 1 <= rank <= self.dimension:
+            raise ValueError(f"rank must lie between 1 and the dimension {self.dimension}, not {rank}")
+        return rank
+
+
+class BuresWasserstein(CovarianceLoss):
+    """Squared Bures-Wasserstein distance between N(0, W Wᵀ + εI) and N(0, Σ0).
+
+    L_ε(W) = tr(S + εI) + tr Σ0 − 2 tr (R (S + εI) R)^{1/2}, with S = W Wᵀ and R = Σ0^{1/2}
+    (paper.md section 2; Bréchet et al. 2023, where ε is written τ).
+
+    Parameters
+    ----------
+    covariance : (..., n, n)
+        Target Σ0, symmetric positive semidefinite; it may be singular. Or a stack of targets, of one rank.
+    epsilon : (...)
+        Smoothing ε ≥ 0, one number or one for each target; ε = 0 is the distance itself.
+
+    Raises
+    ------
+    ValueError
+        On a covariance that is not symmetric positive semidefinite and finite, on ε < 0, or on a stack
+        that mixes ranks, or ε = 0 with ε > 0.
+
+    Notes
+    -----
+    The gradient is 2 (I − T) W with T = R M^{-1/2} R the optimal transport map from N(0, S + εI)
+    to N(0, Σ0) and M = R (S + εI) R. For ε = 0 it is 2 (W − R U Vᵀ) with the polar factor U Vᵀ of
+    R W = U σ Vᵀ, which costs O(n² d): from the Gram matrix where that is well conditioned, and else from
+    the thin SVD, which keeps the digits that a Gram matrix loses on a singular S. There singular values
+    below max(n, d) · eps · σ_1 count as zero (pseudo-inverse of M).
+    """
+
+    name = "bures-wasserstein"
+    degree = 2
+    label = "Bures-Wasserstein"
+    _stacked = (*CovarianceLoss._stacked, "epsilon", "_root")
+    _derived = (*CovarianceLoss._derived, "_root_outer", "_smoothing_diagonal")
+
+    def __init__(self, covariance: ArrayLike, epsilon: ArrayLike = 0.0) -> None:
+        super().__init__(covariance)
+        self._set_smoothing(epsilon)
+
+    @classmethod
+    def from_spectrum(
+        cls, eigenvalues: ArrayLike, eigenvectors: ArrayLike | None = None, epsilon: ArrayLike = 0.0
+    ) -> Self:
+        """As `CovarianceLoss.from_spectrum`, with the smoothing ε."""
+        loss = super().from_spectrum(eigenvalues, eigenvectors)
+        loss._set_smoothing(epsilon)
+        return loss
+
+    @classmethod
+    def from_samples(cls, X: ArrayLike, epsilon: ArrayLike = 0.0) -> Self:
+        """As `CovarianceLoss.from_samples`, with the smoothing ε."""
+        return cls.from_spectrum(*sample_spectrum(X), epsilon)
+
+    def _set_smoothing(self, epsilon: ArrayLike) -> None:
+        smoothing = np.asarray(epsilon, dtype=float)
+        if not (np.isfinite(smoothing) & (smoothing >= 0)).all():
+            raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon!r}")
+        if smoothing.shape not in ((), self.shape):
+            raise ValueError(
+                f"epsilon must be one number or have the shape of the stack, {self.shape}, not {smoothing.shape}"
+            )
+        self.smoothed = bool((smoothing > 0).any())
+        if self.smoothed and not (smoothing > 0).all():
+            raise ValueError(f"epsilon must be 0 for all targets of a stack or positive for all, not {epsilon!r}")
+        self.epsilon = np.broadcast_to(smoothing, self.shape)[()]
+        self._root = np.sqrt(self.eigenvalues)[..., :, None]  # diag(R) in its eigenbasis, as a column
+        ranks = np.sum(self.eigenvalues > 0, axis=-1)
+        if np.min(ranks) != np.max(ranks):
+            raise ValueError(f"the covariances of a stack must have one rank, not {np.min(ranks)} to {np.max(ranks)}")
+        self._support = int(np.max(ranks))  # rank of Σ0: M is regular on the first `support` coordinates
+
+    @cached_property
+    def _root_outer(self) -> Array:
+        """√(λ_i λ_j) on the support, of the dense form."""
+        check_square_fits("the dense form of the smoothed loss", self._support)
+        root = self._root[..., : self._support, :]
+        return root * _transpose(root)
+
+    @cached_property
+    def _smoothing_diagonal(self) -> Array:
+        """ε diag(λ) on the support, of the dense form."""
+        root = self._root[..., : self._support, :]
+        return np.eye(self._support, dtype=root.dtype) * (self._epsilon_column * root**2)
+
+    @property
+    def smoothing(self) -> float | Array:  # type: ignore[override]
+        """ε, one number or one for each target of a stack."""
+        return float(self.epsilon) if self.shape == () else self.epsilon
+
+    def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
+        """See `closed_form_rates.bures_wasserstein`; ValueError where ε exceeds a kept eigenvalue."""
+        return closed_form_rates.bures_wasserstein(self.eigenvalues, float(self.epsilon), depth, kept)
+
+    def filling_rates(self, kept: ArrayLike) -> Array:
+        """2 (1 − √(λ_b/ε)), b not in J; for ε = 0 −∞, or 2 where λ_b = 0."""
+        return closed_form_rates.bures_wasserstein_filling(self.eigenvalues, float(self.epsilon), kept)
+
+    def global_rate(self, depth: int, least_singular_value: float) -> float:
+        """4 N m^{2−1/N}/(m + ε), m = min(σ_n(W(0))², λ_n − ε)."""
+        return closed_form_rates.bures_wasserstein_global(
+            self.eigenvalues, float(self.epsilon), depth, least_singular_value
+        )
+
+    @property
+    def _epsilon_column(self) -> Array:
+        """ε with two axes more, against matrices, in their precision."""
+        return np.asarray(self.epsilon, dtype=self.eigenvalues.dtype)[..., None, None]
+
+    def minimum_spectrum(self, rank: int) -> Array:
+        """s*_j = (λ_j − ε)_+ for j ≤ rank, 0 beyond and where λ_j and ε agree to rounding (paper.md section 3)."""
+        kept = np.arange(self.dimension) < rank
+        return np.where(kept, soft_threshold(self.eigenvalues, self._epsilon_column[..., 0]), 0)
+
+    def transport_map(self, W: ArrayLike) -> Array:
+        """T = R (R (W Wᵀ + εI) R)^{-1/2} R, (..., n, n): optimal transport map from N(0, S + εI) to N(0, Σ0).
+
+        Raises
+        ------
+        ValueError
+            For ε = 0, where W Wᵀ is singular on the range of the target: N(0, S) then has no map to N(0, Σ0).
+        """
+        check_square_fits("the transport map", self.dimension)
+        F = self._to_eigenbasis("W", W)
+        A = (self._root * self._smoothed_factor(F))[..., : self._support, :]
+        U, sigma, _ = np.linalg.svd(A, full_matrices=False)
+        if sigma.shape[-1] < self._support or np.any(sigma[..., -1:] <= _rank_tolerance(A) * sigma[..., :1]):
+            raise ValueError("W must have full rank on the range of the target: for ε = 0 a singular one has no map")
+        Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
+        half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
+        return half @ _transpose(half)
+
+    def transport(self, W: ArrayLike, V: ArrayLike) -> Array:
+        """T V, the transport map at W (..., n, d) applied to a block V (..., n, p).
+
+        Linear in n for ε > 0 and few columns; else from `transport_map`.
+        """
+        F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
+        if self.smoothed and is_thin(self.dimension, F.shape[-1]):
+            transported = self._each(linear_forms.smoothed_transport, F, E)
+            return self._basis.combine(transported)
+        return self.transport_map(W) @ np.asarray(V)
+
+    def empty_costs(self) -> Array:
+        """(√λ_j − √ε)²; λ_j for ε = 0."""
+        return (np.sqrt(self.eigenvalues) - np.sqrt(self._epsilon_column[..., 0])) ** 2
+
+    def _smoothed_factor(self, F: Array) -> Array:
+        """A = [F, √ε I], so that A Aᵀ = F Fᵀ + εI; F itself when ε = 0."""
+        if not self.smoothed:
+            return F
+        noise = np.sqrt(self._epsilon_column) * np.eye(self.dimension, dtype=F.dtype)
+        return np.concatenate([F, np.broadcast_to(noise, (*F.shape[:-2], *noise.shape[-2:]))], axis=-1)
+
+    def _each(self, form: Callable[..., Array | np.floating], F: Array, *directions: Array) -> Array:
+        """A form linear in n on each matrix of a stack with its own target; its nodes depend on all three."""
+        batch = np.broadcast_shapes(F.shape[:-2], *(V.shape[:-2] for V in directions), self.shape)
+        eigenvalues = np.broadcast_to(self.eigenvalues, (*batch, self.dimension))
+        epsilon = np.broadcast_to(self.epsilon, batch)
+        stacks = [np.broadcast_to(V, (*batch, *V.shape[-2:])) for V in (F, *directions)]
+        results = [form(eigenvalues[i], float(epsilon[i]), *(V[i] for V in stacks)) for i in np.ndindex(batch)]
+        return np.reshape(results, (*batch, *np.shape(results[0])))
+
+    def value_in_eigenbasis(self, F: Array) -> Array:
+        """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R, Q the polar factor of R A (paper.md section 2, squared-distance form).
+
+        In the form linear in n the minimum over the rank of F and the excess over it, two sums of squares.
+        """
+        columns = F.shape[-1]
+        if self.smoothed and is_thin(self.dimension, columns):
+            return self.minimum_value(columns) + self.excess_in_eigenbasis(F, columns)
+        A = self._smoothed_factor(F)
+        U, _, Vh = np.linalg.svd(self._root * A, full_matrices=False)
+        distance = np.sum((A - self._root * (U @ Vh)) ** 2, axis=(-2, -1))
+        outside = self._root[..., 0] ** 2 * (1 - np.sum(U**2, axis=-1))  # only where A has fewer than n columns
+        return distance + (np.sum(outside, axis=-1) if A.shape[-1] < self.dimension else 0.0)
+
+    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+        """Sum-of-squares form of L − L*.
+
+        ε > 0: with T* the transport map at the minimiser, t_j = 1 where s*_j > 0 and √(λ_j/ε) elsewhere,
+        L − L* = ‖T*^{1/2} A − T*^{-1/2} R Q‖² + tr (I − T*)(S − S*).
+        ε = 0: with R F = U σ Vᵀ and U_⊥ the complement of U,
+        L − L* = ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|².
+        """
+        eigenvalues, root = self.eigenvalues, self._root
+        if is_thin(self.dimension, F.shape[-1]):
+            F = _thin_factor(F, rank)
+            lack = self._lack(F.shape[-1], rank)  # a narrower F is compared with the minimum over its own rank
+            if self.smoothed:
+                return self._each(linear_forms.smoothed_excess, F) + lack
+            return linear_forms.unsmoothed_excess(eigenvalues, F) + lack
+        if not self.smoothed:
+            F = _thin_factor(F, rank)
+            width = F.shape[-1]
+            U, _, Vh = np.linalg.svd(root * F, full_matrices=width < self.dimension)
+            range_, complement = U[..., :width], U[..., width:]
+            distance = np.sum((F - root * (range_ @ Vh[..., :width, :])) ** 2, axis=(-2, -1))
+            last = eigenvalues[..., rank - 1 : rank]
+            gap = eigenvalues - last
+            leaked = np.sum(np.sum(range_**2, axis=-1)[..., rank:] * -gap[..., rank:], axis=-1)
+            lost = np.sum(np.sum(complement**2, axis=-1)[..., :rank] * gap[..., :rank], axis=-1)
+            missing = (rank - width) * last[..., 0]  # a narrower F lacks λ_k once a column
+            return distance + leaked + lost + missing
+        filled = self.minimum_spectrum(rank) > 0
+        transport = np.where(filled, 1.0, np.sqrt(eigenvalues / self._epsilon_column[..., 0]))
+        scale = np.sqrt(transport)[..., :, None]
+        scaled_root = np.divide(root, scale, out=np.zeros_like(root), where=scale > 0)
+        A = self._smoothed_factor(F)
+        U, _, Vh = np.linalg.svd(root * A, full_matrices=False)
+        distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
+        return distance + np.sum(np.sum(F**2, axis=-1) * (1 - transport), axis=-1)
+
+    def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
+        """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
+        rows = F[..., : self._support, :]
+        mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal)
+        poor = np.any(mu[..., :1] <= _EIGH_CONDITION * mu[..., -1:], axis=-1)  # a zero target has no μ
+        if not poor.any():
+            return np.sqrt(mu), Q
+        stacked = (self._root * self._smoothed_factor(F))[..., : self._support, :]  # a factor of M
+        sigma = np.sqrt(np.maximum(mu, 0))
+        U, singular, _ = np.linalg.svd(stacked[poor], full_matrices=False)
+        sigma[poor], Q[poor] = singular, U
+        return sigma, Q
+
+    def gradient_in_eigenbasis(self, F: Array) -> Array:
+        """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
+        if not self.smoothed:
+            return 2 * (F - self._root * _polar_factor(self._root * F))
+        if is_thin(self.dimension, F.shape[-1]):
+            return self._each(linear_forms.smoothed_gradient, F)
+        sigma, Q = self._root_spectrum(F)
+        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
+        gradient = 2 * F
+        gradient[..., : self._support, :] -= 2 * transported
+        return gradient
+
+    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """From one eigh of M, where it is well conditioned and S + εI is regular; else each by itself.
+
+        With t the eigenvalues of T*, `excess_in_eigenbasis` is ‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj,
+        D = T*^{1/2} − T*^{-1/2} T: where no direction is empty D = I − T and L − L* = ‖∇L‖²/4 + ε ‖D‖².
+        """
+        n, width = F.shape[-2:]
+        regular = self.shape == () and self._support == n and (self.smoothed or width == rank == n)
+        if not regular or (self.smoothed and is_thin(n, width)):
+            return super().gradient_and_excess_in_eigenbasis(F, rank)
+        mu, Q = np.linalg.eigh(self._root_outer * (F @ _transpose(F)) + self._smoothing_diagonal)
+        well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
+        if not well.any():
+            return super().gradient_and_excess_in_eigenbasis(F, rank)
+        inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ _transpose(Q)
+        T = self._root_outer * inverse_root
+        transported = T @ F
+        gradient = 2 * (F - transported)
+        if width == rank == n and (not self.smoothed or (self.minimum_spectrum(n) > 0).all()):
+            excess = np.sum(gradient**2, axis=(-2, -1)) / 4
+            if self.smoothed:
+                excess += float(self.epsilon) * np.sum((np.eye(n) - T) ** 2, axis=(-2, -1))
+        else:
+            epsilon = float(self.epsilon)
+            t = np.where(self.minimum_spectrum(rank) > 0, 1.0, np.sqrt(self.eigenvalues / epsilon))
+            root = np.sqrt(t)[:, None]
+            excess = np.sum((root * F - transported / root) ** 2, axis=(-2, -1))
+            excess += epsilon * np.sum((root * np.eye(n) - T / root) ** 2, axis=(-2, -1))
+            excess += np.sum(np.sum(F**2, axis=-1) * (1 - t), axis=-1)
+        if not well.all():
+            poor = F[~well]
+            gradient[~well], excess[~well] = super().gradient_and_excess_in_eigenbasis(poor, rank)
+        return gradient, excess
+
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
+        """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
+        if self.smoothed and is_thin(self.dimension, F.shape[-1]):
+            return self._each(linear_forms.smoothed_hessian_product, F, V)
+        return self.hessian_operator_in_eigenbasis(F, rank)(V)
+
+    def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
+        """The products at one F, its decomposition made once; of a single thin F it keeps n k numbers a node."""
+        support = self._support
+        if support == 0:  # a zero target: L = ‖W‖² + nε
+            return lambda V: 2 * V
+        F_ = F[..., :support, :]
+        if not self.smoothed:
+            root = self._root[..., :support, :]
+            polar_derivative = _polar_derivative(root * F_, rank)
+
+            def unsmoothed(V: Array) -> Array:
+                product = 2 * V
+                product[..., :support, :] -= 2 * root * polar_derivative(root * V[..., :support, :])
+                return product
+
+            return unsmoothed
+        if is_thin(self.dimension, F.shape[-1]):
+            if F.ndim > 2 or self.shape:
+                return super().hessian_operator_in_eigenbasis(F, rank)
+            return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
+        sigma, Q = self._root_spectrum(F)
+        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        rows, columns = sigma[..., :, None], sigma[..., None, :]
+
+        def smoothed(V: Array) -> Array:
+            V_, product = V[..., :support, :], 2 * V
+            E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
+            inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
+            derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
+            product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
+            product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
+            return product
+
+        return smoothed
+
+
+class Frobenius(CovarianceLoss):
+    """Square loss L_F(W) = ‖W Wᵀ − Σ0‖²_F (paper.md section 2, the comparison).
+
+    Parameters
+    ----------
+    covariance : (..., n, n)
+        Target Σ0, symmetric positive semidefinite; or a stack of targets.
+    """
+
+    name = "frobenius"
+    degree = 4
+    label = "Frobenius"
+
+    def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
+        """See `closed_form_rates.frobenius`."""
+        return closed_form_rates.frobenius(self.eigenvalues, depth, kept)
+
+    def filling_rates(self, kept: ArrayLike) -> Array:
+        """−4 λ_b, b not in J."""
+        return closed_form_rates.frobenius_filling(self.eigenvalues, kept)
+
+    def global_rate(self, depth: int, least_singular_value: float) -> float:
+        """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n)."""
+        return closed_form_rates.frobenius_global(self.eigenvalues, depth, least_singular_value)
+
+    def minimum_spectrum(self, rank: int) -> Array:
+        """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""
+        return np.where(np.arange(self.dimension) < rank, self.eigenvalues, 0)
+
+    def empty_costs(self) -> Array:
+        """λ_j²."""
+        return self.eigenvalues**2
+
+    def _residual(self, F: Array) -> Array:
+        return F @ _transpose(F) - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
+
+    def value_in_eigenbasis(self, F: Array) -> Array:
+        """‖F Fᵀ − Λ‖²; in the form linear in n what the empty directions add, and the excess."""
+        columns = F.shape[-1]
+        if is_thin(self.dimension, columns):
+            return self.minimum_value(columns) + self.excess_in_eigenbasis(F, columns)
+        return np.sum(self._residual(F) ** 2, axis=(-2, -1))
+
+    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+        """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj: the cross term of ‖(S − S*) + (S* − Σ0)‖²."""
+        if is_thin(self.dimension, F.shape[-1]):
+            kept = min(rank, F.shape[-1])
+            return linear_forms.frobenius_excess(self.eigenvalues, F, kept) + self._lack(kept, rank)
+        difference = F @ _transpose(F) - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
+        cross = np.sum(np.sum(F**2, axis=-1)[..., rank:] * self.eigenvalues[..., rank:], axis=-1)
+        return np.sum(difference**2, axis=(-2, -1)) - 2 * cross
+
+    def gradient_in_eigenbasis(self, F: Array) -> Array:
+        """4 (F Fᵀ − Λ) F."""
+        if is_thin(self.dimension, F.shape[-1]):
+            return linear_forms.frobenius_gradient(self.eigenvalues, F)
+        return 4 * self._residual(F) @ F
+
+    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
+        """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
+        if is_thin(self.dimension, F.shape[-1]):
+            return linear_forms.frobenius_hessian_product(self.eigenvalues, F, V)
+        return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
+
+
+#: Every loss, by its name in configurations.
+LOSSES: dict[str, type[CovarianceLoss]] = {loss.name: loss for loss in (BuresWasserstein, Frobenius)}
+
+
+def _thin_factor(F: Array, rank: int) -> Array:
+    """Factor of the same F Fᵀ with at most `rank` columns, for F of that rank.
+
+    Raises
+    ------
+    ValueError
+        If F has a higher rank.
+    """
+    if F.shape[-1] <= rank:
+        return F
+    U, sigma, _ = np.linalg.svd(F, full_matrices=False)
+    if rank < sigma.shape[-1] and np.any(sigma[..., rank] > _rank_tolerance(F) * sigma[..., 0]):
+        raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
+    return (U * sigma[..., None, :])[..., :rank]
+
+
+def _polar_factor(X: Array) -> Array:
+    """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
+    tall = X if X.shape[-2] >= X.shape[-1] else _transpose(X)
+    mu, V = np.linalg.eigh(_transpose(tall) @ tall)
+    poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
+    sigma = np.sqrt(np.where(poor[..., None], 1, mu))
+    polar = tall @ ((V / sigma[..., None, :]) @ _transpose(V))
+    if poor.any():
+        U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
+        kept = sigma > _rank_tolerance(X) * sigma[..., :1]
+        polar[poor] = (U * kept[..., None, :]) @ Vh
+    return polar if tall is X else _transpose(polar)
+
+
+def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:
+    """Derivative of the polar factor U Vᵀ of X = U σ Vᵀ, within the matrices of the rank of X, as a function of dX.
+
+    With thin U, V of `rank` columns (default min(n, d)): U [(C − Cᵀ)_{ij} / (σ_i + σ_j)] Vᵀ
+    + (I − U Uᵀ) dX V σ^{-1} Vᵀ + U σ^{-1} Uᵀ dX (I − V Vᵀ), C = Uᵀ dX V.
+
+    Raises
+    ------
+    ValueError
+        If X has another numerical rank: where a singular value vanishes the polar factor is not differentiable.
+    """
+    full = min(X.shape[-2:])
+    rank = full if rank is None else min(rank, full)
+    U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
+    tolerance = _rank_tolerance(X) * sigma[..., 0]
+    if np.any(sigma[..., rank - 1] <= tolerance):
+        raise ValueError(
+            f"W must have rank {rank} on the range of the target: "
+            "for ε = 0 the loss is not twice differentiable at a matrix of lower rank"
+        )
+    if rank < full and np.any(sigma[..., rank] > _PRODUCT_ROUNDING * tolerance):
+        raise ValueError(f"W must have rank {rank}, as given, and not a higher one")
+    U, sigma, Vh = U[..., :rank], sigma[..., :rank], Vh[..., :rank, :]
+    V = _transpose(Vh)
+
+    def along(dX: Array) -> Array:
+        columns = dX @ V
+        core = _transpose(U) @ columns
+        rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
+        derivative = U @ rotation @ Vh
+        if X.shape[-2] > rank:
+            derivative += ((columns - U @ core) / sigma[..., None, :]) @ Vh
+        if X.shape[-1] > rank:
+            rows = _transpose(U) @ dX
+            derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
+        return derivative
+
+    return along

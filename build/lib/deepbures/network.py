@@ -1,0 +1,157 @@
+"""Deep linear networks: layers, end-to-end matrix, layer gradients, balancedness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from itertools import accumulate, pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .psd import Array, finite_array
+
+
+class DeepLinearNetwork:
+    """Network x ↦ W_N ⋯ W_1 x (paper.md section 1).
+
+    Parameters
+    ----------
+    layers : sequence of (..., d_j, d_{j-1})
+        W_1, …, W_N; layer 1 acts first. Leading axes stack networks.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, an entry is not finite, or consecutive shapes do not chain.
+    """
+
+    def __init__(self, layers: Sequence[ArrayLike]) -> None:
+        self.layers: list[Array] = [finite_array(f"layer {j}", W, 2) for j, W in enumerate(layers, start=1)]
+        if not self.layers:
+            raise ValueError("layers must hold at least one matrix")
+        for j, (lower, upper) in enumerate(pairwise(self.layers), start=1):
+            if upper.shape[-1] != lower.shape[-2]:
+                raise ValueError(
+                    f"layers must chain: layer {j + 1} has {upper.shape[-1]} columns, "
+                    f"but layer {j} has {lower.shape[-2]} rows"
+                )
+
+    @classmethod
+    def balanced(cls, end_to_end: ArrayLike, depth: int, width: int | None = None) -> DeepLinearNetwork:
+        """Balanced network of the given end-to-end matrix W = U diag(s) Vᵀ.
+
+        W_1 = s^{1/N} Vᵀ, inner layers diag(s^{1/N}), W_N = U s^{1/N} (paper.md section 6), cut to
+        inner width k.
+
+        Parameters
+        ----------
+        end_to_end : (..., n, d_0)
+        depth
+            N ≥ 1. For N = 1 the network is W itself.
+        width
+            Inner width k; default min(n, d_0). Smaller than the rank of W, it cuts W to its best
+            rank-k approximation.
+        """
+        W = finite_array("end_to_end", end_to_end, 2)
+        check_depth(depth)
+        width = min(W.shape[-2:]) if width is None else width
+        if not 1 <= width <= min(W.shape[-2:]):
+            raise ValueError(f"width must lie between 1 and min(n, d_0) = {min(W.shape[-2:])}, not {width}")
+        if depth == 1 and width == min(W.shape[-2:]):
+            return cls([W])
+        U, s, Vh = np.linalg.svd(W, full_matrices=False)
+        root = s[..., :width] ** (1 / depth)
+        first = root[..., :, None] * Vh[..., :width, :]
+        if depth == 1:
+            return cls([U[..., :, :width] @ first])
+        inner = root[..., :, None] * np.eye(width, dtype=W.dtype)
+        return cls([first, *[inner] * (depth - 2), U[..., :, :width] * root[..., None, :]])
+
+    @property
+    def depth(self) -> int:
+        """N, the number of layers."""
+        return len(self.layers)
+
+    def end_to_end(self) -> Array:
+        """W = W_N ⋯ W_1, shape (..., n, d_0)."""
+        return reduce(lambda product, layer: layer @ product, self.layers)
+
+    def layer_gradients(self, gradient: ArrayLike) -> list[Array]:
+        """∂L^N/∂W_j = (W_N⋯W_{j+1})ᵀ ∇L(W) (W_{j-1}⋯W_1)ᵀ for j = 1..N (paper.md section 2).
+
+        Parameters
+        ----------
+        gradient : (..., n, d_0)
+            ∇L at the end-to-end matrix.
+        """
+        return layer_gradients(self.layers, prefix_products(self.layers), np.asarray(gradient))
+
+    def balancedness(self) -> Array:
+        """max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, 0 for one layer; shape (...)."""
+        return balancedness(self.layers)
+
+
+def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
+    """The network with one layer as n × k: the only bottleneck of one layer is its input, d_0 = k.
+
+    Several layers are left as they are. One layer W = U diag(s) Vᵀ becomes U_k diag(s_k), the same covariance where
+    the rank of W is at most k, and its best approximation of rank k where it is not. This is the one place where the
+    convention is kept.
+    """
+    W = network.layers[0]
+    if network.depth > 1 or W.shape[-1] <= rank:
+        return network
+    U, s, _ = np.linalg.svd(W, full_matrices=False)
+    return DeepLinearNetwork([(U * s[..., None, :])[..., :rank]])
+
+
+def pack(layers: Sequence[Array]) -> Array:
+    """The entries of W_1, …, W_N one layer after the other, each row by row: (..., p), p = Σ d_j d_{j−1}."""
+    return np.concatenate([layer.reshape(*layer.shape[:-2], -1) for layer in layers], axis=-1)
+
+
+def unpack(vector: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """Layers of the given shapes (d_j, d_{j−1}) from their entries (..., p): the inverse of `pack`."""
+    ends = np.cumsum([rows * columns for rows, columns in shapes])[:-1]
+    parts = np.split(vector, ends, axis=-1)
+    return [part.reshape(*vector.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def prefix_products(layers: Sequence[Array]) -> list[Array]:
+    """W_1, W_2 W_1, …, W_N ⋯ W_1."""
+    return list(accumulate(layers, lambda product, layer: layer @ product))
+
+
+def layer_gradients(layers: Sequence[Array], prefixes: Sequence[Array], gradient: Array) -> list[Array]:
+    """∂L^N/∂W_1, …, ∂L^N/∂W_N from ∇L(W) and the `prefix_products`, as new arrays (paper.md section 2).
+
+    Carried downwards is ∇Lᵀ W_N ⋯ W_{j+1}: of the forms in which a product may be transposed, BLAS is
+    slow with small matrices only in A Bᵀ, which does not occur here.
+    """
+    backward = _transpose(gradient)
+    gradients: list[Array] = []
+    for layer, prefix in zip(reversed(layers[1:]), reversed(prefixes[:-1]), strict=True):
+        gradients.append(_transpose(backward) @ _transpose(prefix))
+        backward = backward @ layer
+    gradients.append(_transpose(backward) if len(layers) > 1 else gradient.copy())
+    return gradients[::-1]
+
+
+def balancedness(layers: Sequence[Array]) -> Array:
+    """max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, 0 for one layer; shape (...)."""
+    largest = np.zeros(layers[0].shape[:-2])
+    for lower, upper in pairwise(layers):
+        difference = _transpose(upper) @ upper - lower @ _transpose(lower)
+        largest = np.maximum(largest, np.linalg.norm(difference, axis=(-2, -1)))
+    return largest
+
+
+def _transpose(matrix: Array) -> Array:
+    return matrix.swapaxes(-1, -2)
+
+
+def check_depth(depth: int) -> None:
+    """Raise ValueError unless `depth` is an integer ≥ 1."""
+    if not (isinstance(depth, (int, np.integer)) and depth >= 1):
+        raise ValueError(f"depth must be an integer ≥ 1, not {depth!r}")

@@ -1,0 +1,333 @@
+"""Figures of the convergence study: trajectories, rates, bounds (F1-F3, G1, G2, G8 of paper.md section 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .. import derived
+from ..axes import axes_of
+from ..predicted_rates import algebraic_tail as algebraic_law
+from ..predicted_rates import flow_bound, global_bound
+from . import frames, style
+
+#: How the two measured slopes are called in figures.
+SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
+#: What theory promises, by the column of its rate.
+PROMISES = {"bound_rate": "program's bound", "descent_rate": "program's rate"}
+#: The line of the global theorem, ours.
+_GLOBAL = {"linestyle": "-.", "linewidth": 0.9}
+_LN10 = np.log(10)
+_WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
+
+
+@style.styled
+def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bound_rate") -> Figure:
+    """F1: excess loss, Bures and Frobenius distance to the optimum against time, by depth.
+
+    Bands are one standard deviation (of the logarithm, ddof 1) over seeds. In the first panel the lines of theory
+    are those of the means over seeds of the start and the rate: dashed: the bound of the authors' program (`rate`, for
+    descent `descent_rate`); for flows, dash-dotted: the global bound L(0) exp(−rate · t); dotted: the sharp rate,
+    anchored at the end.
+    """
+    panels = {
+        "excess": r"excess loss $L_\varepsilon - L^*$",
+        "squared_bures": r"$\mathcal{B}^2(S, S^*)$",
+        "covariance_distance": r"$\Vert S - S^* \Vert_F$",
+    }
+    figure, axes = style.panels(1, 3, style.TEXT, 2.4, sharex=True)
+    depths = sorted(trajectories["depth"].unique())
+    times = frames.time_grid(trajectories)
+    with_global = rate == "bound_rate" and runs["global_rate"].notna().all()
+    for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
+        cell, cell_runs = trajectories[trajectories["depth"] == depth], runs[runs["depth"] == depth]
+        for axis, column in zip(axes[0], panels, strict=True):
+            mean, low, high = frames.band(frames.curves(cell, column, times))
+            axis.plot(times, mean, color=color, label=frames.label(depth=depth))
+            axis.fill_between(times, low, high, color=color, **style.BAND)
+        axis = axes[0, 0]
+        bound = flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs[rate].mean())
+        axis.plot(times, bound, **{**style.THEORY, "color": color})
+        mean, *_ = frames.band(frames.curves(cell, "excess", times))
+        last = np.flatnonzero(np.isfinite(mean))[-1]
+        if with_global:
+            ours = global_bound(times, cell_runs["loss_initial"].mean(), cell_runs["global_rate"].mean())
+            shown = ours > ours[0] * 1e-12  # the curves end there; the bound goes on to 0
+            axis.plot(times[shown], ours[shown], color=color, **_GLOBAL)
+        sharp = mean[last] * np.exp(-cell_runs["sharp_rate"].mean() * (times - times[last]))
+        shown = (sharp < 1) & (times <= times[last])
+        axis.plot(times[shown], sharp[shown], color=color, linestyle=":", linewidth=0.9)
+    for axis, text in zip(axes[0], panels.values(), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=text)
+    lowest, highest = trajectories["excess"].min(), trajectories["excess"].max()
+    axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.25)  # a quarter more, for the legend
+    axes[0, 1].legend(loc="lower left")
+    names = {PROMISES[rate]: style.THEORY, "sharp rate": style.THEORY | {"linestyle": ":"}}
+    if with_global:
+        names = {PROMISES[rate]: style.THEORY, "global bound": {"color": "black", **_GLOBAL}, **names}
+    theory = [Line2D([], [], **line) for line in names.values()]
+    axes[0, 0].legend(theory, list(names), loc="lower left", handlelength=2.4, fontsize=6)
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
+    """F2: measured slope, and 1 − r² of its fit, over depth × λ_min(Σ0^{1/2}), one column a smoothing ε.
+
+    Dashed contours: the slope of the sharp rate at the same levels. Dotted: λ_n = ε, below which ε is limited
+    to λ_n. Hatched: no flow of the cell reached its tail within the step budget.
+    """
+    slope = f"{kind}_slope"
+    table = runs.assign(
+        size=-runs[slope],
+        sharp=(runs["sharp_rate"] / _LN10).where(runs[slope].notna()),
+        root=np.sqrt(runs["lambda_min"]),
+        misfit=1 - runs[f"{kind}_r_squared"],
+    )
+    table = frames.over_seeds(table, ["size", "sharp", "root", "misfit"])
+    epsilons = sorted(table["epsilon"].unique())
+    figure, axes = style.panels(2, len(epsilons), style.TEXT, 3.6, sharex=True, sharey=True)
+    decades = np.log10(table.loc[table["size_mean"] > 0, "size_mean"].agg(["min", "max"]).to_numpy())
+    first, last = int(np.floor(decades[0])), int(np.ceil(decades[1]))
+    levels = np.logspace(first, last, 4 * (last - first) + 1)
+    marked = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 3)]
+    misfit_levels = np.logspace(-8, 0, 17)
+    for column, epsilon in enumerate(epsilons):
+        cell = table[table["epsilon"] == epsilon]
+        x, y, size = _grid(cell, "size_mean")
+        _, _, sharp = _grid(cell, "sharp_mean")
+        _, _, misfit = _grid(cell, "misfit_mean")
+        top, bottom = axes[:, column]
+        filled = top.contourf(x, y, size, levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis")
+        lines = top.contour(x, y, size, marked, colors="black", linewidths=0.6)
+        top.clabel(lines, fmt="%g", fontsize=5.5)
+        top.contour(x, y, np.ma.masked_where(np.ma.getmaskarray(size), sharp), marked, **_WHITE)
+        misfit = np.ma.maximum(misfit, misfit_levels[0])
+        fit = bottom.contourf(x, y, misfit, misfit_levels, norm=LogNorm(1e-8, 1), cmap="Greys")
+        for axis in (top, bottom):
+            axis.patch.set(hatch="////", facecolor="white", edgecolor="0.75")
+            if y[0] < np.sqrt(epsilon):
+                axis.axhline(np.sqrt(epsilon), color="#D55E00", linewidth=0.9, linestyle=":")
+        top.set_title(frames.label(epsilon=epsilon))
+        bottom.set_xlabel("depth $N$")
+    for row in axes:
+        row[0].set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
+    figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
+    figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::4])
+    note = r"dotted: $\lambda_n = \varepsilon$"
+    if kind == "tail":
+        note += r"; hatched: no exponential tail (where $\varepsilon = \lambda_n$: G14)"
+    figure.suptitle(f"{SLOPES[kind]} (black) and sharp rate (white, dashed); {note}", fontsize=8)
+    return figure
+
+
+@style.styled
+def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figure:
+    """F3: measured slope against depth, by s_min or rank, with its regression line and the sharp rate."""
+    slope = f"{kind}_slope"
+    sharp = (-runs["sharp_rate"] / _LN10).where(runs[slope].notna())
+    table = frames.over_seeds(runs.assign(sharp=sharp), [slope, "sharp"])
+    epsilon = frames.only_value(runs, "epsilon")
+    figure, axes = style.panels(1, 1, style.COLUMN, 3.0)
+    axis = axes[0, 0]
+    values = sorted(table[by].unique())
+    for (value, cell), color in zip(frames.groups(table, by), style.sequential(len(values)), strict=True):
+        cell = cell[cell[f"{slope}_count"] > 0]
+        if len(cell) < 2:
+            continue
+        N, mean, deviation = (cell[name].to_numpy() for name in ("depth", f"{slope}_mean", f"{slope}_std"))
+        a, intercept = np.polyfit(N, mean, 1)
+        r_squared = np.corrcoef(N, mean)[0, 1] ** 2
+        text = f"{frames.label(**{by: value})}: $a = {a:.3g}$, $r^2 = {r_squared:.4f}$"
+        axis.plot(N, mean, "o", color=color, label=text, markersize=2.8)
+        axis.fill_between(N, mean - deviation, mean + deviation, color=color, **style.BAND)
+        axis.plot(N, intercept + a * N, color=color, linewidth=0.8)
+        axis.plot(N, cell["sharp_mean"], **{**style.THEORY, "color": color})
+    axis.set(xlabel="depth $N$", ylabel="slope (decades per unit time)")
+    axis.set_title(f"{SLOPES[kind]}, {frames.label(epsilon=epsilon)}; dashed: sharp rate")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=1, fontsize=6.5)
+    return figure
+
+
+@style.styled
+def measured_against_sharp(runs: pd.DataFrame) -> Figure:
+    """G1: tail rate against the sharp rate, every grid point, on one diagonal; below: their ratio."""
+    table = _measured_rates(runs)
+    figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
+    _draw_against_sharp(axes[0, 0], table)
+    for (_, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
+        axes[1, 0].errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
+    axes[1, 0].axhline(1, **style.THEORY)
+    axes[1, 0].set(xlabel="sharp rate (per unit time)", ylabel="measured / sharp")
+    style.label_panels(axes[:, 0])
+    return figure
+
+
+@style.styled
+def bound_tightness(runs: pd.DataFrame) -> Figure:
+    """G2: rates over the sharp rate, against depth: measured tail, global theorem, program's bound.
+
+    One panel a smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
+    """
+    runs = runs[(runs["sharp_rate"] > 0) & (runs["epsilon_effective"] >= runs["epsilon"] * (1 - 1e-9))]
+    epsilons = sorted(runs["epsilon"].unique())
+    figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.5, sharey=True)
+    for axis, epsilon in zip(axes[0], epsilons, strict=True):
+        _draw_tightness(axis, runs[runs["epsilon"] == epsilon])
+        axis.set_title(frames.label(epsilon=epsilon))
+    axes[0, 0].set(ylabel="rate / sharp rate")
+    axes[0, 0].set_ylim(top=10)
+    axes[0, -1].legend(loc="center right", fontsize=6.5)
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
+    """The picture of the README: tail rates against depth and against the sharp rate, and the bound's tightness.
+
+    Parameters
+    ----------
+    runs
+        All runs.
+    shown
+        Runs of one ε and several s_min, for the first panel.
+    """
+    figure, axes = style.panels(1, 3, style.TEXT, 2.4)
+    first, second, third = axes[0]
+    table = _measured_rates(shown)
+    values = sorted(table["smin"].unique())
+    for (smin, cell), color in zip(frames.groups(table, "smin"), style.sequential(len(values)), strict=True):
+        first.plot(
+            cell["depth"], cell["measured_mean"], "o", color=color, markersize=2.5, label=frames.label(smin=smin)
+        )
+        first.plot(cell["depth"], cell["sharp_rate_mean"], **style.THEORY)
+    first.set(xlabel="depth $N$", ylabel="measured tail rate", ylim=(0, None))
+    first.set_title(f"{frames.label(epsilon=frames.only_value(shown, 'epsilon'))}; dashed: theory")
+    first.legend(fontsize=6.5)
+    measured = _measured_rates(runs)
+    _draw_against_sharp(second, measured)
+    second.set_xlabel("sharp rate (closed form)")
+    second.set_title(f"{len(measured)} of {runs.groupby(axes_of(runs.columns)).ngroups} cells")
+    one = frames.only_value(shown, "epsilon")
+    _draw_tightness(third, runs[(runs["epsilon_effective"] == one) & (runs["sharp_rate"] > 0)])
+    third.set(ylabel="rate / sharp rate")
+    third.set_ylim(top=10)
+    third.set_title(frames.label(epsilon=one))
+    third.legend(loc="center right", fontsize=6)
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def algebraic_tail(runs: pd.DataFrame) -> Figure:
+    """G14: flows with ε = λ_n, whose excess loss falls like a power of t: exponent and size against depth.
+
+    Of the flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
+    over the law of `predicted_rates.algebraic_tail`. Medians and 10 % to 90 % over targets.
+    """
+    limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
+    flows = runs[limited & (runs["stop_reason"] == "end time")].drop_duplicates(["smin", "depth", "seed"])
+    law = [algebraic_law(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
+    columns = {"power_law_slope": "exponent of $t$", "share": "excess loss / law at the end"}
+    flows = flows.assign(share=flows["excess_final"] / np.array(law, dtype=float))
+    figure, axes = style.panels(1, 2, style.TEXT, 2.3)
+    for axis, (column, text) in zip(axes[0], columns.items(), strict=True):
+        by_depth = flows.groupby("depth")[column]
+        axis.plot(by_depth.median(), "o", color=style.PALETTE[0], label=f"{len(flows)} flows")
+        axis.vlines(by_depth.median().index, by_depth.quantile(0.1), by_depth.quantile(0.9), color=style.PALETTE[0])
+        axis.set(xscale="log", xlabel="depth $N$", ylabel=text)
+    N = np.geomspace(runs["depth"].min(), runs["depth"].max(), 100)
+    axes[0, 0].plot(N, -2 * N / (2 * N - 1), **style.THEORY, label=r"$-2N/(2N-1)$")
+    axes[0, 0].legend()
+    axes[0, 1].axhline(1, **style.THEORY)
+    axes[0, 1].set_xlim(axes[0, 0].get_xlim())
+    axes[0, 1].set_ylim(0.8, 1.2)
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def spread_over_seeds(runs: pd.DataFrame) -> Figure:
+    """G8: how far one seed may lie from the mean over seeds, by definition of the slope."""
+    figure, axes = style.panels(1, 2, style.TEXT, 2.3, sharey=True)
+    for axis, (kind, text) in zip(axes[0], SLOPES.items(), strict=True):
+        cells = runs.groupby(axes_of(runs.columns))[f"{kind}_slope"]
+        relative = (runs[f"{kind}_slope"] / cells.transform("mean") - 1).abs() * 100
+        table = runs.assign(relative=relative).dropna(subset=["relative"])
+        for (epsilon, part), color in zip(
+            frames.groups(table, "epsilon"), style.distinct(table["epsilon"].nunique()), strict=True
+        ):
+            by_smin = part.groupby("smin")["relative"]
+            axis.plot(by_smin.median().index, by_smin.median(), "o-", color=color, label=frames.label(epsilon=epsilon))
+            axis.fill_between(
+                by_smin.median().index, by_smin.quantile(0.1), by_smin.quantile(0.9), color=color, **style.BAND
+            )
+        axis.set(xlabel=r"$s_{\min}$", ylim=(0, None))
+        axis.set_title(text)
+    axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
+    axes[0, 0].legend(ncols=2)
+    style.label_panels(axes[0])
+    return figure
+
+
+def _points(table: pd.DataFrame) -> list[dict[str, object]]:
+    """How the points of each smoothing ε of a table are drawn, in ascending order."""
+    number = table["epsilon"].nunique()
+    return [
+        {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
+        for marker, color in zip(style.markers(number), style.distinct(number), strict=True)
+    ]
+
+
+def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """Measured tail rate, sharp rate and their ratio, over the seeds of each cell that reached its tail."""
+    table = runs.assign(measured=derived.tail_rate(runs))
+    table["sharp_rate"] = table["sharp_rate"].where(table["measured"].notna())
+    table["ratio"] = table["measured"] / table["sharp_rate"]
+    table = frames.over_seeds(table, ["measured", "sharp_rate", "ratio"])
+    return table[table["measured_count"] > 0]
+
+
+def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
+    for (epsilon, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
+        axis.plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
+    ends = table["sharp_rate_mean"].agg(["min", "max"])
+    axis.plot(ends, ends, **style.THEORY, label="equal")
+    axis.set(xscale="log", yscale="log", ylabel="measured tail rate")
+    axis.legend()
+
+
+#: The rates of G2: column, name, and how they are drawn.
+_RATES = {
+    "measured": ("measured in the tail", {"color": style.PALETTE[0], "marker": "o"}),
+    "global_rate": ("global theorem (ours)", {"color": style.PALETTE[2], "marker": "s", "markersize": 2.2}),
+    "bound_rate": ("program's bound", {"color": style.PALETTE[1], "marker": "^"}),
+}
+
+
+def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
+    """Rates over the sharp rate, median and 10 % to 90 % over s_min and seeds; a rate of 0 is not drawn."""
+    table = runs.assign(measured=derived.tail_rate(runs).where(runs["in_tail"] == 1))
+    for column, (text, line) in _RATES.items():
+        share = (table[column] / table["sharp_rate"]).where(table[column] > 0)
+        if share.isna().all():
+            continue
+        by_depth = share.groupby(table["depth"])
+        axis.plot(by_depth.median(), label=text, linewidth=0.9, **line)
+        low, high = by_depth.quantile(0.1), by_depth.quantile(0.9)
+        axis.fill_between(low.index, low, high, color=line["color"], **style.BAND)
+    axis.axhline(1, **style.THEORY)
+    axis.set(yscale="log", xlabel="depth $N$")
+
+
+def _grid(cell: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depths, λ_min(Σ0^{1/2}) and values of a column on that grid, NaN where there are none."""
+    table = cell.pivot_table(index="smin", columns="depth", values=column, dropna=False)
+    roots = cell.groupby("smin")["root_mean"].mean()
+    return table.columns.to_numpy(), roots.loc[table.index].to_numpy(), np.ma.masked_invalid(table.to_numpy())

@@ -1,0 +1,101 @@
+"""Reading, selecting and averaging the tables that figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..axes import AXES, axes_of
+from ..psd import Array
+
+#: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
+#: where logarithms are taken.
+_FLOOR = 1e-17
+
+
+def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
+    """Read a table, only the rows whose axes have one of the values to `show`."""
+    filters = [(axis, "in", list(values)) for axis, values in (show or {}).items()] or None
+    return pd.read_parquet(path, filters=filters)
+
+
+def label(**values: float | str) -> str:
+    """Legend entry such as ε = 0.1, N = 10, in mathematical type; names as they are."""
+    return ", ".join(
+        value.replace("_", " ") if isinstance(value, str) else f"${AXES[axis].symbol} = {value:g}$"
+        for axis, value in values.items()
+    )
+
+
+def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Sub-frames by one column, in ascending order."""
+    yield from frame.groupby(by, sort=True)
+
+
+def only_value(frame: pd.DataFrame, axis: str) -> Any:
+    """The one value of an axis in a frame.
+
+    Raises
+    ------
+    ValueError
+        If the frame holds several: the figure's `show` must name one.
+    """
+    values = frame[axis].unique()
+    if len(values) != 1:
+        raise ValueError(f"this figure shows one value of {axis}, not {len(values)}: name it under `show`")
+    return values[0]
+
+
+def over_seeds(frame: pd.DataFrame, columns: Sequence[str], within: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean, sample standard deviation (ddof 1; NaN for one seed) and number of seeds with a value, one row a cell.
+
+    Or one row a cell and value of the columns `within` it, such as its critical points.
+    """
+    grouped = frame.groupby([*axes_of(frame.columns), *within], sort=True)
+    parts = [
+        grouped[list(columns)].mean().add_suffix("_mean"),
+        grouped[list(columns)].std(ddof=1).add_suffix("_std"),
+        grouped[list(columns)].count().add_suffix("_count"),
+    ]
+    return pd.concat(parts, axis=1).reset_index()
+
+
+def curves(
+    trajectories: pd.DataFrame, column: str, times: Array, *, against: str = "time", logarithmic: bool = True
+) -> Array:
+    """A column of every seed's trajectory at common times (or steps): (seeds, times), NaN after a run's end.
+
+    Interpolated linearly in the column `against`, in the logarithm of the column where `logarithmic`.
+    """
+    for axis in axes_of(trajectories.columns):
+        only_value(trajectories, axis)
+    result = []
+    floor = _FLOOR * float(trajectories[column].abs().max())
+    for _, run in trajectories.groupby("seed", sort=True):
+        values = run[column].to_numpy(dtype=float)
+        if logarithmic:
+            values = np.log10(np.maximum(values, floor))
+        result.append(np.interp(times, run[against], values, right=np.nan))
+    return 10 ** np.array(result) if logarithmic else np.array(result)
+
+
+def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
+    """Logarithmic times from the first steps of the fastest run to the end of the slowest: two to four decades."""
+    first, last = trajectories.loc[trajectories["time"] > 0, "time"].agg(["min", "max"])
+    return np.geomspace(np.clip(first, 1e-4 * last, 1e-2 * last), last, number)
+
+
+def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Array]:
+    """Mean and mean ∓ one sample standard deviation (ddof 1) over seeds (first axis); `logarithmic`: of logarithms.
+
+    NaN once one of the seeds has ended. Of one seed there is no deviation: the bounds are NaN.
+    """
+    data = np.log10(values) if logarithmic else values
+    mean = data.mean(axis=0)
+    deviation = data.std(axis=0, ddof=1) if len(data) > 1 else np.full_like(mean, np.nan)
+    bounds = mean, mean - deviation, mean + deviation
+    return tuple(10**b for b in bounds) if logarithmic else bounds

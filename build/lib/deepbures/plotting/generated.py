@@ -1,0 +1,94 @@
+"""What a trained generator draws: samples in a plane (F8), images (G9)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..axes import axes_of
+from ..psd import Array
+from . import frames, style
+
+#: Samples of each cloud in F8.
+_CLOUD = 400
+#: Images in a row.
+_IMAGES = 8
+
+
+@style.styled
+def samples_in_plane(runs: pd.DataFrame) -> Figure:
+    """F8: samples of target and generator before and after training, along Ω_1 and Ω_2, with 2σ ellipses; one run."""
+    run = runs.iloc[0]
+    target = np.diag(run["eigenvalues_target"][:2])
+    figure, axes = style.panels(1, 2, style.TEXT, 2.9, sharex=True, sharey=True)
+    rng = np.random.default_rng(0)
+    white = rng.standard_normal((2, _CLOUD, 2))
+    for axis, name, title in zip(axes[0], ("initial", "final"), ("before training", "after training"), strict=True):
+        generated = np.reshape(run[f"plane_{name}"], (2, 2))
+        for covariance, points, color, text in (
+            (target, white[0], style.PALETTE[5], "target"),
+            (generated, white[1], style.PALETTE[1], "generated"),
+        ):
+            values, vectors = np.linalg.eigh(covariance)
+            root = vectors * np.sqrt(np.maximum(values, 0))
+            axis.plot(*(points @ root.T).T, ".", color=color, markersize=1.8, alpha=0.5)
+            angle = np.linspace(0, 2 * np.pi, 200)
+            circle = np.stack([np.cos(angle), np.sin(angle)])
+            axis.plot(*(2 * root @ circle), color=color, label=text)
+        axis.set(xlabel=r"coordinate along $\Omega_1$", aspect="equal")
+        axis.set_title(title)
+    axes[0, 0].set_ylabel(r"coordinate along $\Omega_2$")
+    axes[0, 0].legend(loc="upper right")
+    style.label_panels(axes[0])
+    values = frames.label(**{axis: run[axis] for axis in axes_of(runs.columns)})
+    figure.suptitle(f"{values}, one seed", fontsize=8)
+    return figure
+
+
+@style.styled
+def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
+    """G9: eigenvalues of target, initial and final model; images of the data, and generated before and after training.
+
+    Parameters
+    ----------
+    runs
+        Runs of one cell, with their factors; the first is shown.
+    samples : (m, n)
+        The data, whose mean is added to what is generated: the generator has mean 0. n is a square.
+    seed
+        Of the images that are drawn; the noise is the same before and after.
+    """
+    run = runs.iloc[0]
+    n, k = len(run["eigenvalues_target"]), int(run["rank"])
+    side = round(np.sqrt(n))
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((_IMAGES, k))
+    mean = samples.mean(axis=0)
+    rows = {
+        "data": samples[rng.choice(len(samples), _IMAGES, replace=False)],
+        "before training": mean + noise @ np.reshape(run["factor_initial"], (n, k)).T,
+        "after training": mean + noise @ np.reshape(run["factor_final"], (n, k)).T,
+    }
+    figure = style.empty(style.TEXT, 2.6)
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.4])
+    axis = left.subplots()
+    index = np.arange(1, n + 1)
+    for name, marker, color in zip(("target", "final", "initial"), "so^", style.PALETTE[:3], strict=True):
+        values = np.asarray(run[f"eigenvalues_{name}"])
+        shown = values > 1e-12 * values[0]
+        axis.plot(index[shown], values[shown], marker, color=color, label=name, markersize=2.5)
+    axis.axvline(k + 0.5, **style.THEORY)
+    axis.set(yscale="log", xlabel="index $i$", ylabel="eigenvalue", title=f"(a) {frames.label(rank=k)}")
+    axis.legend()
+    low, high = samples.min(), samples.max()
+    grid = right.subplots(len(rows), _IMAGES, squeeze=False)
+    for axes, (name, pictures) in zip(grid, rows.items(), strict=True):
+        for image_axis, image in zip(axes, pictures, strict=True):
+            image_axis.imshow(image.reshape(side, side), cmap="Greys", vmin=low, vmax=high)
+            image_axis.set(xticks=[], yticks=[])
+            image_axis.spines[:].set_visible(False)
+        axes[0].set_title(name, loc="left", fontsize=7.5)
+    names = {axis: run[axis] for axis in ("epsilon", "depth")}
+    right.suptitle(f"(b) {frames.label(**names)}", fontsize=8)
+    return figure

@@ -1,0 +1,331 @@
+"""Figures of the landscape: Hessians, paths, expansions, escapes, the plane (F10-F13, G5, G11, G12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .. import derived
+from ..psd import Array
+from . import frames, style
+
+LOSSES = {"bures-wasserstein": "BW", "frobenius": "Frobenius"}
+
+
+@style.styled
+def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
+    """F10: largest eigenvalue of the Hessian of the deep loss at critical point i, by loss; one column a depth.
+
+    Mean and standard deviation over targets; above linear, below logarithmic.
+    """
+    depths = sorted(spectra["depth"].unique())
+    figure, axes = style.panels(2, len(depths), style.TEXT, 3.6, sharex=True)
+    for column, depth in enumerate(depths):
+        cells = spectra[spectra["depth"] == depth]
+        for axis in axes[:, column]:
+            _by_point(axis, cells, "largest")
+        axes[0, column].set(title=frames.label(depth=depth), ylim=(0, None))
+        axes[1, column].set(yscale="log", xlabel="critical point $i$")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(r"$\lambda_{\max}(\nabla^2 L^N)$")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    style.label_panels(axes.ravel())
+    return figure
+
+
+@style.styled
+def conditioning(spectra: pd.DataFrame) -> Figure:
+    """F11: |κ_rel| = λ_max/|λ_min| and κ_abs = λ_max/min |λ| at critical point i, zero eigenvalues left out."""
+    depths = sorted(spectra["depth"].unique())
+    figure, axes = style.panels(2, len(depths), style.TEXT, 3.6, sharex=True, sharey="row")
+    table = spectra.assign(relative_condition=spectra["relative_condition"].abs())
+    for column, depth in enumerate(depths):
+        cells = table[table["depth"] == depth]
+        _by_point(axes[0, column], cells, "relative_condition", logarithmic=True)
+        _by_point(axes[1, column], cells, "absolute_condition", logarithmic=True)
+        axes[0, column].set(yscale="log", title=frames.label(depth=depth))
+        axes[1, column].set(yscale="log", xlabel="critical point $i$")
+    axes[0, 0].set_ylabel(r"$|\kappa_{\mathrm{rel}}|$")
+    axes[1, 0].set_ylabel(r"$\kappa_{\mathrm{abs}}$")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    style.label_panels(axes.ravel())
+    return figure
+
+
+@style.styled
+def paths(table: pd.DataFrame) -> Figure:
+    """F12: the loss on segments from critical point i to i + 1, straight in W and straight in the layers.
+
+    Above: (L − L_0) / (L_P − L_0) along both; below: by how much the loss on the segments between layers lies
+    above that on the segments between matrices, in the same unit. Mean and standard deviation over targets.
+    """
+    losses = [name for name in LOSSES if name in set(table["loss_name"])]
+    figure, axes = style.panels(2, len(losses), style.TEXT, 3.9, sharex=True, sharey="row")
+    depths = sorted(table["depth"].unique())
+    spaces = ["loss_between_matrices", "loss_between_layers"]
+    for (upper, lower), name in zip(axes.T, losses, strict=True):
+        cells = table[table["loss_name"] == name]
+        epsilon = frames.only_value(cells, "epsilon")
+        ends = cells.groupby("seed")["loss_between_matrices"].agg(["first", "last"])
+        first, last = (cells["seed"].map(ends[end]) for end in ("first", "last"))
+        share = cells[spaces].sub(first, axis=0).div(last - first, axis=0)
+        cells = cells[["depth", "seed", "t"]].assign(
+            place=cells["pair"] + cells["t"], **share, above=share[spaces[1]] - share[spaces[0]]
+        )
+        for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
+            cell, text = cells[cells["depth"] == depth], f"layers, {frames.label(depth=depth)}"
+            upper.plot(cell.groupby("place")[spaces[1]].mean(), color=color, label=text)
+            _draw_band(lower, cell, "above", color, text)
+        one = cells[cells["depth"] == depths[0]]
+        _draw_band(upper, one, spaces[0], style.PALETTE[1], "matrices $W$")
+        upper.plot(one[one["t"] == 0].groupby("place")[spaces[0]].mean(), "o", color="black", zorder=5)
+        upper.set_title(LOSSES[name] + (f", {frames.label(epsilon=epsilon)}" if name == "bures-wasserstein" else ""))
+        lower.axhline(0, **style.THEORY)
+        lower.set_xlabel("critical point $i$")
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_ylabel(r"$(L - L_0)\, /\, (L_P - L_0)$")
+    axes[1, 0].set_ylabel("layers minus matrices")
+    axes[0, 0].legend(title="segments between", title_fontsize=7)
+    style.label_panels(axes.ravel())
+    return figure
+
+
+@style.styled
+def second_order_model(lines: pd.DataFrame) -> Figure:
+    """F13: the deep loss along lines through all layers and its second-order models, closed form and numerical.
+
+    Columns: where the line starts; rows: a random direction, and the eigenvector of the most negative (at the
+    minimum, the largest) eigenvalue. One seed.
+    """
+    run = lines[lines["seed"] == lines["seed"].min()]
+    places, directions = list(dict.fromkeys(run["place"])), list(dict.fromkeys(run["line"]))
+    figure, axes = style.panels(len(directions), len(places), style.TEXT, 3.8, sharex="col")
+    for row, line in enumerate(directions):
+        for axis, place in zip(axes[row], places, strict=True):
+            cell = run[(run["line"] == line) & (run["place"] == place)]
+            axis.plot(cell["distance"], cell["loss"], color=style.PALETTE[0], label="loss")
+            axis.plot(cell["distance"], cell["model"], **style.THEORY, label="second order, closed form")
+            every = cell.iloc[:: max(len(cell) // 15, 1)]
+            axis.plot(
+                every["distance"],
+                every["numerical_model"],
+                "o",
+                color=style.PALETTE[1],
+                fillstyle="none",
+                label="numerical derivatives",
+            )
+            axis.set_title(f"{place}, {line}")
+            axis.margins(y=0.1)
+        axes[row, 0].set_ylabel("loss $L^N$")
+    for axis in axes[-1]:
+        axis.set_xlabel("distance $t$ along the line")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    style.label_panels(axes.ravel())
+    names = {axis: frames.only_value(lines, axis) for axis in ("epsilon", "rank", "depth")}
+    figure.suptitle(f"{frames.label(**names)}, one seed", fontsize=8)
+    return figure
+
+
+@style.styled
+def blow_up(curvatures: pd.DataFrame) -> Figure:
+    """G5: the most negative eigenvalue of the Hessian where singular values of W vanish.
+
+    (a) on matrices, below full rank, by ε, with the fitted power and, dashed, the closed form at ε = 0; (b) its level
+    at σ = 0 against ε; (c) at ε = 0: square matrices with one and two vanishing singular values, and balanced layers.
+    """
+    figure, axes = style.panels(1, 3, style.TEXT, 2.6)
+    for axis in (axes[0, 0], axes[0, 2]):
+        axis.set(xscale="log", yscale="log", xlabel=r"$\sigma_{\min}(W)$")
+    matrices = curvatures[curvatures["depth"] == 1]
+    low = matrices[(matrices["rank"] == matrices["rank"].min()) & (matrices["vanishing"] == 1)]
+    _against_sigma(axes[0, 0], low)
+    rank = low["rank"].iloc[0]
+    axes[0, 0].set_title(f"matrices, {frames.label(rank=rank)}")
+    _levels(axes[0, 1], low[low["epsilon"] > 0])
+    _without_smoothing(axes[0, 2], curvatures[curvatures["epsilon"] == 0])
+    axes[0, 0].set_ylabel(r"$|\lambda_{\min}(\nabla^2 L_\varepsilon)|$")
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def escape_rates(escapes: pd.DataFrame) -> Figure:
+    """G11: (a) rates at which the flow leaves each saddle, by depth; (b) measured against closed form; (c) plateaus."""
+    figure, axes = style.panels(1, 3, style.TEXT, 2.7)
+    depths = sorted(escapes["depth"].unique())
+    colors = style.sequential(len(depths))
+    left_saddles = escapes[escapes["escapes"] > 0]
+    one = left_saddles[left_saddles["seed"] == left_saddles["seed"].min()]
+    width = 0.16
+    for number, (depth, color, marker) in enumerate(zip(depths, colors, style.markers(len(depths)), strict=True)):
+        shift = width * (number - (len(depths) - 1) / 2)
+        for _, row in one[one["depth"] == depth].iterrows():
+            rates = -row["rates"][row["rates"] < 0]
+            axes[0, 0].plot(np.full(len(rates), row["point"] + shift), rates, "_", color=color, markersize=4)
+        cell = left_saddles[left_saddles["depth"] == depth]
+        points = {"marker": marker, "color": color, "linestyle": "none", "markersize": 2.8, "alpha": 0.7}
+        axes[0, 1].plot(cell["escape_rate"], cell["measured_rate"], label=frames.label(depth=depth), **points)
+        axes[0, 2].plot(1 / cell["escape_rate"], cell["plateau_time"], **points)
+    ends = left_saddles["escape_rate"].agg(["min", "max"]).to_numpy()
+    axes[0, 1].plot(ends, ends, **style.THEORY, label="equal")
+    stays = np.log(1 / frames.only_value(left_saddles, "perturbation")) / ends
+    axes[0, 2].plot(1 / ends, stays, **style.THEORY, label=r"$\ln(1/\delta)\,/\,|r|$")
+    axes[0, 0].set(yscale="log", xlabel="critical point $i$, by loss", ylabel=r"escape rates $-r_{ab} > 0$, one seed")
+    axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 1].set(xscale="log", yscale="log", xlabel=r"fastest $-r_{ab}$, closed form", ylabel="measured")
+    axes[0, 2].set(xscale="log", yscale="log", xlabel=r"1 / fastest $-r_{ab}$", ylabel="plateau time")
+    for axis in (axes[0, 1], axes[0, 2]):
+        axis.legend()
+    style.label_panels(axes[0])
+    names = {axis: frames.only_value(escapes, axis) for axis in ("epsilon", "rank")}
+    figure.suptitle(frames.label(**names), fontsize=8)
+    return figure
+
+
+@style.styled
+def whole_landscape(surface: pd.DataFrame, points: pd.DataFrame, flows: pd.DataFrame) -> Figure:
+    """G12: the loss on the plane of W = (w_1, w_2), n = 2, k = 1, with its critical points and the flow's ways.
+
+    Rows: depth; columns: smoothing. Black: level sets; white: gradient flows, from around 0 and from outside.
+    """
+    depths, epsilons = sorted(surface["depth"].unique()), sorted(surface["epsilon"].unique())
+    seed = surface["seed"].min()
+    figure, axes = style.panels(
+        len(depths), len(epsilons), style.TEXT, 2.9 * len(depths) + 0.3, sharex=True, sharey=True
+    )
+    vmax = surface["loss"].quantile(0.98)
+    levels = np.linspace(surface["loss"].min(), vmax, 22)
+    for row, depth in enumerate(depths):
+        for axis, epsilon in zip(axes[row], epsilons, strict=True):
+            cell, marked, ways = (
+                frame[(frame["depth"] == depth) & (frame["epsilon"] == epsilon) & (frame["seed"] == seed)]
+                for frame in (surface, points, flows)
+            )
+            grid = cell.pivot(index="y", columns="x", values="loss")
+            image = axis.contourf(grid.columns, grid.index, grid, levels, cmap="cividis", extend="both")
+            axis.contour(grid.columns, grid.index, grid, levels[::2], colors="black", linewidths=0.25)
+            for _, way in ways.groupby("start"):
+                axis.plot(way["x"], way["y"], color="white", linewidth=0.9)
+            for kind, marker, color, text in _kinds(marked):
+                axis.plot(
+                    kind["x"],
+                    kind["y"],
+                    marker,
+                    color=color,
+                    markersize=6,
+                    markeredgecolor="black",
+                    markeredgewidth=0.6,
+                    label=text,
+                    zorder=5,
+                )
+            axis.set(aspect="equal", title=frames.label(depth=depth, epsilon=epsilon))
+        axes[row, 0].set_ylabel(r"$w_2$, along $\Omega_2$")
+    for axis in axes[-1]:
+        axis.set_xlabel(r"$w_1$, along $\Omega_1$")
+    figure.get_layout_engine().set(rect=(0.015, 0, 0.985, 1))  # axes of equal aspect would cut their labels off
+    figure.colorbar(image, ax=axes, label=r"loss $L_\varepsilon(W)$", shrink=0.7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    style.label_panels(axes.ravel())
+    return figure
+
+
+def _kinds(points: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, str, str]]:
+    """Minima, saddles of rank 1, and W = 0, with marker, colour and name."""
+    minimum = points["loss"] == points["loss"].min()
+    yield points[minimum], "*", style.PALETTE[4], "minimum, $J = \\{1\\}$"
+    yield points[~minimum & (points["rank_of_point"] > 0)], "s", style.PALETTE[1], "saddle, $J = \\{2\\}$"
+    yield points[points["rank_of_point"] == 0], "o", style.PALETTE[3], "$W = 0$"
+
+
+def _series(spectra: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """One sub-frame a loss and smoothing; the Frobenius loss, which has none, once."""
+    for name, text in LOSSES.items():
+        cells = spectra[spectra["loss_name"] == name]
+        for epsilon, part in frames.groups(cells, "epsilon"):
+            yield text if name == "frobenius" else f"{text}, {frames.label(epsilon=epsilon)}", part
+            if name == "frobenius":
+                break
+
+
+def _by_point(axis: Axes, cells: pd.DataFrame, column: str, *, logarithmic: bool = False) -> None:
+    """A column at the critical points, mean and standard deviation over targets, one line a loss."""
+    series = list(_series(cells))
+    number = len(series)
+    for (text, part), color, marker in zip(series, style.distinct(number), style.markers(number), strict=True):
+        table = part.pivot(index="seed", columns="point", values=column)
+        mean, low, high = frames.band(table.to_numpy(), logarithmic=logarithmic)
+        axis.plot(table.columns, mean, marker=marker, color=color, label=text)
+        axis.fill_between(table.columns, low, high, color=color, **style.BAND)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _draw_band(axis: Axes, cells: pd.DataFrame, column: str, color: Any, text: str) -> None:
+    table = cells.pivot_table(index="seed", columns="place", values=column)
+    mean, low, high = frames.band(table.to_numpy(), logarithmic=False)
+    axis.plot(table.columns, mean, color=color, label=text)
+    axis.fill_between(table.columns, low, high, color=color, **style.BAND)
+
+
+def _sizes(cells: pd.DataFrame) -> tuple[Array, Array, Array, Array]:
+    """σ (mean over seeds), and mean and band over seeds of |λ_min|, for one cell."""
+    table = cells.assign(size=cells["smallest"].abs()).sort_values(["seed", "sigma"])
+    number = table.groupby("seed").cumcount()
+    sigma = table.groupby(number)["sigma"].mean().to_numpy()
+    values = table.assign(number=number).pivot(index="seed", columns="number", values="size").to_numpy()
+    return sigma, *frames.band(values)
+
+
+def _against_sigma(axis: Axes, low: pd.DataFrame) -> None:
+    for (epsilon, cell), color in zip(
+        frames.groups(low, "epsilon"), style.distinct(low["epsilon"].nunique()), strict=True
+    ):
+        sigma, mean, below, above = _sizes(cell)
+        text = frames.label(epsilon=epsilon)
+        if epsilon == 0:
+            text += rf": $\sigma^{{{derived.exponent_at_zero(sigma, mean):.3f}}}$"
+        axis.plot(sigma, mean, "o-", color=color, label=text)
+        axis.fill_between(sigma, below, above, color=color, **style.BAND)
+        if epsilon == 0:
+            law = np.exp(np.log(cell["predicted"].abs() * cell["sigma"]).mean()) / sigma
+            axis.plot(sigma, law, **style.THEORY, label=r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$")
+    axis.legend(fontsize=6)
+
+
+def _levels(axis: Axes, smoothed: pd.DataFrame) -> None:
+    """Level of |λ_min| at σ = 0 against ε, with its power law, and the closed form of an empty column."""
+    one = smoothed.drop_duplicates(["epsilon", "seed"])
+    table = one.assign(size=one["level"].abs()).pivot(index="seed", columns="epsilon", values="size")
+    mean, low, high = frames.band(table.to_numpy())
+    epsilon = table.columns.to_numpy()
+    p = derived.exponent(epsilon[:3], mean[:3])
+    axis.plot(epsilon, mean, "o", label=rf"measured: $\varepsilon^{{{p:.2f}}}$")
+    axis.fill_between(epsilon, low, high, color=style.PALETTE[0], **style.BAND)
+    closed = np.log(one["level_of_empty_columns"].abs()).groupby(one["epsilon"]).mean()
+    axis.plot(epsilon, np.exp(closed), **style.THEORY, label=r"$2(\lambda_{\max}(T) - 1)$")
+    axis.set(xscale="log", yscale="log", xlabel=r"$\varepsilon$", title=r"level at $\sigma_{\min} = 0$")
+    axis.legend(fontsize=6)
+
+
+def _without_smoothing(axis: Axes, unsmoothed: pd.DataFrame) -> None:
+    """ε = 0: matrices by rank and number of vanishing singular values, and balanced layers of the lowest rank."""
+    lowest = unsmoothed["rank"].min()
+    shown = unsmoothed[(unsmoothed["depth"] == 1) | ((unsmoothed["rank"] == lowest) & (unsmoothed["vanishing"] == 1))]
+    groups = shown.groupby(["depth", "rank", "vanishing"])
+    number = groups.ngroups
+    for ((depth, rank, vanishing), cell), color, marker in zip(
+        groups, style.distinct(number), style.markers(number), strict=True
+    ):
+        sigma, mean, *_ = _sizes(cell)
+        text = f"{frames.label(depth=depth, rank=rank)}: {vanishing}"
+        axis.plot(sigma, mean, marker=marker, color=color, label=text, markersize=2.5)
+    axis.set_title(frames.label(epsilon=0))
+    axis.set_ylim(top=axis.get_ylim()[1] * 1e4)  # room for the legend
+    axis.legend(
+        fontsize=5.5, ncols=2, loc="upper center", title="number of singular values that vanish", title_fontsize=5.5
+    )

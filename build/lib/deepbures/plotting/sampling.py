@@ -1,0 +1,63 @@
+"""What a finite sample costs (G13)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import frames, style
+
+
+@style.styled
+def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
+    """G13: B²(Σ̂, Σ0) against the number m of samples with its law, and training on Σ̂ seen from the population.
+
+    (a) Mean over draws and seeds, one standard error (ddof 1) within a seed; dashed: the first order in 1/m.
+    (b) Along training on Σ̂ of one seed: the loss that is trained (dotted) falls on, the loss against Σ0
+    (solid) levels off at B²(Σ̂, Σ0) (dashed: the law).
+    """
+    figure, axes = style.panels(1, 2, style.TEXT, 2.6)
+    left, right = axes[0]
+    # Relative to the law of each seed's target, so that seeds can be averaged; drawn in units of the mean law.
+    law = sampling.groupby("samples")["expected"].mean()
+    relative = sampling.assign(ratio=sampling["squared_bures"] / sampling["expected"])
+    by_seed = relative.groupby(["samples", "seed"])["ratio"].mean().groupby("samples")
+    mean, error = by_seed.mean(), by_seed.std(ddof=1) / np.sqrt(by_seed.count())
+    left.errorbar(mean.index, mean * law, error * law, fmt="o", color=style.PALETTE[0], capsize=2, label="measured")
+    left.plot(
+        law,
+        **style.THEORY,
+        label=r"$\frac{1}{m}\sum_{ij}\frac{\lambda_i\lambda_j(1+\delta_{ij})}{2(\lambda_i+\lambda_j)}$",
+    )
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlabel="number of samples $m$",
+        ylabel=r"mean of $\mathcal{B}^2(\hat\Sigma, \Sigma_0)$",
+    )
+    left.legend()
+    seed = training["seed"].min()
+    runs = training[(training["seed"] == seed) & (training["time"] > 0)]
+    sizes = sorted(runs["samples"].unique())
+    shown = sizes[:: max(1, (len(sizes) - 1) // 3)]
+    own = sampling[sampling["seed"] == seed].groupby("samples")["expected"].first()
+    for m, color in zip(shown, style.sequential(len(shown)), strict=True):
+        run = runs[runs["samples"] == m]
+        right.plot(run["time"], run["population_loss"], color=color, label=f"$m = {m}$")
+        right.plot(run["time"], run["loss"], ":", color=color, linewidth=0.8)
+        right.axhline(own[m], **style.THEORY | {"color": color})
+    lowest = own[shown[-1]]
+    right.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel="loss", ylim=(lowest / 30, None))
+    right.set_xlim(right=runs.loc[runs["loss"] > lowest / 100, "time"].max())
+    right.set_title("solid: against $\\Sigma_0$; dotted: against $\\hat\\Sigma$", fontsize=7)
+    right.legend(loc="lower left")
+    style.label_panels(axes[0])
+    return figure
+
+
+def summary(sampling: pd.DataFrame) -> pd.DataFrame:
+    """One row a number of samples m: mean over seeds of the mean over draws of B²(Σ̂, Σ0), its law, and their ratio."""
+    per_seed = sampling.groupby(["samples", "seed"])[["squared_bures", "expected"]].mean().reset_index()
+    per_seed["ratio"] = per_seed["squared_bures"] / per_seed["expected"]
+    return frames.over_seeds(per_seed, ["squared_bures", "expected", "ratio"], within=["samples"])

@@ -1,0 +1,151 @@
+"""Style of the figures: sizes and fonts of a two-column paper, colour-blind-safe colours, saving."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import string
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+P = ParamSpec("P")
+
+#: Widths in inches of a column and of the text of a two-column page.
+COLUMN, TEXT = 3.3, 6.8
+#: Okabe and Ito's palette, told apart with every common colour vision; black stays for theory.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
+MARKERS = "os^Dv<>P"
+#: Theory in every figure: a thin black or dashed line.
+THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": "--"}
+BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
+
+_PARAMETERS = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "mathtext.fontset": "cm",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 220,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "deepbures",
+}
+
+
+def panels(
+    rows: int = 1, columns: int = 1, width: float = COLUMN, height: float = 2.3, **options: Any
+) -> tuple[Figure, Any]:
+    """Figure and axes (always a rows × columns array); sizes in inches."""
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+
+
+def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
+    """Figure without axes, for subfigures; sizes in inches."""
+    return plt.figure(figsize=(width, height))
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """The settings of the study over matplotlib's own defaults, whatever a matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_PARAMETERS)
+        yield
+
+
+def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw a figure in the style of the study, and leave matplotlib's settings as they were."""
+
+    @functools.wraps(function)
+    def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
+        with _style():
+            figure = function(*arguments, **options)
+            for axes in figure.axes:
+                for axis in (axes.xaxis, axes.yaxis):
+                    _label_logarithms(axis)
+            return figure
+
+    return draw
+
+
+def _label_logarithms(axis: Axis) -> None:
+    """Label 1, 2, 5 on a logarithmic axis that shows fewer than two powers of 10.
+
+    matplotlib's own labels overlap there. Ticks that were chosen one by one stay.
+    """
+    if axis.get_scale() != "log" or not isinstance(axis.get_major_locator(), LogLocator):
+        return
+    low, high = np.sort(axis.get_view_interval())
+    decades = np.log10([low, high])
+    if np.floor(decades[1]) - np.ceil(decades[0]) >= 1:
+        return
+    ticks = [
+        digit * 10.0**power for power in range(int(np.floor(decades[0])), int(decades[1]) + 2) for digit in (1, 2, 5)
+    ]
+    few = sum(low <= tick <= high for tick in ticks) < 2
+    axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    """A tick in digits, or with a power of 10 where these are many."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:g}"
+    power = int(np.floor(np.log10(abs(value)) + 1e-9))
+    return rf"${value / 10.0**power:g} \times 10^{{{power}}}$"
+
+
+def sequential(number: int) -> list[Any]:
+    """Colours for ordered values, dark to light (cividis, without its lightest end)."""
+    return [mpl.colormaps["cividis"](i / max(number - 1, 1) * 0.88) for i in range(number)]
+
+
+def distinct(number: int) -> list[Any]:
+    """As many colours that are told apart: those of the palette, or of a sequence where they are too few."""
+    return list(PALETTE[:number]) if number <= len(PALETTE) else sequential(number)
+
+
+def markers(number: int) -> list[str]:
+    """As many markers; from the ninth on they come again."""
+    return list(itertools.islice(itertools.cycle(MARKERS), number))
+
+
+def label_panels(axes: Sequence[Any]) -> None:
+    """Letters (a), (b), …, (z), (aa), … at the upper left of each panel."""
+    pairs = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
+    letters = itertools.islice(itertools.chain(string.ascii_lowercase, pairs), len(axes))
+    for letter, axis in zip(letters, axes, strict=True):
+        title = axis.get_title()
+        axis.set_title("")
+        axis.set_title(f"({letter}) {title}".rstrip(), loc="left")
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> Figure:
+    """Write `folder/name.pdf` and `.png`, the same bytes for the same figure, and return it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _style():
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    plt.close(figure)
+    return figure

@@ -1,0 +1,258 @@
+"""Tables of the study as CSV and LaTeX (T1-T3 of paper.md section 7, and ours)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import derived
+from ..axes import AXES, axes_of
+from ..trajectory import StopReason
+from .frames import over_seeds
+
+#: LaTeX headings of the columns.
+HEADINGS = {
+    **{axis.name: axis.column for axis in AXES.values()},
+    "epsilon_effective": r"$\varepsilon_{\mathrm{eff}}$",
+    "margin": "$c$",
+    "C_0": "$C_0$",
+    "K": "$K$",
+    "M": "$M$",
+    "log10_Delta": r"$\log_{10}\Delta$",
+    "log10_eta_1": r"$\log_{10}\eta_1$",
+    "log10_eta_2": r"$\log_{10}\eta_2$",
+    "log10_eta_3": r"$\log_{10}\eta_3$",
+    "bound_rate": "bound (1/time)",
+    "loss_initial": "$L(0)$",
+    "loss_minimum": "$L^*$",
+    "sharp_rate": "sharp rate (1/time)",
+    "tail_rate": "tail rate (1/time)",
+    "ratio": "tail / sharp",
+    "authors_slope": "authors' slope (decades/time)",
+    "authors_r_squared": "$r^2$",
+    "tail_slope": "tail slope",
+    "tail_r_squared": "$r^2$ (tail)",
+    "global_rate": "global rate (1/time)",
+    "power_law_slope": "exponent of $t$",
+    "eta": r"$\eta$",
+    "eta_stable": r"$2/\lambda_{\max}$",
+    "log10_eta_paper": r"$\log_{10}\min(\eta_1,\eta_2,\eta_3)$",
+    "descent_rate": "promised (1/time)",
+    "final_rate": r"final $-\ln$ contraction",
+    "predicted_rate": r"$-\ln\max_r(1-\eta r)^2$",
+    "settling_steps": "steps to $10^{-6}$",
+    "point": "$i$",
+    "vanishing": "vanish",
+    "smallest": r"$\lambda_{\min}$",
+    "largest": r"$\lambda_{\max}$",
+    "relative_condition": r"$\kappa_{\mathrm{rel}}$",
+    "absolute_condition": r"$\kappa_{\mathrm{abs}}$",
+    "escapes": "escapes",
+    "escape_rate": r"$\max_r (-r)$",
+    "measured_rate": "measured",
+    "plateau_time": "plateau time",
+    "exponent": "exponent",
+    "level": r"$\lambda_{\min}$ at $\sigma = 0$",
+    "level_of_empty_columns": r"$2(1 - \lambda_{\max}(T))$",
+}
+#: Columns of the table of Hessians, and of escapes, in LaTeX.
+HESSIAN = ["smallest", "largest", "relative_condition", "absolute_condition"]
+ESCAPES = ["escapes", "escape_rate", "measured_rate", "plateau_time"]
+BLOW_UP = ["exponent", "level", "level_of_empty_columns"]
+#: Columns of the table of step sizes, in LaTeX.
+STEP_SIZES = [
+    "margin",
+    "C_0",
+    "M",
+    "log10_Delta",
+    "log10_eta_paper",
+    "eta",
+    "eta_stable",
+    "descent_rate",
+    "final_rate",
+    "predicted_rate",
+]
+
+
+def constants(runs: pd.DataFrame) -> pd.DataFrame:
+    """T2: constants, step sizes and guaranteed rate of the authors' program for every run, and the global rate."""
+    columns = ["margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3", "bound_rate"]
+    columns += ["global_rate", "bound_is_proved"]
+    return runs[[*axes_of(runs.columns), "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
+
+
+def rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """T3: slopes, r², tail rate, sharp rate and bounds, mean and standard deviation over seeds, one row a cell.
+
+    Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails`
+    counts the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail
+    itself (see `aggregate.collect_runs`); `power_law_slope` is the exponent of t where a flow did not converge.
+    `limited` tells that ε exceeds λ_n and was replaced by it, so that cells which differ in ε alone may be one and
+    the same problem.
+    """
+    table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
+    columns = [
+        "authors_slope",
+        "authors_r_squared",
+        "tail_slope",
+        "tail_r_squared",
+        "tail_rate",
+        "ratio",
+        "sharp_rate",
+        "global_rate",
+        "bound_rate",
+        "power_law_slope",
+    ]
+    summary = over_seeds(table, columns)
+    axes = axes_of(runs.columns)
+    grouped = runs.groupby(axes, sort=True)
+    extra = pd.DataFrame(
+        {
+            "seeds": grouped["seed"].count(),
+            "tails": grouped["tail_slope"].count(),
+            "in_tail": grouped["in_tail"].sum(),
+            "epsilon_effective": grouped["epsilon_effective"].mean(),
+        }
+    ).reset_index()
+    merged = extra.merge(summary, on=axes)
+    merged.insert(len(axes), "limited", merged["epsilon_effective"] < merged["epsilon"] * (1 - 1e-12))
+    return merged.drop(columns=[f"{name}_count" for name in columns])
+
+
+def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
+    """T2 for descent: the theorem's constants and step size beside η, 2/λ_max, and promised and final decay a step.
+
+    Mean and standard deviation over seeds, one row a cell. `converged` counts the seeds that converge.
+    `final_rate` is minus the logarithm of the final contraction of L − L* in a step, over those.
+    """
+    table = runs.assign(
+        log10_eta_paper=derived.log10_theorem_step(runs),
+        final_rate=derived.final_rate(runs),
+        predicted_rate=derived.predicted_rate(runs),
+    )
+    columns = [*STEP_SIZES, "K", "log10_eta_1", "log10_eta_2", "log10_eta_3", "authors_slope", "authors_r_squared"]
+    return _with_outcomes(runs, over_seeds(table, columns))
+
+
+def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
+    """Where descent ends: seeds that converge, stay or diverge, steps to 1e-6 of the start, final decay a step.
+
+    Mean and standard deviation over the seeds that have such a value (`…_count`), one row a cell.
+    """
+    table = runs.assign(
+        settling_steps=derived.settling_steps(runs),
+        final_rate=derived.final_rate(runs),
+        predicted_rate=derived.predicted_rate(runs),
+    )
+    columns = ["settling_steps", "final_rate", "predicted_rate", "excess_final", "balancedness_final"]
+    return _with_outcomes(runs, over_seeds(table, columns))
+
+
+def hessian(spectra: pd.DataFrame) -> pd.DataFrame:
+    """T1: λ_min, λ_max, κ_rel, κ_abs at each critical point, mean and standard deviation over targets.
+
+    `negative` and `zero` count eigenvalues; `escapes` and `predicted_zero` are what the closed form says.
+    """
+    columns = [*HESSIAN, "negative", "escapes", "zero", "predicted_zero", "spectrum_error"]
+    return over_seeds(spectra, columns, within=["point"])
+
+
+def escapes(table: pd.DataFrame) -> pd.DataFrame:
+    """Fastest escape from each saddle, closed form and measured, and how long the flow stays; one row a point."""
+    saddles = table[table["escapes"] > 0]
+    return over_seeds(saddles, ESCAPES, within=["point"])
+
+
+def blow_up(curvatures: pd.DataFrame) -> pd.DataFrame:
+    """Fitted exponent of |λ_min| in σ and its level at σ = 0, by number of vanishing singular values."""
+    within = [*axes_of(curvatures.columns), "vanishing", "seed"]
+    rows = [
+        {
+            **dict(zip(within, values, strict=True)),
+            "exponent": derived.exponent_at_zero(cell["sigma"], cell["smallest"].abs()),
+            "level": cell["level"].iloc[0],
+            "level_of_empty_columns": cell["level_of_empty_columns"].iloc[0],
+        }
+        for values, cell in curvatures.groupby(within)
+    ]
+    return over_seeds(pd.DataFrame(rows), BLOW_UP, within=["vanishing"])
+
+
+def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
+    """Where searches for critical points ended, one row a cell.
+
+    `critical`: gradient below the tolerance; `matched`: at an enumerated point; `unmatched`: critical, but not
+    enumerated; `lost_rank`: ended at a kink, where the loss has no second derivative. `at_zero`: matched at W = 0;
+    `at_rank`: at a point of rank k; `index_counted`: of those, the negative eigenvalues of the Hessian are told from
+    zeros; `index_agrees`: they are as many as the closed form says. `found…` and `enumerated…` count different points,
+    over all seeds.
+    """
+    axes = axes_of(searches.columns)
+    matched = searches["matched"] == 1
+    at_rank = matched & (searches["kept"].map(len) == searches["rank"])
+    table = searches.assign(
+        point=searches["kept"].map(lambda kept: tuple(int(j) for j in kept)),
+        unmatched=(searches["critical"] == 1) & ~matched,
+        lost_rank=(searches["critical"] == 0) & (searches["evaluations"] < 0),
+        at_zero=matched & (searches["kept"].map(len) == 0),
+        at_rank=at_rank,
+        index_counted=at_rank & (searches["negative"] >= 0),
+        index_agrees=at_rank & (searches["negative"] == searches["escapes"]),
+    )
+    sums = ["critical", "matched", "unmatched", "lost_rank", "at_zero", "at_rank", "index_counted", "index_agrees"]
+    grouped = table.groupby(axes, sort=True)
+    one = searches.drop_duplicates([*axes, "seed"]).groupby(axes)
+
+    def found(which: pd.Series) -> pd.Series:
+        return table[which].drop_duplicates([*axes, "seed", "point"]).groupby(axes).size()
+
+    columns = {
+        "starts": grouped["start"].count(),
+        **{name: grouped[name].sum() for name in sums},
+        "found": found(matched),
+        "enumerated": one["enumerated"].sum(),
+        "found_at_rank": found(at_rank),
+        "enumerated_at_rank": one["enumerated_at_rank"].sum(),
+    }
+    counts = pd.DataFrame(columns).fillna(0).astype(int)
+    worst = searches[matched].groupby(axes)["distance"].max().rename("largest_distance")
+    return counts.join(worst).reset_index()
+
+
+def _with_outcomes(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """How many seeds a cell has and how they ended, before the other columns."""
+    axes = axes_of(runs.columns)
+    ends = runs.groupby(axes, sort=True)["stop_reason"]
+    counts = {"seeds": ends.count()}
+    for reason in (StopReason.CONVERGED, StopReason.STEP_BUDGET, StopReason.DIVERGED):
+        counts[reason.replace(" ", "_")] = ends.agg(lambda reasons, reason=reason: int((reasons == reason).sum()))
+    return pd.DataFrame(counts).reset_index().merge(summary, on=axes)
+
+
+def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Columns `x_mean`, `x_std` joined into one text column, mean ± std, under the heading of `x`."""
+    joined = {
+        HEADINGS[name]: [
+            "--"
+            if np.isnan(mean)
+            else (f"${mean:.4g}$" if np.isnan(deviation) else rf"${mean:.4g} \pm {deviation:.2g}$")
+            for mean, deviation in zip(summary[f"{name}_mean"], summary[f"{name}_std"], strict=True)
+        ]
+        for name in columns
+    }
+    within = [name for name in ("point", "vanishing") if name in summary.columns]
+    axes = summary[[*axes_of(summary.columns), *within]].rename(columns=HEADINGS)
+    return pd.concat([axes, pd.DataFrame(joined, index=axes.index)], axis=1)
+
+
+def save(table: pd.DataFrame, folder: str | Path, name: str, latex: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Write `folder/name.csv` (full precision) and `.tex` (booktabs, `latex` in place of the table if given)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False)
+    shown = table.rename(columns=HEADINGS) if latex is None else latex
+    shown = shown.rename(columns=lambda column: column if "$" in column else column.replace("_", r"\_"))
+    shown.to_latex(folder / f"{name}.tex", index=False, longtable=True, na_rep="--", float_format="{:.4g}".format)
+    return table

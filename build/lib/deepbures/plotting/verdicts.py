@@ -1,0 +1,44 @@
+"""The claims as a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from . import style
+
+_VERDICTS = {"holds": ("o", style.PALETTE[2]), "violated": ("X", style.PALETTE[1]), "not testable here": ("s", "0.6")}
+
+
+@style.styled
+def claims(table: pd.DataFrame) -> Figure:
+    """One row a claim: worst deviation as a share of the one allowed (log scale), marker and colour by verdict.
+
+    A deviation of 0 stands at the left edge; with a tolerance of 0 any other one stands at the right edge.
+    """
+    figure, axes = style.panels(1, 1, style.TEXT, 0.24 * len(table) + 0.9)
+    axis = axes[0, 0]
+    low, high = 1e-6, 1e3
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(table["worst_deviation"] == 0, 0.0, table["worst_deviation"] / table["tolerance"])
+    places = np.clip(np.where(np.isnan(shares), high, shares), low, high)
+    axis.axvline(1, color="0.6", linewidth=0.8, zorder=0)
+    for row, (claim, place) in enumerate(zip(table.itertuples(), places, strict=True)):
+        marker, color = _VERDICTS[claim.verdict.partition(":")[0]]
+        if claim.cases:
+            axis.plot([low, place], [row, row], color="0.88", linewidth=0.8, zorder=1)
+            axis.plot(place, row, marker, color=color, markersize=5)
+        text = f"{claim.cases:,} cases, {claim.runs:,} runs, {claim.targets:,} targets" if claim.cases else "no cases"
+        axis.text(1.02, row, text, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
+    axis.set(xscale="log", xlim=(0.7 * low, 1.5 * high), ylim=(len(table) - 0.5, -0.5))
+    axis.set_xlabel("worst deviation / largest that the claim allows")
+    axis.set_yticks(range(len(table)), [f"{claim.name} ({claim.source})" for claim in table.itertuples()])
+    axis.tick_params(axis="y", length=0)
+    shown = [
+        Line2D([], [], marker=marker, color=color, linestyle="none", label=text)
+        for text, (marker, color) in _VERDICTS.items()
+    ]
+    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown))
+    return figure

@@ -1,0 +1,225 @@
+"""Rates that are predicted for a run: local ones at the minimum, global ones from its start on, and bounds from them.
+
+References are to paper.md, which names the source of each statement. Measured rates are in `slopes`, closed forms on
+spectra in `closed_form_rates`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import closed_form_rates
+from .losses import CovarianceLoss
+from .network import check_depth
+from .psd import Array, soft_threshold
+
+
+def flow_bound(times: ArrayLike, excess_initial: float, rate: float) -> Array:
+    """(L(0) − L*) exp(−rate · t), with the program's rate (paper.md section 4) or the global one (section 8)."""
+    return excess_initial * np.exp(-rate * np.asarray(times))
+
+
+def local_rates(
+    eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None, kept: ArrayLike | None = None
+) -> tuple[Array, Array]:
+    """Rates at which the reduced flow leaves (< 0) or approaches (> 0) a critical point of the BW loss.
+
+    At the rank-k critical point of index set J, with s_a = λ_a − ε (paper.md section 4):
+    in-block, a ≤ b in J: r_ab = 2 (s_a + s_b)/(λ_a + λ_b) · P_ab, P_ab = (s_a − s_b)/(s_a^{1/N} − s_b^{1/N});
+    off-block, a in J, b not in J: r_ab = 2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)).
+
+    Parameters
+    ----------
+    eigenvalues : (n,)
+        λ_1 ≥ … ≥ λ_n.
+    epsilon, depth
+        ε ≤ λ_a for every a in J; N.
+    rank
+        k: J = {1..k}, the minimum. Default n.
+    kept
+        Another J, as indices from 0.
+
+    Returns
+    -------
+    in_block : (k (k+1)/2,)
+    off_block : (k (n−k),)
+        Exactly 0 between eigenvalues that agree to rounding; `closed_form_rates.tied_exchanges` is their mask.
+
+    Raises
+    ------
+    ValueError
+        If ε exceeds some λ_a with a in J: the closed form does not cover that.
+    """
+    return closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, _index_set(eigenvalues, rank, kept))
+
+
+def frobenius_local_rates(
+    eigenvalues: Array, depth: int, rank: int | None = None, kept: ArrayLike | None = None
+) -> tuple[Array, Array]:
+    """`local_rates` of the square loss, at its critical point S = Σ_{a in J} λ_a Ω_a Ω_aᵀ (paper.md section 5).
+
+    In-block, a ≤ b in J: r_ab = 4 (λ_a + λ_b) P_ab, P_ab = (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N});
+    off-block, a in J, b not in J: r_ab = 4 λ_a^{1−1/N} (λ_a − λ_b). From B = 4 (S − Σ0) in place of B = 2 (I − T).
+    """
+    return closed_form_rates.frobenius(eigenvalues, depth, _index_set(eigenvalues, rank, kept))
+
+
+def _index_set(eigenvalues: Array, rank: int | None, kept: ArrayLike | None) -> ArrayLike:
+    return np.arange(rank or len(eigenvalues)) if kept is None else kept
+
+
+def rates_at_minimum(loss: CovarianceLoss, depth: int, rank: int | None = None) -> Array:
+    """All local rates r at the minimum over rank ≤ k, without the zeros that leave the loss as it is.
+
+    With r the rank of the minimum: r (r+1)/2 in-block; r (n−r) off-block, less one for each exchange of equal
+    eigenvalues across the edge k, which moves along a manifold of minima; and (k−r) (n−r) of empty columns where
+    r < k (ε ≥ λ_k, or k beyond the rank of the target): for N ≥ 2 those are 0, and the decay is algebraic.
+    k (k+1)/2 + k (n−k) times NaN for a loss without a closed form.
+
+    Those that are not 0 are the non-zero eigenvalues of the Hessian of the deep loss at the balanced minimum, too:
+    Jᵀ ∇²L J and J Jᵀ ∇²L have the same, and the range of Jᵀ is tangent to the balanced weights.
+    """
+    eigenvalues, rank = loss.eigenvalues, rank or loss.dimension
+    J = np.flatnonzero(loss.minimum_spectrum(rank) > 0)
+    rates, filling = loss.local_rates(depth, J), loss.filling_rates(J)
+    if rates is None or filling is None:
+        return np.full(rank * (rank + 1) // 2 + rank * (loss.dimension - rank), np.nan)
+    tied = closed_form_rates.tied_exchanges(eigenvalues, float(loss.smoothing), J)
+    return closed_form_rates.nonzero_by_symmetry(rates, tied, filling, depth, rank - len(J))
+
+
+def local_condition(loss: CovarianceLoss, depth: int, rank: int | None = None) -> float:
+    """max r/min r over the `rates_at_minimum`: the condition number of descent near the minimum.
+
+    ε = 0, k = n: (λ_1/λ_n)^{1−1/N} for the BW loss, (λ_1/λ_n)^{2−1/N} for the square loss (paper.md section 9).
+    Infinite where min r = 0, NaN where no closed form is known.
+    """
+    rates = rates_at_minimum(loss, depth, rank)
+    least = float(rates.min())
+    return float(rates.max()) / least if least != 0 else float("inf")
+
+
+def stable_step(rates: Array) -> float:
+    """2/λ_max: the step size from which on gradient descent cannot stay at the minimum with these local rates.
+
+    λ_max = max r is the largest eigenvalue of the Hessian of the deep loss at the balanced minimum; for
+    ε = 0, k = n it is 2 N λ_1^{1−1/N}, and the largest stable step 1/(N λ_1^{1−1/N}).
+    """
+    largest = float(rates.max())
+    return 2 / largest if largest != 0 else float("inf")
+
+
+def descent_contraction(rates: Array, step_size: float) -> float:
+    """Factor by which L − L* shrinks in a step, finally, at the minimum with these rates: max_r (1 − η r)²."""
+    return float(np.max((1 - step_size * rates) ** 2))
+
+
+def sharp_rate(eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None) -> float:
+    """Exact asymptotic decay rate of the excess BW loss at the minimum: L(t) − L* ~ exp(−sharp_rate · t).
+
+    Twice the smallest of the local rates, exchanges of equal eigenvalues left out; 4 N λ_n^{1−1/N} for ε = 0, k = n.
+    It is 0 where the decay is slower than exponential: ε = λ_k, or for N ≥ 2 a k beyond the number of λ_j > ε.
+    """
+    rank = rank or len(eigenvalues)
+    J = np.flatnonzero(soft_threshold(eigenvalues, epsilon)[:rank] > 0)
+    rates = closed_form_rates.nonzero_by_symmetry(
+        closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, J),
+        closed_form_rates.tied_exchanges(eigenvalues, epsilon, J),
+        closed_form_rates.bures_wasserstein_filling(eigenvalues, epsilon, J),
+        depth,
+        rank - len(J),
+    )
+    return float(2 * rates.min())
+
+
+# --- What holds along a whole run -------------------------------------------------------------------------------
+
+
+def global_rate(
+    eigenvalues: ArrayLike, epsilon: float, depth: int, least_singular_value: float, rank: int | None = None
+) -> float:
+    """Proved rate of the balanced flow on the BW loss: L(t) ≤ L(0) exp(−rate · t), at every time (paper.md section 8).
+
+    For k = n it is 4 N m^{2−1/N}/(m + ε) with m = min(σ_n(W(0))², λ_n − ε), and 0 where m ≤ 0. It is the sharp
+    rate where σ_n(W(0))² ≥ λ_n − ε. For ε = 0, N = 1 it is 4. No margin is needed. For k < n it is NaN: no bound
+    on L − L* follows from σ_k(W(0)), because the flow rests at saddles of rank k. On a range that is spanned by
+    eigenvectors the theorem holds with the eigenvalues of that range in place of the spectrum.
+
+    Parameters
+    ----------
+    eigenvalues : (n,)
+        λ_1 ≥ … ≥ λ_n.
+    epsilon, depth
+        ε ≥ 0, N ≥ 1.
+    least_singular_value
+        σ_n(W(0)).
+    rank
+        k; default n.
+    """
+    check_depth(depth)
+    if rank is not None and rank < np.size(eigenvalues):
+        return float("nan")
+    return closed_form_rates.bures_wasserstein_global(eigenvalues, epsilon, depth, least_singular_value)
+
+
+def frobenius_global_rate(
+    eigenvalues: ArrayLike, depth: int, least_singular_value: float, rank: int | None = None
+) -> float:
+    """`global_rate` of the square loss: 16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n); NaN for k < n (section 8)."""
+    check_depth(depth)
+    if rank is not None and rank < np.size(eigenvalues):
+        return float("nan")
+    return closed_form_rates.frobenius_global(eigenvalues, depth, least_singular_value)
+
+
+def loss_global_rate(loss: CovarianceLoss, depth: int, least_singular_value: float, rank: int | None = None) -> float:
+    """The global rate of any loss; NaN where none is proved: for k < n, and for losses without one."""
+    rate = None if rank is not None and rank < loss.dimension else loss.global_rate(depth, least_singular_value)
+    return float("nan") if rate is None else rate
+
+
+def global_bound(times: ArrayLike, loss_initial: float, rate: float) -> Array:
+    """L(0) exp(−rate · t), the bound that `global_rate` proves on L(t) (L* = 0 there)."""
+    return flow_bound(times, loss_initial, rate)
+
+
+def singular_value_bounds(
+    eigenvalues: ArrayLike, epsilon: float, least_singular_value: float, largest_singular_value: float
+) -> tuple[float, float]:
+    """m and M with m ≤ σ_n(W(t))² and σ_1(W(t))² ≤ M along the balanced flow, k = n (paper.md section 8).
+
+    m = min(σ_n(W(0))², (λ_n − ε)_+), M = max(σ_1(W(0))², λ_1 − ε); they hold at any depth, and for descent on
+    one layer with η ≤ ½. For ε = 0 they are those of the square loss as well.
+    """
+    optimum = soft_threshold(eigenvalues, epsilon)
+    return closed_form_rates.retained(optimum, least_singular_value), float(max(largest_singular_value**2, optimum[0]))
+
+
+def descent_global_rate(
+    eigenvalues: ArrayLike,
+    epsilon: float,
+    depth: int,
+    least_singular_value: float,
+    step_size: float,
+    rank: int | None = None,
+) -> float:
+    """Proved share of the loss that every step of descent takes: L(W⁺) ≤ (1 − share) L(W) (paper.md section 8).
+
+    One layer, k = n, 0 < η ≤ ½: 4 η (1 − η) m/(m + ε), m = min(σ_n(W(0))², λ_n − ε); for ε = 0 it is 4 η (1 − η),
+    and the contraction (1 − 2η)². NaN for N ≥ 2, for k < n and for other η, where nothing is proved.
+    """
+    if depth != 1 or not 0 < step_size <= 0.5:
+        return float("nan")
+    return step_size * (1 - step_size) * global_rate(eigenvalues, epsilon, 1, least_singular_value, rank)
+
+
+def algebraic_tail(times: ArrayLike, least_eigenvalue: float, depth: int, multiplicity: int = 1) -> Array:
+    """L − L* where ε = λ_n, k = n, late: g/(4 λ_n) · ((4N−2) t/λ_n)^{−2N/(2N−1)} (paper.md section 9).
+
+    From ds/dt ≈ −2N s^{3−1/N}/λ_n and L − L* ≈ s²/(4 λ_n) for each of the g directions with λ_j = ε.
+    """
+    check_depth(depth)
+    N = depth
+    scaled = (4 * N - 2) * np.asarray(times, dtype=float) / least_eigenvalue
+    return multiplicity / (4 * least_eigenvalue) * scaled ** (-2 * N / (2 * N - 1))

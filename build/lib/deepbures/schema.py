@@ -1,0 +1,25 @@
+"""Types of the columns of result tables."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def list_of(type_: pa.DataType) -> pa.ListType:
+    """List type as Parquet gives it back: with its own default names a table that was read would be another one."""
+    return pa.list_(pa.field("element", type_))
+
+
+FLOAT, COUNT, NAME, FLAG = pa.float64(), pa.int32(), pa.string(), pa.int8()
+#: Numbers of one row, such as eigenvalues, largest first; and indices from 0.
+VECTOR, INDICES = list_of(pa.float64()), list_of(pa.int32())
+
+
+def schema(**types: pa.DataType) -> pa.Schema:
+    """Schema of a table: the seed, then the given columns."""
+    return pa.schema([("seed", COUNT), *types.items()])
+
+
+def extended(base: pa.Schema, **types: pa.DataType) -> pa.Schema:
+    """Schema with more columns."""
+    return pa.schema([*base, *(pa.field(name, type_) for name, type_ in types.items())])
