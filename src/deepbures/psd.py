@@ -18,9 +18,9 @@ EQUAL = 1e-8
 #: SVD but for a factor of about 30, at half of its cost or less; below it an SVD is made.
 WELL_CONDITIONED = 1e-3
 #: `near_diagonal_inverse_root` takes matrices whose correlations are at most this, Frobenius norm: they need 10
-#: iterations at most, which take as long as an `eigh` does in a stack of hundreds; in stacks of tens the 5 or 6 do that
-#: 0.03 needs. It is of no use below so many rows.
-NEAR_DIAGONAL, NEARER_DIAGONAL, _FEWEST_ROWS = 0.3, 0.03, 8
+#: iterations at most, which take as long as an `eigh` does in a stack of hundreds. It is of no use below so many rows,
+#: nor in stacks of ten, where calls cost more than numbers.
+_NEAR_DIAGONAL, _FEWEST_ROWS = 0.3, 8
 _MOST_ITERATIONS = 14
 
 
@@ -183,7 +183,7 @@ def integer_power(matrix: Array, exponent: int) -> Array:
 
 
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")
-def near_diagonal_inverse_root(M: Array, largest: float = NEAR_DIAGONAL) -> tuple[Array, NDArray[np.bool_]]:
+def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     """M^{-1/2} of those matrices of a stack, symmetric positive definite, that are nearly diagonal.
 
     Newton's method for Y M Y = I with the derivative of the diagonal: with d = √diag M,
@@ -197,27 +197,25 @@ def near_diagonal_inverse_root(M: Array, largest: float = NEAR_DIAGONAL) -> tupl
     Parameters
     ----------
     M : (..., n, n)
-    largest
-        Frobenius norm of the correlations up to which it is tried, at most 0.3.
 
     Returns
     -------
     inverse_root : (..., n, n)
-        Without a meaning where there is none.
+        0 where it was not found.
     found : (...)
         Whether it was found: Y M Y = I to 2 n eps, Frobenius norm.
     """
     n, batch = M.shape[-1], M.shape[:-2]
     tolerance = 2 * n * float(np.finfo(M.dtype).eps)
     M = M.reshape(int(np.prod(batch, dtype=int)), n, n)
-    result, found = np.empty_like(M), np.zeros(len(M), dtype=bool)
+    result, found = np.zeros_like(M), np.zeros(len(M), dtype=bool)
     if n >= _FEWEST_ROWS:
         unit = np.eye(n, dtype=M.dtype)
         d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
         E = unit - M / (d[:, :, None] * d[:, None, :])
         size = _frobenius(E, np.empty_like(E))
         members = np.argsort(-size)  # the largest first: those that go on are the first ones, but for a few
-        members = members[size[members] <= largest]  # not where it is NaN
+        members = members[size[members] <= _NEAR_DIAGONAL]  # not where it is NaN
     if n >= _FEWEST_ROWS and members.size:
         M, d, E, size = M[members], d[members], E[members], size[members]
         weight, Y, products = 1 / (d[:, :, None] + d[:, None, :]), unit / d[:, None, :], np.empty_like(M)
@@ -252,7 +250,7 @@ def well_conditioned_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     Returns
     -------
     inverse_root : (..., n, n)
-        Without a meaning where the condition is larger.
+        0 or without a meaning where the condition is larger.
     well : (...)
         Whether it is below. Of a nearly diagonal matrix the diagonal says so.
     """
