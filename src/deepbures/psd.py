@@ -158,6 +158,9 @@ def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
         larger = np.maximum(values, threshold)
         near = np.abs(values - threshold) <= _rounding(larger, values[:1], values.size)
         values[near & (values > 0)] = threshold
+    apart = values[:-1] - values[1:] > _rounding(values[:-1], values[:1], values.size)
+    if (apart | (values[1:] == 0)).all():
+        return values
     first = 0
     for i in range(1, values.size):
         if values[first] - values[i] > _rounding(values[first], values[0], values.size) or values[i] == 0:
