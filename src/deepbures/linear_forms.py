@@ -8,6 +8,7 @@ Rows with λ_j = 0 are outside the range of M: the transport map T is 0 there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,8 +31,10 @@ def smoothed_gradient(eigenvalues: Array, epsilon: float, F: Array) -> Array:
     """2 (F − R M^{-1/2} Y), the gradient of L_ε (paper.md sections 2 and 10)."""
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
     total = np.zeros((F.shape[1], len(root)), dtype=F.dtype)
+    term = np.empty_like(total)
     for part in parts:
-        total += (part.weight * part.inner) @ part.outer
+        np.matmul(part.weight * part.inner, part.outer, out=term)
+        total += term
     gradient = 2 * F
     gradient[: len(root)] -= 2 * root[:, None] * total.T
     return gradient
@@ -61,7 +64,7 @@ def smoothed_hessian_product(eigenvalues: Array, epsilon: float, F: Array, V: Ar
 def smoothed_hessian_operator(eigenvalues: Array, epsilon: float, F: Array) -> Callable[[Array], Array]:
     """`smoothed_hessian_product` as a function of V, with the resolvents kept: n k numbers a node."""
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
-    kept = list(parts)
+    kept = [replace(part, outer=part.outer.copy()) for part in parts]
     return lambda V: _smoothed_hessian_product(root, kept, V)
 
 

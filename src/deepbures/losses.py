@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from . import closed_form_rates, linear_forms
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
@@ -327,6 +327,10 @@ class CovarianceLoss(ABC):
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """Ωᵀ ∇L from F = Ωᵀ W."""
 
+    def gradient_near_diagonal(self, F: Array) -> Array:
+        """`gradient_in_eigenbasis` of a stack for most of which F Fᵀ is nearly diagonal: a loss may use that."""
+        return self.gradient_in_eigenbasis(F)
+
     def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
         """Both at once, F = Ωᵀ W; of one target. A loss may share a decomposition between them."""
         return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
@@ -581,26 +585,17 @@ class BuresWasserstein(CovarianceLoss):
         rows = F[..., : self._support, :]
         return self._root_outer * (rows @ rows.mT) + self._smoothing_diagonal
 
-    def _root_spectrum(self, F: Array, M: Array, which: NDArray[np.bool_] | None = None) -> tuple[Array, Array]:
-        """Eigenvalues √μ and eigenvectors of M^{1/2} for those F of a stack; M is their `_smoothed_product`."""
-        mu, Q = np.linalg.eigh(M if which is None else M[which])
+    def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
+        """Eigenvalues √μ and eigenvectors of M^{1/2}, M the `_smoothed_product`."""
+        mu, Q = np.linalg.eigh(self._smoothed_product(F))
         poor = np.any(mu[..., :1] <= _EIGH_CONDITION * mu[..., -1:], axis=-1)  # a zero target has no μ
         if not poor.any():
             return np.sqrt(mu), Q
         stacked = (self._root * self._smoothed_factor(F))[..., : self._support, :]  # a factor of M
         sigma = np.sqrt(np.maximum(mu, 0))
-        U, singular, _ = np.linalg.svd((stacked if which is None else stacked[which])[poor], full_matrices=False)
+        U, singular, _ = np.linalg.svd(stacked[poor], full_matrices=False)
         sigma[poor], Q[poor] = singular, U
         return sigma, Q
-
-    def _inverse_root(self, F: Array) -> Array:
-        """M^{-1/2}, ε > 0: where M is nearly diagonal, as late in training, without a decomposition."""
-        M = self._smoothed_product(F)
-        inverse_root, near = near_diagonal_inverse_root(M)
-        if not near.all():
-            sigma, Q = self._root_spectrum(F, M, ~near)
-            inverse_root[~near] = (Q / sigma[..., None, :]) @ Q.mT
-        return inverse_root
 
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
@@ -608,9 +603,23 @@ class BuresWasserstein(CovarianceLoss):
             return 2 * (F - self._root * _polar_factor(self._root * F))
         if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_gradient, F)
-        transported = (self._root_outer * self._inverse_root(F)) @ F[..., : self._support, :]
+        sigma, Q = self._root_spectrum(F)
+        inverse_root = (Q / sigma[..., None, :]) @ Q.mT
+        transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
         gradient = 2 * F
         gradient[..., : self._support, :] -= 2 * transported
+        return gradient
+
+    def gradient_near_diagonal(self, F: Array) -> Array:
+        """2 (F − T F), with M^{-1/2} by `near_diagonal_inverse_root` where that finds it."""
+        n, width = F.shape[-2:]
+        if self._support < n or (is_thin(n, width) if self.smoothed else width < n):
+            return self.gradient_in_eigenbasis(F)
+        inverse_root, near = near_diagonal_inverse_root(self._smoothed_product(F))
+        gradient = 2 * (F - (self._root_outer * inverse_root) @ F)
+        if not near.all():
+            far = ~near
+            gradient[far] = self.take(np.nonzero(far)[-1]).gradient_in_eigenbasis(F[far])
         return gradient
 
     def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
@@ -671,7 +680,7 @@ class BuresWasserstein(CovarianceLoss):
             if F.ndim > 2 or self.shape:
                 return super().hessian_operator_in_eigenbasis(F, rank)
             return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
-        sigma, Q = self._root_spectrum(F, self._smoothed_product(F))
+        sigma, Q = self._root_spectrum(F)
         inverse_root = (Q / sigma[..., None, :]) @ Q.mT
         rows, columns = sigma[..., :, None], sigma[..., None, :]
 
@@ -774,24 +783,15 @@ def _thin_factor(F: Array, rank: int) -> Array:
 
 def _polar_factor(X: Array) -> Array:
     """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
-    tall = X if X.shape[-2] > X.shape[-1] else X.mT  # of a square one the rows: those of the eigenbasis
-    gram = tall.mT @ tall
-    inverse_root, near = near_diagonal_inverse_root(gram)
-    if near.all():
-        polar = tall @ inverse_root
-        return polar if tall is X else polar.mT
-    far = ~near
-    mu, V = np.linalg.eigh(gram[far])
+    tall = X if X.shape[-2] >= X.shape[-1] else X.mT
+    mu, V = np.linalg.eigh(tall.mT @ tall)
     poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
-    inverse_root[far] = (V / sigma[..., None, :]) @ V.mT
-    polar = tall @ inverse_root
+    polar = tall @ ((V / sigma[..., None, :]) @ V.mT)
     if poor.any():
-        which = np.zeros(near.shape, dtype=bool)
-        which[far] = poor
-        U, sigma, Vh = np.linalg.svd(tall[which], full_matrices=False)
+        U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
         kept = sigma > _rank_tolerance(X) * sigma[..., :1]
-        polar[which] = (U * kept[..., None, :]) @ Vh
+        polar[poor] = (U * kept[..., None, :]) @ Vh
     return polar if tall is X else polar.mT
 
 

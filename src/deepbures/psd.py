@@ -18,7 +18,8 @@ EQUAL = 1e-8
 #: SVD but for a factor of about 30, at half of its cost or less; below it an SVD is made.
 WELL_CONDITIONED = 1e-3
 #: `near_diagonal_inverse_root` takes matrices whose correlations are at most this, Frobenius norm: they need 10
-#: iterations at most, which take as long as an `eigh` does; and is of no use below this dimension.
+#: iterations at most, which take as long as an `eigh` does in a stack of hundreds. It is of no use below so many rows,
+#: nor in stacks of ten, where calls cost more than numbers.
 _NEAR_DIAGONAL, _FEWEST_ROWS = 0.3, 8
 _MOST_ITERATIONS = 14
 
@@ -157,6 +158,9 @@ def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
         larger = np.maximum(values, threshold)
         near = np.abs(values - threshold) <= _rounding(larger, values[:1], values.size)
         values[near & (values > 0)] = threshold
+    apart = values[:-1] - values[1:] > _rounding(values[:-1], values[:1], values.size)
+    if (apart | (values[1:] == 0)).all():
+        return values
     first = 0
     for i in range(1, values.size):
         if values[first] - values[i] > _rounding(values[first], values[0], values.size) or values[i] == 0:
@@ -202,38 +206,40 @@ def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     Returns
     -------
     inverse_root : (..., n, n)
-        Without a meaning where there is none.
+        0 where it was not found.
     found : (...)
         Whether it was found: Y M Y = I to 2 n eps, Frobenius norm.
     """
     n, batch = M.shape[-1], M.shape[:-2]
     tolerance = 2 * n * float(np.finfo(M.dtype).eps)
     M = M.reshape(int(np.prod(batch, dtype=int)), n, n)
-    result, found = np.empty_like(M), np.zeros(len(M), dtype=bool)
+    result, found = np.zeros_like(M), np.zeros(len(M), dtype=bool)
     if n >= _FEWEST_ROWS:
         unit = np.eye(n, dtype=M.dtype)
         d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
         E = unit - M / (d[:, :, None] * d[:, None, :])
         size = _frobenius(E, np.empty_like(E))
-        # The largest first: those that go on are the first ones, but for a few.
-        members = np.argsort(-size)  # NaN comes last
-        members = members[size[members] <= _NEAR_DIAGONAL]
+        members = np.argsort(-size)  # the largest first: those that go on are the first ones, but for a few
+        members = members[size[members] <= _NEAR_DIAGONAL]  # not where it is NaN
+    if n >= _FEWEST_ROWS and members.size:
         M, d, E, size = M[members], d[members], E[members], size[members]
         weight, Y, products = 1 / (d[:, :, None] + d[:, None, :]), unit / d[:, None, :], np.empty_like(M)
         before = np.ones_like(size)
         for _ in range(_MOST_ITERATIONS):
             E *= weight
             Y += E
-            ended = (size * np.minimum(size / before, 1) <= tolerance) & ~found[members]
-            result[members[ended]], found[members[ended]] = Y[ended], True
-            count = int(np.max(np.flatnonzero(~found[members]), initial=-1)) + 1
-            if not count:
-                break
-            members, before = members[:count], size[:count]
-            M, Y, E, weight, products = M[:count], Y[:count], E[:count], weight[:count], products[:count]
+            ended = size * size <= tolerance * before  # what the next one would be, by the rate of the last two
+            if ended.any():
+                ended &= ~found[members]
+                result[members[ended]], found[members[ended]] = Y[ended], True
+                count = int(np.max(np.flatnonzero(~found[members]), initial=-1)) + 1
+                if not count:
+                    break
+                members, size, M, Y = members[:count], size[:count], M[:count], Y[:count]
+                E, weight, products = E[:count], weight[:count], products[:count]
             np.matmul(np.matmul(Y, M, out=products), Y, out=E)
             np.subtract(unit, E, out=E)
-            size = _frobenius(E, products)
+            before, size = size, _frobenius(E, products)
     return result.reshape(*batch, n, n), found.reshape(batch)[()]
 
 
@@ -249,7 +255,7 @@ def well_conditioned_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     Returns
     -------
     inverse_root : (..., n, n)
-        Without a meaning where the condition is larger.
+        0 or without a meaning where the condition is larger.
     well : (...)
         Whether it is below. Of a nearly diagonal matrix the diagonal says so.
     """

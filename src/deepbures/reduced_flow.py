@@ -103,7 +103,7 @@ class RootFlow:
         refused = None if valid.all() else ~valid
         if refused is not None:
             F = np.where(refused[..., None, None], 0.0, F)
-        gradient = _reordered(self.loss.gradient_in_eigenbasis(in_eigenbasis(F, self.order)), self.order)
+        gradient = _reordered(self.loss.gradient_near_diagonal(in_eigenbasis(F, self.order)), self.order)
         if C is None:
             half = gradient @ F.mT
             field: Array = -(half + half.mT)
