@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cases import each
 from test_workflow import copy_of_project
 
 from deepbures import cost
@@ -103,7 +104,7 @@ def test_from_elsewhere_by_s_and_by_directory(project):
     assert not (project / "results").exists()
 
 
-@pytest.mark.parametrize("prefix", ["", "bures_"])
+@each("prefix", ["", "bures_"])
 def test_as_a_module_of_another_workflow(project, prefix):
     # What snakedeploy writes, but for the place of the Snakefile.
     user = project.parent / "user"

@@ -37,8 +37,8 @@ def test_verdicts_and_counts_do_not_depend_on_the_unit(tmp_path, unit):
 
 @pytest.mark.parametrize(
     "eigenvalues",
-    [(3, 3, 1, 1), (2, 2, 2, 2), (3, 3 - 1e-9, 1, 0.6), (5, 2, 1, 0.1), (1, 0.8, 0.7, 1e-6)],
-    ids=["pairs", "all equal", "equal to 1e-9", "ε = λ_n", "condition 1e6"],
+    [(3, 3, 1, 1), (2, 2, 2, 2), (3, 3 - 1e-9, 1, 0.6), (5, 2, 1, 0.1), (1, 0.8, 0.7, 1e-6), (1, 0.8, 0.7, 5e-15)],
+    ids=["pairs", "all equal", "equal to 1e-9", "ε = λ_n", "condition 1e6", "condition 2e14"],
 )
 def test_no_claim_is_violated_on_a_special_target(tmp_path, eigenvalues):
     Omega = random_orthogonal(np.random.default_rng(1), 4)

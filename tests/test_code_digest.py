@@ -12,6 +12,7 @@ import pytest
 import deepbures.code_digest as module
 from deepbures import provenance
 from deepbures.code_digest import code_digest
+from deepbures.experiment.kinds import KINDS
 
 
 @pytest.fixture
@@ -170,3 +171,9 @@ def test_provenance_names_code_and_versions():
     assert found["code"] == code_digest("experiment")
     assert {"deepbures", "numpy", "scipy", "python"} <= set(found)
     assert found["numpy"] == np.__version__
+
+
+def test_modules_of_a_package_are_all_of_it():
+    # What the rules of figures ask for: a new module of figures is in their digest without a list.
+    assert {"plotting.convergence", "plotting.steps", "plotting.tables"} <= set(module.modules_of("plotting"))
+    assert {name.rpartition(".")[2] for name in module.modules_of("experiment/kinds")} == set(KINDS)

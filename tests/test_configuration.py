@@ -389,7 +389,8 @@ def test_what_makes_sense_passes(shipped, schema, path, value):
 
 def test_every_kind_is_whole_and_in_the_study(shipped):
     assert all(callable(kind_of(kind).run) and kind_of(kind).TABLES and kind_of(kind).COST > 0 for kind in KINDS)
-    studies = [shipped(), configuration.read(WORKFLOW.parent / "config/neighbours.yaml")]
+    others = (configuration.read(WORKFLOW.parent / f"config/{name}.yaml") for name in ("neighbours", "images"))
+    studies = [shipped(), *others]
     assert {block["kind"] for study in studies for block in study["experiments"].values()} == set(KINDS)
 
 
@@ -429,8 +430,8 @@ def test_options_of_kinds_schema_and_reference_are_in_step(schema):
     assert all(f"`initialization.{name}`" in reference for name in start)
 
 
-#: Kinds of the neighbours, which stand in config/neighbours.yaml and have a loss of their own.
-NEIGHBOURS = {"barycenter", "scaled", "sensing", "sparse"}
+#: Kinds of the neighbours and of times, which stand in files of their own and draw their own targets.
+NEIGHBOURS = {"barycenter", "scaled", "scaling", "sensing", "sparse"}
 
 
 @pytest.mark.parametrize(

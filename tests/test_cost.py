@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from cases import each
 
 from deepbures import cost
 from deepbures.cost import Costs, Spent
@@ -31,7 +32,7 @@ def test_what_jobs_took_here_predicts_what_the_same_jobs_take_again(shipped):
     assert costs.start == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("factor", [1.0, 3.0, 0.1])
+@each("factor", [1.0, 3.0, 0.1])
 def test_a_kind_that_never_ran_here_takes_as_many_times_its_usual_time_as_the_others(factor):
     spent = [Spent(name, 10, 1.0, factor * kind(name).COST * 10) for name in ("flow", "descent")]
     assert Costs.measured(spent).of_run("surface") == pytest.approx(factor * kind("surface").COST)
@@ -74,8 +75,6 @@ def test_the_command_line_notes_what_it_computed_and_not_what_it_found(tmp_path)
         assert spent.start > 0
 
 
-@pytest.mark.parametrize(
-    ("time", "said"), [(3.4, "3 s"), (59, "59 s"), (61, "1 min"), (5000, "83 min"), (9000, "2.5 h")]
-)
+@each(("time", "said"), [(3.4, "3 s"), (59, "59 s"), (61, "1 min"), (5000, "83 min"), (9000, "2.5 h")])
 def test_a_duration_as_one_would_say_it(time, said):
     assert cost.duration(time) == said

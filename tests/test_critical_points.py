@@ -184,7 +184,7 @@ def test_spread_walks_through_a_million_points_at_most(monkeypatch):
 # --- The points as matrices and as layers -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_gradient_vanishes_and_the_loss_is_the_closed_form(make_target, rng, kind):
     # At every point of rank ≤ 4, turned by any V; for ε = 0 the pseudo-inverse gives 0 at lower ranks, too.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -197,7 +197,7 @@ def test_gradient_vanishes_and_the_loss_is_the_closed_form(make_target, rng, kin
             np.testing.assert_allclose(loss.gradient(W), 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_factor_keeps_the_directions_in_order(make_target, kind):
     # W_J = Ω_J diag(s_J)^{1/2}, then columns of zeros.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -211,8 +211,8 @@ def test_factor_keeps_the_directions_in_order(make_target, kind):
         np.testing.assert_array_equal(factor(loss, point.kept), W[:, : len(J)])
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@each("depth", DEPTHS)
+@each("kind", KINDS)
 def test_layers_are_balanced_and_multiply_to_the_factor(make_target, kind, depth):
     loss = make_loss(kind, make_target(SPECTRUM))
     width, input_dimension = 3, 6
@@ -237,7 +237,7 @@ def test_input_of_the_layers_has_the_dimension_of_the_data_by_default():
     assert [layer.shape for layer in network(loss, (1,), 2, 2, 2).layers] == [(2, 2), (4, 2)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_nearest_finds_the_index_set_of_perturbed_points(make_target, rng, kind):
     loss = make_loss(kind, make_target(SPECTRUM))
     for rank in (1, 2, 4):
@@ -283,7 +283,7 @@ def minus_flow_jacobians(loss, depth, sets, rank, step):
 
     def velocity(Z):
         U, z, Vh = np.linalg.svd(Z, full_matrices=False)
-        C = (Vh.swapaxes(-1, -2) * z[..., None, :] ** (depth - 1)) @ Vh
+        C = (Vh.mT * z[..., None, :] ** (depth - 1)) @ Vh
         return -loss.gradient((U * z[..., None, :] ** depth) @ Vh) @ C
 
     Z, h = np.zeros((len(sets), n, rank)), np.full(len(sets), step / depth)
@@ -308,8 +308,8 @@ def deviations_from_jacobians(loss, depth, sets, rank, step=1e-3):
     return np.abs(np.sort(found, axis=1) - expected).max(axis=1) / np.where(scale > 0, scale, 1)
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@each("depth", DEPTHS)
+@each("kind", KINDS)
 def test_local_spectrum_is_that_of_the_jacobian_at_every_point(make_target, kind, depth):
     # n k eigenvalues in all, for k = 1..4. Where ε = 0 the flow has no Jacobian at lower ranks, or (N ≥ 3) one that
     # differences reach slowly: those are tested by themselves.
@@ -346,7 +346,7 @@ def test_number_of_escapes_is_that_of_the_pairs(kind, depth):
             assert spectrum.empty.size == 0
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@each("depth", DEPTHS)
 @each("kind", [0, 0.3, "frobenius"])
 def test_rates_by_their_formulas_in_their_order(kind, depth):
     # J = {2, 4} of four (paper.md section 4), off-block row by row.

@@ -297,8 +297,8 @@ def pairs(kept):
     return sum(b < a for a in kept for b in range(4) if b not in kept)
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@each("depth", DEPTHS)
+@each("kind", KINDS)
 def test_spectrum_of_the_layers_is_the_local_spectrum(kind, depth):
     # Apart from zeros, at every point, those of lower rank included (for ε = 0 they have no Hessian).
     for _, _, closed_form, eigenvalues in spectra(kind, depth):
@@ -307,8 +307,8 @@ def test_spectrum_of_the_layers_is_the_local_spectrum(kind, depth):
         assert np.abs(eigenvalues - expected).max() <= 1e-13 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@each("depth", DEPTHS)
+@each("kind", KINDS)
 def test_curvature_counts_the_rates(kind, depth):
     # Zeros and others lie apart from the tolerance by three orders of magnitude at least.
     for rank, kept, closed_form, eigenvalues in spectra(kind, depth):
@@ -331,8 +331,8 @@ def test_curvature_counts_the_rates(kind, depth):
             assert curvature.zero == rotations + rescalings
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@each("depth", DEPTHS)
+@each("kind", KINDS)
 def test_minimum_has_no_negative_curvature_and_saddles_have_one_a_pair(kind, depth):
     # The minimum keeps the k largest, or those of them that exceed ε.
     shift = 0 if kind == "frobenius" else kind
@@ -344,8 +344,8 @@ def test_minimum_has_no_negative_curvature_and_saddles_have_one_a_pair(kind, dep
             assert negative == pairs(kept) > 0
 
 
-@pytest.mark.parametrize("depth", DEPTHS[1:])
-@pytest.mark.parametrize("kind", KINDS)
+@each("depth", DEPTHS[1:])
+@each("kind", KINDS)
 def test_lower_ranks_are_degenerate_saddles_of_deep_layers(make_target, kind, depth):
     # W_J with J = {1..r}, r < k, has no negative curvature (for ε = 0 no Hessian at all), and yet filling the empty
     # column in all layers lowers the loss, if λ_b > ε. If not, the direction rises.

@@ -157,7 +157,7 @@ def test_norms_and_columns_agree_with_singular_values_at_every_condition(rng, le
     # Well conditioned from Gram matrices, else from an SVD: on each side of the switch, in one stack too.
     U, V = (np.linalg.qr(rng.standard_normal((5, rows, 4)))[0] for rows in (6, 4))
     sigma = np.array([3.0, 2.0, 1.5, least]) * np.array([1.0, 1e-9, 1.0, 1e9, 1.0])[:, None]
-    F = (U * sigma[:, None, :]) @ np.swapaxes(V, -1, -2)
+    F = (U * sigma[:, None, :]) @ V.mT
     np.testing.assert_allclose(nuclear_norm(F), sigma.sum(axis=-1), rtol=1e-13)
     columns, directions, lengths = principal_columns(F)
     largest = sigma[:, :1]
@@ -166,8 +166,8 @@ def test_norms_and_columns_agree_with_singular_values_at_every_condition(rng, le
         columns / largest[..., None], directions * lengths[:, None, :] / largest[..., None], atol=1e-13
     )
     scale = largest[..., None] ** 2
-    np.testing.assert_allclose(columns @ columns.swapaxes(-1, -2) / scale, F @ F.swapaxes(-1, -2) / scale, atol=1e-13)
-    np.testing.assert_allclose(directions.swapaxes(-1, -2) @ directions, [np.eye(4)] * 5, atol=1e-12)
+    np.testing.assert_allclose(columns @ columns.mT / scale, F @ F.mT / scale, atol=1e-13)
+    np.testing.assert_allclose(directions.mT @ directions, [np.eye(4)] * 5, atol=1e-12)
 
 
 @each("depth", [1, 2, 7])

@@ -158,13 +158,18 @@ def test_run_agrees_with_its_trajectory():
 
 @pytest.mark.parametrize(("epsilon", "effective"), [(0, 0), (0.3, 0.3), (1.0, 1 / 6)])
 def test_epsilon_is_limited_to_the_smallest_eigenvalue(epsilon, effective):
-    # min(ε, λ_n), λ_n = 1/n for smin = −1: larger ε are one and the same problem, and are recorded as such.
+    # min(ε, λ_k), for k = n λ_n = 1/n with smin = −1: larger ε are one and the same problem, and are recorded as such.
     settings = {**SETTINGS, "epsilon": epsilon, "smin": -1}
     assert make_loss(checked(settings), 0).epsilon == pytest.approx(min(epsilon, 1 / 6), rel=1e-12)
     loss = make_loss(checked({**settings, "epsilon": 0.1 if epsilon == 0.3 else epsilon}), 0)
     assert loss.epsilon <= 1 / 6 * (1 + 1e-12)
-    recorded = rows(run_cell({**settings, **SMALL}, [0])["runs"])[0]["epsilon_effective"]
-    assert recorded == pytest.approx(min(effective, 1 / 6), rel=1e-12)
+    # Of rank 2 < n the limit is λ_2: what is left empty needs none.
+    low = {**settings, **SMALL, "integration": {**SETTINGS["integration"], "max_time": 10}}
+    limit = make_loss(checked(low), 0).eigenvalues[1]
+    assert limit > 1
+    for asked in (epsilon, effective, 100):
+        recorded = rows(run_cell({**low, "epsilon": asked}, [0])["runs"])[0]["epsilon_effective"]
+        assert recorded == pytest.approx(min(asked, limit), rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", [{}, DESCENT])

@@ -1,5 +1,7 @@
 """M^{-1/2} as a sum of resolvents: the error of the quadrature, the resolvents, their weighted sums."""
 
+import itertools
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -87,7 +89,8 @@ def test_resolvents_are_inverses(rng, scale):
     rule = inverse_root_rule(D.min(), D.max() + np.linalg.norm(Y, 2) ** 2, 1e-12)
     with mp.workdps(60):
         exact = mp.diag(D.tolist()) + mp.matrix(Y.tolist()) * mp.matrix(Y.tolist()).T
-        for part, shift in list(zip(resolvents(D, Y.T.copy(), 1e-12), rule.shifts.tolist(), strict=True))[::5]:
+        parts = zip(resolvents(D, Y.T.copy(), 1e-12), rule.shifts.tolist(), strict=True)
+        for part, shift in itertools.islice(parts, None, None, 5):  # one after the other: they share their memory
             inverse = (exact + shift * mp.eye(12)) ** -1
             inverse_Y = inverse * mp.matrix(Y.tolist())
             E = part.diagonal

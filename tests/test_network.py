@@ -165,7 +165,7 @@ def test_one_layer_is_as_wide_as_its_bottleneck(rng, shape, rank, batch):
     U, s, _ = np.linalg.svd(W)
     np.testing.assert_allclose(np.linalg.svd(layer, compute_uv=False), s[..., :rank], rtol=1e-12)
     kept = U[..., :rank] * s[..., None, :rank]
-    np.testing.assert_allclose(layer @ layer.swapaxes(-1, -2), kept @ kept.swapaxes(-1, -2), atol=1e-12)
+    np.testing.assert_allclose(layer @ layer.mT, kept @ kept.mT, atol=1e-12)
 
 
 def test_what_has_its_bottleneck_is_left_as_it_is(rng):
@@ -182,3 +182,17 @@ def test_packed_layers_are_their_entries_row_by_row(rng, batch):
     np.testing.assert_array_equal(vector[..., 15:18], layers[1][..., 0, :])
     for layer, again in zip(layers, unpack(vector, [layer.shape[-2:] for layer in layers]), strict=True):
         np.testing.assert_array_equal(layer, again)
+
+
+@each("depth", [1, 2, 5])
+def test_layers_of_factors_are_balanced_with_one_layer_as_wide_as_its_bottleneck(rng, depth):
+    U, V = (np.linalg.qr(rng.standard_normal((3, 6, 2)))[0] for _ in range(2))
+    s = np.array([[2.0, 0.5], [1.0, 0.0], [3.0, 3.0]])
+    network = DeepLinearNetwork.of_factors(U, s, V.mT, depth)
+    W = network.end_to_end()
+    assert network.depth == depth
+    assert W.shape == (3, 6, 2 if depth == 1 else 6)
+    np.testing.assert_allclose(W @ W.mT, (U * s[:, None] ** 2) @ U.mT, atol=1e-14)
+    assert network.balancedness().max() <= 1e-14 * 9
+    if depth == 1:
+        np.testing.assert_array_equal(network.layers[0], U * s[:, None])

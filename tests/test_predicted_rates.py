@@ -50,7 +50,7 @@ def test_every_reference_case_is_there():
     assert len(CASES) == 15
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_constants_of_the_authors_program(reference, name):
     # To 1e-10 relative, from the program's own margin and initial loss.
     case = reference(name)
@@ -71,7 +71,7 @@ def test_constants_of_the_authors_program(reference, name):
     assert constants.log10_step_size == pytest.approx(np.log10(min(case[f"eta_{i}"] for i in (1, 2, 3))), abs=1e-10)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("case3")])
+@each("name", [name for name in CASES if not name.startswith("case3")])
 def test_margin_of_the_authors_program(reference, name):
     # c = √λ_n − √L(0), to 1e-13 absolute (it is a small difference). case3 takes √λ_k instead.
     case = reference(name)
@@ -80,7 +80,7 @@ def test_margin_of_the_authors_program(reference, name):
     assert constants.margin == pytest.approx(case["margin"], rel=1e-10, abs=1e-13)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_initial_loss_of_the_authors_program(reference, name):
     # L(W(0)) to 1e-10 relative; 1e-8 where the program takes the root of a singular matrix (case3, ε = 0).
     # For the Frobenius case its record is a quarter of the loss.
@@ -108,7 +108,7 @@ def test_initial_loss_in_fifty_digits(reference, name):
     assert loss.value(initial_matrix(case)) == pytest.approx(expected, rel=1e-13)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_minimal_loss_of_the_authors_program(reference, name):
     case = reference(name)
     fits = Frobenius(case["covariance"]) if case["loss_name"] == "Fro" else None
@@ -119,7 +119,7 @@ def test_minimal_loss_of_the_authors_program(reference, name):
     assert loss.minimum(rank_of(case))[1] == pytest.approx(case["loss_minimum_sqrtm"], rel=tolerance, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("case3")])
+@each("name", [name for name in CASES if not name.startswith("case3")])
 def test_final_loss_and_gradient_of_the_authors_program(reference, name):
     # The recorded curves end at end_to_end_final: its loss, to 1e-9 of the initial one.
     case = reference(name)
@@ -204,8 +204,8 @@ def flow_jacobian(loss, depth, kept):
     basis = loss.eigenvectors.T  # permutation and signs, for the diagonal target
 
     def velocity(Z):
-        g, Q = np.linalg.eigh(np.swapaxes(Z, -1, -2) @ Z)
-        C = (Q * g[..., None, :] ** ((depth - 1) / 2)) @ np.swapaxes(Q, -1, -2)
+        g, Q = np.linalg.eigh(Z.mT @ Z)
+        C = (Q * g[..., None, :] ** ((depth - 1) / 2)) @ Q.mT
         return -loss.gradient(basis.T @ Z @ C) @ C
 
     s = np.sqrt(loss.minimum_spectrum(n)[list(kept)])  # singular values of W_J

@@ -129,7 +129,7 @@ def nearly_diagonal(rng, count, n, correlation, decades):
     """Positive definite matrices with correlations of this size between scales of so many decades."""
     E = rng.standard_normal((count, n, n))
     E = np.tril(E, -1)
-    E = E + E.swapaxes(-1, -2)
+    E = E + E.mT
     E *= correlation / np.linalg.norm(E, axis=(-2, -1), keepdims=True)
     d = 10 ** rng.uniform(-decades / 2, decades / 2, (count, n))
     return d[:, :, None] * (np.eye(n) + E) * d[:, None, :]

@@ -39,7 +39,7 @@ def test_every_distribution_is_tested():
 
 
 @each("shape", [(600, 200), (200, 600)])
-@pytest.mark.parametrize("name", VARIANCES)
+@each("name", VARIANCES)
 def test_layer_has_the_mean_and_variance_that_define_it(rng, name, shape):
     # Within five standard errors over 120,000 entries: √(v/m) of the mean, v √((κ − 1)/m) of the variance, with the
     # kurtosis κ = 3 of a normal law, whose own is √(24/m), and 9/5 of a uniform one.
@@ -117,7 +117,7 @@ def test_normal_end_to_end_matrix_has_the_same_variance(rng):
     assert squares.mean() == pytest.approx(1, abs=5 * squares.std() / np.sqrt(2000))
 
 
-@pytest.mark.parametrize("balance", BALANCES)
+@each("balance", BALANCES)
 @each(("depth", "rank"), [(1, 4), (2, 3), (5, 2)])
 def test_layers_chain_through_the_bottleneck(rng, depth, rank, balance):
     network = draw_network(rng, 4, depth, rank, "uniform", balance=balance, input_dimension=6)
@@ -125,7 +125,7 @@ def test_layers_chain_through_the_bottleneck(rng, depth, rank, balance):
     assert np.linalg.matrix_rank(network.end_to_end()) == rank
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@each("name", DISTRIBUTIONS)
 @each(("depth", "rank"), [(2, 5), (3, 2), (10, 3)])
 def test_balanced_networks_are_balanced(name, depth, rank):
     # W_{j+1}ᵀ W_{j+1} = W_j W_jᵀ; the product is that of the layers drawn one by one from the same stream.
@@ -141,7 +141,7 @@ def test_balanced_networks_are_balanced(name, depth, rank):
     assert drawn.balancedness() > 1e-3 or name == "orthogonal"
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@each("name", DISTRIBUTIONS)
 @each("depth", [1, 2, 5])
 def test_end_to_end_draw_is_cut_to_its_best_approximation(name, depth):
     # One n × d_0 matrix of the law, whatever the depth; at rank k the leading part of its SVD.
@@ -159,7 +159,7 @@ def test_end_to_end_draw_is_cut_to_its_best_approximation(name, depth):
             np.testing.assert_allclose(draw(rank), best_approximation(whole, rank), atol=1e-13)
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@each("name", DISTRIBUTIONS)
 def test_one_layer_is_the_draw_itself(name):
     # Balanced or not; below full rank cut, since one layer has no bottleneck.
     whole = draw_layer(np.random.default_rng(3), name, 4, 6, 6**-0.5)
@@ -261,7 +261,7 @@ LAYER_BY_LAYER = {
 }
 
 
-@pytest.mark.parametrize("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
+@each("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
 def test_start_is_deterministic_and_differs_by_seed(change):
     first, again, other = start_of(**change), start_of(**change), start_of(seed=1, **change)
     for W, same in zip(first.network.layers, again.network.layers, strict=True):
@@ -284,7 +284,7 @@ def test_end_to_end_draw_is_common_to_all_depths(change):
         np.testing.assert_allclose(start_of(depth=depth, **change).end_to_end, whole, atol=1e-12)
 
 
-@pytest.mark.parametrize("change", [ONE_MATRIX[name] for name in ("normal", "uniform", "kaiming")])
+@each("change", [ONE_MATRIX[name] for name in ("normal", "uniform", "kaiming")])
 @each("rank", [1, 4])
 def test_end_to_end_draw_is_common_to_all_ranks_up_to_the_cut(change, rank):
     # At rank k its best approximation; for all ε and smin, too.
@@ -320,7 +320,7 @@ def test_product_is_that_of_the_layers_as_drawn(kind, depth, rank):
     assert drawn.network.balancedness() > 0.1 or kind == "orthogonal"
 
 
-@pytest.mark.parametrize("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
+@each("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
 def test_one_layer_below_full_rank_is_narrow(change):
     # d_0 = k: the layer is n × k, with the W Wᵀ of the n × d_0 matrix.
     rank = 4 if change == {"kind": "close"} else 2

@@ -544,6 +544,15 @@ def test_five_digits_of_a_singular_covariance_are_enough(tmp_path, rng):
     np.testing.assert_allclose(read_target({"covariance": str(tmp_path / "x.csv")}, 12), exact, atol=1e-3)
 
 
+def test_zeros_at_the_end_are_no_digits(tmp_path, rng):
+    # float32 as NumPy before 2.1 writes it.
+    single = (1e12 * np.cov(rng.standard_normal((20, 64)).T, bias=True)).astype(np.float32)
+    rows = [",".join(f"{float(f'{value:.8g}'):.1f}" for value in row) for row in single]
+    (tmp_path / "x.csv").write_text("\n".join(rows))
+    assert read_matrix(tmp_path / "x.csv", square=True).precision == pytest.approx(5e-8)
+    assert read_target({"covariance": str(tmp_path / "x.csv")}, 64).shape == (64, 64)
+
+
 def test_constant_columns_have_no_variance(tmp_path, rng):
     samples = rng.standard_normal((9, 3))
     samples[:, 1] = 3.1  # whose mean over nine is not 3.1 in floats

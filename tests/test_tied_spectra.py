@@ -55,8 +55,8 @@ def test_soft_threshold_is_zero_at_the_edge():
 # --- Repeated eigenvalues ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(
+@each("seed", range(5))
+@each(
     ("eigenvalues", "rank", "depth", "expected"),
     [
         (TIED, 3, 2, 1.5506),
@@ -88,7 +88,7 @@ def test_flow_decays_at_the_sharp_rate_in_spite_of_ties(make_target, rng, kind, 
 
 
 @each("kind", [0, 0.1, "frobenius"])
-@pytest.mark.parametrize("seed", range(3))
+@each("seed", range(3))
 def test_tied_points_are_equal_in_everything(make_target, kind, seed):
     # Order by J among equals, one value, one count of escapes; tied minima are no saddles.
     loss = make_loss(kind, make_target(TIED, seed=seed))

@@ -323,7 +323,7 @@ def test_notebooks_show_by_default_what_the_configuration_names():
     import papermill
 
     # The defaults of a notebook are those of the family of its name; other families may share it.
-    files = [ROOT / f"config/{name}.yaml" for name in ("config", "digits", "neighbours")]
+    files = [ROOT / f"config/{name}.yaml" for name in ("config", "digits", "neighbours", "images")]
     figures = {}
     for file in files:
         figures |= yaml.safe_load(file.read_text(encoding="utf-8"))["figures"]

@@ -33,6 +33,11 @@ def code_digest(*roots: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def modules_of(package: str) -> list[str]:
+    """Names of the modules in a package of this one, such as `plotting`."""
+    return sorted(f"{package}.{path.stem}" for path in (_PACKAGE / package).glob("[!_]*.py"))
+
+
 def _imported(root: str) -> set[str]:
     """Names of the modules in this package that `root` imports, directly or not, and its own."""
     found: set[str] = set()

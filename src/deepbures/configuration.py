@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 
 from . import strict_yaml
 from .axes import AXES, STEP_AXES, value_of
@@ -21,8 +20,7 @@ from .families import Family, nearest
 from .families import mistakes as mistakes_of_families
 from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
-from .psd import spectrum
-from .target_files import FILE_KEYS, ONE, files_of, is_drawn, read_covariances, read_target
+from .target_files import FILE_KEYS, ONE, files_of, is_drawn, read_covariances, target_rank
 from .target_files import KINDS as TARGETS
 from .targets import SPECTRA
 
@@ -315,11 +313,11 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"target: {error}"
     else:
         try:
-            eigenvalues, _ = spectrum("target", read_target(target, block["dimension"]))
+            rank = target_rank(target, block["dimension"], max(block["grid"]["rank"]) + 1)
         except ValueError as error:
             yield f"target: {error}"
         else:
-            yield from _target_rank(block, int(np.sum(eigenvalues > 0)))
+            yield from _target_rank(block, rank)
 
 
 def _path(where: str, path: str, allowed: re.Pattern) -> Iterator[str]:
@@ -338,7 +336,7 @@ def _target_rank(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
         yield "target: its covariance is zero: there is nothing to learn"
         return
     smoothed = [*block["grid"].get("loss_name", ()), block.get("loss")]
-    for i, rank in enumerate(block["grid"]["rank"]):  # ε is limited to λ_n, which is 0 here
+    for i, rank in enumerate(block["grid"]["rank"]):  # ε is limited to λ_k, which is 0 there
         if rank > target_rank and "bures-wasserstein" in smoothed:
             yield f"grid.rank[{i}]: rank {rank} exceeds the rank {target_rank} of the target"
         if block["kind"] == "paths" and rank >= target_rank:

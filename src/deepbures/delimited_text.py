@@ -363,9 +363,9 @@ def _numbers(body: list[list[str]], skipped: int, lines: list[int], names: Seque
                 raise ValueError(f"row {i + 1}, column {j + 1}{name}, line {lines[i]}: {_what_is(cell)}{seen}")
             values[-1].append(_value(cell))
             if digits < 15:
-                mantissa = re.split("[eEdD]", cell)[0].lstrip("+-0.")
+                mantissa = re.split("[eEdD]", cell)[0]
                 exact = exact and "." not in cell
-                digits = max(digits, len(mantissa) - ("." in mantissa))
+                digits = max(digits, len(mantissa.replace(".", "").strip("+-0")))  # 1027000100000.0 has 8
     rounded = not exact and _FEWEST_DIGITS <= digits < 15
     return Table(np.array(values), 0.5 * 10.0 ** (1 - digits) if rounded else float(np.finfo(float).eps))
 

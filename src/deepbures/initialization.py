@@ -172,10 +172,10 @@ def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
     optimum = np.maximum(eigenvalues - loss.epsilon, 0)
     if scales[0] > 0:
         widths = scales[:, None, None] * eigenvalues[-1] * spread
-        return np.diag(optimum) + (Gamma * widths) @ Gamma.swapaxes(-1, -2)
+        return np.diag(optimum) + (Gamma * widths) @ Gamma.mT
     root = np.sqrt(optimum)
     widths = scales[:, None, None] / 2 * spread
-    return root[:, None] * (np.eye(n) + (Gamma * widths) @ Gamma.swapaxes(-1, -2)) * root
+    return root[:, None] * (np.eye(n) + (Gamma * widths) @ Gamma.mT) * root
 
 
 def _maybe_inside(loss: BuresWasserstein, S: Array, rank: int) -> NDArray[np.bool_]:

@@ -117,7 +117,9 @@ class Resolvent:
 
 
 def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
-    """The resolvents whose weighted sum is (D + Y Yᵀ)^{-1/2}, one after the other.
+    """The resolvents whose weighted sum is (D + Y Yᵀ)^{-1/2}, one after the other, all in the same memory.
+
+    The `outer` of one is overwritten by the next: fresh k × n arrays cost a fifth of a gradient at n = 3,072.
 
     Parameters
     ----------
@@ -140,21 +142,25 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     eps = float(np.finfo(Yt.dtype).eps)
     energy = float(np.linalg.eigvalsh(Yt @ Yt.T)[-1])
     rule = inverse_root_rule(float(D.min()), float(D.max()) + max(energy, 0.0), accuracy)
+    stacked, outer, spare = np.empty_like(Yt), np.empty_like(Yt), np.empty_like(Yt)
     for shift, weight in zip(rule.shifts.tolist(), rule.weights.tolist(), strict=True):
         diagonal = 1 / (D + shift)
         root = np.sqrt(diagonal)
-        stacked = Yt * root
+        np.multiply(Yt, root, out=stacked)
         gram = identity + stacked @ stacked.T
         size = float(np.trace(gram))
         if size * eps < 0.01:
             inner = _inverse_root(gram)
-            outer = inner.T @ stacked
+            np.matmul(inner.T, stacked, out=outer)
             if size > _ONCE * k:
                 again = _inverse_root(outer @ outer.T + inner.T @ inner)
-                inner, outer = inner @ again, again.T @ outer
+                inner = inner @ again
+                np.matmul(again.T, outer, out=spare)
+                outer, spare = spare, outer
         else:
             V, s, Ut = np.linalg.svd(stacked, full_matrices=False)
-            outer, inner = (s / np.sqrt(1 + s**2))[:, None] * Ut, V / np.sqrt(1 + s**2)
+            np.multiply((s / np.sqrt(1 + s**2))[:, None], Ut, out=outer)
+            inner = V / np.sqrt(1 + s**2)
         outer *= root
         yield Resolvent(weight, diagonal, outer, inner)
 

@@ -47,10 +47,6 @@ _FEWEST_ROWS_BY_MAPS = 12
 _PRODUCT_ROUNDING = 1e3
 
 
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)
-
-
 def _rank_tolerance(matrix: Array) -> float:
     """Share of the largest singular value below which others count as zero: max(n, d) · eps."""
     return max(matrix.shape[-2:]) * float(np.finfo(matrix.dtype).eps)
@@ -152,7 +148,7 @@ class CovarianceLoss(ABC):
         """Σ0 = Ω diag(λ) Ωᵀ, (..., n, n)."""
         check_square_fits("covariance", self.dimension)
         vectors = self.eigenvectors
-        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ _transpose(vectors))
+        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ vectors.mT)
 
     @property
     def eigenvectors(self) -> Array:
@@ -265,7 +261,7 @@ class CovarianceLoss(ABC):
         spectrum = self.minimum_spectrum(rank)
         check_square_fits("the minimiser S*", self.dimension)
         vectors = self.eigenvectors
-        covariance = (vectors * spectrum[..., None, :]) @ _transpose(vectors)
+        covariance = (vectors * spectrum[..., None, :]) @ vectors.mT
         return symmetrize(covariance), self.minimum_value(rank)
 
     def minimum_factor(self, rank: int) -> Array:
@@ -442,7 +438,7 @@ class BuresWasserstein(CovarianceLoss):
         """√(λ_i λ_j) on the support, of the dense form."""
         check_square_fits("the dense form of the smoothed loss", self._support)
         root = self._root[..., : self._support, :]
-        return root * _transpose(root)
+        return root * root.mT
 
     @cached_property
     def _smoothing_diagonal(self) -> Array:
@@ -501,9 +497,9 @@ class BuresWasserstein(CovarianceLoss):
         U, sigma, _ = np.linalg.svd(A, full_matrices=False)
         if sigma.shape[-1] < self._support or np.any(sigma[..., -1:] <= _rank_tolerance(A) * sigma[..., :1]):
             raise ValueError("W must have full rank on the range of the target: for ε = 0 a singular one has no map")
-        Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
+        Omega = self.eigenvectors[..., : self._support] * self._root[..., : self._support, :].mT
         half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
-        return half @ _transpose(half)
+        return half @ half.mT
 
     def transport(self, W: ArrayLike, V: ArrayLike) -> Array:
         """T V, the transport map at W (..., n, d) applied to a block V (..., n, p).
@@ -599,7 +595,7 @@ class BuresWasserstein(CovarianceLoss):
     def _smoothed_product(self, F: Array) -> Array:
         """M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         rows = F[..., : self._support, :]
-        return self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal
+        return self._root_outer * (rows @ rows.mT) + self._smoothing_diagonal
 
     def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
         """Eigenvalues √μ and eigenvectors of M^{1/2}, M the `_smoothed_product`."""
@@ -620,7 +616,7 @@ class BuresWasserstein(CovarianceLoss):
         if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_gradient, F)
         sigma, Q = self._root_spectrum(F)
-        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        inverse_root = (Q / sigma[..., None, :]) @ Q.mT
         transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
         gradient = 2 * F
         gradient[..., : self._support, :] -= 2 * transported
@@ -711,14 +707,14 @@ class BuresWasserstein(CovarianceLoss):
                 return super().hessian_operator_in_eigenbasis(F, rank)
             return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
         sigma, Q = self._root_spectrum(F)
-        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        inverse_root = (Q / sigma[..., None, :]) @ Q.mT
         rows, columns = sigma[..., :, None], sigma[..., None, :]
 
         def smoothed(V: Array) -> Array:
             V_, product = V[..., :support, :], 2 * V
-            E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
-            inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
-            derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
+            E = self._root_outer * (V_ @ F_.mT + F_ @ V_.mT)
+            inner = Q.mT @ E @ Q / (rows * columns * (rows + columns))
+            derivative = -Q @ inner @ Q.mT  # D = d M^{-1/2}
             product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
             product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
             return product
@@ -760,7 +756,7 @@ class Frobenius(CovarianceLoss):
         return self.eigenvalues**2
 
     def _residual(self, F: Array) -> Array:
-        return F @ _transpose(F) - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
+        return F @ F.mT - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """‖F Fᵀ − Λ‖²; in the form linear in n what the empty directions add, and the excess."""
@@ -774,7 +770,7 @@ class Frobenius(CovarianceLoss):
         if is_thin(self.dimension, F.shape[-1]):
             kept = min(rank, F.shape[-1])
             return linear_forms.frobenius_excess(self.eigenvalues, F, kept) + self._lack(kept, rank)
-        difference = F @ _transpose(F) - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
+        difference = F @ F.mT - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
         cross = np.sum(np.sum(F**2, axis=-1)[..., rank:] * self.eigenvalues[..., rank:], axis=-1)
         return np.sum(difference**2, axis=(-2, -1)) - 2 * cross
 
@@ -788,7 +784,7 @@ class Frobenius(CovarianceLoss):
         """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
         if is_thin(self.dimension, F.shape[-1]):
             return linear_forms.frobenius_hessian_product(self.eigenvalues, F, V)
-        return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
+        return 4 * (self._residual(F) @ V + (V @ F.mT + F @ V.mT) @ F)
 
 
 #: Every loss, by its name in configurations.
@@ -813,16 +809,16 @@ def _thin_factor(F: Array, rank: int) -> Array:
 
 def _polar_factor(X: Array) -> Array:
     """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
-    tall = X if X.shape[-2] >= X.shape[-1] else _transpose(X)
-    mu, V = np.linalg.eigh(_transpose(tall) @ tall)
+    tall = X if X.shape[-2] >= X.shape[-1] else X.mT
+    mu, V = np.linalg.eigh(tall.mT @ tall)
     poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
-    polar = tall @ ((V / sigma[..., None, :]) @ _transpose(V))
+    polar = tall @ ((V / sigma[..., None, :]) @ V.mT)
     if poor.any():
         U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
         kept = sigma > _rank_tolerance(X) * sigma[..., :1]
         polar[poor] = (U * kept[..., None, :]) @ Vh
-    return polar if tall is X else _transpose(polar)
+    return polar if tall is X else polar.mT
 
 
 def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:
@@ -848,17 +844,17 @@ def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Ar
     if rank < full and np.any(sigma[..., rank] > _PRODUCT_ROUNDING * tolerance):
         raise ValueError(f"W must have rank {rank}, as given, and not a higher one")
     U, sigma, Vh = U[..., :rank], sigma[..., :rank], Vh[..., :rank, :]
-    V = _transpose(Vh)
+    V = Vh.mT
 
     def along(dX: Array) -> Array:
         columns = dX @ V
-        core = _transpose(U) @ columns
-        rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
+        core = U.mT @ columns
+        rotation = (core - core.mT) / (sigma[..., :, None] + sigma[..., None, :])
         derivative = U @ rotation @ Vh
         if X.shape[-2] > rank:
             derivative += ((columns - U @ core) / sigma[..., None, :]) @ Vh
         if X.shape[-1] > rank:
-            rows = _transpose(U) @ dX
+            rows = U.mT @ dX
             derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
         return derivative
 

@@ -22,6 +22,8 @@ FILE_KEYS = ("covariance", "covariances", "samples", "groups")
 DATASETS = ("digits", "patches")
 #: Patches of photographs start at every such share of their side.
 _STRIDES = 4
+#: Rows for each direction that a rank is looked for in, and the share of σ_1 above which it is certainly there.
+_ROWS, _CERTAIN = 2, 1e-5
 
 
 def is_drawn(target: Mapping[str, Any]) -> bool:
@@ -213,6 +215,25 @@ def _estimate(name: str, samples: Array, dimension: int) -> Array:
 def _check_dimension(name: str, matrix: Array, dimension: int) -> None:
     if matrix.shape[1] != dimension:
         raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
+
+
+def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
+    """Rank of the covariance of a target that is not drawn; of large samples at least `enough`, if some rows have that.
+
+    Raises
+    ------
+    ValueError
+        As `read_target`.
+    """
+    if target.get("dataset") == "patches":
+        samples = samples_of("patches", dimension)
+        some = samples[:: max(1, len(samples) // (_ROWS * enough))].astype(float)
+        sigma = np.linalg.svd(some - some.mean(axis=0), compute_uv=False)
+        found = int(np.sum(sigma > _CERTAIN * sigma[0]))
+        if found >= enough:
+            return found
+    eigenvalues, _ = spectrum("target", read_target(target, dimension))
+    return int(np.sum(eigenvalues > 0))
 
 
 def _without_rounding(name: str, matrix: Array, precision: float) -> Array:

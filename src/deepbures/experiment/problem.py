@@ -79,7 +79,8 @@ def limited_smoothing(epsilon: float, eigenvalues: Array, rank: int) -> float:
 
     The directions that a model of rank k leaves empty need no limit (paper.md section 3).
     """
-    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[rank - 1] > 0 else float(eigenvalues[rank - 1])
+    last = min(rank, len(eigenvalues)) - 1  # a rank above n is refused later
+    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[last] > 0 else float(eigenvalues[last])
 
 
 def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:

@@ -47,6 +47,56 @@ def samples_in_plane(runs: pd.DataFrame) -> Figure:
 
 
 @style.styled
+def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: int = 0) -> Figure:
+    """G15: eigenvalues of target and trained models, a rank each; patches of the data, and generated at each rank.
+
+    Parameters
+    ----------
+    runs
+        Runs with their factors, that differ in rank; one seed is shown.
+    samples : (m, n)
+        The data from 0 to 1, whose mean is added to what is generated.
+    shape
+        Side and channels of a patch.
+    seed
+        Of what is drawn. A model of lower rank uses the first of the same numbers.
+    """
+    shown = runs[runs["seed"] == runs["seed"].min()].sort_values("rank")
+    n, mean = samples.shape[1], samples.mean(axis=0)
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((_IMAGES, int(shown["rank"].max())))
+    rows = {"data": samples[rng.choice(len(samples), _IMAGES, replace=False)]}
+    figure = style.empty(style.TEXT, 0.7 * len(shown) + 1.1)
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.4])
+    axis = left.subplots()
+    index = np.arange(1, n + 1)
+    axis.plot(index, np.asarray(shown.iloc[0]["eigenvalues_target"]), color="black", linewidth=0.9, label="target")
+    sizes = np.linspace(7, 2.5, len(shown))  # the first show behind the others
+    for run, color, size in zip(shown.to_dict("records"), style.sequential(len(shown)), sizes, strict=True):
+        k = int(run["rank"])
+        name = frames.label(rank=k)
+        axis.plot(index[:k], np.asarray(run["eigenvalues_final"])[:k], "o", color=color, markersize=size, label=name)
+        rows[f"generated, {name}"] = mean + noise[:, :k] @ np.reshape(run["factor_final"], (n, k)).T
+    run = shown.iloc[0]
+    epsilon = float(run["epsilon_effective"])
+    if epsilon:
+        axis.axhline(epsilon, color=style.PALETTE[1], linewidth=0.9, linestyle=":", label=r"$\varepsilon$")
+    axis.set(xscale="log", yscale="log", xlabel="index $i$", ylabel="eigenvalue", title=f"(a) $n = {n:,}$")
+    axis.legend()
+    side, channels = shape
+    grid = right.subplots(len(rows), _IMAGES, squeeze=False)
+    for axes, (name, pictures) in zip(grid, rows.items(), strict=True):
+        for image_axis, image in zip(axes, np.clip(pictures, 0, 1), strict=True):
+            picture = image.reshape(side, side, channels)
+            image_axis.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
+            image_axis.set(xticks=[], yticks=[])
+            image_axis.spines[:].set_visible(False)
+        axes[0].set_title(name, loc="left", fontsize=7.5)
+    right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8)
+    return figure
+
+
+@style.styled
 def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     """G9: eigenvalues of target, initial and final model; images of the data, and generated before and after training.
 

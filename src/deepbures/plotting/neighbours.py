@@ -104,7 +104,8 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     styles = [
         (f"$N = {depth}$", {"color": "gray", "linestyle": lines[i % len(lines)]}) for i, depth in enumerate(depths)
     ]
-    _legend(left, [*named, *styles], ncols=2)
+    blank = [("", {"linestyle": ""})] * (len(styles) - len(named))  # so that each has a column of its own
+    _legend(left, [*named, *blank, *styles], ncols=2)
     sets = _with_sets(minima)
     keys = ["set", "seed", "rank"]
     sets["lowest"] = sets.groupby(keys)["loss"].transform("min")
@@ -132,7 +133,7 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
     """
     sets = _with_sets(minima)
     colors = _colors(sets)
-    figure, axes = style.panels(1, len(colors), style.TEXT, 2.4)
+    figure, axes = style.panels(1, len(colors), min(style.TEXT, style.COLUMN * len(colors)), 2.4)
     for ax, (name, color) in zip(axes[0], colors.items(), strict=True):
         group = sets[sets["set"] == name]
         shown = group[group["seed"] == _most_limits(group)].sort_values(["rank", "minimum"])
@@ -186,6 +187,45 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
+def recoveries(runs: pd.DataFrame) -> Figure:
+    """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel a method."""
+    figure, axes = style.panels(1, len(_METHODS), style.TEXT, 2.3)
+    table = runs.assign(recovered=runs["error"] <= 1e-6)
+    for ax, (method, name) in zip(axes[0], _METHODS.items(), strict=True):
+        grid = table[table["method"] == method].pivot_table(index="rank", columns="share", values="recovered")
+        ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
+        for (i, j), value in np.ndenumerate(grid.to_numpy()):
+            ax.text(
+                j, i, f"{value:.0%}", ha="center", va="center", fontsize=6, color="black" if value > 0.5 else "white"
+            )
+        ax.set_xticks(range(len(grid.columns)), [f"{share:g}" for share in grid.columns])
+        ax.set_yticks(range(len(grid.index)), [f"{rank:g}" for rank in grid.index])
+        ax.set(xlabel="share corrupted", title=name)
+        ax.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel("rank $k$")
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def sensing(runs: pd.DataFrame) -> Figure:
+    """N5: share of seeds recovered to 1e-4 against the copies of one measurement, a line a method, a panel a rank."""
+    ranks = sorted(runs["rank"].unique())
+    figure, axes = style.panels(1, len(ranks), min(style.TEXT, style.COLUMN * len(ranks)), 2.3, sharey=True)
+    recovered = runs.assign(recovered=runs["error"] <= 1e-4).groupby(["rank", "method", "copies"])["recovered"].mean()
+    for ax, rank in zip(axes[0], ranks, strict=True):
+        for (method, name), color, marker in zip(_SENSING.items(), style.PALETTE, style.MARKERS, strict=False):
+            line = recovered[rank, method]
+            ax.plot(line.index, line, marker=marker, color=color, label=name)
+        ax.set_xscale("symlog", linthresh=100)
+        ax.set(xlabel="copies of the first measurement", ylim=(-0.05, 1.05), title=f"$k = {rank}$")
+    axes[0, 0].set_ylabel("share recovered")
+    axes[0, -1].legend(fontsize=6, loc="center right")
+    style.label_panels(axes[0])
+    return figure
+
+
 def _power(value: float) -> str:
     """10^6 for a power of ten, in mathematical type; else the number."""
     exponent = np.log10(value)
@@ -224,39 +264,3 @@ def _legend(ax: Axes, entries: Sequence[tuple[str, dict[str, Any]]], **options: 
     """A legend of lines that are described and not drawn."""
     lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
     ax.legend(handles=lines, fontsize=6, **options)
-
-
-@style.styled
-def recoveries(runs: pd.DataFrame) -> Figure:
-    """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel a method."""
-    figure, axes = style.panels(1, len(_METHODS), style.TEXT, 2.3)
-    table = runs.assign(recovered=runs["error"] <= 1e-6)
-    for ax, (method, name) in zip(axes[0], _METHODS.items(), strict=True):
-        grid = table[table["method"] == method].pivot_table(index="rank", columns="share", values="recovered")
-        ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
-        for (i, j), value in np.ndenumerate(grid.to_numpy()):
-            ax.text(
-                j, i, f"{value:.0%}", ha="center", va="center", fontsize=6, color="black" if value > 0.5 else "white"
-            )
-        ax.set_xticks(range(len(grid.columns)), [f"{share:g}" for share in grid.columns])
-        ax.set_yticks(range(len(grid.index)), [f"{rank:g}" for rank in grid.index])
-        ax.set(xlabel="share corrupted", title=name)
-        ax.spines[:].set_visible(False)
-    axes[0, 0].set_ylabel("rank $k$")
-    style.label_panels(axes[0])
-    return figure
-
-
-@style.styled
-def sensing(runs: pd.DataFrame) -> Figure:
-    """N5: share of seeds recovered to 1e-4 against the number of copies of one measurement, a line a method."""
-    figure, axes = style.panels(1, 1, style.TEXT / 2, 2.6)
-    ax = axes[0, 0]
-    recovered = runs.assign(recovered=runs["error"] <= 1e-4).groupby(["method", "copies"])["recovered"].mean()
-    for (method, name), color in zip(_SENSING.items(), style.PALETTE, strict=False):
-        line = recovered[method]
-        ax.plot(line.index, line, "o-", color=color, label=name)
-    ax.set_xscale("symlog", linthresh=100)
-    ax.set(xlabel="copies of the first measurement", ylabel="share recovered", ylim=(-0.05, 1.05))
-    ax.legend(fontsize=6)
-    return figure

@@ -74,6 +74,30 @@ def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
+def relative_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
+    """G16: excess loss of one seed over that of W = 0, a line a depth, with the levels of the saddles."""
+    seed = trajectories["seed"].min()
+    cells, run = trajectories[trajectories["seed"] == seed], runs[runs["seed"] == seed].iloc[0]
+    levels = np.asarray(run["energy_levels"]) - run["loss_minimum"]
+    depths = sorted(cells["depth"].unique())
+    figure, axes = style.panels(1, 1, style.TEXT / 1.5, 2.9)
+    axis = axes[0, 0]
+    shown = levels[:-1] / levels[0]
+    for i, level in enumerate(shown):
+        axis.axhline(level, **style.THEORY | {"linewidth": 0.5})
+        if i < 5 or i == len(shown) - 1:
+            axis.annotate(f"$i={i}$", (1.01, level), xycoords=("axes fraction", "data"), fontsize=5.5, va="center")
+    for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
+        cell = cells[(cells["depth"] == depth) & (cells["time"] > 0)]
+        axis.plot(cell["time"], cell["excess"] / levels[0], color=color, label=frames.label(depth=depth))
+    axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=r"$(L - L^*)/(L(0) - L^*)$")
+    axis.set_title(frames.label(epsilon=run["epsilon"], rank=run["rank"]))
+    axis.set_ylim(bottom=shown[-1] / 30)
+    axis.legend()
+    return figure
+
+
 def _half_done(run: pd.Series, depth: int) -> tuple[Array, Array]:
     """Predicted times at which each eigenvalue of S reaches half of its limit, and the predicted loss at these times.
 

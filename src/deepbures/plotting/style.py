@@ -16,7 +16,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
 
@@ -63,6 +63,19 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
     return plt.figure(figsize=(width, height))
 
 
+def without(data: str) -> Figure:
+    """Figure that says what an experiment lacks to be drawn."""
+    figure = empty()
+    figure.text(0.5, 0.5, f"not drawn: {data}", ha="center", va="center", wrap=True)
+    return figure
+
+
+def legend(axis: Any, **options: Any) -> None:
+    """The legend of an axis, if anything on it has a name."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(**options)
+
+
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
     """The settings of the study over matplotlib's own defaults, whatever a matplotlibrc says."""
@@ -101,8 +114,8 @@ def _label_logarithms(axis: Axis) -> None:
     ticks = [
         digit * 10.0**power for power in range(int(np.floor(decades[0])), int(decades[1]) + 2) for digit in (1, 2, 5)
     ]
-    few = sum(low <= tick <= high for tick in ticks) < 2
-    axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1, 2, 5)))
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_major_locator(FixedLocator(shown) if len(shown) > 1 else MaxNLocator(3, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axis.set_minor_formatter(NullFormatter())
 

@@ -122,11 +122,9 @@ def _start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, start: str
 
 
 def _network(W: Array, depth: int, rank: int) -> DeepLinearNetwork:
-    """Balanced layers; one layer is n × k."""
-    if depth > 1:
-        return DeepLinearNetwork.balanced(W, depth, rank)
-    U, s, _ = np.linalg.svd(W, full_matrices=False)
-    return DeepLinearNetwork([U[:, :rank] * s[:rank]])
+    """Balanced layers of W, cut to inner width k."""
+    U, s, Vh = np.linalg.svd(W, full_matrices=False)
+    return DeepLinearNetwork.of_factors(U[:, :rank], s[:rank], Vh[:rank], depth)
 
 
 def _methods(loss: CovarianceLoss, depth: int, rank: int, target_rank: int, share: float, start: str) -> Iterator[str]:

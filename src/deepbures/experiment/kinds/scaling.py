@@ -1,0 +1,79 @@
+"""What a gradient of the smoothed loss costs against n, in its dense form and in the one that is linear in n.
+
+The only kind whose numbers are times: a second run gives others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from ...linear_forms import is_thin
+from ...losses import BuresWasserstein
+from ...psd import Array
+from ...schema import COUNT, FLOAT, NAME, schema
+from ...seeds import generator
+from .. import measure
+from ..settings import Settings
+
+#: One row a dimension and form: the median CPU time of a gradient, and its largest difference from that of the other
+#: form, relative to the largest entry (NaN where the dense form is not made).
+TABLES = {"timings": schema(n=COUNT, form=NAME, seconds=FLOAT, difference=FLOAT)}
+#: How its targets are drawn, in the configuration.
+SPECTRUM = "geometric"
+#: CPU seconds that a cell takes for one seed, on a small machine.
+COST = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    condition: float
+    halvings: int
+    largest_dense: int
+    repeats: int
+
+
+#: Its options, by section of an experiment's block.
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `timings`, seed by seed: targets λ = 1 … 1/κ in geometric steps, ε = λ_k/10, Gaussian W."""
+    options: Options = settings.options["landscape"]
+    k = settings.rank
+    for seed in seeds:
+        rows = []
+        for halved in range(options.halvings, -1, -1):
+            n = settings.dimension // 2**halved
+            if not is_thin(n, k):
+                raise ValueError(f"halvings: rank {k} has no form that is linear in n at n = {n}: halve less often")
+            eigenvalues = np.geomspace(1, 1 / options.condition, n)
+            loss = BuresWasserstein.from_spectrum(eigenvalues, epsilon=float(eigenvalues[k - 1]) / 10)
+            W = generator(settings.study_seed, "scaling", seed, dimension=n).standard_normal((n, k)) / np.sqrt(n)
+            seconds, gradient = _timed(loss, W, options.repeats)
+            found = {"linear": (seconds, float("nan"))}
+            if n <= options.largest_dense:
+                # Columns of zeros change nothing but the form that is chosen.
+                seconds, wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
+                difference = float(np.abs(wide[:, :k] - gradient).max() / np.abs(gradient).max())
+                found = {"linear": (found["linear"][0], difference), "dense": (seconds, difference)}
+            for form, (seconds, difference) in found.items():
+                rows.append({"seed": seed, "n": n, "form": form, "seconds": seconds, "difference": difference})
+        yield {"timings": measure.columns(rows)}
+
+
+def _timed(loss: BuresWasserstein, W: Array, repeats: int) -> tuple[float, Array]:
+    """Median CPU seconds of a gradient, after one that is not counted, and the gradient."""
+    gradient = loss.gradient(W)
+    times = []
+    for _ in range(repeats):
+        start = process_time()
+        loss.gradient(W)
+        times.append(process_time() - start)
+    return float(np.median(times)), gradient
