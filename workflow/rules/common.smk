@@ -37,7 +37,7 @@ def checked_study():
     try:
         if (
             not workflow.modifier.skip_configfile
-        ):  # Snakemake's own reading loses a block that stands there twice
+        ):  # Snakemake's own reading loses a block that is given twice
             for file in dict.fromkeys(map(str, workflow.configfiles)):
                 configuration.read(file)
             configuration.lay_over(
