@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .matrix_files import read_matrix
 from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 from .sample_covariance import blocks_of, streamed_moments
+from .sample_files import streamed_file
 
 #: Keys of a target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
 KINDS = ("covariance", "samples", "dataset")
@@ -118,6 +119,9 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     """
     dataset, covariance = target.get("dataset"), "covariance" in target
     name = str(dataset or file_of(target))
+    if dataset is None and not covariance and (moments := streamed_file(name)) is not None:
+        _check_dimension(name, len(moments.mean), dimension)
+        return moments.covariance
     if dataset is None:
         matrix, precision = read_matrix(name, dimension, square=covariance)
     else:
@@ -128,8 +132,7 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         raise ValueError(f"{name}: an estimate needs at least 2 samples (rows), not {matrix.shape[0]}")
     if not covariance and not np.ptp(matrix, axis=0).any():
         raise ValueError(f"{name}: all samples are equal: their covariance is zero")
-    if matrix.shape[1] != dimension:
-        raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
+    _check_dimension(name, matrix.shape[1], dimension)
     if covariance:
         return _without_rounding(name, matrix, precision)
     if matrix.dtype == np.float32:  # of a size for which one copy is enough
@@ -138,6 +141,11 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
     return matrix
+
+
+def _check_dimension(name: str, found: int, dimension: int) -> None:
+    if found != dimension:
+        raise ValueError(f"{name}: it is of dimension {found}, but the experiment of dimension {dimension}")
 
 
 def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
