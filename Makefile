@@ -2,9 +2,10 @@
 # make test    the tests
 CORES ?= all
 CONFIG ?= config/config.yaml
-# The first of these that is 3.11 or newer, or PYTHON=/path/to/python.
-PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3 python
+# The first of these that is 3.11 or newer, or PYTHON=/path/to/python. For 3.14 a package must be compiled: it comes late.
+PYTHON ?= python3.13 python3.12 python3.11 python3.14 python3 python
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 REPORT ?= results/report.html
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -18,7 +19,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error the path of this folder must not hold spaces: $(CURDIR))
 endif
 
-.PHONY: study report archive docs test slow-test fault-test lint format bench lock clean
+.PHONY: study report archive docs test test-oldest slow-test fault-test lint format bench lock clean clean-venv
 
 # Progress bars where there is a terminal, plain lines in a log.
 study: $(VENV)/.installed
@@ -37,6 +38,13 @@ docs: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	python -m pytest -n auto
+
+# The fast tests with the oldest versions that pyproject.toml allows, in an environment of their own.
+test-oldest: $(VENV)/.installed
+	$(VENV)/bin/python -m venv $(OLDEST)
+	$(VENV)/bin/python tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt --editable '.[dev]'
+	PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python -m pytest -n auto
 
 slow-test: $(VENV)/.installed
 	python -m pytest -n auto -m slow
@@ -73,9 +81,14 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 			echo "make: $$python lacks venv; on Debian and Ubuntu: apt-get install $$python-venv" >&2; exit 1; }; \
 		echo "$(VENV) from $$python, $$($$python --version)"; \
 		$$python -m venv $(VENV); }
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || { \
+		echo "make: if a package failed to build, install a C compiler and Python's headers (apt-get install gcc python3-dev)," \
+			"or make clean-venv and make PYTHON=python3.13" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
 clean:
 	rm -rf results figures logs .snakemake
+
+clean-venv:
+	rm -rf $(VENV) $(OLDEST)

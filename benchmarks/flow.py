@@ -93,7 +93,7 @@ def stacked_gradient() -> None:
         S = np.array([one.eigenvectors.T @ W @ W.T @ one.eigenvectors for one, W in problems])
         s, U = np.linalg.eigh(S)
         for depth in (1, 2, 10, 100):
-            X = np.array([(U * s[:, None] ** (1 / depth)) @ U.swapaxes(-1, -2)] * 4)
+            X = np.array([(U * s[:, None] ** (1 / depth)) @ U.mT] * 4)
             flow, M = RootFlow(loss, depth), np.array([S] * 4)
             pairs = [
                 (

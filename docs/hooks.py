@@ -6,15 +6,31 @@ from latex2mathml.converter import convert
 
 #: Code, which stays as it is; a displayed formula; one in the line.
 _PARTS = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$([^$]+)\$", flags=re.DOTALL)
+#: A formula in the line of more LaTeX than this may be wider than a narrow window: it is scrolled.
+_LONG = 60
+
+#: MathML by the word that stands for it while Markdown is read, which would end a paragraph at a line of MathML.
+_formulas: dict[str, str] = {}
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Replace every formula; browsers draw MathML themselves, without scripts, fonts or a network."""
+    """Replace every formula by a word."""
 
-    def mathml(part: re.Match[str]) -> str:
+    def word(part: re.Match[str]) -> str:
         code, displayed, inline = part.groups()
         if code:
             return code
-        return convert((displayed or inline).strip(), display="block" if displayed else "inline")
+        latex = (displayed or inline).strip()
+        mathml = convert(latex, display="block" if displayed else "inline")
+        if displayed or len(latex) > _LONG:
+            mathml = f'<span class="{"displayed" if displayed else "long"} formula">{mathml}</span>'
+        name = f"formula{len(_formulas)}x"
+        _formulas[name] = mathml
+        return name
 
-    return _PARTS.sub(mathml, markdown)
+    return _PARTS.sub(word, markdown)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Replace the words by MathML; browsers draw it themselves, without scripts, fonts or a network."""
+    return re.sub(r"formula\d+x", lambda word: _formulas.get(word[0], word[0]), html)

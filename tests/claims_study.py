@@ -42,6 +42,11 @@ STUDY = {
         {**FLOW, "dimension": 1, "rank": 1, "smin": -1, **SMALL},
         [{"epsilon": 1, "depth": 1, "initial_scale": 0.5}],
     ),
+    "broken_steps": (
+        "descent",
+        {"descent": {"max_steps": 200, "samples": 20}, "dimension": 1, "rank": 1, "smin": -1, **SMALL},
+        [{"epsilon": 1, "depth": depth, "theorem_step": 1, "initial_scale": 0.1} for depth in (1, 2)],
+    ),
     "bounded": (
         "flow",
         {**FLOW, "dimension": 1, "rank": 1, "smin": -1, **SMALL},
@@ -69,7 +74,7 @@ STUDY = {
     "blow_up": (
         "blow_up",
         {"landscape": {"singular_values": [1, 1e-2, 1e-3, 1e-4], "vanishing": [1]}},
-        [{"epsilon": epsilon, "depth": 1, "rank": 2} for epsilon in (0, 0.1)],
+        [{"epsilon": epsilon, "depth": 1, "rank": rank} for epsilon in (0, 0.1) for rank in (2, 4)],
     ),
     "escape": ("escape", {"landscape": {"points": 3, "perturbation": 1e-5}}, [{"epsilon": 0.1, "depth": 2, "rank": 2}]),
     "search": ("critical_search", {"landscape": {"starts": 4}}, [{"epsilon": 0.1, "depth": 1, "rank": 2}]),

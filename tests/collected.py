@@ -11,7 +11,7 @@ def collect_cells(folder, points, seeds, provenance=None):
     store = Store(folder, kind(points[0][1]["kind"]).TABLES)
     keys = []
     for _, settings in points:
-        held, mistakes = complete(store, [(settings, seeds)])
+        held, mistakes, _ = complete(store, [(settings, seeds)])
         assert mistakes == []
         keys += held
     collect(store, [axes for axes, _ in points], keys, provenance)

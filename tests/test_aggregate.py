@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cases import each
 from collected import collect_cells
 
 from deepbures.aggregate import SLOWEST_SHARE
@@ -114,7 +115,7 @@ def test_flow_has_the_authors_slope_of_its_interpolation(flow):
         assert np.isfinite(fit.slope)
 
 
-@pytest.mark.parametrize("kind", ["descent", "flow"])
+@each("kind", ["descent", "flow"])
 def test_runs_have_settling_times_and_tails(request, kind):
     # First time at 1e-6 of the start; tails only of runs that converged.
     runs, samples = request.getfixturevalue(kind)

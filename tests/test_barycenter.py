@@ -4,6 +4,7 @@ import mpmath as mp
 import numpy as np
 import ot
 import pytest
+from cases import each
 from scipy.optimize import minimize
 
 from deepbures.barycenter import (
@@ -39,7 +40,7 @@ def power(S, exponent):
 # --- The fixed point --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spread", [0.3, 1, 3])
+@each("spread", [0.3, 1, 3])
 def test_equals_pot(rng, spread):
     # An independent implementation, to 1e-10 of the largest entry.
     covariances = draw_covariances(rng, 4, 5, spread)
@@ -100,8 +101,8 @@ def test_a_half_step_is_the_fixed_point_iteration(covariances, rng):
 # --- The loss ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epsilon", [0, 0.05])
-@pytest.mark.parametrize("columns", [2, 5, 7])
+@each("epsilon", [0, 0.05])
+@each("columns", [2, 5, 7])
 def test_is_the_weighted_sum_of_losses(covariances, rng, epsilon, columns):
     loss = Barycenter(covariances, WEIGHTS, epsilon)
     losses = [BuresWasserstein(C, epsilon) for C in covariances]
@@ -113,8 +114,8 @@ def test_is_the_weighted_sum_of_losses(covariances, rng, epsilon, columns):
     np.testing.assert_allclose(loss.hessian_product(W, V), expected, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("epsilon", [0, 0.05])
-@pytest.mark.parametrize("columns", [1, 3, 5, 7])
+@each("epsilon", [0, 0.05])
+@each("columns", [1, 3, 5, 7])
 def test_excess_is_the_difference_to_the_barycenter(covariances, rng, epsilon, columns):
     loss = Barycenter(covariances, WEIGHTS, epsilon)
     W = rng.standard_normal((5, columns))
@@ -143,7 +144,7 @@ def test_covariances_of_mixed_ranks(rng):
     assert found.fun >= loss.minimum_value(4) * (1 - 1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@each("scale", [1e-12, 1e12])
 def test_unit_does_not_matter(covariances, rng, scale):
     W = rng.standard_normal((5, 5))
     loss, scaled = Barycenter(covariances, WEIGHTS), Barycenter(scale * covariances, WEIGHTS)
@@ -154,7 +155,7 @@ def test_unit_does_not_matter(covariances, rng, scale):
 # --- Descent and flow -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spread", [1, 3])
+@each("spread", [1, 3])
 def test_rate_of_descent_comes_from_the_hessian(rng, spread):
     # Step ½ on one layer: the excess shrinks by max (1 − r/2)², r the nonzero eigenvalues of ∇²F, within 1 %.
     # Started along the slowest of them: the tail begins at once.
@@ -170,7 +171,7 @@ def test_rate_of_descent_comes_from_the_hessian(rng, spread):
     assert factor == pytest.approx((1 - rates[0] / 2) ** 2, rel=0.01)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
+@each("depth", [1, 2, 5])
 def test_networks_of_any_depth_find_the_barycenter(covariances, rng, depth):
     loss = Barycenter(covariances, WEIGHTS)
     start = rng.standard_normal((5, 5))
@@ -224,6 +225,26 @@ def spurious_case():
         if len(rank_bounded_minima(loss, 1, starts)) > 1:
             return loss, starts
     raise AssertionError("no set with two minima among twenty")
+
+
+@pytest.mark.parametrize("ratio", [1e-4, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_two_turned_ellipses_in_closed_form(rng, ratio, side):
+    # docs/neighbours/barycenters.md: Σ_1 = diag(a, b) and Σ_1 turned by φ have a second minimum of rank 1, across the
+    # bisector of their long axes if and only if cos φ < (1 − √(b/a))/(1 + √(b/a)).
+    a, b = 2.0, 2.0 * ratio
+    threshold = (1 - np.sqrt(ratio)) / (1 + np.sqrt(ratio))
+    cosine = threshold * (1 + 0.05 * side) if threshold * (1 + 0.05 * side) < 1 else (1 + threshold) / 2
+    phi = np.arccos(cosine)
+    turn = np.array([[cosine, -np.sin(phi)], [np.sin(phi), cosine]])
+    loss = Barycenter([np.diag([a, b]), turn @ np.diag([a, b]) @ turn.T])
+    across = np.array([-np.sin(phi / 2), np.cos(phi / 2)])
+    starts = across + 1e-3 * rng.standard_normal((6, 2))
+    minima = rank_bounded_minima(loss, 1, [*starts[..., None], truncated(loss, 1)])
+    values = [(a + b) / 2 - (a - b) / 2 * cosine, (a + b) / 2 + (a - b) / 2 * cosine]
+    assert [minimum.value for minimum in minima] == pytest.approx(values[: 2 if side < 0 else 1], rel=1e-10)
+    if side < 0:
+        assert abs(minima[1].factor[:, 0] @ across) == pytest.approx(np.linalg.norm(minima[1].factor), rel=1e-9)
 
 
 def test_the_truncated_barycenter_is_not_the_minimiser(rng):

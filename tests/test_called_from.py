@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cases import each
 from test_workflow import copy_of_project
+
+from deepbures import cost
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +86,16 @@ def test_from_elsewhere_by_s_and_by_directory(project):
     # Before and after it says once what it will do, and what of that to look at.
     assert run.stderr.count("To be computed") == 1
     assert re.search(r"^  flow +2 jobs +\d+ s$", run.stderr, re.M)
+    assert "nothing was timed here yet" in run.stderr
+    # What the kernel says is in the log of its job.
+    assert "[Kernel]" not in run.stderr + run.stdout
+    assert "[Kernel]" in (user / "logs/results/own/notebooks/low_rank.log").read_text()
     assert (user / FIGURE).exists()
+    # The next run knows how long such jobs took.
+    assert sorted(line.kind for line in cost.noted(user / "logs/costs.csv")) == ["flow", "flow", "notebook"]
+    again = snakemake(user, project, "-s", str(project / "Snakefile"), "--configfile", "own.yaml", "-F", "--", FIGURE)
+    assert made(again)
+    assert "by what such jobs took here before" in again.stderr
     other = project.parent / "other"
     other.mkdir()
     shutil.copy(user / "own.npy", other)
@@ -92,7 +104,7 @@ def test_from_elsewhere_by_s_and_by_directory(project):
     assert not (project / "results").exists()
 
 
-@pytest.mark.parametrize("prefix", ["", "bures_"])
+@each("prefix", ["", "bures_"])
 def test_as_a_module_of_another_workflow(project, prefix):
     # What snakedeploy writes, but for the place of the Snakefile.
     user = project.parent / "user"
@@ -121,12 +133,17 @@ module deepbures:
 
 def test_configuration_of_the_command_line_reaches_the_report(project):
     write(project / "config/config.yaml", STUDY)
-    changed = ["--config", "study={results: results/cli, figures: figures/cli}", "--", "html_report"]
+    changed = ["--config", "study={results: ./results//cli/, figures: figures/cli, seed: 3}", "--", "html_report"]
     run = snakemake(project, project, *changed)
     assert made(run)
     assert run.stderr.count("Where to look first:\n  report          results/cli/report.html\n") == 1
     assert "F5_energy_levels" in (project / "results/cli/report.html").read_text()
     assert not (project / "results/own").exists()
+    assert json.loads((project / "results/cli/provenance.json").read_text())["configuration"]["study"]["seed"] == 3
+    refused = snakemake(project, project, "--config", "study={seed: 010}", "--", "runs")
+    assert refused.returncode == 1
+    assert "configuration: --config: 010 is read as 8: write plain digits" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_block_that_stands_twice_is_refused_before_any_job(project):
@@ -172,3 +189,45 @@ def test_what_is_up_to_date_is_told_by_content_alone(project):
     assert planned(project, "--", TABLE) == {}
     (project / TABLE).write_bytes(old)
     assert planned(project, "--", TABLE) == {"collect_mine": 1}
+
+
+def test_figures_and_claims_are_current_by_content_alone(project):
+    # Snakemake's records are gone and every date is newer than what it was made from: what is stale is still seen.
+    plotting, show = project / "src/deepbures/plotting/convergence.py", project / "own.yaml"
+    claims, csv = project / "src/deepbures/claims/training.py", project / "results/own/claims.csv"
+    notebook, record = project / "workflow/notebooks/low_rank.ipynb", project / "results/own/made/low_rank.json"
+    write(project / "config/config.yaml", STUDY)
+    targets = ("--", FIGURE, "results/own/opening.html", "results/own/provenance.json")
+    assert made(snakemake(project, project, "--configfile", "own.yaml", *targets))
+    assert planned(project, *targets) == {}
+    shutil.rmtree(project / ".snakemake/metadata")
+    assert planned(project, *targets) == {}
+    figure, pages = {"notebook_low_rank": 1}, {"claims": 1, "opening": 1}
+
+    def rerun(changes):
+        """What is planned after changes to files, whose dates stay; the files are as before then."""
+        before = {path: (path.read_bytes(), path.stat().st_mtime) for path in changes}
+        for path, change in changes.items():
+            path.write_bytes(change(before[path][0]))
+            os.utime(path, (before[path][1],) * 2)
+        plan = planned(project, *targets)
+        for path, (content, date) in before.items():
+            path.write_bytes(content)
+            os.utime(path, (date, date))
+        return plan
+
+    def longer(content):
+        return content + b"\nEDITED = 1\n"
+
+    fewer = json.loads(json.dumps(OVERLAY))
+    fewer["figures"]["low_rank"]["show"]["depth"] = [1]
+    assert rerun({plotting: longer, csv: lambda text: text.replace(b"holds", b"violated", 1)}) == figure | pages
+    assert rerun({show: lambda _: yaml.safe_dump(fewer).encode()}) == figure | {"provenance": 1}
+    assert rerun({notebook: lambda text: text.replace(b"# ", b"# The ", 1), claims: longer}) == figure | pages
+    assert rerun({project / FIGURE: lambda image: image[:-1]}) == figure  # from elsewhere, or edited
+    assert rerun({record: lambda _: b"{"}) == figure
+    # What is asked for is made, and current then.
+    (project / FIGURE).write_bytes(b"")
+    assert made(snakemake(project, project, "--configfile", "own.yaml", *targets))
+    assert (project / FIGURE).read_bytes()
+    assert planned(project, *targets) == {}

@@ -1,6 +1,10 @@
 """The digest of the code that a result depends on."""
 
+import ast
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import pytest
 import deepbures.code_digest as module
 from deepbures import provenance
 from deepbures.code_digest import code_digest
+from deepbures.experiment.kinds import KINDS
 
 
 @pytest.fixture
@@ -104,6 +109,34 @@ def test_digest_follows_every_layer(package):
         assert digests[-1] != digests[-2], name
 
 
+def test_imports_are_those_of_the_syntax_trees():
+    # The statements are found without a tree of the whole file, which takes longer than the rest of the digest.
+    for path in module._PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        statements = [node for found in module._RELATIVE_IMPORT.findall(text) for node in ast.parse(found).body]
+        in_tree = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
+        assert sorted(map(ast.dump, statements)) == sorted(map(ast.dump, in_tree)), path
+
+
+def test_digest_is_one_in_all_processes(package):
+    # Sets of constants have another order in each process.
+    (package / "psd.py").write_text("def f(x):\n    return x in {'a', 'b', 'c', 'd', 'e', ('f', 'g')}\n")
+    program = (
+        "import sys, deepbures.code_digest as module; from pathlib import Path; "
+        "module._PACKAGE = Path(sys.argv[1]); print(module.code_digest('psd'))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program, str(package)],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(found) == 1
+
+
 def test_flow_does_not_depend_on_descent():
     # Editing descent recomputes no flow. Descent is compared with the flow, and so depends on it.
     flow, descent = module._imported("experiment.kinds.flow"), module._imported("experiment.kinds.descent")
@@ -138,3 +171,9 @@ def test_provenance_names_code_and_versions():
     assert found["code"] == code_digest("experiment")
     assert {"deepbures", "numpy", "scipy", "python"} <= set(found)
     assert found["numpy"] == np.__version__
+
+
+def test_modules_of_a_package_are_all_of_it():
+    # What the rules of figures ask for: a new module of figures is in their digest without a list.
+    assert {"plotting.convergence", "plotting.steps", "plotting.tables"} <= set(module.modules_of("plotting"))
+    assert {name.rpartition(".")[2] for name in module.modules_of("experiment/kinds")} == set(KINDS)

@@ -6,6 +6,7 @@ import numpy as np
 import ot
 import pytest
 import scipy.linalg
+from cases import each
 
 from deepbures.diagnostics import (
     RANK_TOLERANCE,
@@ -35,7 +36,7 @@ def test_numerical_rank():
     assert numerical_rank(values[0]) == 3
 
 
-@pytest.mark.parametrize("rank", [1, 2, 5])
+@each("rank", [1, 2, 5])
 def test_effective_rank_of_equal_values_is_their_number(rank):
     values = np.where(np.arange(5) < rank, 3.0, 0)
     assert effective_rank(values) == pytest.approx(rank, rel=1e-14)
@@ -66,7 +67,7 @@ def test_bures_distance_by_matrix_roots(rng):
     assert squared_bures_distance(F, G) == pytest.approx(np.real(expected), rel=1e-10)
 
 
-@pytest.mark.parametrize(("p", "q"), [(2, 5), (5, 2), (3, 3), (1, 7), (7, 1)])
+@each(("p", "q"), [(2, 5), (5, 2), (3, 3), (1, 7), (7, 1)])
 def test_bures_distance_in_fifty_digits(rng, p, q):
     # Rank-deficient factors of any width, to 1e-13.
     F, G = rng.standard_normal((5, p)), rng.standard_normal((5, q))
@@ -78,7 +79,7 @@ def test_bures_distance_in_fifty_digits(rng, p, q):
     assert squared_bures_distance(F, diagonal) == pytest.approx(expected, rel=1e-13)
 
 
-@pytest.mark.parametrize("rank", [2, 5])
+@each("rank", [2, 5])
 def test_small_bures_distances_keep_their_digits(rng, rank):
     # Between G and (G + δ) Q: relative accuracy 100 eps / B, where differences of traces end at 1e-14.
     G = np.diag([2.0, 1.5, 1.0, 0.5, 0.2])[:, :rank]
@@ -107,10 +108,10 @@ def test_distances_take_stacks(rng):
     )
 
 
-@pytest.mark.parametrize("rank", [1, 3, 4])
-@pytest.mark.parametrize("columns", [4, 6])
-@pytest.mark.parametrize("depth", [1, 2, 3, 10])
-@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+@each("rank", [1, 3, 4])
+@each("columns", [4, 6])
+@each("depth", [1, 2, 3, 10])
+@each("kind", [0, 0.2, "frobenius"])
 def test_gradient_norm_is_that_of_the_balanced_layers(make_target, rng, kind, depth, columns, rank):
     # (Σ_j ‖∂L^N/∂W_j‖²)^{1/2} of the network itself, to 1e-11, from the n × k factor; from W as well at full rank
     # (below it, the N-th roots of the singular values 1e-16 are no longer small).
@@ -151,12 +152,12 @@ def test_alignment(rng):
     np.testing.assert_allclose(cosines[0], np.abs(vectors[:, ::-1][:, :2].T @ basis), atol=1e-12)
 
 
-@pytest.mark.parametrize("least", [1.0, 1e-1, 1e-3, 0.0])
+@each("least", [1.0, 1e-1, 1e-3, 0.0])
 def test_norms_and_columns_agree_with_singular_values_at_every_condition(rng, least):
     # Well conditioned from Gram matrices, else from an SVD: on each side of the switch, in one stack too.
     U, V = (np.linalg.qr(rng.standard_normal((5, rows, 4)))[0] for rows in (6, 4))
     sigma = np.array([3.0, 2.0, 1.5, least]) * np.array([1.0, 1e-9, 1.0, 1e9, 1.0])[:, None]
-    F = (U * sigma[:, None, :]) @ np.swapaxes(V, -1, -2)
+    F = (U * sigma[:, None, :]) @ V.mT
     np.testing.assert_allclose(nuclear_norm(F), sigma.sum(axis=-1), rtol=1e-13)
     columns, directions, lengths = principal_columns(F)
     largest = sigma[:, :1]
@@ -165,12 +166,12 @@ def test_norms_and_columns_agree_with_singular_values_at_every_condition(rng, le
         columns / largest[..., None], directions * lengths[:, None, :] / largest[..., None], atol=1e-13
     )
     scale = largest[..., None] ** 2
-    np.testing.assert_allclose(columns @ columns.swapaxes(-1, -2) / scale, F @ F.swapaxes(-1, -2) / scale, atol=1e-13)
-    np.testing.assert_allclose(directions.swapaxes(-1, -2) @ directions, [np.eye(4)] * 5, atol=1e-12)
+    np.testing.assert_allclose(columns @ columns.mT / scale, F @ F.mT / scale, atol=1e-13)
+    np.testing.assert_allclose(directions.mT @ directions, [np.eye(4)] * 5, atol=1e-12)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 7])
-@pytest.mark.parametrize(("epsilon", "rank"), [(0, 4), (0.2, 4), (0.2, 2), (0.7, 3), (0, 2)])
+@each("depth", [1, 2, 7])
+@each(("epsilon", "rank"), [(0, 4), (0.2, 4), (0.2, 2), (0.7, 3), (0, 2)])
 def test_norm_of_the_gradient_in_a_trajectory_is_the_diagnostic(make_target, rng, epsilon, rank, depth):
     loss = BuresWasserstein(make_target([3.0, 2.2, 1.3, 0.5]), epsilon)
     flow = gradient_flow(loss, rng.standard_normal((4, rank)), depth, max_time=0.3, samples=8)

@@ -141,14 +141,22 @@ def test_formulas_become_mathml_and_code_stays():
     hooks = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
     module = importlib.util.module_from_spec(hooks)
     hooks.loader.exec_module(module)
-    page = module.on_page_markdown("with $T_*^{1/2}$ and `$HOME`\n\n$$\nL \\le \\sqrt{x}\n$$\n\n```\n$a$\n```\n")
-    assert page.startswith(f"with {converter.convert('T_*^{1/2}')} and `$HOME`\n\n<math")
+
+    def rendered_as_site(text):
+        markdown = pytest.importorskip("markdown")
+        return module.on_page_content(markdown.markdown(module.on_page_markdown(text), extensions=["fenced_code"]))
+
+    page = rendered_as_site("and\n$T_*^{1/2}$\nand `$HOME`\n\n$$\nL \\le \\sqrt{x}\n$$\n\n```\n$a$\n```\n")
+    # A line that begins with a formula goes on in its paragraph.
+    assert page.startswith(f"<p>and\n{converter.convert('T_*^{1/2}')}\nand <code>$HOME</code></p>\n")
     assert 'display="block"' in page
-    assert page.endswith("```\n$a$\n```\n")
+    assert page.endswith("<pre><code>$a$\n</code></pre>")
     text = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
-    rendered = module.on_page_markdown(text)
+    rendered = module.on_page_content(module.on_page_markdown(text))
     # Nothing of LaTeX is left, and nothing of a formula outside the dollars.
     assert "$" not in rendered
     assert "\\" not in re.sub(r"`[^`]*`", "", rendered)
-    prose = re.sub(r"<math.*?</math>|`[^`]*`|\*\*.*?\*\*|^#.*?$", "", rendered, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(
+        r"<span class.*?>|<math.*?</math>|`[^`]*`|\*\*.*?\*\*|^#.*?$", "", rendered, flags=re.DOTALL | re.MULTILINE
+    )
     assert not re.findall(r"[_^=≤≥√∇∂]|\b[A-Z]\*", prose)

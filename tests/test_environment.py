@@ -111,3 +111,25 @@ def test_kernels_of_the_user_and_start_up_files_are_not_run(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [sys.executable, "False", "[0.33333333]", "0", "None"]
+
+
+LOGGED = """
+import nbformat, papermill
+from deepbures.kernel import logging_to
+
+cell = nbformat.v4.new_code_cell("import os, sys\\nos.system('echo below >&2')\\nprint('seen', file=sys.stderr)")
+notebook = nbformat.v4.new_notebook(cells=[cell])
+notebook.metadata.kernelspec = {"name": "python3", "display_name": "x", "language": "python"}
+nbformat.write(notebook, "in.ipynb")
+papermill.execute_notebook("in.ipynb", "out.ipynb", progress_bar=False, kernel_manager_class=logging_to("logs/a.log"))
+print(nbformat.read("out.ipynb", 4).cells[0].outputs[0].text)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_kernel_says_goes_to_its_log_and_not_to_the_terminal(tmp_path):
+    done = run(LOGGED, tmp_path / "work")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr == ""
+    assert done.stdout == "seen\n\n"  # what a cell prints is in the notebook
+    assert "below" in (tmp_path / "work/logs/a.log").read_text()

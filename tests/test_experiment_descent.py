@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import each
 
 from deepbures.diagnostics import squared_bures_distance
 from deepbures.experiment import checked, run_cell
@@ -74,7 +75,7 @@ def test_columns_are_those_of_the_library(change):
     np.testing.assert_allclose(column(samples, "time"), row["eta"] * steps, rtol=1e-15)
     for name in ("loss", "excess", "gradient_norm", "balancedness"):
         np.testing.assert_allclose(column(samples, name), getattr(found, name), rtol=1e-12, atol=1e-300)
-    S = found.factors @ found.factors.swapaxes(-1, -2)
+    S = found.factors @ found.factors.mT
     minimum, _ = loss.minimum(rank)
     distance = np.linalg.norm(S - minimum, axis=(-2, -1))
     np.testing.assert_allclose(column(samples, "covariance_distance"), distance, rtol=1e-10, atol=1e-14)
@@ -141,7 +142,7 @@ def test_seeds_do_not_depend_on_their_block():
 # --- Steps and records ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("end_time", "step_size", "steps"), [(0.2, 1e-3, 200), (0.3, 1e-4, 3000), (0.7, 0.1, 7)])
+@each(("end_time", "step_size", "steps"), [(0.2, 1e-3, 200), (0.3, 1e-4, 3000), (0.7, 0.1, 7)])
 def test_end_time_over_step_size_is_the_number_of_steps(end_time, step_size, steps):
     # In floats, 0.3 / 1e-4 is 2999.9999999999995, and 0.7 / 0.1 is 6.999999999999999.
     options = {"end_time": end_time, "samples": 5}

@@ -44,7 +44,9 @@ def make(tmp_path: Path, *pythons: tuple[str, bool, bool]) -> subprocess.Complet
     [
         ([("python3.11", False, False)], "python3.11"),
         ([("python3.12", False, False), ("python3.13", False, False)], "python3.13"),
-        ([("python3.14", True, False), ("python3.12", False, False)], "python3.12"),  # one that does not run
+        ([("python3.13", True, False), ("python3.12", False, False)], "python3.12"),  # one that does not run
+        ([("python3.14", False, False), ("python3.12", False, False)], "python3.12"),  # no wheels for all of the lock
+        ([("python3.14", False, False), ("python3", False, False)], "python3.14"),
         ([("python3", False, False)], "python3"),
         ([("python3", True, False), ("python", False, False)], "python"),
     ],
@@ -58,8 +60,8 @@ def test_make_takes_the_first_python_that_is_new_enough_and_says_which(tmp_path,
 @pytest.mark.parametrize(
     ("pythons", "line"),
     [
-        ([], "make: none of python3.14 python3.13 python3.12 python3.11 python3 python is Python 3.11 or newer"),
-        ([("python3", True, False)], "make: none of python3.14 "),
+        ([], "make: none of python3.13 python3.12 python3.11 python3.14 python3 python is Python 3.11 or newer"),
+        ([("python3", True, False)], "make: none of python3.13 "),
         ([("python3.12", False, True)], "make: python3.12 lacks venv; on Debian and Ubuntu: apt-get install "),
     ],
 )

@@ -5,6 +5,7 @@ import itertools
 import mpmath as mp
 import numpy as np
 import pytest
+from cases import each
 
 from deepbures import inverse_root
 from deepbures.inverse_root import inverse_root_rule, resolvents
@@ -24,7 +25,7 @@ def product(parts, function):
 
 
 @pytest.mark.parametrize("condition", [1.0, 1 + 1e-9, 2.0, 1e2, 1e6, 1e10, 1e16, 1e24])
-@pytest.mark.parametrize("accuracy", [1e-2, 1e-8, 1e-12])
+@each("accuracy", [1e-2, 1e-8, 1e-12])
 def test_error_is_bounded_and_the_bound_is_attained(condition, accuracy):
     # The promised bound is the maximum of the error over the interval, to 10 %, and at most the accuracy asked for
     # (5e-15: rounding of points and weights).
@@ -60,7 +61,7 @@ def test_points_grow_with_the_logarithm_of_the_condition():
     assert points[-1] <= 60
 
 
-@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+@each("unit", [1e-12, 1.0, 1e12])
 def test_rule_scales_with_the_unit(unit):
     # μ → c μ: τ → c τ, w → √c w.
     one, other = inverse_root_rule(2.0, 3e5, 1e-12), inverse_root_rule(2.0 * unit, 3e5 * unit, 1e-12)
@@ -125,7 +126,7 @@ def test_weighted_sum_is_the_inverse_root(rng):
     np.testing.assert_allclose(found, Q / np.sqrt(mu) @ Q.T, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("accuracy", [1e-2, 1e-5])
+@each("accuracy", [1e-2, 1e-5])
 def test_accuracy_holds_in_the_order_of_matrices(rng, accuracy):
     # (1 − a) M^{-1/2} ⪯ Σ ⪯ (1 + a) M^{-1/2}: eigenvalues of M^{1/4} Σ M^{1/4} lie in 1 ± a, and not all in 1 ± a/30.
     D, Y = np.geomspace(2.0, 1e-2, 60), rng.standard_normal((60, 4))

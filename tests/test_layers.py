@@ -1,13 +1,14 @@
 """The package is built in layers: a module imports only from earlier ones."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
+from cases import each
 from test_experiment import SETTINGS, SMALL
 
 import deepbures
@@ -16,7 +17,7 @@ from deepbures.experiment.kinds import KINDS
 PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
-    {"code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
+    {"axes", "code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
     {"closed_form_rates", "delimited_text", "eigenbasis", "exponential", "inverse_root", "sample_covariance"},
     {"linear_forms", "matrix_files", "sample_files"},
     {
@@ -51,7 +52,6 @@ BESIDE = {
     "__main__",
     "aggregate",
     "archive",
-    "axes",
     "claims",
     "configuration",
     "cost",
@@ -73,6 +73,7 @@ MODULES = sorted(
 )
 
 
+@functools.cache
 def tree_of(module):
     return ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8"))
 
@@ -110,7 +111,7 @@ def test_every_module_has_its_place():
     } <= set(MODULES)
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) is not None])
+@each("module", [module for module in MODULES if layer_of(module) is not None])
 def test_module_imports_only_from_earlier_layers(module):
     allowed = set().union(*LAYERS[: layer_of(module)])
     if "." in module:  # a package may import from itself
@@ -131,7 +132,7 @@ def test_modules_import_in_no_circle():
     )
 
 
-@pytest.mark.parametrize("module", MODULES)
+@each("module", MODULES)
 def test_nothing_imports_snakemake(module):
     roots = {name.split(".")[0] for name in imports(module)}
     assert roots.isdisjoint({"snakemake", "pytest", "papermill"})

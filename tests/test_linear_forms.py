@@ -4,6 +4,7 @@ import exact
 import mpmath as mp
 import numpy as np
 import pytest
+from cases import each
 from scipy.integrate import solve_ivp
 
 from deepbures import critical_points, diagnostics, linear_forms, psd
@@ -55,9 +56,9 @@ def test_rule_takes_the_linear_form_where_the_rank_is_small():
     assert is_thin(4000, 64)
 
 
-@pytest.mark.parametrize("zeros", [0, 7])
-@pytest.mark.parametrize("columns", [1, 4])
-@pytest.mark.parametrize("kind", KINDS)
+@each("zeros", [0, 7])
+@each("columns", [1, 4])
+@each("kind", KINDS)
 def test_linear_forms_agree_with_the_dense_ones(form, rng, kind, columns, zeros):
     # Value, excess (over the own rank, a higher one, n), gradient, Hessian product of a stack; a singular target, too.
     eigenvalues = np.concatenate([np.geomspace(3, 1e-3, 33), np.zeros(zeros)])
@@ -73,7 +74,7 @@ def test_linear_forms_agree_with_the_dense_ones(form, rng, kind, columns, zeros)
         np.testing.assert_allclose(linear, dense, rtol=0, atol=1e-9 * np.abs(dense).max())
 
 
-@pytest.mark.parametrize("kind", [0.05, 0.5])
+@each("kind", [0.05, 0.5])
 def test_transport_of_a_block_is_that_of_the_map(form, rng, kind):
     # T V, T the map as an n × n array; T is 0 off the range of the target.
     loss = from_spectrum(kind, np.concatenate([np.geomspace(3, 1e-2, 30), np.zeros(4)]))
@@ -125,8 +126,8 @@ def test_float32_stays_float32(form, rng):
         assert single.value(w) == pytest.approx(float(double.value(W)), rel=1e-4)
 
 
-@pytest.mark.parametrize("unit", [1e-12, 1e12])
-@pytest.mark.parametrize("kind", [0, 0.3, "frobenius"])
+@each("unit", [1e-12, 1e12])
+@each("kind", [0, 0.3, "frobenius"])
 def test_linear_forms_in_other_units(form, rng, kind, unit):
     # Σ0 → c Σ0, ε → c ε, W → √c W: L → c L (BW), c² L (Frobenius).
     form(True)
@@ -152,7 +153,7 @@ def exact_gradient(W, eigenvalues, epsilon):
         return np.array((2 * (W_ - T * W_)).tolist(), dtype=float)
 
 
-@pytest.mark.parametrize(
+@each(
     ("least", "epsilon", "scales"),
     [
         (1e-5, 0.1, 1.0),
@@ -174,8 +175,8 @@ def test_gradient_in_fifty_digits(form, rng, least, epsilon, scales):
     assert linear <= dense + 10 * EPS
 
 
-@pytest.mark.parametrize("rank", [1, 3])
-@pytest.mark.parametrize("epsilon", [0, 0.02, 0.4, 1.2])
+@each("rank", [1, 3])
+@each("epsilon", [0, 0.02, 0.4, 1.2])
 def test_excess_keeps_relative_accuracy(form, rng, epsilon, rank):
     # In 50 digits, to an excess of 1e-14 tr Σ0 and below: 1e-6 relative is the limit, 100 eps √(λ_1/(L − L*)) holds.
     # With ε = 0.4 below λ_3 only, and with 1.2 above it: a direction is cut off.
@@ -196,7 +197,7 @@ def test_excess_keeps_relative_accuracy(form, rng, epsilon, rank):
     assert min(excesses) < 1e-14 * eigenvalues.sum()
 
 
-@pytest.mark.parametrize("epsilon", [0, 0.02, 0.4])
+@each("epsilon", [0, 0.02, 0.4])
 def test_value_in_fifty_digits(form, rng, epsilon):
     form(True)
     eigenvalues, W = np.array([3.0, 2.0, 1.0, 0.3, 0.05, 0.0]), rng.standard_normal((6, 2))
@@ -208,7 +209,7 @@ def test_value_in_fifty_digits(form, rng, epsilon):
 # --- Derivatives, at a size where the rule takes the linear form -------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [0, 0.05, "frobenius"])
+@each("kind", [0, 0.05, "frobenius"])
 def test_derivatives_by_taylor_remainders(rng, kind):
     # n = 200, k = 3: L, ∇L and ∇²L[V] belong together, remainders of order 2 and 3.
     loss = from_spectrum(kind, np.geomspace(3, 1e-2, 200))
@@ -220,9 +221,9 @@ def test_derivatives_by_taylor_remainders(rng, kind):
         assert np.polyfit(np.log(h), np.log(np.abs(remainder)), 1)[0] == pytest.approx(order, abs=0.1)
 
 
-@pytest.mark.parametrize("columns", [2, 5])
-@pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize("kind", [0, 0.05, "frobenius"])
+@each("columns", [2, 5])
+@each("linear", [True, False])
+@each("kind", [0, 0.05, "frobenius"])
 def test_hessian_operator_is_the_product_at_one_matrix(form, rng, kind, linear, columns):
     # Many directions at one W, one by one and stacked, bit for bit; and a stack of W, each with its own direction.
     form(linear)
@@ -250,8 +251,8 @@ def test_hessian_operator_decomposes_once(form, rng, monkeypatch):
 # --- Targets from a spectrum and from samples -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [0, 0.05, "frobenius"])
-@pytest.mark.parametrize("rank", [8, 3])
+@each("kind", [0, 0.05, "frobenius"])
+@each("rank", [8, 3])
 def test_loss_from_a_spectrum_is_that_of_the_covariance(form, rng, kind, rank):
     # Ω of 8 or of 3 columns in dimension 8; W has a part outside their range.
     Omega = np.linalg.qr(rng.standard_normal((8, rank)))[0]
@@ -286,7 +287,7 @@ def test_loss_on_a_singular_target_far_from_its_range(rng):
     assert loss.value(W) == pytest.approx(expected, rel=1e-13)
 
 
-@pytest.mark.parametrize("m", [5, 12, 40])
+@each("m", [5, 12, 40])
 def test_loss_from_samples_is_that_of_their_covariance(rng, m):
     # The mean of (x − x̄)(x − x̄)ᵀ; fewer samples than dimensions give a target of rank m − 1; a shift changes nothing.
     X = rng.standard_normal((m, 12)) * np.linspace(2, 0.5, 12) + 7
@@ -357,8 +358,8 @@ def test_dense_arrays_at_a_huge_dimension_are_refused_in_one_line(monkeypatch, n
 # --- ε between λ_n and λ_k --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epsilon", [0.2, 0.6])
-@pytest.mark.parametrize("linear", [True, False])
+@each("epsilon", [0.2, 0.6])
+@each("linear", [True, False])
 def test_smoothing_above_the_empty_directions(form, rng, epsilon, linear):
     # λ_n < ε < λ_k: L* and s* in closed form (paper.md section 3), the excess in 50 digits, the gradient 0 at the
     # minimum, and the local rates of the closed form against the Hessian.
@@ -420,7 +421,7 @@ def test_distances_of_factors(rng):
     )
 
 
-@pytest.mark.parametrize("kind", [0, 0.05, "frobenius"])
+@each("kind", [0, 0.05, "frobenius"])
 def test_nearest_critical_point_without_its_covariance(form, rng, kind):
     loss = from_spectrum(kind, np.geomspace(3, 0.1, 12), np.linalg.qr(rng.standard_normal((12, 12)))[0])
     W = critical_points.factor(loss, (0, 2, 3)) + 1e-3 * rng.standard_normal((12, 3))
@@ -429,7 +430,7 @@ def test_nearest_critical_point_without_its_covariance(form, rng, kind):
     assert distance == pytest.approx(distance_dense, rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", [0.05, "frobenius"])
+@each("kind", [0.05, "frobenius"])
 def test_descent_of_a_wide_first_layer_is_that_of_its_row_space(form, rng, kind):
     # d_0 = 40, d_1 = 3: the whole first layer, or R of W_1 = Rᵀ Qᵀ in its place, give the same run.
     loss = from_spectrum(kind, np.geomspace(3, 0.5, 12))

@@ -1,12 +1,14 @@
 """Figures of bounds, tails and samples: what they draw of data that is known."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from cases import each
 from collected import collect_cells
 
 from deepbures.grid import cells
-from deepbures.plotting import bounds, convergence, frames, sampling, spectral
+from deepbures.plotting import bounds, convergence, frames, sampling, spectral, style
 
 
 def collected(folder, shipped, experiment, seeds=(0,)):
@@ -76,9 +78,54 @@ def test_deviations_have_one_degree_of_freedom_less():
     assert np.isnan([low, high]).all()
 
 
-@pytest.mark.parametrize("unit", [1.0, 1e-12, 1e12])
+@each("unit", [1.0, 1e-12, 1e12])
 def test_floor_of_logarithms_is_relative(unit):
     # 1e-12 of the largest is data in every unit; 0 is cut off at 1e-17 of it.
     run = pd.DataFrame({"seed": 0, "time": [0.0, 1.0, 2.0], "value": unit * np.array([1, 1e-12, 0])})
     values = frames.curves(run, "value", np.array([0.0, 1.0, 2.0]))[0]
     np.testing.assert_allclose(values, unit * np.array([1, 1e-12, 1e-17]), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.3, 4.0, ["0.5", "1", "2"]),  # one power of 10
+        (2e-5, 9e-5, [r"$2 \times 10^{-5}$", r"$5 \times 10^{-5}$"]),  # none
+        (3.2, 4.1, ["3.5", "4"]),
+        (2e5, 8e5, [r"$2 \times 10^{5}$", r"$5 \times 10^{5}$"]),
+    ],
+)
+def test_a_short_logarithmic_axis_has_few_labels_and_at_least_two(low, high, labels):
+    @style.styled
+    def drawn():
+        figure, axes = style.panels()
+        axes[0, 0].set(xscale="log", xlim=(low, high), yscale="log", ylim=(1e-3, 1e3))
+        return figure
+
+    figure = drawn()
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    assert shown_labels(axis.xaxis) == labels
+    # Where powers of 10 are enough, they are all there is.
+    assert all(label.startswith(r"$\mathdefault{10^{") for label in shown_labels(axis.yaxis))
+    plt.close(figure)
+
+
+def test_ticks_that_are_chosen_stay():
+    @style.styled
+    def drawn():
+        figure, axes = style.panels()
+        axes[0, 0].set(xscale="log", xlim=(1, 5))
+        axes[0, 0].set_xticks([1, 3], minor=False)
+        return figure
+
+    figure = drawn()
+    assert list(figure.axes[0].get_xticks()) == [1, 3]
+    plt.close(figure)
+
+
+def shown_labels(axis):
+    """Labels of an axis, of large and small ticks, that are in view."""
+    low, high = axis.get_view_interval()
+    ticks = [tick for minor in (False, True) for tick in (axis.get_minor_ticks() if minor else axis.get_major_ticks())]
+    return [tick.label1.get_text() for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]

@@ -5,7 +5,7 @@ import itertools
 import exact
 import mpmath as mp
 import numpy as np
-import pytest
+from cases import each
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -183,7 +183,7 @@ def exact_gradient(W, covariance, epsilon, i, j):
         return (value(1) - value(-1)) / (2 * h)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 1e-4, 0.3])
+@each("epsilon", [0.0, 1e-4, 0.3])
 def test_gradient_in_fifty_digits(make_target, rng, epsilon):
     # Relative to the largest entry: 1e-12.
     covariance, W = make_target([3.0, 1.0, 0.2]), rng.standard_normal((3, 3))
@@ -207,13 +207,13 @@ def error_of_flow(sigma_0, sigma, time, eigenvalue, epsilon, depth):
         return float((reached - mp.mpf(float(time))) * speed(mp.mpf(float(sigma))))
 
 
-@pytest.mark.parametrize(("epsilon", "depth"), [(0.05, 1), (0.05, 3), (0.0, 2), (0.3, 10), (0.05, 100)])
+@each(("epsilon", "depth"), [(0.05, 1), (0.05, 3), (0.0, 2), (0.3, 10), (0.05, 100)])
 def test_flow_of_a_diagonal_problem_in_fifty_digits(epsilon, depth):
     # Singular values to 1e-9 relative at rtol 1e-11.
     eigenvalues, start = np.array([2.0, 0.5]), np.array([0.3, 0.9])
     times = np.array([0.05, 0.2, 0.5]) / depth
     flow = gradient_flow(BuresWasserstein(np.diag(eigenvalues), epsilon), np.diag(start), depth, times, rtol=1e-11)
-    S = flow.factors @ flow.factors.swapaxes(-1, -2)
+    S = flow.factors @ flow.factors.mT
     assert len(flow.times) == 3
     for i, (t, covariance) in itertools.product(range(2), zip(flow.times, S, strict=True)):
         sigma = np.sqrt(covariance[i, i])

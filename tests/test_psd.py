@@ -3,13 +3,21 @@
 import mpmath as mp
 import numpy as np
 import pytest
+from cases import each
 
-from deepbures.psd import finite_array, geometric_sum, integer_power, spectrum
+from deepbures.psd import (
+    finite_array,
+    geometric_sum,
+    integer_power,
+    near_diagonal_inverse_root,
+    spectrum,
+    well_conditioned_inverse_root,
+)
 
 
-@pytest.mark.parametrize("terms", [1, 2, 3, 10, 100])
-@pytest.mark.parametrize("x", [0.0, 1e-8, 0.3, 1.0, 2.5])
-@pytest.mark.parametrize("relative", [0.0, 1e-15, -1e-15, 1e-9, -1e-4, 0.5, -1.0])
+@each("terms", [1, 2, 3, 10, 100])
+@each("x", [0.0, 1e-8, 0.3, 1.0, 2.5])
+@each("relative", [0.0, 1e-15, -1e-15, 1e-9, -1e-4, 0.5, -1.0])
 def test_geometric_sum_against_mpmath(x, relative, terms):
     # Σ_{j=1}^{N} x^{N−j} y^{j−1}, to 2 N eps: it inherits the conditioning N of a power.
     y = x * (1 + relative)
@@ -39,7 +47,7 @@ def test_geometric_sum_broadcasts():
     np.testing.assert_allclose(table, x[:, None] ** 2 + np.outer(x, x) + x**2, rtol=1e-14)
 
 
-@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 7, 16, 99])
+@each("exponent", [0, 1, 2, 3, 7, 16, 99])
 def test_integer_power_against_numpy(rng, exponent):
     matrices = rng.standard_normal((4, 3, 3)) / 2
     expected = np.linalg.matrix_power(matrices, exponent)
@@ -115,3 +123,58 @@ def test_spectrum_names_argument_value_and_what_is_allowed(value, fragments):
 )
 def test_finite_array_keeps_float32_only(given, kept):
     assert finite_array("x", np.ones((2, 2), dtype=given), 2).dtype == kept
+
+
+def nearly_diagonal(rng, count, n, correlation, decades):
+    """Positive definite matrices with correlations of this size between scales of so many decades."""
+    E = rng.standard_normal((count, n, n))
+    E = np.tril(E, -1)
+    E = E + E.mT
+    E *= correlation / np.linalg.norm(E, axis=(-2, -1), keepdims=True)
+    d = 10 ** rng.uniform(-decades / 2, decades / 2, (count, n))
+    return d[:, :, None] * (np.eye(n) + E) * d[:, None, :]
+
+
+@pytest.mark.parametrize("decades", [1, 6])
+def test_near_diagonal_inverse_root_against_fifty_digits(decades):
+    # Entry by entry, relative to the scales of its row and column: an eigh has errors relative to the largest alone.
+    M = nearly_diagonal(np.random.default_rng(0), 2, 8, 0.25, decades)
+    Y, found = near_diagonal_inverse_root(M)
+    assert found.all()
+    with mp.workdps(50):
+        for one, result in zip(M, Y, strict=True):
+            mu, Q = mp.eigsy(mp.matrix(one.tolist()))
+            exact = np.array((Q * mp.diag([1 / mp.sqrt(x) for x in mu]) * Q.T).tolist(), dtype=float)
+            scale = np.diag(exact) ** 0.5
+            assert np.abs((result - exact) / np.outer(scale, scale)).max() < 1e-14
+
+
+def test_near_diagonal_inverse_root_is_found_where_correlations_are_small():
+    rng = np.random.default_rng(1)
+    for correlation, expected in ((0.0, True), (1e-8, True), (0.29, True), (0.31, False), (0.9, False)):
+        _, found = near_diagonal_inverse_root(nearly_diagonal(rng, 50, 10, correlation, 8))
+        assert (found == expected).all()
+    singular = np.ones((3, 10, 10))
+    singular[1] = 0
+    singular[2] = np.nan
+    assert not near_diagonal_inverse_root(singular)[1].any()
+
+
+def test_near_diagonal_inverse_root_of_a_member_has_the_bits_that_it_has_alone():
+    rng = np.random.default_rng(2)
+    M = np.concatenate([nearly_diagonal(rng, 20, 12, size, 3) for size in (0.28, 1e-9, 0.1, 0.0, 1e-3, 0.5)])
+    together, found = near_diagonal_inverse_root(M)
+    for one, whole, is_found in zip(M, together, found, strict=True):
+        alone, alone_found = near_diagonal_inverse_root(one)
+        assert alone_found == is_found
+        assert not is_found or np.array_equal(alone, whole)
+
+
+def test_well_conditioned_inverse_root():
+    rng = np.random.default_rng(3)
+    M = np.concatenate([nearly_diagonal(rng, 5, 10, 0.1, 1), nearly_diagonal(rng, 5, 10, 0.6, 1)])
+    M = np.concatenate([M, nearly_diagonal(rng, 5, 10, 0.1, 9), np.zeros((1, 10, 10))])
+    Y, well = well_conditioned_inverse_root(M)
+    assert well[:10].all()
+    assert not well[10:].any()
+    np.testing.assert_allclose(Y[:10] @ M[:10] @ Y[:10], np.broadcast_to(np.eye(10), (10, 10, 10)), atol=1e-12)

@@ -1,7 +1,7 @@
 """Barycenters and the classifier by minimum distance against pyRiemann."""
 
 import numpy as np
-import pytest
+from cases import each
 from pyriemann.classification import MDM
 from pyriemann.geometry.mean import mean_wasserstein
 from sklearn.datasets import load_digits
@@ -10,7 +10,7 @@ from deepbures.barycenter import barycenter, draw_covariances, nearest
 from deepbures.region_covariances import region_covariances
 
 
-@pytest.mark.parametrize("spread", [0.3, 1, 2])
+@each("spread", [0.3, 1, 2])
 def test_mean_to_ten_digits(rng, spread):
     covariances = draw_covariances(rng, 7, 6, spread)
     weights = rng.dirichlet(np.full(7, 3.0))

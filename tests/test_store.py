@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cases import each
 
 from deepbures import parquet
 from deepbures.schema import FLOAT, NAME, VECTOR, schema
@@ -82,7 +83,7 @@ def test_the_key_follows_all_that_a_cell_is_computed_from(tmp_path):
 # --- Cells in files of their own, and collected -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("collected", [False, True])
+@each("collected", [False, True])
 def test_a_cell_comes_back_as_it_was(store, collected):
     if collected:
         collect(store, 3, 1, 2)
@@ -168,8 +169,8 @@ def test_the_tables_of_an_archive_are_a_store(store, tmp_path):
 # --- What is broken ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", [0, 3, 100, -9, -1])
-@pytest.mark.parametrize("collected", [False, True])
+@each("cut", [0, 3, 100, -9, -1])
+@each("collected", [False, True])
 def test_a_truncated_file_is_noticed(store, cut, collected):
     if collected:
         collect(store, 1, 2, 3)
@@ -185,7 +186,7 @@ def test_a_truncated_file_is_noticed(store, cut, collected):
     assert two in again(store)
 
 
-@pytest.mark.parametrize("collected", [False, True])
+@each("collected", [False, True])
 def test_a_changed_byte_is_noticed(store, collected):
     # Numbers are in pages, each with a checksum; a cell whose file is changed is as it was, or not there.
     key = keys_of(2)[0]

@@ -15,7 +15,7 @@ import scipy.io
 from deepbures import BuresWasserstein
 from deepbures.experiment import run_cell
 from deepbures.matrix_files import read_matrix
-from deepbures.target_files import file_of, read_target
+from deepbures.target_files import files_of, read_covariances, read_target, stream_of
 
 
 @pytest.fixture
@@ -186,6 +186,7 @@ WRITERS = {
     "Excel, empty columns and rows": lambda folder, array: _text(
         "x.csv", _rows(array, ",", end="\r\n", last=",,") + ",,,,,\r\n" * 3
     )(folder, array),
+    "DOS's end of a file": lambda folder, array: _text("x.csv", _rows(array, ",", end="\r\n") + "\x1a")(folder, array),
     "old Macintosh": _foreign("x.csv", ",", end="\r"),
     "a separator at every end": _foreign("x.csv", ",", last=","),
     "a separator at every end but the heading's": _foreign("x.csv", ",", last=",", heading=_lettered_heading(",")),
@@ -231,6 +232,104 @@ def test_a_heading_that_may_be_a_sample_is_refused(tmp_path, rows):
     (tmp_path / "x.csv").write_text(rows)
     with pytest.raises(ValueError, match=r"its first row, (0, 1|1, 2)(, 2)?, may be a heading or numbers"):
         read_target({"samples": str(tmp_path / "x.csv")}, 2 + rows.startswith("0,1,2"))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        (0, 2, 5),  # some columns of a frame
+        (2, 0, 1),
+        (10, 20, 30),
+        (-1, 0, 1),
+        (2001, 2002, 2003),
+        (0.0, 1.0, 2.0),
+        (400.0, 400.5, 401.0),  # wavelengths
+        pd.MultiIndex.from_tuples([(0, 0), (0, 1), (1, 0)]),
+    ],
+)
+def test_numbers_that_name_columns_are_no_sample(tmp_path, rng, columns):
+    samples = rng.standard_normal((12, 3))
+    frame = pd.DataFrame(samples, columns=columns)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(ValueError, match=r"its first row, .*, may be a heading or numbers: delete it, or name the col"):
+        read_target({"samples": str(tmp_path / "x.csv")}, 3)
+    # With row names before them, too; the corner of pandas says that they are a heading.
+    frame.set_axis([f"s{i}" for i in range(12)]).rename_axis("name").to_csv(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match=r"may be a heading|neither a heading nor numbers|'name'|missing"):
+        read_target({"samples": str(tmp_path / "x.csv")}, 3)
+    # Named in words, all that is below is a sample.
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    text = (tmp_path / "x.csv").read_text()
+    (tmp_path / "x.csv").write_text(f"a,b,c\n{text.splitlines()[-1]}\n" + "\n".join(text.splitlines()[-12:]))
+    both = np.vstack([samples[-1:], samples])
+    np.testing.assert_allclose(read_target({"samples": str(tmp_path / "x.csv")}, 3), np.cov(both.T, bias=True))
+
+
+@pytest.mark.parametrize("first", [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [5.0, 5.0, 5.0], [0.25, 0.75, 0.5]])
+def test_a_round_first_sample_is_a_sample(tmp_path, rng, first):
+    # A path from 0, or from a unit vector, as numpy and pandas write it.
+    samples = np.vstack([first, rng.standard_normal((12, 3))])
+    for writer in ("numpy.savetxt ,", "pandas.to_csv without either"):
+        path = WRITERS[writer](tmp_path, samples)
+        np.testing.assert_allclose(read_target({"samples": str(path)}, 3), np.cov(samples.T, bias=True), rtol=1e-12)
+
+
+def test_whole_numbers_further_down_say_that_the_first_row_is_a_sample(tmp_path, rng):
+    rows = ["3,7", "0.5,2.5", "4,1", "1.5,3.5", "2.5,0.5"]
+    (tmp_path / "x.csv").write_text("\n".join(rows))
+    expected = np.cov(np.array([row.split(",") for row in rows], dtype=float).T, bias=True)
+    np.testing.assert_allclose(read_target({"samples": str(tmp_path / "x.csv")}, 2), expected)
+
+
+@pytest.mark.parametrize("write", ["csv", "parquet"])
+@pytest.mark.parametrize("rows", [[0, 3, 4, 7, 9, 11], [7, 3, 11, 0, 4, 9]])
+def test_what_is_left_of_an_index_is_never_data(tmp_path, rng, rows, write):
+    frame = pd.DataFrame(rng.standard_normal((12, 3)), columns=list("abc")).iloc[rows]
+    expected = np.cov(frame.to_numpy().T, bias=True)
+    path = tmp_path / f"x.{write}"
+    levels = frame.set_axis(pd.MultiIndex.from_product([["u", "v"], [0, 1, 2]]))
+    for stored in (frame.reset_index(), levels.reset_index()):
+        if write == "csv":
+            stored.to_csv(path, index=False)
+        else:
+            stored.to_parquet(path)
+        np.testing.assert_allclose(read_target({"samples": str(path)}, 3), expected, rtol=1e-12)
+        with pytest.raises(ValueError, match="of dimension 3, but the experiment of dimension"):
+            read_target({"samples": str(path)}, stored.shape[1])
+
+
+def test_an_index_without_a_name_that_rises_is_told_by_the_dimension_or_refused(tmp_path, rng):
+    frame = pd.DataFrame(rng.standard_normal((12, 3))).iloc[[0, 3, 4, 7, 9, 11]]
+    frame.to_csv(tmp_path / "x.csv", header=False)
+    target = {"samples": str(tmp_path / "x.csv")}
+    np.testing.assert_allclose(read_target(target, 3), np.cov(frame.to_numpy().T, bias=True), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"its first column rises in whole numbers, 0, 3, 4, …: it may be row names"):
+        read_target(target, 4)
+
+
+def test_columns_of_one_name_are_read_by_their_place(tmp_path, rng):
+    samples = rng.standard_normal((9, 3))
+    columns = [pa.array(column) for column in samples.T]
+    pq.write_table(pa.Table.from_arrays(columns, names=["a", "a", "b"]), tmp_path / "x.parquet")
+    read = read_target({"samples": str(tmp_path / "x.parquet")}, 3)
+    np.testing.assert_allclose(read, np.cov(samples.T, bias=True), rtol=1e-12)
+
+
+def test_what_follows_an_array_is_not_dropped(tmp_path):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.save(file, np.eye(2))
+        np.save(file, 2 * np.eye(2))
+    with pytest.raises(ValueError, match=r"it holds more than one array: save one array with numpy.save"):
+        read_target({"covariance": str(tmp_path / "x.npy")}, 2)
+    (tmp_path / "x.npy").write_bytes(_written(lambda file: np.save(file, np.eye(2))) + b"1234")
+    with pytest.raises(ValueError, match="it holds 4 bytes after its array"):
+        read_target({"covariance": str(tmp_path / "x.npy")}, 2)
+
+
+def test_samples_whose_squares_overflow_are_refused(tmp_path, rng):
+    np.save(tmp_path / "x.npy", 1e200 * rng.standard_normal((9, 3)))
+    with pytest.raises(ValueError, match="must be finite, but it holds 9 NaN or infinite entries"):
+        read_target({"samples": str(tmp_path / "x.npy")}, 3)
 
 
 def test_integers_that_begin_with_one_are_samples(tmp_path):
@@ -348,6 +447,7 @@ OTHERS = {
     "a Matrix Market file": _written(lambda file: scipy.io.mmwrite(file, np.eye(2))),
     "a PDF": b"%PDF-1.7",
     "UTF-16 text without": "1,2\n2,5\n".encode("utf-16-le"),
+    "binary, of no format": np.arange(1, 9).astype(np.float32).tobytes().replace(b"\0", b"\1"),
     "binary": np.random.default_rng(0).standard_normal(9).tobytes() + b"\0",
     "empty": b"",
 }
@@ -444,6 +544,15 @@ def test_five_digits_of_a_singular_covariance_are_enough(tmp_path, rng):
     np.testing.assert_allclose(read_target({"covariance": str(tmp_path / "x.csv")}, 12), exact, atol=1e-3)
 
 
+def test_zeros_at_the_end_are_no_digits(tmp_path, rng):
+    # float32 as NumPy before 2.1 writes it.
+    single = (1e12 * np.cov(rng.standard_normal((20, 64)).T, bias=True)).astype(np.float32)
+    rows = [",".join(f"{float(f'{value:.8g}'):.1f}" for value in row) for row in single]
+    (tmp_path / "x.csv").write_text("\n".join(rows))
+    assert read_matrix(tmp_path / "x.csv", square=True).precision == pytest.approx(5e-8)
+    assert read_target({"covariance": str(tmp_path / "x.csv")}, 64).shape == (64, 64)
+
+
 def test_constant_columns_have_no_variance(tmp_path, rng):
     samples = rng.standard_normal((9, 3))
     samples[:, 1] = 3.1  # whose mean over nine is not 3.1 in floats
@@ -490,7 +599,9 @@ def test_a_wrong_matrix_is_refused_in_one_line(tmp_path, covariance, kind, suffi
         (".", None, "it is a folder, not a file"),
         ("target.mat", b"1", r"the format must be one of .npy, .npz, .csv.*, not '.mat', a MATLAB file"),
         ("target.xlsx", b"1", r"not '.xlsx', an Excel workbook: save the sheet as CSV"),
-        ("target.csv.gz", b"1", r"not '.gz', a gzip archive: unpack it"),
+        ("target.csv.gz", b"1", r"not '.gz', an archive: unpack it"),
+        ("target.csv.bz2", b"1", r"not '.bz2', an archive: unpack it"),
+        ("target.feather", b"1", r"not '.feather', an Arrow file: save the table as Parquet"),
         ("target", b"1", r"the format must be one of .*, not 'none'"),
         ("target.npy", b"no array", "target.npy: cannot be read as npy: it is text"),
         ("target.npy", b"\x93NUMPY\x01\x00v\x00", "target.npy: cannot be read as npy"),
@@ -507,8 +618,11 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, content, message):
 
 
 def test_targets_that_are_drawn_have_no_file():
-    assert file_of({"spectrum": "zipf", "mode": "eigenvalues"}) is None
-    assert file_of({"samples": "x.npy"}) == "x.npy"
+    assert files_of({"spectrum": "zipf", "mode": "eigenvalues"}) == files_of({"dataset": "digits"}) == []
+    assert files_of({"samples": "x.npy"}) == ["x.npy"]
+    several = {"barycenter": {"samples": ["x.npy"], "groups": "g.csv", "weights": [1, 2]}}
+    assert files_of(several) == ["x.npy", "g.csv"]
+    assert stream_of(4, several) == {"target": "x.npy, g.csv", "drawn": False}
 
 
 def test_a_cell_trains_on_the_target_of_its_file(tmp_path, covariance):
@@ -530,3 +644,53 @@ def test_a_cell_trains_on_the_target_of_its_file(tmp_path, covariance):
     assert (
         runs[0]["eigenvalues_initial"] != runs[1]["eigenvalues_initial"] or runs[0]["alignment"] != runs[1]["alignment"]
     )
+
+
+def test_several_covariances_are_read_with_their_weights(tmp_path, rng):
+    stack = [A @ A.T for A in rng.standard_normal((3, 4, 6))]
+    files = [save(tmp_path / f"{i}.csv", matrix) for i, matrix in enumerate(stack)]
+    found, weights = read_covariances({"barycenter": {"covariances": files, "weights": [1, 2, 5]}}, 4)
+    np.testing.assert_allclose(found, stack, rtol=1e-15)
+    np.testing.assert_allclose(weights, [1 / 8, 1 / 4, 5 / 8], rtol=1e-15)
+
+
+def test_samples_by_group_are_those_of_a_file_each(tmp_path, rng):
+    samples, labels = rng.standard_normal((60, 4)), rng.integers(3, 6, 60)
+    several = [save(tmp_path / f"{g}.npy", samples[labels == g]) for g in (3, 4, 5)]
+    one = {"samples": [save(tmp_path / "x.npy", samples)], "groups": save(tmp_path / "g.npy", labels[:, None])}
+    by_group, weights = read_covariances({"barycenter": one}, 4)
+    np.testing.assert_array_equal(by_group, read_covariances({"barycenter": {"samples": several}}, 4)[0])
+    np.testing.assert_allclose(by_group[1], np.cov(samples[labels == 4].T, bias=True), rtol=1e-12)
+    np.testing.assert_allclose(weights, 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "one of the keys 'covariances' and 'samples' is needed"),
+        ({"covariances": ["s.npy"], "samples": ["x.npy"]}, "and not both"),
+        ({"covariances": ["s.npy", "absent.npy"]}, "there is no such file"),
+        ({"covariances": ["x.npy"]}, "a covariance must be a square matrix"),
+        ({"covariances": ["zero.npy"]}, "its covariance is zero"),
+        ({"samples": ["x.npy", "x.npy"], "groups": "g.npy"}, "groups are of the rows of one file"),
+        ({"covariances": ["s.npy"], "groups": "g.npy"}, "groups are of the rows of one file"),
+        ({"samples": ["x.npy"], "groups": "short.npy"}, "one number for each of the 6 rows"),
+        ({"samples": ["x.npy"], "groups": "half.npy"}, "groups must be whole numbers, not 0.5"),
+        ({"samples": ["x.npy"], "groups": "g.npy"}, "group 7: an estimate needs at least 2 samples"),
+        ({"covariances": ["s.npy"], "weights": [1, 2]}, "weights must be 1 numbers > 0, not [1, 2]"),
+        ({"covariances": ["s.npy"], "weights": [-1]}, "weights must be 1 numbers > 0, not [-1]"),
+        ({"covariances": ["wide.npy"]}, "of dimension 3, but the experiment of dimension 2"),
+    ],
+)
+def test_wrong_sets_of_covariances_are_refused_in_one_line(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    np.save("s.npy", np.eye(2))
+    np.save("zero.npy", np.zeros((2, 2)))
+    np.save("wide.npy", np.eye(3))
+    np.save("x.npy", np.arange(12.0).reshape(6, 2) ** 2)
+    np.save("g.npy", [[1], [1], [1], [2], [2], [7]])
+    np.save("short.npy", [[1], [1]])
+    np.save("half.npy", [[1], [1], [1], [2], [2], [0.5]])
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
+        read_covariances({"barycenter": given}, 2)
+    assert message in str(error.value)

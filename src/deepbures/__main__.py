@@ -23,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--write", nargs="+", default=[], metavar="TABLE=FILE", help="Parquet files to write")
     run.add_argument("--store", metavar="FOLDER", help="folder of an experiment: compute what its store does not hold")
     run.add_argument("--list", metavar="FILE", help="with --store: JSON file that lists the cells, once all are there")
+    run.add_argument(
+        "--costs", metavar="FILE", help="with --store: table of CPU times that what was computed is added to"
+    )
     cells = commands.add_parser("cells", help="list what a configuration would compute")
     cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     cells.add_argument("--schema", default=WORKFLOW / "schemas/config.schema.yaml", help="schema of configurations")
@@ -46,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from . import cost
     from .experiment import complete, run_cell, tables_of
     from .files import replacing
     from .grid import seeds_of
@@ -64,7 +68,10 @@ def _run(options: argparse.Namespace) -> None:
     files = _files(options.write, schemas)
     parts = [(cell, seeds_of(seeds)) for cell, seeds in zip(cells, options.seeds, strict=True)]
     if options.store:
-        held, mistakes = complete(Store(options.store, schemas), parts)
+        start = cost.cpu_seconds()
+        held, mistakes, runs = complete(Store(options.store, schemas), parts)
+        if options.costs and runs:
+            cost.note(options.costs, cost.Spent(kinds[0], runs, start, cost.cpu_seconds() - start))
         if mistakes:
             raise ValueError("; ".join(mistakes))
         with replacing(options.list) as temporary:
@@ -103,7 +110,7 @@ def _cells(options: argparse.Namespace) -> None:
     for name, block in config["experiments"].items():
         cells = grid.cells(config, name)
         computed, jobs = len({cell.path for cell in cells}), grid.jobs(config, name)
-        minutes = sum(cost.seconds(block["kind"], parts) for parts in jobs.values()) / 60
+        minutes = sum(cost.Costs().of_job(block["kind"], parts) for parts in jobs.values()) / 60
         total_jobs, total = total_jobs + len(jobs), total + minutes
         counts = f"{len(cells):6} {computed:9} {block['seeds']:6} {len(jobs):6} {minutes:8.1f}"
         print(f"{name:20} {block['kind']:16} {counts}")

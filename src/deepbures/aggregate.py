@@ -23,7 +23,7 @@ from .store import Store, write_cells
 from .trajectory import StopReason
 
 #: Share of the excess loss in the slowest direction from which on a tail is that of the sharp rate.
-SLOWEST_SHARE = 0.9
+SLOWEST_SHARE = 0.99
 _INTEGER_AXES = [axis.name for axis in AXES.values() if axis.type is int]
 
 

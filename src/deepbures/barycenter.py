@@ -3,7 +3,7 @@
 F(W) = Σ_i w_i L_i(W), with L_i the Bures-Wasserstein loss to Σ_i and Σ_i w_i = 1, is least where S = W Wᵀ is the
 barycenter of the Σ_i (Agueh and Carlier 2011), and ∇F = 2 (I − Σ_i w_i T_i) W. One layer with step ½ is the fixed-point
 iteration S⁺ = T̄ S T̄, T̄ = Σ_i w_i T_i, of Álvarez-Esteban et al. (2016): W⁺ = Σ_i w_i R_i polar(R_i W), which needs no
-inverse and does not mind singular covariances (paper.md section 12).
+inverse and does not mind singular covariances (docs/neighbours/barycenters.md).
 
 Over matrices of rank ≤ k the minimiser is not the barycenter cut to rank k, and, unlike for one target, there can be
 local minima that are not global: `rank_bounded_minima` finds them.
@@ -116,8 +116,8 @@ class Barycenter(CovarianceLoss):
             A = np.concatenate([F, noise], axis=-1)
         RA = self._roots @ A[..., None, :, :]
         P, _, Vh = np.linalg.svd(RA, full_matrices=False)
-        turned = self._sigma * (_transpose(self._U) @ P)
-        squares = np.sum((self._inverse * (_transpose(self._U) @ RA) - turned @ Vh) ** 2, axis=(-2, -1))
+        turned = self._sigma * (self._U.mT @ P)
+        squares = np.sum((self._inverse * (self._U.mT @ RA) - turned @ Vh) ** 2, axis=(-2, -1))
         if A.shape[-1] < n:
             squares = squares + np.sum(self._sigma**2, axis=(-2, -1)) - np.sum(turned**2, axis=(-2, -1))
         outside = np.sum(A[..., self.eigenvalues == 0, :] ** 2, axis=(-2, -1))
@@ -153,8 +153,8 @@ def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spre
     if not 0 <= spread < np.inf:
         raise ValueError(f"spread must be a finite number ≥ 0, not {spread!r}")
     A = rng.standard_normal((number, dimension, dimension))
-    exponents, basis = np.linalg.eigh((A + _transpose(A)) / (2 * np.sqrt(dimension)))
-    return symmetrize((basis * np.exp(spread * exponents)[..., None, :]) @ _transpose(basis))
+    exponents, basis = np.linalg.eigh((A + A.mT) / (2 * np.sqrt(dimension)))
+    return symmetrize((basis * np.exp(spread * exponents)[..., None, :]) @ basis.mT)
 
 
 def nearest(means: ArrayLike, covariances: ArrayLike) -> NDArray[np.int64]:
@@ -306,7 +306,7 @@ class _Terms:
 
 def _turned(loss: BuresWasserstein, W: Array) -> Array:
     """Ω_iᵀ W for each target: (..., m, n, d)."""
-    return _transpose(loss.eigenvectors) @ W[..., None, :, :]
+    return loss.eigenvectors.mT @ W[..., None, :, :]
 
 
 def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MAX_STEPS) -> tuple[Array, Array]:
@@ -331,7 +331,7 @@ def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MA
 
 def _roots(covariances: Array) -> Array:
     eigenvalues, basis = spectrum("covariances", covariances)
-    return (basis * np.sqrt(eigenvalues)[..., None, :]) @ _transpose(basis)
+    return (basis * np.sqrt(eigenvalues)[..., None, :]) @ basis.mT
 
 
 def _mean_root(covariances: Array, weights: Array) -> Array:
@@ -353,7 +353,3 @@ def _checked_weights(weights: ArrayLike | None, number: int) -> Array:
     if array.shape != (number,) or not (array > 0).all() or abs(array.sum() - 1) > _WEIGHT_TOLERANCE * number:
         raise ValueError(f"weights must be {number} positive numbers with sum 1, not {array.tolist()}")
     return array / array.sum()
-
-
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)

@@ -20,13 +20,13 @@ from .families import Family, nearest
 from .families import mistakes as mistakes_of_families
 from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
 from .initialization import NEAR_A_POINT
+from .target_files import FILE_KEYS, ONE, files_of, is_drawn, read_covariances, target_rank
 from .target_files import KINDS as TARGETS
-from .target_files import file_of, is_drawn, target_rank
 from .targets import SPECTRA
 
-#: Sections of an experiment's block that only some kinds have.
-_SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
+#: From here on, floats do not tell one integer from the next.
+_INTEGERS = 2**53
 
 
 #: What may stand in the path of a folder that is made, and of a file that is read.
@@ -40,17 +40,39 @@ class ConfigurationError(ValueError):
 def with_numbers(value: Any) -> Any:
     """Copy of a configuration with numbers in one form.
 
-    Strings like "1e-6", which YAML does not read as numbers, become numbers; 20.0 becomes 20.
+    Strings like "1e-6", which YAML does not read as numbers, become numbers, if double precision has them; 20.0
+    becomes 20.
     """
     if isinstance(value, Mapping):
         return {key: with_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [with_numbers(item) for item in value]
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
+    if isinstance(value, str) and _NUMBER.fullmatch(value) and not strict_yaml.lost(value, float(value)):
         value = float(value)
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _INTEGERS:
         return int(value)
     return value
+
+
+def of_command_line(value: Any) -> Any:
+    """What stands in words behind Snakemake's `--config`, where every number is a string, read as in a file.
+
+    Raises
+    ------
+    ConfigurationError
+        In one line, if YAML would read it as something else than it shows (see `strict_yaml`).
+    """
+    if isinstance(value, Mapping):
+        return {key: of_command_line(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [of_command_line(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read_ = strict_yaml.loads(value)
+    except ValueError as error:
+        raise ConfigurationError(f"--config: {str(error).removeprefix('line 1: ')}") from None
+    return value if isinstance(read_, (dict, list)) else read_
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -69,6 +91,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
+    if value is None:
+        raise ConfigurationError(f"{path}: it is empty; it must be a dictionary")
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: the top level must be a dictionary, not {_short(value)}")
     return value
@@ -78,14 +102,15 @@ def merged(paths: Iterable[str | Path]) -> dict[str, Any]:
     """Configurations laid over each other, as Snakemake does: dictionaries are merged, all else is replaced."""
     result: dict[str, Any] = {}
     for path in paths:
-        _lay_over(result, read(path))
+        lay_over(result, read(path))
     return result
 
 
-def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Lay a configuration over another one, which changes: dictionaries are merged, all else is replaced."""
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
+            lay_over(below[key], value)
         else:
             below[key] = value
 
@@ -120,6 +145,18 @@ def check(
         raise ConfigurationError(mistake)
     for mistake in mistakes_of_families(checked, families) if families is not None else ():
         raise ConfigurationError(mistake)
+    return _with_plain_paths(checked)
+
+
+def _with_plain_paths(checked: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with one spelling for each path: ./results//x/ is results/x."""
+    for key in ("results", "figures"):
+        checked["study"][key] = os.path.normpath(checked["study"][key])
+    for block in checked["experiments"].values():
+        for given in (block["target"], block["target"].get("barycenter", {})):
+            for key in (key for key in FILE_KEYS if key in given):
+                found = given[key]
+                given[key] = os.path.normpath(found) if isinstance(found, str) else [*map(os.path.normpath, found)]
     return checked
 
 
@@ -248,8 +285,12 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     target = block["target"]
     drawn = [key for key in ("spectrum", "mode") if key in target]
     wanted = getattr(kind_of(block["kind"]), "SPECTRUM", None)  # of a kind that draws its own targets
-    if wanted is not None and target.get("spectrum") != wanted:
+    of_several = block["kind"] == "barycenter"
+    if wanted is not None and target.get("spectrum") != wanted and not (of_several and "barycenter" in target):
         yield f"target.spectrum: kind {block['kind']!r} needs {wanted}, not {target.get('spectrum', 'a file')!r}"
+        return
+    if "barycenter" in target and not of_several:
+        yield f"target.barycenter: kind {block['kind']!r} needs one target, such as {', '.join(ONE)}"
         return
     if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
@@ -263,8 +304,13 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
-    elif file_of(target) and (mistake := next(_path("target", str(file_of(target)), _FILE), None)):
+    elif mistake := next((mistake for file in files_of(target) for mistake in _path("target", file, _FILE)), None):
         yield mistake
+    elif of_several:
+        try:
+            read_covariances(target, block["dimension"])
+        except ValueError as error:
+            yield f"target: {error}"
     else:
         try:
             rank = target_rank(target, block["dimension"], max(block["grid"]["rank"]) + 1)
@@ -301,8 +347,8 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in how the networks of an experiment start and are trained."""
     kind, grid = block["kind"], block["grid"]
     own = tuple(kind_of(kind).OPTIONS)
-    for other in (key for key in _SECTIONS[1:] if key not in own and key in block):
-        yield f"{other}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
+    for section in sorted(_sections(block) - {"initialization", *own}):
+        yield f"{section}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
     for key in ("initialization", *own):
         if key not in block:
             yield f"{key}: the key is missing: kind {kind!r} needs it"
@@ -328,17 +374,22 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         for i, size in enumerate(block["sampling"]["sizes"]):
             if size < max(grid["rank"]):
                 yield f"sampling.sizes[{i}]: {size} must be at least the rank, {max(grid['rank'])}"
-    if "descent" not in own:
-        if steps:
-            yield f"grid.{steps[0]}: only descent has step sizes"
-        if "none" in balances:
-            yield "initialization.balance: a flow needs a balanced start, not 'none'"
-    elif len(steps) != 1:
-        yield "grid: descent needs one of the axes 'step_size', 'relative_step' and 'theorem_step'"
-    else:
+    allowed = getattr(kind_of(kind), "STEPS", ())  # of a kind that has step sizes
+    if strange := [axis for axis in steps if axis not in allowed]:
+        yield f"grid.{strange[0]}: kind {kind!r} has no such axis"
+    elif not allowed and "none" in balances:
+        yield "initialization.balance: a flow needs a balanced start, not 'none'"
+    elif allowed and len(steps) != 1:
+        yield f"grid: kind {kind!r} needs one of the axes {', '.join(allowed)}"
+    elif kind == "descent":
         if "theorem_step" in grid and "frobenius" in losses:
             yield "grid.theorem_step: the theorem needs loss: bures-wasserstein, not 'frobenius'"
         yield from _descent(block["descent"], grid.get("step_size"), balances)
+
+
+def _sections(block: Mapping[str, Any]) -> set[str]:
+    """What only some kinds have of a block."""
+    return {key for key, value in block.items() if isinstance(value, Mapping) and key not in ("target", "grid")}
 
 
 def _keys(kind: str, section: str, given: Mapping[str, Any]) -> Iterator[str]:
@@ -365,8 +416,8 @@ def _given(block: Mapping[str, Any], axis: str) -> list[Any]:
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in an experiment on the landscape, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
-    for key in (key for key in _SECTIONS[:-1] if key in block):
-        yield f"{key}: kind {kind!r} has no such key; allowed: landscape"
+    for section in sorted(_sections(block) - {"landscape"}):
+        yield f"{section}: kind {kind!r} has no such key; allowed: landscape"
     for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
@@ -392,6 +443,12 @@ def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"loss: kind {kind!r} needs bures-wasserstein"
         if kind != "barycenter" and grid["depth"] != [1]:
             yield f"grid.depth: kind {kind!r} needs [1], not {grid['depth']}"
+    if kind == "barycenter":
+        for key in ("spreads", "covariances"):  # of sets that are drawn
+            if is_drawn(block["target"]) and key not in options:
+                yield f"landscape.{key}: the key is missing: sets that are drawn need it"
+            if not is_drawn(block["target"]) and key in options:
+                yield f"landscape.{key}: the covariances are read from files; leave the key out"
     for i, rank in enumerate(options.get("target_ranks", ())):
         if rank > block["dimension"]:
             yield f"landscape.target_ranks[{i}]: {rank} must be at most the dimension, {block['dimension']}"

@@ -117,7 +117,7 @@ def _solve(loss: CovarianceLoss, starts: Sequence[Array]) -> tuple[list[Array], 
         moved, gradients = np.repeat(x[live, None, :], len(_DAMPINGS), axis=1), g[live, None, :]
         longest = _norm(x[live])[:, None, None]
         for _ in range(1 + CORRECTIONS):
-            steps = (weights * (gradients @ Q)) @ Q.swapaxes(-1, -2)
+            steps = (weights * (gradients @ Q)) @ Q.mT
             length = np.linalg.norm(steps, axis=-1, keepdims=True)
             moved = moved + steps * np.minimum(1, longest / np.maximum(length, np.finfo(float).tiny))
             gradients = _gradient(loss, unpack(moved, shapes))

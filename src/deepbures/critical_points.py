@@ -200,25 +200,21 @@ def network(
     loss, kept
         As in `CriticalPoint`.
     depth
-        N. One layer has no bottleneck but its input: it is n × k.
+        N. One layer is n × k, see `DeepLinearNetwork.of_factors`.
     width
         k ≥ |J|, the inner width; columns without a direction are exactly zero.
     input_dimension
         d_0 ≥ k for N ≥ 2; default n.
     """
-    check_depth(depth)
-    if depth == 1:
-        return DeepLinearNetwork([factor(loss, kept, width)])
     d_0 = loss.dimension if input_dimension is None else input_dimension
-    if d_0 < width:
+    if d_0 < width and depth > 1:
         raise ValueError(f"input_dimension must be at least the width {width}, not {d_0}")
     J = _indices(loss, kept)
-    last = factor(loss, kept, width)
-    root = np.zeros(width)
-    root[: len(J)] = _kept_spectrum(loss)[J] ** (1 / (2 * depth))
-    last[:, : len(J)] = loss.eigenvector_columns(J) * root[: len(J)]
-    inner = np.diag(root)
-    return DeepLinearNetwork([np.pad(inner, ((0, 0), (0, d_0 - width))), *[inner] * (depth - 2), last])
+    if width < len(J):
+        raise ValueError(f"width must be at least the rank of the point, {len(J)}, not {width}")
+    vectors, values = np.zeros((loss.dimension, width)), np.zeros(width)
+    vectors[:, : len(J)], values[: len(J)] = loss.eigenvector_columns(J), np.sqrt(_kept_spectrum(loss)[J])
+    return DeepLinearNetwork.of_factors(vectors, values, np.eye(width, d_0), depth)
 
 
 def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank: int) -> LocalSpectrum:

@@ -185,18 +185,18 @@ def network_hessians(loss: CovarianceLoss, layers: Sequence[Array]) -> Array:
     curved = loss.hessian_product(W[:, None], directions, _bottleneck(network))
     parameters = directions.shape[1]
     flat = directions.reshape(members, parameters, -1)
-    result = symmetrize(flat @ _transpose(curved.reshape(members, parameters, -1)))
+    result = symmetrize(flat @ curved.reshape(members, parameters, -1).mT)
     gradient = loss.gradient(W)
     ends = np.cumsum([0, *(layer.shape[-2] * layer.shape[-1] for layer in network.layers)])
     for i in range(network.depth):
         width = network.layers[i].shape[-2]
         between = np.broadcast_to(np.eye(width), (members, width, width))  # W_{j−1} ⋯ W_{i+1}
         for j in range(i + 1, network.depth):
-            outer = _transpose(above[j]) @ gradient @ _transpose(below[i])
+            outer = above[j].mT @ gradient @ below[i].mT
             block = np.einsum("mpq,mrs->mprsq", outer, between).reshape(members, ends[j + 1] - ends[j], -1)
             rows, columns = slice(ends[j], ends[j + 1]), slice(ends[i], ends[i + 1])
             result[:, rows, columns] += block
-            result[:, columns, rows] += _transpose(block)
+            result[:, columns, rows] += block.mT
             between = network.layers[j] @ between
     return result
 
@@ -362,10 +362,6 @@ def _matrix(loss: CovarianceLoss, W: ArrayLike) -> Array:
     if loss.shape != () or array.ndim != 2:
         raise ValueError(f"a Hessian is of one target and one W, not of stacks {loss.shape} and {array.shape[:-2]}")
     return array
-
-
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)
 
 
 def _inner(left: Sequence[Array], right: Sequence[Array]) -> float:

@@ -10,15 +10,16 @@ is refused in one line. The rules, in order:
    thousands.
 3. The first row is a heading if it holds words and no numbers, if it is one cell shorter than the others (R), if it is
    quoted and they are not (R), if a covariance is square without it, or if it counts 0, 1, 2, … or 1, 2, 3, … over
-   fractions.
+   fractions. Other whole numbers over fractions, or equal steps over what has none, are refused.
 4. The first columns are row names if the heading leaves them empty (pandas, R) or is too short for them (R), if they
-   are words, each another one, if a covariance is square without them, or if they count the rows under a name such as
-   `index`, or beyond the dimension that is asked for.
+   are words, each another one, if a covariance is square without them, if they have the names that pandas gives
+   (`index`, `level_0`), or if they count the rows under a name such as `id`, or beyond the dimension that is asked for.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -111,6 +112,7 @@ def parse(data: bytes, dimension: int | None = None, square: bool = False) -> Ta
 
 
 def _decoded(data: bytes) -> str:
+    data = data.removesuffix(b"\x1a")  # DOS
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
     try:
@@ -208,6 +210,10 @@ def _is_number(cell: str) -> bool:
     return _NUMBER.fullmatch(cell) is not None
 
 
+def _value(cell: str) -> float:
+    return float(cell.replace("D", "e").replace("d", "e"))
+
+
 def _is_word(cell: str) -> bool:
     return not (cell.lower() in MISSING or _is_number(cell) or _COMPLEX.fullmatch(cell) or _THOUSANDS.fullmatch(cell))
 
@@ -233,8 +239,8 @@ def _is_heading(rows: list[list[str]], quoted: bool, square: bool) -> bool:
         if len(first) > 1 and labels[0] == words[-1] and len(words) == 1:
             if _counts(labels[1:]):
                 return True
-            if body and _is_word(body[0][nameless]):
-                return False  # row names, and no heading
+            if body and _is_word(body[0][nameless]):  # row names
+                return _is_heading([row[nameless + 1 :] for row in rows], False, False)
         beside = f"stands beside {values[0]!r}" if values else "is no name"
         raise ValueError(f"its first row is neither a heading nor numbers: {words[0]!r} {beside}")
     if not body or not values or len(values) < len(labels):
@@ -245,17 +251,40 @@ def _is_heading(rows: list[list[str]], quoted: bool, square: bool) -> bool:
         return True
     if square:
         return len(body) == len(first)
-    if not _counts(first):
-        return False
     fractions = _mostly_fractions([cell for row in body for cell in row])
-    if fractions and len(first) > 2:
-        return True
-    if first[0] == "1" and not fractions:
-        return False  # no program's default
+    if _counts(first):
+        if fractions and len(first) > 2:
+            return True
+        if first[0] == "1" and not fractions:
+            return False  # no program's default
+    elif not (fractions and _may_label(rows)):
+        return False
     raise ValueError(
         f"its first row, {', '.join(first[:3])}{', …' if len(first) > 3 else ''}, may be a heading or numbers: "
-        "delete it, name the columns in words, or write numbers as 0.0"
+        "delete it, or name the columns in words"
     )
+
+
+def _may_label(rows: list[list[str]]) -> bool:
+    """Whether the first rows may be numbers that name the columns: what is in them is in no row below.
+
+    They are whole numbers, each column with others (pandas, of some columns, or of several levels), or one row of
+    numbers in equal steps (years, wavelengths).
+    """
+    whole = [all(map(_INTEGER.fullmatch, row)) for row in rows]
+    levels = whole.index(False) if False in whole else len(rows)
+    if levels and not any(whole[levels:]) and len(set(zip(*rows[:levels], strict=True))) == len(rows[0]):
+        return True
+    return _in_equal_steps(rows[0]) and not any(map(_in_equal_steps, rows[1:]))
+
+
+def _in_equal_steps(row: list[str]) -> bool:
+    """Whether three numbers or more rise or fall in equal steps, to rounding."""
+    if len(row) < 3 or not all(map(_is_number, row)):
+        return False
+    values = np.array([_value(cell) for cell in row])
+    steps = np.diff(values)
+    return bool(np.isfinite(values).all() and steps[0] and np.ptp(steps) <= 1e-9 * np.abs(values).max())
 
 
 def index_columns(
@@ -282,25 +311,44 @@ def index_columns(
         return 0
     if names is not None and names[0] == "":
         return next(i for i, name in enumerate([*names, "end"]) if name)
+    stored = _stored_index(names or [])
+    if stored and (names or [])[0].lower() != "index":
+        return stored
     if all(map(_is_word, first)) and len(set(first)) == len(first):
         return 1
     if not all(map(_INTEGER.fullmatch, first)):
         return 0
+    if stored:
+        return stored
     if square:
         return int(len(body) == width - 1 > 1)
-    ascending = _counts(first)
-    if not ascending:
-        fractions = [cell for row in body for cell in row[1:]]
-        if not (_counts(sorted(first, key=int)) and _mostly_fractions(fractions)):
+    numbers = list(map(int, first))
+    rising = all(a < b for a, b in itertools.pairwise(numbers))
+    if not _counts(first):
+        # Some rows of a table that were counted before, or all of them in another order.
+        others = [cell for row in body for cell in row[1:]]
+        counted = (
+            rising or _counts(sorted(first, key=int)) or (dimension == width - 1 and len(set(first)) == len(first))
+        )
+        if not (counted and _mostly_fractions(others)):
             return 0
     if len(first) < 3:
         return 0
     if (names is not None and names[0].lower() in INDEX_NAMES) or dimension == width - 1:
         return 1
-    raise ValueError(
-        f"its first column{f' ({names[0]!r})' if names else ''} counts the rows, {', '.join(first[:3])}, …: it may be "
-        "row names or data; delete it, or name it index"
+    what = (
+        "counts the rows" if _counts(first) else "rises in whole numbers" if rising else "counts the rows in some order"
     )
+    raise ValueError(
+        f"its first column{f' ({names[0]!r})' if names else ''} {what}, {', '.join(first[:3])}, …: it may be "
+        "row names or data; delete it, name it index, or write its numbers as 0.0"
+    )
+
+
+def _stored_index(names: Sequence[str]) -> int:
+    """How many of the first columns have the names that pandas gives to what was an index."""
+    levels = [re.fullmatch(r"index|unnamed: 0|level_[0-9]+|__index_level_[0-9]+__", name.lower()) for name in names]
+    return levels.index(None) if None in levels[:-1] else 0
 
 
 def _numbers(body: list[list[str]], skipped: int, lines: list[int], names: Sequence[str] | None, seen: str) -> Table:
@@ -313,11 +361,11 @@ def _numbers(body: list[list[str]], skipped: int, lines: list[int], names: Seque
             if not _NUMBER.fullmatch(cell):
                 name = f" ({names[j]!r})" if names and names[j] else ""
                 raise ValueError(f"row {i + 1}, column {j + 1}{name}, line {lines[i]}: {_what_is(cell)}{seen}")
-            values[-1].append(float(cell.replace("D", "e").replace("d", "e")))
+            values[-1].append(_value(cell))
             if digits < 15:
-                mantissa = re.split("[eEdD]", cell)[0].lstrip("+-0.")
+                mantissa = re.split("[eEdD]", cell)[0]
                 exact = exact and "." not in cell
-                digits = max(digits, len(mantissa) - ("." in mantissa))
+                digits = max(digits, len(mantissa.replace(".", "").strip("+-0")))  # 1027000100000.0 has 8
     rounded = not exact and _FEWEST_DIGITS <= digits < 15
     return Table(np.array(values), 0.5 * 10.0 ** (1 - digits) if rounded else float(np.finfo(float).eps))
 

@@ -8,7 +8,13 @@ import numpy as np
 
 from .linear_forms import is_thin, squared_distance_to_diagonal
 from .losses import BuresWasserstein, CovarianceLoss
-from .psd import WELL_CONDITIONED, Array, pairwise_sums
+from .psd import (
+    WELL_CONDITIONED,
+    Array,
+    near_diagonal_inverse_root,
+    pairwise_sums,
+    well_conditioned_inverse_root,
+)
 
 #: Singular values below this share of the largest do not count towards the rank.
 RANK_TOLERANCE = 1e-2
@@ -46,10 +52,8 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
     """
     if F.shape[-1] < G.shape[-1]:
         F, G = G, F
-    X = np.swapaxes(G, -1, -2) @ F
-    mu, Q = np.linalg.eigh(X @ np.swapaxes(X, -1, -2))
-    well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
-    inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ np.swapaxes(Q, -1, -2)
+    X = G.mT @ F
+    inverse_root, well = well_conditioned_inverse_root(X @ X.mT)
     polar = inverse_root @ X
     if not well.all():
         U, _, Vh = np.linalg.svd(X[~well], full_matrices=False)
@@ -59,25 +63,30 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
 
 def nuclear_norm(X: Array) -> Array:
     """‖X‖_* = Σ σ_i(X): from the Gram matrix of the shorter side where this is as accurate, to eps · σ_1."""
-    transposed = np.swapaxes(X, -1, -2)
-    mu = np.linalg.eigvalsh(X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X)
-    total = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
-    poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
-    if poor.any():
-        total = np.asarray(total)
-        total[poor] = np.linalg.svd(X[poor], compute_uv=False).sum(axis=-1)
-    return total
+    transposed = X.mT
+    gram = X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X
+    inverse_root, near = near_diagonal_inverse_root(gram)
+    total = np.asarray(np.sum(gram * inverse_root, axis=(-2, -1)))  # tr G^{1/2} = tr G G^{-1/2}
+    if not near.all():
+        far = ~near
+        mu = np.linalg.eigvalsh(gram[far])
+        roots = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+        poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
+        if poor.any():
+            roots[poor] = np.linalg.svd(X[far][poor], compute_uv=False).sum(axis=-1)
+        total[far] = roots
+    return total[()]
 
 
 def squared_bures_by_traces(F: Array, G: Array) -> Array:
     """B²(F Fᵀ, G Gᵀ) = ‖F‖² + ‖G‖² − 2 ‖Gᵀ F‖_* (nuclear norm): cheaper, accurate to eps · ‖F‖² only."""
     traces = np.sum(F**2, axis=(-2, -1)) + np.sum(G**2, axis=(-2, -1))
-    return traces - 2 * nuclear_norm(np.swapaxes(G, -1, -2) @ F)
+    return traces - 2 * nuclear_norm(G.mT @ F)
 
 
 def covariance_distance(F: Array, covariance: Array) -> Array:
     """‖F Fᵀ − S*‖_F."""
-    return np.linalg.norm(F @ np.swapaxes(F, -1, -2) - covariance, axis=(-2, -1))
+    return np.linalg.norm(F @ F.mT - covariance, axis=(-2, -1))
 
 
 def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
@@ -98,7 +107,7 @@ def factor_distance(F: Array, G: Array) -> Array:
     G = np.broadcast_to(G, (*F.shape[:-2], *G.shape[-2:]))
     R = np.linalg.qr(np.concatenate([F, G], axis=-1)).R
     left, right = R[..., :p], R[..., p:]
-    difference = left @ np.swapaxes(left, -1, -2) - right @ np.swapaxes(right, -1, -2)
+    difference = left @ left.mT - right @ right.mT
     return np.linalg.norm(difference, axis=(-2, -1))
 
 
@@ -108,8 +117,8 @@ def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Arra
     What `squared_bures_by_traces` gives for the factor [F, √ε I], linear in n and as accurate.
     """
     R = np.linalg.qr(G).R
-    product = np.swapaxes(G, -1, -2) @ F
-    smoothing = np.broadcast_to(np.sqrt(epsilon) * np.swapaxes(R, -1, -2), (*product.shape[:-1], R.shape[-2]))
+    product = G.mT @ F
+    smoothing = np.broadcast_to(np.sqrt(epsilon) * R.mT, (*product.shape[:-1], R.shape[-2]))
     traces = np.sum(F**2, axis=(-2, -1)) + epsilon * F.shape[-2] + np.sum(G**2, axis=(-2, -1))
     return traces - 2 * nuclear_norm(np.concatenate([product, smoothing], axis=-1))
 
@@ -122,7 +131,7 @@ def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
     rate at which the flow loses loss: dL/dt = −Σ_j ‖∂L/∂W_j‖².
     """
     P, s, Vh = np.linalg.svd(F, full_matrices=False)
-    return norm_over_layers(P, s, loss.gradient(F) @ np.swapaxes(Vh, -1, -2), depth)
+    return norm_over_layers(P, s, loss.gradient(F) @ Vh.mT, depth)
 
 
 def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
@@ -132,7 +141,7 @@ def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
     (I − P Pᵀ) ∇L V s^{(N−1)/N} that leaves the range of P.
     """
     root = s ** (2 / depth)
-    inside = np.swapaxes(P, -1, -2) @ gradient
+    inside = P.mT @ gradient
     squares = np.sum(inside**2 * pairwise_sums(root, depth), axis=(-2, -1))
     if P.shape[-1] < P.shape[-2]:
         leaving = gradient - P @ inside

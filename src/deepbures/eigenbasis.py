@@ -43,7 +43,7 @@ class DenseBasis(Eigenbasis):
 
     def coordinates(self, W: Array) -> Array:
         """Ωᵀ W, in the precision of W."""
-        return self._vectors.swapaxes(-1, -2).astype(W.dtype, copy=False) @ W
+        return self._vectors.mT.astype(W.dtype, copy=False) @ W
 
     def combine(self, F: Array) -> Array:
         """Ω F."""

@@ -92,5 +92,7 @@ def kind_of(head: bytes) -> str | None:
         if max(even.count(0), odd.count(0)) > 0.9 * len(odd):
             return "UTF-16 text without a byte-order mark: save it as UTF-8"
         return "binary, of no format that is known here"
+    if re.search(rb"[\x01-\x08\x0e-\x19\x1b-\x1f]", head):
+        return "binary, of no format that is known here"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return next((kind for pattern, kind in _MARKUP if re.match(pattern, text)), None)

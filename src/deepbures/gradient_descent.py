@@ -133,8 +133,8 @@ class _Run:
         d_1, d_0 = layers[0].shape[-2:]
         if len(layers) > 1 and is_thin(d_0, d_1):
             # Descent stays in the row space of W_1 = Rᵀ Qᵀ: the d_1 × d_1 matrix Rᵀ is trained in its place.
-            Q, R = np.linalg.qr(self.layers[0].swapaxes(-1, -2))
-            self.layers[0], self.frame = R.swapaxes(-1, -2).copy(), Q.swapaxes(-1, -2)
+            Q, R = np.linalg.qr(self.layers[0].mT)
+            self.layers[0], self.frame = R.mT.copy(), Q.mT
         with np.errstate(over="ignore", under="ignore"):
             self.step = np.broadcast_to(step, batch).reshape(-1, 1, 1).astype(self.dtype)
         if not (np.isfinite(self.step) & (self.step > 0)).all():

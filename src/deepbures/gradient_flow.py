@@ -249,7 +249,7 @@ class CollocationPath:
         steps = [self.steps[j - 1] for j in after]
         states, frames = dense_output(steps, times), [step.frame for step in steps]
         k = states.shape[-1]
-        states[:, :k] = (states[:, :k] + states[:, :k].swapaxes(-1, -2)) / 2
+        states[:, :k] = (states[:, :k] + states[:, :k].mT) / 2
         order = None if frames[0] is None else np.array(frames)
         F = root_factor(states, self.depth)
         for i in np.flatnonzero(~np.isfinite(F).all(axis=(-2, -1))):  # indefinite by the error of the step
@@ -460,7 +460,7 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
     order = None if k == n else np.array([pivoted(run.Z) for run in runs])
     if order is not None:
         Z = np.take_along_axis(Z, order[..., None], axis=-2)
-    states = Z @ Z.swapaxes(-1, -2) if order is None else np.array([symmetric_top(start) for start in Z])
+    states = Z @ Z.mT if order is None else np.array([symmetric_top(start) for start in Z])
     flow = RootFlow(loss, first.depth, order)
     for i, run in enumerate(runs):
         run.paths.append(CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)))
@@ -489,7 +489,7 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
 def _reason(run: _Run, path: CollocationPath, length: float, squared_gradient: float) -> StopReason | None:
     """Why a run ends after a step, if it does.
 
-    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 12), so that
+    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 8), so that
     L − L* is at least that: a cheap no.
     """
     surely_above = isinstance(run.loss, BuresWasserstein) and squared_gradient > _GRADIENT_SHARE * run.excess_tolerance

@@ -50,8 +50,8 @@ class Cell:
         return "/".join(f"{axis}={canonical(value)}" for axis, value in spelled.items())
 
 
-#: Keys of an experiment's block that its cells depend on, where they are there.
-_SHARED = ("kind", "loss", "dimension", "target", "initialization", "integration", "descent", "landscape", "sampling")
+#: Keys of an experiment's block that no cell depends on.
+_OF_THE_WHOLE = ("seeds", "seeds_per_job", "grid")
 
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
@@ -59,7 +59,7 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
     block = config["experiments"][experiment]
     names = axes_of(block["grid"])
     points = [dict(zip(names, values, strict=True)) for values in itertools.product(*(block["grid"][a] for a in names))]
-    shared = {"study_seed": config["study"]["seed"], **{key: block[key] for key in _SHARED if key in block}}
+    shared = {"study_seed": config["study"]["seed"], **{key: block[key] for key in block if key not in _OF_THE_WHOLE}}
     return [Cell(experiment, point, _settings(shared, point)) for point in points]
 
 

@@ -133,9 +133,11 @@ def close_start(
     if loss.epsilon > equalized(eigenvalues, float(loss.epsilon))[-1]:
         raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
     scale, first = first_scale, 1
-    while rank == n and first <= MAX_DRAWS and _surely_outside(eigenvalues, scale):
-        rng.standard_normal((n, n))  # the draw of Γ, which cannot matter
-        scale, first = scale * SHRINK, first + 1
+    if rank == n:
+        tried = np.multiply.accumulate(np.append(first_scale, np.full(MAX_DRAWS, SHRINK)))
+        passed_by = int(np.argmin(np.append(_surely_outside(eigenvalues, tried[:-1]), False)))
+        rng.standard_normal((passed_by, n, n))  # the draws of Γ, which cannot matter
+        scale, first = float(tried[passed_by]), 1 + passed_by
     while first <= MAX_DRAWS:
         state = rng.bit_generator.state
         count = min(_BLOCK, MAX_DRAWS + 1 - first)
@@ -153,13 +155,14 @@ def close_start(
     raise ValueError(f"no start close to the target with a margin after {MAX_DRAWS} draws")
 
 
-def _surely_outside(eigenvalues: Array, scale: float) -> bool:
-    """Whether no rotation Γ gives a margin for k = n: S(0) + εI ≥ Σ0 + scale λ_n I, and L grows with S above Σ0.
+def _surely_outside(eigenvalues: Array, scales: Array) -> NDArray[np.bool_]:
+    """Where no rotation Γ gives a margin for k = n: S(0) + εI ≥ Σ0 + scale λ_n I, and L grows with S above Σ0.
 
     ∂L/∂S = I − T, and T = (S + εI)^{-1} # Σ0 ≤ I where S + εI ≥ Σ0 (# the geometric mean, which is monotone).
     """
-    least = np.sum((np.sqrt(eigenvalues + scale * eigenvalues[-1]) - np.sqrt(eigenvalues)) ** 2)
-    return scale > 0 and bool(least > eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum())
+    shifted = eigenvalues + np.maximum(scales, 0)[:, None] * eigenvalues[-1]
+    least = np.sum((np.sqrt(shifted) - np.sqrt(eigenvalues)) ** 2, axis=-1)
+    return (scales > 0) & (least > eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum())
 
 
 def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
@@ -169,10 +172,10 @@ def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
     optimum = np.maximum(eigenvalues - loss.epsilon, 0)
     if scales[0] > 0:
         widths = scales[:, None, None] * eigenvalues[-1] * spread
-        return np.diag(optimum) + (Gamma * widths) @ Gamma.swapaxes(-1, -2)
+        return np.diag(optimum) + (Gamma * widths) @ Gamma.mT
     root = np.sqrt(optimum)
     widths = scales[:, None, None] / 2 * spread
-    return root[:, None] * (np.eye(n) + (Gamma * widths) @ Gamma.swapaxes(-1, -2)) * root
+    return root[:, None] * (np.eye(n) + (Gamma * widths) @ Gamma.mT) * root
 
 
 def _maybe_inside(loss: BuresWasserstein, S: Array, rank: int) -> NDArray[np.bool_]:

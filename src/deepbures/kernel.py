@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from ipykernel.kernelapp import IPKernelApp
@@ -17,6 +18,9 @@ from .environment import neutral
 class KernelManager(AsyncKernelManager):
     """Starts this kernel, whatever kernels are installed under the name that a notebook asks for."""
 
+    #: File that takes what the kernel says besides its messages, which else goes to the terminal.
+    log_file: Path | None = None
+
     @property
     def kernel_spec(self) -> KernelSpec:
         """The command of this kernel: its interpreter is the running one."""
@@ -28,9 +32,23 @@ class KernelManager(AsyncKernelManager):
             **neutral(options.get("env") or os.environ),
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         }
-        await super()._async_start_kernel(**options)
+        if self.log_file is None:
+            await super()._async_start_kernel(**options)
+            return
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("a") as log:  # the kernel keeps its own handle of it
+            await super()._async_start_kernel(**options, stdout=log, stderr=log)
 
     start_kernel = _async_start_kernel
+
+
+def logging_to(path: str | Path) -> type[KernelManager]:
+    """Kernel managers whose kernels write to a log what they would write to the terminal."""
+
+    class LoggingKernelManager(KernelManager):
+        log_file = Path(path)
+
+    return LoggingKernelManager
 
 
 class Kernel(IPKernelApp):

@@ -69,14 +69,14 @@ def smoothed_hessian_operator(eigenvalues: Array, epsilon: float, F: Array) -> C
 
 
 def _smoothed_hessian_product(root: Array, parts: Iterable[Resolvent], V: Array) -> Array:
-    Zt = np.ascontiguousarray((root[:, None] * V[..., : len(root), :]).swapaxes(-1, -2))
+    Zt = np.ascontiguousarray((root[:, None] * V[..., : len(root), :]).mT)
     total = np.zeros_like(Zt)
     for part in parts:
-        B = (part.outer @ Zt.swapaxes(-1, -2)) @ part.inner
+        B = (part.outer @ Zt.mT) @ part.inner
         C = part.weight * part.inner
-        total += ((C @ part.inner.T) @ Zt) * part.diagonal - (C @ (B + B.swapaxes(-1, -2))) @ part.outer
+        total += ((C @ part.inner.T) @ Zt) * part.diagonal - (C @ (B + B.mT)) @ part.outer
     product = 2 * V
-    product[..., : len(root), :] -= 2 * root[:, None] * total.swapaxes(-1, -2)
+    product[..., : len(root), :] -= 2 * root[:, None] * total.mT
     return product
 
 
@@ -124,19 +124,19 @@ def unsmoothed_excess(eigenvalues: Array, F: Array) -> Array:
     gap = eigenvalues - eigenvalues[..., k - 1 : k]
     A, _, Bt = np.linalg.svd(U[..., :k, :])
     others = U[..., k:, :]
-    lost = np.sum((others @ (A @ Bt).swapaxes(-1, -2)) ** 2, axis=-2)
+    lost = np.sum((others @ (A @ Bt).mT) ** 2, axis=-2)
     leaked = np.sum(others**2, axis=-1)
     return distance + np.sum(lost * gap[..., :k], axis=-1) - np.sum(leaked * gap[..., k:], axis=-1)
 
 
 def frobenius_gradient(eigenvalues: Array, F: Array) -> Array:
     """4 (F (Fᵀ F) − Λ F)."""
-    return 4 * (F @ (F.swapaxes(-1, -2) @ F) - eigenvalues[..., :, None] * F)
+    return 4 * (F @ (F.mT @ F) - eigenvalues[..., :, None] * F)
 
 
 def frobenius_hessian_product(eigenvalues: Array, F: Array, V: Array) -> Array:
     """4 (S − Λ) V + 4 (V Fᵀ + F Vᵀ) F, by k × k products."""
-    Ft, Vt = F.swapaxes(-1, -2), V.swapaxes(-1, -2)
+    Ft, Vt = F.mT, V.mT
     return 4 * (F @ (Ft @ V + Vt @ F) + V @ (Ft @ F) - eigenvalues[..., :, None] * V)
 
 
@@ -152,8 +152,8 @@ def squared_distance_to_diagonal(first: Array, others: Array, diagonal: Array) -
 
     ‖F_1 F_1ᵀ − diag d‖² + 2 ⟨F_1ᵀ F_1, F_2ᵀ F_2⟩ + ‖F_2ᵀ F_2‖²: squares, and Gram matrices that are positive.
     """
-    head = first @ first.swapaxes(-1, -2) - np.eye(first.shape[-2], dtype=first.dtype) * diagonal[..., None, :]
-    inner, outer = first.swapaxes(-1, -2) @ first, others.swapaxes(-1, -2) @ others
+    head = first @ first.mT - np.eye(first.shape[-2], dtype=first.dtype) * diagonal[..., None, :]
+    inner, outer = first.mT @ first, others.mT @ others
     return np.sum(head**2, axis=(-2, -1)) + np.sum(2 * inner * outer + outer**2, axis=(-2, -1))
 
 

@@ -25,13 +25,14 @@ from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from .linear_forms import is_thin
 from .psd import (
     INPUT_TOLERANCE,
-    WELL_CONDITIONED,
     Array,
     check_square_fits,
     finite_array,
+    near_diagonal_inverse_root,
     soft_threshold,
     spectrum,
     symmetrize,
+    well_conditioned_inverse_root,
 )
 from .sample_covariance import sample_spectrum
 
@@ -42,10 +43,6 @@ _EIGH_CONDITION = 1e-6
 _GRAM_CONDITION = 1e-5
 #: Singular values that vanish but for the rounding of a product of layers: below this many rank tolerances.
 _PRODUCT_ROUNDING = 1e3
-
-
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)
 
 
 def _rank_tolerance(matrix: Array) -> float:
@@ -149,7 +146,7 @@ class CovarianceLoss(ABC):
         """Σ0 = Ω diag(λ) Ωᵀ, (..., n, n)."""
         check_square_fits("covariance", self.dimension)
         vectors = self.eigenvectors
-        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ _transpose(vectors))
+        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ vectors.mT)
 
     @property
     def eigenvectors(self) -> Array:
@@ -262,7 +259,7 @@ class CovarianceLoss(ABC):
         spectrum = self.minimum_spectrum(rank)
         check_square_fits("the minimiser S*", self.dimension)
         vectors = self.eigenvectors
-        covariance = (vectors * spectrum[..., None, :]) @ _transpose(vectors)
+        covariance = (vectors * spectrum[..., None, :]) @ vectors.mT
         return symmetrize(covariance), self.minimum_value(rank)
 
     def minimum_factor(self, rank: int) -> Array:
@@ -329,6 +326,10 @@ class CovarianceLoss(ABC):
     @abstractmethod
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """Ωᵀ ∇L from F = Ωᵀ W."""
+
+    def gradient_near_diagonal(self, F: Array) -> Array:
+        """`gradient_in_eigenbasis` of a stack for most of which F Fᵀ is nearly diagonal: a loss may use that."""
+        return self.gradient_in_eigenbasis(F)
 
     def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
         """Both at once, F = Ωᵀ W; of one target. A loss may share a decomposition between them."""
@@ -435,7 +436,7 @@ class BuresWasserstein(CovarianceLoss):
         """√(λ_i λ_j) on the support, of the dense form."""
         check_square_fits("the dense form of the smoothed loss", self._support)
         root = self._root[..., : self._support, :]
-        return root * _transpose(root)
+        return root * root.mT
 
     @cached_property
     def _smoothing_diagonal(self) -> Array:
@@ -494,9 +495,9 @@ class BuresWasserstein(CovarianceLoss):
         U, sigma, _ = np.linalg.svd(A, full_matrices=False)
         if sigma.shape[-1] < self._support or np.any(sigma[..., -1:] <= _rank_tolerance(A) * sigma[..., :1]):
             raise ValueError("W must have full rank on the range of the target: for ε = 0 a singular one has no map")
-        Omega = self.eigenvectors[..., : self._support] * _transpose(self._root[..., : self._support, :])
+        Omega = self.eigenvectors[..., : self._support] * self._root[..., : self._support, :].mT
         half = (Omega @ U) / np.sqrt(sigma)[..., None, :]
-        return half @ _transpose(half)
+        return half @ half.mT
 
     def transport(self, W: ArrayLike, V: ArrayLike) -> Array:
         """T V, the transport map at W (..., n, d) applied to a block V (..., n, p).
@@ -579,10 +580,14 @@ class BuresWasserstein(CovarianceLoss):
         distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
         return distance + np.sum(np.sum(F**2, axis=-1) * (1 - transport), axis=-1)
 
-    def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
-        """Eigenvalues √μ and eigenvectors of M^{1/2}, M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
+    def _smoothed_product(self, F: Array) -> Array:
+        """M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
         rows = F[..., : self._support, :]
-        mu, Q = np.linalg.eigh(self._root_outer * (rows @ _transpose(rows)) + self._smoothing_diagonal)
+        return self._root_outer * (rows @ rows.mT) + self._smoothing_diagonal
+
+    def _root_spectrum(self, F: Array) -> tuple[Array, Array]:
+        """Eigenvalues √μ and eigenvectors of M^{1/2}, M the `_smoothed_product`."""
+        mu, Q = np.linalg.eigh(self._smoothed_product(F))
         poor = np.any(mu[..., :1] <= _EIGH_CONDITION * mu[..., -1:], axis=-1)  # a zero target has no μ
         if not poor.any():
             return np.sqrt(mu), Q
@@ -599,10 +604,22 @@ class BuresWasserstein(CovarianceLoss):
         if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_gradient, F)
         sigma, Q = self._root_spectrum(F)
-        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        inverse_root = (Q / sigma[..., None, :]) @ Q.mT
         transported = (self._root_outer * inverse_root) @ F[..., : self._support, :]
         gradient = 2 * F
         gradient[..., : self._support, :] -= 2 * transported
+        return gradient
+
+    def gradient_near_diagonal(self, F: Array) -> Array:
+        """2 (F − T F), with M^{-1/2} by `near_diagonal_inverse_root` where that finds it."""
+        n, width = F.shape[-2:]
+        if self._support < n or (is_thin(n, width) if self.smoothed else width < n):
+            return self.gradient_in_eigenbasis(F)
+        inverse_root, near = near_diagonal_inverse_root(self._smoothed_product(F))
+        gradient = 2 * (F - (self._root_outer * inverse_root) @ F)
+        if not near.all():
+            far = ~near
+            gradient[far] = self.take(np.nonzero(far)[-1]).gradient_in_eigenbasis(F[far])
         return gradient
 
     def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
@@ -615,11 +632,9 @@ class BuresWasserstein(CovarianceLoss):
         regular = self.shape == () and self._support == n and (self.smoothed or width == rank == n)
         if not regular or (self.smoothed and is_thin(n, width)):
             return super().gradient_and_excess_in_eigenbasis(F, rank)
-        mu, Q = np.linalg.eigh(self._root_outer * (F @ _transpose(F)) + self._smoothing_diagonal)
-        well = mu[..., 0] > WELL_CONDITIONED * mu[..., -1]
+        inverse_root, well = well_conditioned_inverse_root(self._smoothed_product(F))
         if not well.any():
             return super().gradient_and_excess_in_eigenbasis(F, rank)
-        inverse_root = (Q / np.sqrt(np.where(well[..., None], mu, 1))[..., None, :]) @ _transpose(Q)
         T = self._root_outer * inverse_root
         transported = T @ F
         gradient = 2 * (F - transported)
@@ -666,14 +681,14 @@ class BuresWasserstein(CovarianceLoss):
                 return super().hessian_operator_in_eigenbasis(F, rank)
             return linear_forms.smoothed_hessian_operator(self.eigenvalues, float(self.epsilon), F)
         sigma, Q = self._root_spectrum(F)
-        inverse_root = (Q / sigma[..., None, :]) @ _transpose(Q)
+        inverse_root = (Q / sigma[..., None, :]) @ Q.mT
         rows, columns = sigma[..., :, None], sigma[..., None, :]
 
         def smoothed(V: Array) -> Array:
             V_, product = V[..., :support, :], 2 * V
-            E = self._root_outer * (V_ @ _transpose(F_) + F_ @ _transpose(V_))
-            inner = _transpose(Q) @ E @ Q / (rows * columns * (rows + columns))
-            derivative = -Q @ inner @ _transpose(Q)  # D = d M^{-1/2}
+            E = self._root_outer * (V_ @ F_.mT + F_ @ V_.mT)
+            inner = Q.mT @ E @ Q / (rows * columns * (rows + columns))
+            derivative = -Q @ inner @ Q.mT  # D = d M^{-1/2}
             product[..., :support, :] -= 2 * (self._root_outer * inverse_root) @ V_
             product[..., :support, :] -= 2 * (self._root_outer * derivative) @ F_
             return product
@@ -715,7 +730,7 @@ class Frobenius(CovarianceLoss):
         return self.eigenvalues**2
 
     def _residual(self, F: Array) -> Array:
-        return F @ _transpose(F) - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
+        return F @ F.mT - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """‖F Fᵀ − Λ‖²; in the form linear in n what the empty directions add, and the excess."""
@@ -729,7 +744,7 @@ class Frobenius(CovarianceLoss):
         if is_thin(self.dimension, F.shape[-1]):
             kept = min(rank, F.shape[-1])
             return linear_forms.frobenius_excess(self.eigenvalues, F, kept) + self._lack(kept, rank)
-        difference = F @ _transpose(F) - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
+        difference = F @ F.mT - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
         cross = np.sum(np.sum(F**2, axis=-1)[..., rank:] * self.eigenvalues[..., rank:], axis=-1)
         return np.sum(difference**2, axis=(-2, -1)) - 2 * cross
 
@@ -743,7 +758,7 @@ class Frobenius(CovarianceLoss):
         """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
         if is_thin(self.dimension, F.shape[-1]):
             return linear_forms.frobenius_hessian_product(self.eigenvalues, F, V)
-        return 4 * (self._residual(F) @ V + (V @ _transpose(F) + F @ _transpose(V)) @ F)
+        return 4 * (self._residual(F) @ V + (V @ F.mT + F @ V.mT) @ F)
 
 
 #: Every loss, by its name in configurations.
@@ -768,16 +783,16 @@ def _thin_factor(F: Array, rank: int) -> Array:
 
 def _polar_factor(X: Array) -> Array:
     """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
-    tall = X if X.shape[-2] >= X.shape[-1] else _transpose(X)
-    mu, V = np.linalg.eigh(_transpose(tall) @ tall)
+    tall = X if X.shape[-2] >= X.shape[-1] else X.mT
+    mu, V = np.linalg.eigh(tall.mT @ tall)
     poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
-    polar = tall @ ((V / sigma[..., None, :]) @ _transpose(V))
+    polar = tall @ ((V / sigma[..., None, :]) @ V.mT)
     if poor.any():
         U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
         kept = sigma > _rank_tolerance(X) * sigma[..., :1]
         polar[poor] = (U * kept[..., None, :]) @ Vh
-    return polar if tall is X else _transpose(polar)
+    return polar if tall is X else polar.mT
 
 
 def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:
@@ -803,17 +818,17 @@ def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Ar
     if rank < full and np.any(sigma[..., rank] > _PRODUCT_ROUNDING * tolerance):
         raise ValueError(f"W must have rank {rank}, as given, and not a higher one")
     U, sigma, Vh = U[..., :rank], sigma[..., :rank], Vh[..., :rank, :]
-    V = _transpose(Vh)
+    V = Vh.mT
 
     def along(dX: Array) -> Array:
         columns = dX @ V
-        core = _transpose(U) @ columns
-        rotation = (core - _transpose(core)) / (sigma[..., :, None] + sigma[..., None, :])
+        core = U.mT @ columns
+        rotation = (core - core.mT) / (sigma[..., :, None] + sigma[..., None, :])
         derivative = U @ rotation @ Vh
         if X.shape[-2] > rank:
             derivative += ((columns - U @ core) / sigma[..., None, :]) @ Vh
         if X.shape[-1] > rank:
-            rows = _transpose(U) @ dX
+            rows = U.mT @ dX
             derivative += (U / sigma[..., None, :]) @ (rows - (rows @ V) @ Vh)
         return derivative
 

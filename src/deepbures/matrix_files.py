@@ -22,13 +22,16 @@ _ELSEWHERE = {
     ".ods": "an OpenDocument file: save the sheet as CSV",
     ".rds": "an R file: save the matrix with write.csv",
     ".rdata": "an R file: save the matrix with write.csv",
+    ".rda": "an R file: save the matrix with write.csv",
     ".pkl": "a pickle: save the array with numpy.save",
     ".pickle": "a pickle: save the array with numpy.save",
     ".pt": "a PyTorch file: save the array with numpy.save",
     ".h5": "an HDF5 file: save the array with numpy.save",
     ".hdf5": "an HDF5 file: save the array with numpy.save",
-    ".gz": "a gzip archive: unpack it",
-    ".zip": "a zip archive: unpack it",
+    ".feather": "an Arrow file: save the table as Parquet",
+    ".arrow": "an Arrow file: save the table as Parquet",
+    ".json": "JSON: save the matrix as CSV",
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar", ".tgz"), "an archive: unpack it"),
 }
 _HEAD = 4096
 
@@ -110,12 +113,17 @@ _KINDS = {"c": "complex numbers, ", "U": "text, ", "S": "text, ", "M": "dates, "
 
 
 def _npy(data: bytes, dimension: int | None, square: bool) -> Table:
+    file = io.BytesIO(data)
     try:
-        return _of_array(np.load(io.BytesIO(data), allow_pickle=False))
+        array = np.load(file, allow_pickle=False)
     except ValueError as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise ValueError("it holds Python objects, not numbers: save array.astype(float)") from None
         raise
+    if rest := data[file.tell() :]:
+        what = "more than one array" if rest.startswith(b"\x93NUMPY") else f"{len(rest)} bytes after its array"
+        raise ValueError(f"it holds {what}: save one array with numpy.save")
+    return _of_array(array)
 
 
 def _npz(data: bytes, dimension: int | None, square: bool) -> Table:
@@ -131,25 +139,25 @@ def _parquet(data: bytes, dimension: int | None, square: bool) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(data))
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
     stored = (table.schema.pandas_metadata or {}).get("index_columns", [])
     index = {name for name in stored if isinstance(name, str)}
     index |= {name for name in table.column_names if name.startswith("__index_level_")}
-    columns = [name for name in table.column_names if name not in index]
+    columns = [(name, table.column(i)) for i, name in enumerate(table.column_names) if name not in index]
     if not columns:
         raise ValueError("it holds no columns of numbers")
-    for name in columns:
-        if table[name].null_count:
-            row = table[name].is_null().to_pylist().index(True)
+    for name, column in columns:
+        if column.null_count:
+            row = column.is_null().to_pylist().index(True)
             raise ValueError(f"row {row + 1}, column {name!r}: a value is missing")
-    first = table[columns[0]].type
+    first = columns[0][1].type
     if not index and (pa.types.is_integer(first) or pa.types.is_string(first) or pa.types.is_large_string(first)):
         # A column that counts or names the rows may have been an index before.
-        cells = [list(map(str, table[name].to_pylist())) for name in columns]
-        columns = columns[index_columns(columns, list(zip(*cells, strict=True)), dimension, square) :]
+        cells = [list(map(str, column.to_pylist())) for _, column in columns]
+        names = [name for name, _ in columns]
+        columns = columns[index_columns(names, list(zip(*cells, strict=True)), dimension, square) :]
     arrays, precision = [], float(np.finfo(float).eps)
-    for name in columns:
-        column = table[name]
+    for name, column in columns:
         if pa.types.is_decimal(column.type):
             column = column.cast(pa.float64())
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):

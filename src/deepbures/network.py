@@ -61,12 +61,31 @@ class DeepLinearNetwork:
         if depth == 1 and width == min(W.shape[-2:]):
             return cls([W])
         U, s, Vh = np.linalg.svd(W, full_matrices=False)
-        root = s[..., :width] ** (1 / depth)
-        first = root[..., :, None] * Vh[..., :width, :]
+        U, s, Vh = U[..., :, :width], s[..., :width], Vh[..., :width, :]
+        return cls([U @ (s[..., :, None] * Vh)]) if depth == 1 else cls.of_factors(U, s, Vh, depth)
+
+    @classmethod
+    def of_factors(cls, U: Array, s: Array, Vh: Array, depth: int) -> DeepLinearNetwork:
+        """Balanced network of W = U diag(s) Vᵀ: W_1 = s^{1/N} Vᵀ, inner layers diag(s^{1/N}), W_N = U s^{1/N}.
+
+        With one layer it is U diag(s), n × k: a rotation of the input changes no loss and no curvature, and the only
+        bottleneck of one layer is its input.
+
+        Parameters
+        ----------
+        U : (..., n, k)
+        s : (..., k)
+            Singular values, zeros among them.
+        Vh : (..., k, d_0)
+        depth
+            N ≥ 1.
+        """
+        check_depth(depth)
         if depth == 1:
-            return cls([U[..., :, :width] @ first])
-        inner = root[..., :, None] * np.eye(width, dtype=W.dtype)
-        return cls([first, *[inner] * (depth - 2), U[..., :, :width] * root[..., None, :]])
+            return cls([U * s[..., None, :]])
+        root = s ** (1 / depth)
+        inner = root[..., :, None] * np.eye(s.shape[-1], dtype=s.dtype)
+        return cls([root[..., :, None] * Vh, *[inner] * (depth - 2), U * root[..., None, :]])
 
     @property
     def depth(self) -> int:
@@ -93,17 +112,16 @@ class DeepLinearNetwork:
 
 
 def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
-    """The network with one layer as n × k: the only bottleneck of one layer is its input, d_0 = k.
+    """The network with one layer as n × k (see `DeepLinearNetwork.of_factors`).
 
     Several layers are left as they are. One layer W = U diag(s) Vᵀ becomes U_k diag(s_k), the same covariance where
-    the rank of W is at most k, and its best approximation of rank k where it is not. This is the one place where the
-    convention is kept.
+    the rank of W is at most k, and its best approximation of rank k where it is not.
     """
     W = network.layers[0]
     if network.depth > 1 or W.shape[-1] <= rank:
         return network
-    U, s, _ = np.linalg.svd(W, full_matrices=False)
-    return DeepLinearNetwork([(U * s[..., None, :])[..., :rank]])
+    U, s, Vh = np.linalg.svd(W, full_matrices=False)
+    return DeepLinearNetwork.of_factors(U[..., :rank], s[..., :rank], Vh[..., :rank, :], 1)
 
 
 def pack(layers: Sequence[Array]) -> Array:
@@ -129,12 +147,12 @@ def layer_gradients(layers: Sequence[Array], prefixes: Sequence[Array], gradient
     Carried downwards is ∇Lᵀ W_N ⋯ W_{j+1}: of the forms in which a product may be transposed, BLAS is
     slow with small matrices only in A Bᵀ, which does not occur here.
     """
-    backward = _transpose(gradient)
+    backward = gradient.mT
     gradients: list[Array] = []
     for layer, prefix in zip(reversed(layers[1:]), reversed(prefixes[:-1]), strict=True):
-        gradients.append(_transpose(backward) @ _transpose(prefix))
+        gradients.append(backward.mT @ prefix.mT)
         backward = backward @ layer
-    gradients.append(_transpose(backward) if len(layers) > 1 else gradient.copy())
+    gradients.append(backward.mT if len(layers) > 1 else gradient.copy())
     return gradients[::-1]
 
 
@@ -142,13 +160,9 @@ def balancedness(layers: Sequence[Array]) -> Array:
     """max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, 0 for one layer; shape (...)."""
     largest = np.zeros(layers[0].shape[:-2])
     for lower, upper in pairwise(layers):
-        difference = _transpose(upper) @ upper - lower @ _transpose(lower)
+        difference = upper.mT @ upper - lower @ lower.mT
         largest = np.maximum(largest, np.linalg.norm(difference, axis=(-2, -1)))
     return largest
-
-
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)
 
 
 def check_depth(depth: int) -> None:

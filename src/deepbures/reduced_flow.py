@@ -33,10 +33,6 @@ _LARGEST_SHARE = 2.0
 _DEPENDENT = 1e-7
 
 
-def _transpose(matrix: Array) -> Array:
-    return matrix.swapaxes(-1, -2)
-
-
 class FactorFlow:
     """Right-hand side of the reduced flow for one start, in the eigenbasis of the target, on flattened Z."""
 
@@ -107,12 +103,12 @@ class RootFlow:
         refused = None if valid.all() else ~valid
         if refused is not None:
             F = np.where(refused[..., None, None], 0.0, F)
-        gradient = _reordered(self.loss.gradient_in_eigenbasis(in_eigenbasis(F, self.order)), self.order)
+        gradient = _reordered(self.loss.gradient_near_diagonal(in_eigenbasis(F, self.order)), self.order)
         if C is None:
-            half = gradient @ _transpose(F)
-            field: Array = -(half + _transpose(half))
+            half = gradient @ F.mT
+            field: Array = -(half + half.mT)
         else:
-            field = _turned(P, -gradient @ _transpose(C))
+            field = _turned(P, -gradient @ C.mT)
         if refused is not None:
             field[refused] = np.nan
         return field, np.sum(gradient * gradient, axis=(-2, -1))
@@ -148,9 +144,9 @@ class RootFlow:
         """With its first k rows made symmetric."""
         k = P.shape[-1]
         if self.order is None:
-            return (P + _transpose(P)) / 2
+            return (P + P.mT) / 2
         top = P[..., :k, :]
-        return np.concatenate([(top + _transpose(top)) / 2, P[..., k:, :]], axis=-2)
+        return np.concatenate([(top + top.mT) / 2, P[..., k:, :]], axis=-2)
 
     def admissible(self, P: Array) -> NDArray[np.bool_]:
         """Whether X, or H, is positive definite."""
@@ -234,8 +230,8 @@ def _turned(Z: Array, velocity: Array) -> Array:
     h, V = np.linalg.eigh(np.where(valid[..., None, None], Z[..., :k, :], 0.0))
     definite: NDArray[np.bool_] = np.asarray(valid & (h[..., 0] > 0))
     h = np.where(definite[..., None], h, np.nan)
-    rotation = _transpose(V) @ (_transpose(top) - top) @ V / (h[..., :, None] + h[..., None, :])
-    return velocity + Z @ (V @ rotation @ _transpose(V))
+    rotation = V.mT @ (top.mT - top) @ V / (h[..., :, None] + h[..., None, :])
+    return velocity + Z @ (V @ rotation @ V.mT)
 
 
 def half_power(Z: Array, depth: int) -> Array:
@@ -244,7 +240,7 @@ def half_power(Z: Array, depth: int) -> Array:
     For even N the odd factor Zᵀ Z is that of Zᵀ itself where Z is square, and of R_Zᵀ from a QR where not.
     """
     n, k = Z.shape[-2:]
-    half, transposed = (depth - 1) // 2, _transpose(Z)
+    half, transposed = (depth - 1) // 2, Z.mT
     if depth % 2:
         return integer_power(transposed @ Z, half)
     root = transposed

@@ -37,4 +37,4 @@ def region_covariances(images: ArrayLike) -> Array:
         [*(np.broadcast_to(place, pixels.shape) for place in (x, y)), pixels, np.abs(across), np.abs(down)], axis=1
     ).reshape(len(pixels), len(FEATURES), -1)
     centred = features - features.mean(axis=-1, keepdims=True)
-    return symmetrize(centred @ centred.swapaxes(-1, -2) / centred.shape[-1])
+    return symmetrize(centred @ centred.mT / centred.shape[-1])

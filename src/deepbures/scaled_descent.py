@@ -2,8 +2,8 @@
 
 The Bures-Wasserstein loss of one layer has curvature at most 2 in every direction: it is the minimum over Q of
 ‖[W, √ε I] − R Q‖². So one step size fits all targets, η = ½, and with ε = 0 it gives W⁺ = R polar(R W), that is
-S⁺ = Σ0 W (Wᵀ Σ0 W)⁺ Wᵀ Σ0: the Nyström approximation of Σ0 with test matrix W (paper.md section 12). Depth, ε and
-the square loss each spoil this, and each is repaired by a scaling of the gradient:
+S⁺ = Σ0 W (Wᵀ Σ0 W)⁺ Wᵀ Σ0: the Nyström approximation of Σ0 with test matrix W (docs/neighbours/scaled_descent.md).
+Depth, ε and the square loss each spoil this, and each is repaired by a scaling of the gradient:
 
 - on the right, by C = I + ε (Wᵀ W)⁺ for Bures-Wasserstein and by C = (Wᵀ W)⁺ for the square loss, which is ScaledGD
   (Tong, Ma and Chi 2021). All rates within the range of the minimum are then equal;

@@ -3,7 +3,8 @@
 b_i = a_iᵀ Σ* a_i, i = 1..m, with Gaussian a_i determine Σ*. In the semi-random model (Cheng and Ge 2018 for matrix
 completion; Gao and Cheng 2023 for sensing) an adversary adds further measurements, all of them true. They can do a
 method no harm that weighs measurements as it sees fit, but they spoil descent on the plain sum, whose curvature they
-distort (paper.md section 12). Here the first measurement is repeated, so that it counts c_1 = 1 + copies times.
+distort (docs/neighbours/semi_random_sensing.md). Here the first measurement is repeated, so that it counts c_1 =
+1 + copies times.
 
 - the square loss Σ c_i (‖Wᵀ a_i‖² − b_i)², and the sliced Bures-Wasserstein loss Σ c_i (‖Wᵀ a_i‖ − √b_i)²: the distance
   of the Gaussians N(0, W Wᵀ) and N(0, Σ*) along each a_i; the distance itself needs the whole of Σ*;

@@ -15,8 +15,9 @@ WINDOW = 0.1
 HORIZON = 3.0
 
 
-#: A tail is settled where the slopes of the two halves of its window agree to this share.
-SETTLED = 0.01
+#: A tail is settled where the slopes of the two halves of its window agree to this share. Two exponentials of any rates
+#: whose slope does, and whose slower one holds `aggregate.SLOWEST_SHARE` of the end, give its rate to 0.6 %.
+SETTLED = 0.005
 #: Share of the last time at which the fit of a power law begins: the last half decade.
 POWER_LAW_START = 10**-0.5
 

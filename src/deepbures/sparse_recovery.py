@@ -2,16 +2,16 @@
 
 Y = Σ* + E with Σ* of rank k and E sparse, at most a share α of the entries in each row and column. Two steps alternate:
 E becomes the largest entries of Y − W Wᵀ (`double_threshold`), and W takes one step towards the rest, Y − E, in one of
-three metrics (paper.md section 12):
+three metrics (docs/neighbours/low_rank_plus_sparse.md):
 
 - `frobenius`: W ← W − (W Wᵀ + E − Y) W / (2 λ_1), gradient descent on the square loss, λ_1 = ‖W(0)‖²;
 - `scaled`: the same gradient times (Wᵀ W)⁺, with step ½ (ScaledGD);
 - `bures-wasserstein`: R = ((Y − E)_+)^{1/2}, W ← R polar(R W), the half step towards the positive part.
 
-The thresholding is that of Yi, Park, Chen and Caramanis (2016), used by Tong, Ma and Chi (2021) as well: an entry is
-kept if it is among the γ α n largest of its row and of its column, γ > 1. Both papers treat rectangular matrices with
-two factors, and Yi et al. also project onto incoherent factors; here the matrix is symmetric positive semidefinite,
-with one factor and without that projection.
+The thresholding is that of Yi, Park, Chen and Caramanis (2016), as their program and that of Tong, Ma and Chi (2021)
+have it: an entry is kept if it is among the γ α n largest of its row and of its column, γ ≥ 1. Both treat rectangular
+matrices with two factors, Yi et al. with a term that balances them and, on request, a projection onto incoherent ones;
+here the matrix is symmetric positive semidefinite, with one factor, which needs no balance, and no projection.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from . import parquet, provenance
 from .files import checksum, digest_of, link
-from .target_files import file_of
+from .target_files import files_of
 
 #: Row groups hold whole cells, and at least so many rows.
 _GROUP = 100
@@ -29,8 +29,8 @@ _GROUP = 100
 def part_of(settings: Mapping[str, Any], seeds: str) -> dict[str, Any]:
     """All that a part, one cell for one block of seeds, is computed from besides the code: ready for JSON."""
     part = {"cell": dict(settings), "seeds": seeds}
-    file = file_of(settings["target"])
-    return part if file is None else {**part, "target": checksum(file)}
+    checksums = [checksum(file) for file in files_of(settings["target"])]
+    return {**part, "target": checksums} if checksums else part
 
 
 def key_of(part: Mapping[str, Any], code: str) -> str:

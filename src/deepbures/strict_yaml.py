@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +45,9 @@ def _scalar(kind: str) -> Callable[[_Loader, yaml.ScalarNode], Any]:
 
     def construct(loader: _Loader, node: yaml.ScalarNode) -> Any:
         if node.style is None and kind in _PLAIN and _PLAIN[kind].fullmatch(node.value):
-            return usual(loader, node) if usual else node.value
+            value = usual(loader, node) if usual else node.value
+            if not (kind == "float" and lost(node.value, value)):
+                return value
         try:
             meaning = f"is read as {usual(loader, node)!s}" if usual else "has a meaning of its own in YAML"
         except ValueError:
@@ -53,6 +56,14 @@ def _scalar(kind: str) -> Callable[[_Loader, yaml.ScalarNode], Any]:
         raise ValueError(f"line {node.start_mark.line + 1}: {_shown(node)} {meaning}: write {advice}")
 
     return construct
+
+
+def lost(text: str, value: float) -> bool:
+    """Whether a float is 0 or infinite, and what was written is not: 1e-400, 1e400."""
+    mantissa = re.split("[eE]", text)[0]
+    return (value == 0 and re.search("[1-9]", mantissa) is not None) or (
+        math.isinf(value) and "inf" not in text.lower()
+    )
 
 
 def _shown(node: yaml.Node) -> str:
@@ -75,13 +86,20 @@ def loads(text: str) -> Any:
         `yes`, dates).
     """
     try:
-        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_pairs)
+        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_pairs, parse_float=_float)
     except json.JSONDecodeError:
         pass
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(_one_line(error, text)) from None
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if lost(text, value):
+        raise ValueError(f"{text} is read as {value}: no number of double precision")
+    return value
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

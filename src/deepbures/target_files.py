@@ -1,4 +1,4 @@
-"""Target covariances that are not drawn: from a file with a covariance or samples, or from a data set."""
+"""Target covariances that are not drawn: from files with covariances or samples, or from a data set."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 from .sample_covariance import blocks_of, streamed_moments
 from .sample_files import streamed_file
 
-#: Keys of a target that is not drawn: a file with a covariance (n, n); one with samples (m, n), one a row; a data set.
-KINDS = ("covariance", "samples", "dataset")
+#: Keys of one target that is not drawn: a file with a covariance (n, n), or with samples (m, n), one a row; a data set.
+ONE = ("covariance", "samples", "dataset")
+#: And of several, whose barycenter is sought.
+KINDS = (*ONE, "barycenter")
+#: Keys of a target, or of its `barycenter`, that name a file or several.
+FILE_KEYS = ("covariance", "covariances", "samples", "groups")
 DATASETS = ("digits", "patches")
 #: Patches of photographs start at every such share of their side.
 _STRIDES = 4
@@ -28,16 +32,21 @@ def is_drawn(target: Mapping[str, Any]) -> bool:
     return not any(kind in target for kind in KINDS)
 
 
-def file_of(target: Mapping[str, Any]) -> str | None:
-    """The file that a target of a configuration comes from, if any."""
-    return target.get("covariance", target.get("samples"))
+def files_of(target: Mapping[str, Any]) -> list[str]:
+    """The files that a target of a configuration comes from: none where it is drawn, or comes from a data set."""
+    several = target.get("barycenter", target)
+    files: list[str] = []
+    for key in FILE_KEYS:
+        found = several.get(key, [])
+        files += [found] if isinstance(found, str) else found
+    return files
 
 
 def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
     """Which `target`s of experiments are the same draws, by a name, and whether each seed has one (`drawn`)."""
     if is_drawn(target):
         return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
-    return {"target": str(file_of(target) or target["dataset"]), "drawn": False}
+    return {"target": ", ".join(files_of(target)) or target["dataset"], "drawn": False}
 
 
 def samples_of(dataset: str, dimension: int | None = None) -> Array:
@@ -117,35 +126,105 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         In one line, if the file is missing, of another format or dimension, not finite, or, a covariance, not
         symmetric positive semidefinite.
     """
-    dataset, covariance = target.get("dataset"), "covariance" in target
-    name = str(dataset or file_of(target))
-    if dataset is None and not covariance and (moments := streamed_file(name)) is not None:
-        _check_dimension(name, len(moments.mean), dimension)
-        return moments.covariance
-    if dataset is None:
-        matrix, precision = read_matrix(name, dimension, square=covariance)
+    if "covariance" in target:
+        return _read_covariance(target["covariance"], dimension)
+    if "samples" in target:
+        return _estimate_file(target["samples"], dimension)
+    return _estimate(target["dataset"], samples_of(target["dataset"], dimension), dimension)
+
+
+def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, Array]:
+    """Covariances Σ_i whose barycenter is the target, and their weights.
+
+    Parameters
+    ----------
+    target
+        With the key `barycenter`, a mapping. Of its keys `covariances` lists files of one covariance each, `samples`
+        files of samples, one group each; or one file, with `groups`, a file with a whole number for each row: its
+        group. `weights` (optional) has one number > 0 for each covariance, in the order of the files, or of the
+        groups' numbers; they are divided by their sum. Without it all are equal.
+    dimension
+        n, which the files must agree with.
+
+    Returns
+    -------
+    covariances : (m, n, n)
+    weights : (m,)
+        With sum 1.
+
+    Raises
+    ------
+    ValueError
+        In one line, as `read_target`; or if the keys, groups or weights do not fit.
+    """
+    given: Mapping[str, Any] = target["barycenter"]
+    if ("covariances" in given) == ("samples" in given):
+        raise ValueError("barycenter: one of the keys 'covariances' and 'samples' is needed, and not both")
+    if "groups" in given and len(given.get("samples", ())) != 1:
+        raise ValueError("barycenter: groups are of the rows of one file of samples")
+    if "covariances" in given:
+        found = [_read_covariance(file, dimension) for file in given["covariances"]]
+    elif "groups" in given:
+        found = _by_group(given["samples"][0], given["groups"], dimension)
     else:
-        matrix, precision = samples_of(dataset, dimension), float(np.finfo(float).eps)
-    if covariance and matrix.shape[0] != matrix.shape[1]:
+        found = [_estimate_file(file, dimension) for file in given["samples"]]
+    for number, matrix in enumerate(found, start=1):
+        if not matrix.any():
+            raise ValueError(f"barycenter: matrix {number} of {len(found)}: its covariance is zero")
+    weights = np.asarray(given.get("weights", [1] * len(found)), dtype=float)
+    if weights.shape != (len(found),) or not (weights > 0).all():
+        raise ValueError(f"barycenter: weights must be {len(found)} numbers > 0, not {given['weights']}")
+    return np.array(found), weights / weights.sum()
+
+
+def _by_group(name: str, groups: str, dimension: int) -> list[Array]:
+    """The covariance of each group of rows, in the order of their numbers."""
+    samples, numbers = read_matrix(name, dimension).values, read_matrix(groups, 1).values
+    if numbers.shape != (len(samples), 1):
+        raise ValueError(f"{groups}: it must hold one number for each of the {len(samples)} rows of {name}")
+    labels = numbers[:, 0]
+    if (labels != np.round(labels)).any():
+        raise ValueError(f"{groups}: groups must be whole numbers, not {labels[labels != np.round(labels)][0]:g}")
+    return [_estimate(f"{name}, group {g:g}", samples[labels == g], dimension) for g in np.unique(labels)]
+
+
+def _read_covariance(name: str, dimension: int) -> Array:
+    matrix, precision = read_matrix(name, dimension, square=True)
+    if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}")
-    if not covariance and matrix.shape[0] < 2:
-        raise ValueError(f"{name}: an estimate needs at least 2 samples (rows), not {matrix.shape[0]}")
-    if not covariance and not np.ptp(matrix, axis=0).any():
+    _check_dimension(name, matrix, dimension)
+    return _without_rounding(name, matrix, precision)
+
+
+def _estimate_file(name: str, dimension: int) -> Array:
+    """The covariance of the samples in a file; a large one is streamed."""
+    moments = streamed_file(name)
+    if moments is None:
+        return _estimate(name, read_matrix(name, dimension).values, dimension)
+    _check_dimension(name, moments.covariance, dimension)
+    return moments.covariance
+
+
+def _estimate(name: str, samples: Array, dimension: int) -> Array:
+    """The mean of (x − mean)(x − mean)ᵀ over the rows."""
+    if samples.shape[0] < 2:
+        raise ValueError(f"{name}: an estimate needs at least 2 samples (rows), not {samples.shape[0]}")
+    varies = np.ptp(samples, axis=0) > 0
+    if not varies.any():
         raise ValueError(f"{name}: all samples are equal: their covariance is zero")
-    _check_dimension(name, matrix.shape[1], dimension)
-    if covariance:
-        return _without_rounding(name, matrix, precision)
-    if matrix.dtype == np.float32:  # of a size for which one copy is enough
-        return streamed_moments(blocks_of(matrix), name).covariance
-    centred = np.where(np.ptp(matrix, axis=0) > 0, matrix - matrix.mean(axis=0), 0)  # a constant is exactly its mean
-    matrix = symmetrize(centred.T @ centred / len(centred))
+    _check_dimension(name, samples, dimension)
+    if samples.dtype == np.float32:  # of a size for which one copy is enough
+        return streamed_moments(blocks_of(samples), name).covariance
+    centred = np.where(varies, samples - samples.mean(axis=0), 0)  # a constant is exactly its mean
+    with np.errstate(over="ignore", invalid="ignore"):  # it is refused as not finite then
+        matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
     return matrix
 
 
-def _check_dimension(name: str, found: int, dimension: int) -> None:
-    if found != dimension:
-        raise ValueError(f"{name}: it is of dimension {found}, but the experiment of dimension {dimension}")
+def _check_dimension(name: str, matrix: Array, dimension: int) -> None:
+    if matrix.shape[1] != dimension:
+        raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
 
 
 def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:

@@ -122,4 +122,4 @@ class DescentTrajectory(Trajectory):
         W = self.layers[0]
         for layer in self.layers[1:]:
             W = layer @ W
-        return W @ np.swapaxes(W, -1, -2)
+        return W @ W.mT

@@ -12,7 +12,7 @@ for experiment, block in STUDY["experiments"].items():
                 for table in tables_of(experiment)
             ],
         log:
-            f"logs/{RESULTS}/{experiment}/collect.log",
+            f"{LOGS}/{experiment}/collect.log",
         localrule: True
         params:
             kind=block["kind"],

@@ -8,7 +8,7 @@ rule archive:
     output:
         f"{RESULTS}/archive.zip",
     log:
-        f"logs/{RESULTS}/archive.log",
+        f"{LOGS}/archive.log",
     localrule: True
     params:
         configuration=STUDY,

@@ -8,37 +8,58 @@ AGGREGATES = [
 ]
 
 
+CLAIMS_EXPERIMENTS = {
+    experiment: {
+        "folder": f"{RESULTS}/{experiment}",
+        "kind": block["kind"],
+        **target_files.stream_of(block["dimension"], block["target"]),
+    }
+    for experiment, block in STUDY["experiments"].items()
+}
+CLAIMS_CODE = code_digest("claims", "plotting.verdicts")
+CLAIMS = [
+    f"{RESULTS}/claims.csv",
+    f"{RESULTS}/claims.md",
+    f"{FIGURE_FOLDER}/claims.png",
+    f"{FIGURE_FOLDER}/claims.pdf",
+]
+OPENING = f"{RESULTS}/opening.html"
+MAIN_FIGURE = f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else []
+PROVENANCE = [f"{RESULTS}/provenance.json", f"{RESULTS}/provenance.csv"]
+
+# Digest of all that decides what each of these is.
+EXPECTED = expected_of(STUDY["experiments"])
+CLAIMS_FROM = digest_of([CLAIMS_EXPERIMENTS, CLAIMS_CODE, EXPECTED])
+OPENING_FROM = digest_of([CLAIMS_FROM, family_made_from("rates") if MAIN_FIGURE else 0])
+PROVENANCE_FROM = digest_of([EXPECTED, STUDY, code_digest("provenance")])
+
+
 rule claims:
     input:
-        AGGREGATES,
+        lambda wildcards: unless_current("claims", CLAIMS_FROM, CLAIMS, AGGREGATES),
     output:
         report(
-            f"{RESULTS}/claims.csv",
+            CLAIMS[0],
             caption="../report/claims.rst",
             category="2 Claims",
             labels={"title": "Claims, as a table"},
         ),
-        f"{RESULTS}/claims.md",
+        CLAIMS[1],
         report(
-            f"{FIGURE_FOLDER}/claims.png",
+            CLAIMS[2],
             caption="../report/claims.rst",
             category="2 Claims",
             labels={"title": "Claims, as a picture"},
         ),
-        f"{FIGURE_FOLDER}/claims.pdf",
+        CLAIMS[3],
+        made=record_of("claims"),
     log:
-        f"logs/{RESULTS}/claims.log",
+        f"{LOGS}/claims.log",
     localrule: True
     params:
-        experiments={
-            experiment: {
-                "folder": f"{RESULTS}/{experiment}",
-                "kind": block["kind"],
-                **target_files.stream_of(block["dimension"], block["target"]),
-            }
-            for experiment, block in STUDY["experiments"].items()
-        },
-        code=code_digest("claims", "plotting.verdicts"),
+        experiments=CLAIMS_EXPERIMENTS,
+        made_from=CLAIMS_FROM,
+        code=CLAIMS_CODE,
     script:
         "../scripts/claims.py"
 
@@ -46,18 +67,22 @@ rule claims:
 rule opening:
     # The first page of the report.
     input:
-        claims=f"{RESULTS}/claims.csv",
-        picture=f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else [],
+        claims=lambda wildcards: unless_current(
+            "opening", OPENING_FROM, [OPENING], CLAIMS[0]
+        ),
+        picture=MAIN_FIGURE,
     output:
         report(
-            f"{RESULTS}/opening.html",
+            OPENING,
             category="1 Main result",
             labels={"title": "What was found"},
         ),
+        made=record_of("opening"),
     log:
-        f"logs/{RESULTS}/opening.log",
+        f"{LOGS}/opening.log",
     localrule: True
     params:
+        made_from=OPENING_FROM,
         code=code_digest("claims"),
     script:
         "../scripts/opening.py"
@@ -66,11 +91,11 @@ rule opening:
 rule claims_hold:
     # Part of the study only where the configuration asks for it: study.fail_on_violated_claims.
     input:
-        f"{RESULTS}/claims.csv",
+        CLAIMS[0],
     output:
         touch(f"{RESULTS}/.claims_hold"),
     log:
-        f"logs/{RESULTS}/claims_hold.log",
+        f"{LOGS}/claims_hold.log",
     localrule: True
     script:
         "../scripts/claims_hold.py"
@@ -78,21 +103,25 @@ rule claims_hold:
 
 rule provenance:
     input:
-        AGGREGATES,
+        lambda wildcards: unless_current(
+            "provenance", PROVENANCE_FROM, PROVENANCE, AGGREGATES
+        ),
     output:
-        json=f"{RESULTS}/provenance.json",
+        json=PROVENANCE[0],
         table=report(
-            f"{RESULTS}/provenance.csv",
+            PROVENANCE[1],
             caption="../report/provenance.rst",
             category="6 Provenance",
             labels={"title": "What the study was made from"},
         ),
+        made=record_of("provenance"),
     log:
-        f"logs/{RESULTS}/provenance.log",
+        f"{LOGS}/provenance.log",
     localrule: True
     params:
         configuration=STUDY,
         digest=digest_of(STUDY),
+        made_from=PROVENANCE_FROM,
         code=code_digest("provenance"),
     script:
         "../scripts/provenance.py"

@@ -40,6 +40,10 @@ def checked_study():
         ):  # Snakemake's own reading loses a block that stands there twice
             for file in dict.fromkeys(map(str, workflow.configfiles)):
                 configuration.read(file)
+            configuration.lay_over(
+                config,
+                configuration.of_command_line(workflow.config_settings.config or {}),
+            )
         families = configuration.check_families(
             read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
         )
@@ -54,6 +58,11 @@ def checked_study():
 STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
+# Below logs, wherever the results are.
+LOGS = "/".join(["logs", *(part for part in Path(RESULTS).parts if part not in "/..")])
+
+# What jobs took on this machine: for the next run's word on how long it will take, and for nothing else.
+COSTS = "logs/costs.csv"
 
 # Jobs by experiment and path: paths are never parsed back.
 JOBS = {experiment: grid.jobs(STUDY, experiment) for experiment in STUDY["experiments"]}
@@ -84,16 +93,10 @@ def run_code(experiment):
     return code_digest(root(STUDY["experiments"][experiment]["kind"]))
 
 
-def target_file(block):
-    """The file that an experiment's target comes from, as a list; [] if targets are drawn."""
-    file = target_files.file_of(block["target"])
-    return [] if file is None else [file]
-
-
-def target_checksum(experiment):
-    """Checksum of that file: a parameter of what is computed from it, as its date says nothing."""
-    files = target_file(STUDY["experiments"][experiment])
-    return checksum(files[0]) if files else None
+def target_checksums(experiment):
+    """Checksums of a target's files: a parameter of what is computed from them, as their dates say nothing."""
+    files = target_files.files_of(STUDY["experiments"][experiment]["target"])
+    return [checksum(file) for file in files] or None
 
 
 def figure_files(*names):
@@ -115,13 +118,13 @@ def table_files(*names):
 
 
 def configuration_digest(experiment):
-    """Digest of all that the configuration says of an experiment, of its target's file, and of the study's seed."""
-    target = target_checksum(experiment)
+    """Digest of all that the configuration says of an experiment, of its target's files, and of the study's seed."""
+    target = target_checksums(experiment)
     return digest_of(
         {
             "seed": STUDY["study"]["seed"],
             **STUDY["experiments"][experiment],
-            **({"target_file": target} if target else {}),
+            **({"target_files": target} if target else {}),
         }
     )
 

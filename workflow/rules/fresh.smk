@@ -1,5 +1,6 @@
 # What is made again although no date and no record of Snakemake asks for it: results say themselves what they came
 # from. Aggregates are compared with the configuration; if one differs or is missing, so are the lists of its jobs.
+# Figures, tables and pages cannot say it: a record beside them does, with their checksums.
 import functools
 
 from deepbures import freshness
@@ -11,7 +12,7 @@ def outdated(experiment):
     aggregates = [
         f"{RESULTS}/{experiment}/{table}.parquet" for table in tables_of(experiment)
     ]
-    expected = {**provenance_of(experiment), "code": run_code(experiment)}
+    expected = expected_of([experiment])[experiment]
     found = {path for path in aggregates if freshness.differs(path, expected)}
     if found or not all(Path(path).exists() for path in aggregates):
         for job, parts in JOBS[experiment].items():
@@ -26,3 +27,24 @@ def fresh_job_lists(experiment):
     if workflow.is_main_process:
         workflow.dag.forcefiles |= outdated(experiment)
     return [job_list(experiment, job) for job in JOBS[experiment]]
+
+
+def record_of(name):
+    """The record of what the files of a rule were made from."""
+    return f"{RESULTS}/made/{name}.json"
+
+
+def expected_of(experiments):
+    """What the aggregates of experiments must say of themselves."""
+    return {
+        experiment: {**provenance_of(experiment), "code": run_code(experiment)}
+        for experiment in experiments
+    }
+
+
+def unless_current(name, made_from, files, needed):
+    """What a rule needs as input; asking for it has its files made again if they are not as its record says."""
+    if workflow.is_main_process:
+        if not freshness.is_as_recorded(record_of(name), made_from, files):
+            workflow.dag.forcefiles |= set(map(str, files))
+    return needed

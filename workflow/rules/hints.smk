@@ -1,39 +1,42 @@
 # What a run tells on the terminal: before it, what will run and about how long; after it, where to look first.
-
-
-def time_of(jobs):
-    """CPU seconds that some jobs, by experiment and name, are expected to take."""
-    return sum(
-        cost.seconds(STUDY["experiments"][experiment]["kind"], JOBS[experiment][job])
-        for experiment, job in jobs
-    )
+from collections import Counter
 
 
 def what_will_run():
     """Cells by kind of experiment, and about how long they take."""
+    spent = cost.noted(COSTS)
+    costs = cost.Costs.measured(spent)
     runs = {f"run_{experiment}": experiment for experiment in STUDY["experiments"]}
-    waiting = {}
-    for job in workflow.dag.jobs:
+    notebooks = {f"notebook_{name}" for name in FAMILIES}
+    count, times = Counter(), Counter()
+    for job in filter(workflow.dag.needrun, workflow.dag.jobs):
         if job.rule.name in runs:
-            place = runs[job.rule.name], job.wildcards.job
-            if workflow.dag.needrun(job):
-                kind = STUDY["experiments"][place[0]]["kind"]
-                waiting.setdefault(kind, []).append(place)
-    if not waiting:
-        return "No cell is to be computed: figures, tables and claims only."
-    times = {kind: time_of(jobs) for kind, jobs in waiting.items()}
+            experiment = runs[job.rule.name]
+            name = STUDY["experiments"][experiment]["kind"]
+            times[name] += costs.of_job(name, JOBS[experiment][job.wildcards.job])
+            count[name] += 1
+        elif job.rule.name in notebooks:
+            times["notebook"] += costs.of_run("notebook")
+            count["notebook"] += 1
+    if not count:
+        return "No cell is to be computed, and no figure to be drawn."
     lines = [
-        f"  {kind:16} {len(waiting[kind]):6} jobs  {cost.duration(times[kind]):>8}"
-        for kind in sorted(times, key=times.get, reverse=True)
+        f"  {name:16} {count[name]:6} jobs  {cost.duration(time):>8}"
+        for name, time in times.most_common()
     ]
-    at_once = min(workflow.cores or 1, sum(map(len, waiting.values())))
-    total = cost.duration(sum(times.values()) / at_once)
-    return (
-        "\n".join(
-            ["To be computed, with the CPU time of each kind of experiment:", *lines]
-        )
-        + f"\nAbout {total}, {at_once} at once, on a machine as fast as a small one; less where cells are in a store already."
-        + " Then figures, tables and claims.\n"
+    at_once = min(workflow.cores or 1, count.total())
+    return "\n".join(
+        [
+            "To be computed, with the CPU time of each kind of experiment and of the notebooks, which draw the figures:",
+            *lines,
+            f"About {cost.duration(times.total() / at_once)}, {at_once} at once, "
+            + (
+                "by what such jobs took here before"
+                if spent
+                else "if this machine is as fast as a small one: nothing was timed here yet"
+            )
+            + "; less where cells are in a store already.\n",
+        ]
     )
 
 

@@ -7,7 +7,7 @@ rule html_report:
     output:
         f"{RESULTS}/report.html",
     log:
-        f"logs/{RESULTS}/report.log",
+        f"{LOGS}/report.log",
     localrule: True
     params:
         snakefile=workflow.main_snakefile,

@@ -7,11 +7,11 @@ for experiment, block in STUDY["experiments"].items():
         name:
             f"run_{experiment}"
         input:
-            target=target_file(block),  # a target from a file; else none
+            target=target_files.files_of(block["target"]),
         output:
             job_list(experiment, "{job}"),
         log:
-            f"logs/{RESULTS}/{experiment}/{{job}}.log",
+            f"{LOGS}/{experiment}/{{job}}.log",
         group:
             "cells"  # several in one job of a cluster: profiles say how many
         params:
@@ -25,7 +25,7 @@ for experiment, block in STUDY["experiments"].items():
             store=lambda wildcards, experiment=experiment: f"{RESULTS}/{experiment}",
             # Reruns the cells when a module that they use changes.
             code=run_code(experiment),
-            target=target_checksum(experiment),
+            target=target_checksums(experiment),
         shell:
             '"$DEEPBURES_PYTHON" -m deepbures run --cell {params.cells:q} --seeds {params.seeds}'
-            " --store {params.store:q} --list {output:q} 2> {log:q}"
+            f" --store {{params.store:q}} --list {{output:q}} --costs {COSTS} 2> {{log:q}}"

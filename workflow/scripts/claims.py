@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from deepbures import claims
+from deepbures import claims, freshness
 from deepbures.files import replacing
 from deepbures.plotting import save, verdicts
 
 if __name__ == "__main__":
-    csv, markdown, figure, _ = map(Path, snakemake.output)
+    csv, markdown, figure, _ = map(Path, snakemake.output[:4])
     experiments = {name: claims.Tables(**about) for name, about in snakemake.params.experiments.items()}
     table = claims.table(claims.evaluate(claims.Study(experiments)))
     with replacing(csv) as temporary:
@@ -18,3 +18,4 @@ if __name__ == "__main__":
         )
         temporary.write_text(text, encoding="utf-8")
     save(verdicts.claims(table), figure.parent, figure.stem)
+    freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.output[:4])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import papermill
 
-from deepbures.kernel import KernelManager
+from deepbures import cost, freshness
+from deepbures.kernel import logging_to
 
 #: How often a kernel is started: of those that start at once, two may collide on a port.
 STARTS = 3
@@ -14,24 +15,27 @@ STARTS = 3
 def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
     """Run `notebook` and keep it as `output`; a parameter that it does not declare is an error.
 
-    When a cell fails, its traceback goes to `log`, and the notebook as far as it got beside it.
+    What the kernel says goes to `log`. When a cell fails, its traceback does, too, and the notebook as far as it got
+    stands beside it.
     """
     unknown = parameters.keys() - papermill.inspect_notebook(notebook).keys()
     if unknown:
         raise SystemExit(f"{notebook} declares no parameter {', '.join(sorted(unknown))}")
     partial = Path(f"{log}.ipynb")
     partial.parent.mkdir(parents=True, exist_ok=True)
+    Path(log).unlink(missing_ok=True)  # of an earlier run
     for start in range(1, STARTS + 1):
         try:
             papermill.execute_notebook(
-                notebook, str(partial), parameters, progress_bar=False, kernel_manager_class=KernelManager
+                notebook, str(partial), parameters, progress_bar=False, kernel_manager_class=logging_to(log)
             )
             break
         except Exception as error:
             # A kernel that dies raises a RuntimeError; a cell that fails would fail again.
             if isinstance(error, RuntimeError) and start < STARTS:
                 continue
-            Path(log).write_text(f"{error}\nSee {partial}.\n", encoding="utf-8")
+            with Path(log).open("a", encoding="utf-8") as file:
+                file.write(f"{error}\nSee {partial}.\n")
             what = getattr(error, "evalue", error)
             raise SystemExit(f"{notebook}: {what} (see {log})") from None
     shutil.move(partial, output)
@@ -44,3 +48,5 @@ if __name__ == "__main__":
         snakemake.log[0],
         {**snakemake.params.fixed, "show": dict(snakemake.params.show)},
     )
+    freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.params.files)
+    cost.note(snakemake.params.costs, cost.Spent("notebook", 1, 0.0, cost.cpu_seconds()))

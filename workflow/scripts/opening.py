@@ -3,7 +3,7 @@
 import base64
 from pathlib import Path
 
-from deepbures import claims
+from deepbures import claims, freshness
 from deepbures.files import replacing
 
 if __name__ == "__main__":
@@ -12,3 +12,4 @@ if __name__ == "__main__":
     page = claims.page(claims.read(snakemake.input.claims), data)
     with replacing(Path(snakemake.output[0])) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.output[:1])

@@ -3,6 +3,7 @@
 import csv
 import json
 
+from deepbures import freshness
 from deepbures.files import replacing
 from deepbures.provenance import of_study, table
 
@@ -15,3 +16,4 @@ if __name__ == "__main__":
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.output[:2])

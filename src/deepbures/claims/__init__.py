@@ -61,12 +61,16 @@ STATEMENTS: tuple[Statement, ...] = (
     training.LOSSES_COMPARED,
     sampling.SAMPLING_LAW,
     neighbours.ONE_STEP,
+    neighbours.DESCENT_LEMMA,
     neighbours.SCALED_TAILS,
     neighbours.QUADRATIC,
+    neighbours.TENTHS,
     neighbours.EXPONENTS,
     neighbours.BARYCENTER_RATE,
+    neighbours.BARYCENTER_FOUND,
     neighbours.FEW_CORRUPTIONS,
     neighbours.REWEIGHTED,
+    neighbours.UNWEIGHTED,
 )
 
 
@@ -114,7 +118,7 @@ def explanation(claims: pd.DataFrame) -> str:
 
 #: How the page of `page` looks, wherever it is shown.
 _STYLE = """
-.found { font: 14px/1.4 sans-serif; color: #1f2937; max-width: 1100px; }
+.found { font: 14px/1.4 sans-serif; color: #1f2937; max-width: 1100px; overflow-x: auto; }
 .found h2 { font-size: 18px; margin: 12px 0 4px; }
 .found img { width: 100%; max-width: 1000px; margin: 8px 0; }
 .found table { border-collapse: collapse; width: 100%; }
@@ -122,6 +126,10 @@ _STYLE = """
 .found small { color: #4b5563; }
 .found .holds { color: #047857; }
 .found .violated { color: #b91c1c; font-weight: bold; }
+@media (max-width: 1000px) {
+  .found table { font-size: 0.75em; }
+  .found small { overflow-wrap: anywhere; }
+}
 """
 
 

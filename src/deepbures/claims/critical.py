@@ -220,7 +220,7 @@ BLOW_UP_EXPONENT = Statement(
 
 def _blow_up_constant(study: Study) -> Iterator[pd.DataFrame]:
     for frame in study.tables("blow_up", "curvatures"):
-        cells = frame[frame["predicted"].notna()]
+        cells = frame[frame["predicted"] < 0]  # 0: k = n, one direction, no blow-up
         last = cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
         yield last.assign(deviation=(last["smallest"] / last["predicted"] - 1).abs())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -85,9 +85,25 @@ def root(kind: str) -> str:
     return f"experiment.kinds.{kind}"
 
 
-def complete(
-    store: Store, parts: Sequence[tuple[Mapping[str, Any], Sequence[int]]]
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
+class Completed(NamedTuple):
+    """What `complete` did.
+
+    Attributes
+    ----------
+    held
+        What each cell that the store now holds is computed from (`store.part_of`), by its key.
+    mistakes
+        One line for each cell that failed.
+    runs
+        Number of runs, seeds of cells, that were computed and not found.
+    """
+
+    held: dict[str, dict[str, Any]]
+    mistakes: list[str]
+    runs: int
+
+
+def complete(store: Store, parts: Sequence[tuple[Mapping[str, Any], Sequence[int]]]) -> Completed:
     """Compute those cells of one kind, each for its seeds, that a store does not hold, and put them there.
 
     A mistake in one cell does not stop the others.
@@ -98,26 +114,20 @@ def complete(
         Where the cells go.
     parts
         Settings and seed indices.
-
-    Returns
-    -------
-    held : dict
-        What each cell that the store now holds is computed from (`store.part_of`), by its key.
-    mistakes : list
-        One line for each cell that failed.
     """
     code = provenance.of_code(root(parts[0][0]["kind"]))["code"]
     held: dict[str, dict[str, Any]] = {}
-    mistakes, progress = [], Progress(f"{parts[0][0]['kind']}, cells", len(parts))
+    mistakes, runs, progress = [], 0, Progress(f"{parts[0][0]['kind']}, cells", len(parts))
     for number, (settings, seeds) in enumerate(parts, start=1):
         try:
             part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
             key = key_of(part, code)
             if key not in store:
                 store.add(key, run_cell(settings, seeds))
+                runs += len(seeds)
             held[key] = part
         except ValueError as mistake:
             place = {key: value for key, value in settings.items() if isinstance(value, int | float)}
             mistakes.append(str(mistake) if len(parts) == 1 else f"{mistake} (cell {json.dumps(place)})")
         progress.update(number)
-    return held, mistakes
+    return Completed(held, mistakes, runs)

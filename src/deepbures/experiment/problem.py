@@ -24,7 +24,7 @@ from ..losses import LOSSES, BuresWasserstein, CovarianceLoss
 from ..network import DeepLinearNetwork, with_bottleneck
 from ..psd import Array, soft_threshold
 from ..seeds import generator
-from ..target_files import file_of, is_drawn, read_target
+from ..target_files import files_of, is_drawn, read_target
 from ..targets import draw_target
 from .settings import Initialization, Settings
 
@@ -58,9 +58,9 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
         covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
         unsmoothed = LOSSES[settings.loss](covariance)
     else:
-        name = file_of(target)
-        written = Path(name).stat().st_mtime_ns if name and Path(name).exists() else 0
-        unsmoothed = _read_loss(settings.loss, json.dumps(dict(target)), n, written)
+        found = (Path(file).stat() for file in files_of(target) if Path(file).exists())
+        identity = tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
+        unsmoothed = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
     if not isinstance(unsmoothed, BuresWasserstein):
         return unsmoothed
     epsilon = limited_smoothing(settings.epsilon, unsmoothed.eigenvalues, settings.rank)
@@ -69,7 +69,7 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
 
 
 @lru_cache(maxsize=1)
-def _read_loss(name: str, target: str, dimension: int, _written: int) -> CovarianceLoss:
+def _read_loss(name: str, target: str, dimension: int, _identity: tuple[tuple[int, ...], ...]) -> CovarianceLoss:
     """The loss without smoothing on a target that is read, kept for the next cell: its spectrum takes O(n³)."""
     return LOSSES[name](read_target(json.loads(target), dimension))
 

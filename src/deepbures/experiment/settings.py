@@ -99,7 +99,12 @@ class Settings:
             In one line, if a key is missing or unknown, or a value of another type.
         """
         where = f"the settings of a cell of kind {given['kind']!r}"
-        values = {key: value for key, value in given.items() if key not in _SECTIONS}
+        own = {"initialization", *options}
+        values = {  # without sections: a cell may have some that its kind does not need
+            key: value
+            for key, value in given.items()
+            if key == "target" or not (key in own or isinstance(value, Mapping))
+        }
         sections: dict[str, Any] = {}
         for section, type_ in options.items():
             if section not in given:
@@ -120,10 +125,6 @@ class Settings:
     def start(self) -> Initialization:
         """How the initial layers are drawn, of a kind that trains."""
         return needed(self.initialization, "initialization", f"kind {self.kind!r}")
-
-
-#: Sections of the configuration; a cell may have some that its kind does not need.
-_SECTIONS = ("initialization", "integration", "descent", "sampling", "landscape")
 
 
 def needed(value: T | None, key: str, what: str) -> T:

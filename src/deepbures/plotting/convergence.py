@@ -13,6 +13,7 @@ from .. import derived
 from ..axes import axes_of
 from ..predicted_rates import algebraic_tail as algebraic_law
 from ..predicted_rates import flow_bound, global_bound
+from ..trajectory import StopReason
 from . import frames, style
 
 #: How the two measured slopes are called in figures.
@@ -90,6 +91,10 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
         misfit=1 - runs[f"{kind}_r_squared"],
     )
     table = frames.over_seeds(table, ["size", "sharp", "root", "misfit"])
+    if min(table["smin"].nunique(), table["depth"].nunique()) < 2:
+        return style.without("contours need two depths and two values of s_min, and so a drawn target")
+    if not (table["size_mean"] > 0).any():
+        return style.without(f"no flow has a slope ({SLOPES[kind]})")
     epsilons = sorted(table["epsilon"].unique())
     figure, axes = style.panels(2, len(epsilons), style.TEXT, 3.6, sharex=True, sharey=True)
     decades = np.log10(table.loc[table["size_mean"] > 0, "size_mean"].agg(["min", "max"]).to_numpy())
@@ -158,6 +163,8 @@ def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figur
 def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     """G1: tail rate against the sharp rate, every grid point, on one diagonal; below: their ratio."""
     table = _measured_rates(runs)
+    if table.empty:
+        return style.without("no flow has an exponential tail")
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     _draw_against_sharp(axes[0, 0], table)
     for (_, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
@@ -175,6 +182,8 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
     One panel a smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
     """
     runs = runs[(runs["sharp_rate"] > 0) & (runs["epsilon_effective"] >= runs["epsilon"] * (1 - 1e-9))]
+    if runs.empty:
+        return style.without("no flow has a sharp rate at an ε below λ_n")
     epsilons = sorted(runs["epsilon"].unique())
     figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.5, sharey=True)
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
@@ -182,7 +191,7 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
         axis.set_title(frames.label(epsilon=epsilon))
     axes[0, 0].set(ylabel="rate / sharp rate")
     axes[0, 0].set_ylim(top=10)
-    axes[0, -1].legend(loc="center right", fontsize=6.5)
+    style.legend(axes[0, -1], loc="center right", fontsize=6.5)
     style.label_panels(axes[0])
     return figure
 
@@ -209,7 +218,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
         first.plot(cell["depth"], cell["sharp_rate_mean"], **style.THEORY)
     first.set(xlabel="depth $N$", ylabel="measured tail rate", ylim=(0, None))
     first.set_title(f"{frames.label(epsilon=frames.only_value(shown, 'epsilon'))}; dashed: theory")
-    first.legend(fontsize=6.5)
+    style.legend(first, fontsize=6.5)
     measured = _measured_rates(runs)
     _draw_against_sharp(second, measured)
     second.set_xlabel("sharp rate (closed form)")
@@ -219,7 +228,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     third.set(ylabel="rate / sharp rate")
     third.set_ylim(top=10)
     third.set_title(frames.label(epsilon=one))
-    third.legend(loc="center right", fontsize=6)
+    style.legend(third, loc="center right", fontsize=6)
     style.label_panels(axes[0])
     return figure
 
@@ -232,7 +241,7 @@ def algebraic_tail(runs: pd.DataFrame) -> Figure:
     over the law of `predicted_rates.algebraic_tail`. Medians and 10 % to 90 % over targets.
     """
     limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
-    flows = runs[limited & (runs["stop_reason"] == "end time")].drop_duplicates(["smin", "depth", "seed"])
+    flows = runs[limited & (runs["stop_reason"] == StopReason.END_TIME)].drop_duplicates(["smin", "depth", "seed"])
     law = [algebraic_law(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
     columns = {"power_law_slope": "exponent of $t$", "share": "excess loss / law at the end"}
     flows = flows.assign(share=flows["excess_final"] / np.array(law, dtype=float))
@@ -271,7 +280,7 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
         axis.set(xlabel=r"$s_{\min}$", ylim=(0, None))
         axis.set_title(text)
     axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
-    axes[0, 0].legend(ncols=2)
+    style.legend(axes[0, 0], ncols=2)
     style.label_panels(axes[0])
     return figure
 
@@ -299,7 +308,9 @@ def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
         axis.plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
     ends = table["sharp_rate_mean"].agg(["min", "max"])
     axis.plot(ends, ends, **style.THEORY, label="equal")
-    axis.set(xscale="log", yscale="log", ylabel="measured tail rate")
+    axis.set(ylabel="measured tail rate")
+    if not table.empty:
+        axis.set(xscale="log", yscale="log")
     axis.legend()
 
 

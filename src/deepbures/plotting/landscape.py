@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from .. import derived
 from ..psd import Array
@@ -32,7 +32,6 @@ def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
             _by_point(axis, cells, "largest")
         axes[0, column].set(title=frames.label(depth=depth), ylim=(0, None))
         axes[1, column].set(yscale="log", xlabel="critical point $i$")
-        axes[1, column].yaxis.set_minor_formatter(NullFormatter())
     for axis in axes[:, 0]:
         axis.set_ylabel(r"$\lambda_{\max}(\nabla^2 L^N)$")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -183,10 +182,6 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     axes[0, 2].set(xscale="log", yscale="log", xlabel=r"1 / fastest $-r_{ab}$", ylabel="plateau time")
     for axis in (axes[0, 1], axes[0, 2]):
         axis.legend()
-        for side in (axis.xaxis, axis.yaxis):
-            side.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            side.set_major_formatter("{x:g}")
-            side.set_minor_formatter(NullFormatter())
     style.label_panels(axes[0])
     names = {axis: frames.only_value(escapes, axis) for axis in ("epsilon", "rank")}
     figure.suptitle(frames.label(**names), fontsize=8)

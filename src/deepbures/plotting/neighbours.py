@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from . import style
 
 #: Relative accuracy to which steps of plain descent are counted.
 _ACCURACY = 1e-12
 _LOSSES = {"bures-wasserstein": "Bures-Wasserstein", "frobenius": "square loss"}
+_STARTS = {"gaussian": "Gaussian", "nystrom": "Nyström", "orthonormal": "Nyström, orthonormal"}
 _METHODS = {"frobenius": "Frobenius", "scaled": "scaled", "bures-wasserstein": "Bures-Wasserstein"}
 _SENSING = {"square": "square loss", "sliced": "sliced loss", "reweighted": "reweighted"}
 
@@ -41,6 +48,8 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
         ax.set(
             xscale="log", yscale="log", xlabel=r"condition number $\kappa$ of $\Sigma_0$", ylabel="steps", title=name
         )
+        ax.minorticks_off()
+    _legend(axes[0, 0], [("scaled", {"linestyle": "-", "marker": "o"}), ("plain", {"linestyle": "--"})])
     axes[0, 1].legend(fontsize=6)
     style.label_panels(axes[0])
     return figure
@@ -48,7 +57,10 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
 
 @style.styled
 def excess_by_start(scaled: pd.DataFrame) -> Figure:
-    """N2: relative excess against the step from three starts, exact rank k < n; a line a condition number, one seed."""
+    """N2: relative excess against the step from three starts, exact rank k < n; a line a condition number, one seed.
+
+    The largest condition number is drawn strong; the unit is tr Σ0, of the square loss ‖Σ0‖².
+    """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     shown = scaled[
         (scaled["method"] == "layerwise") & (scaled["share"] == 0) & (scaled["rank"] == scaled["rank"].min())
@@ -61,46 +73,116 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
         for start, color in zip(("gaussian", "nystrom", "orthonormal"), style.PALETTE, strict=False):
             runs = shown[(shown["loss_name"] == loss) & (shown["start"] == start)].sort_values("condition")
             for run in runs.itertuples():
-                label = start if run.condition == largest else None
+                label = _STARTS[start] if run.condition == largest else None
                 relative = np.maximum(np.asarray(run.excess) / run.unit, 1e-18)
                 ax.plot(relative, color=color, alpha=0.4 if label is None else 1, label=label)
-        ax.set(yscale="log", xlabel="step", ylabel=r"$(L - L^*)$ / unit", title=name)
-    axes[0, 0].legend(fontsize=6)
+        unit = r"\mathrm{tr}\,\Sigma_0" if loss == "bures-wasserstein" else r"\|\Sigma_0\|_F^2"
+        ax.set(yscale="log", xlabel="step", ylabel=rf"$(L - L^*) / {unit}$", title=name)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 1].legend(fontsize=6, title=rf"$\kappa = {_power(largest)}$ (faint: smaller)", title_fontsize=6)
     style.label_panels(axes[0])
     return figure
 
 
 @style.styled
 def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
-    """N3: (a) relative excess to the barycenter by spread, a line a depth, one seed; (b) minima of bounded rank.
+    """N3: (a) relative excess to the barycenter by spread, a line style a depth, one seed; (b) minima of bounded rank.
 
-    (b) Of each set of covariances the loss of every local minimum, as a dot, and of the truncated barycenter, as a bar,
-    relative to the lowest.
+    (b) Of each set of covariances the loss of every local minimum that is not the lowest, as a dot, and of the
+    truncated barycenter, as a bar, relative to the lowest.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     left, right = axes[0]
-    one = descents[descents["seed"] == descents["seed"].min()]
-    depths, spreads = sorted(one["depth"].unique()), sorted(one["spread"].unique())
+    one = _with_sets(descents[descents["seed"] == descents["seed"].min()])
+    depths, colors = sorted(one["depth"].unique()), _colors(pd.concat([one, _with_sets(minima)]))
     lines = ("-", "--", ":", "-.")
-    for spread, color in zip(spreads, style.sequential(len(spreads)), strict=True):
-        for i, depth in enumerate(depths):
-            for run in one[(one["spread"] == spread) & (one["depth"] == depth)].itertuples():
-                relative = np.maximum(np.asarray(run.excess) / run.trace, 1e-24)
-                label = f"spread {spread:g}" if i == 0 else None
-                left.plot(relative, lines[i % len(lines)], color=color, label=label)
-    left.set(yscale="log", xlabel="step", ylabel=r"$(F - F^*)/\mathrm{tr}$")
-    left.legend(fontsize=6)
-    keys = ["spread", "seed", "rank"]
-    sets = minima.assign(lowest=minima.groupby(keys)["loss"].transform("min"))
-    sets["place"] = sets["rank"] + (sets["spread"].rank(method="dense") - (sets["spread"].nunique() + 1) / 2) * 0.2
-    colors = dict(zip(spreads, style.sequential(len(spreads)), strict=True))
-    for spread, group in sets.groupby("spread"):
+    for run in one.itertuples():
+        relative = np.maximum(np.asarray(run.excess) / run.trace, 1e-24)
+        left.plot(relative, lines[depths.index(run.depth) % len(lines)], color=colors[run.set])
+    left.set(yscale="log", xlabel="step", ylabel=r"$(F - F^*)/\mathrm{tr}\,\bar\Sigma$")
+    named = [(name, {"color": color}) for name, color in colors.items()]
+    styles = [
+        (f"$N = {depth}$", {"color": "gray", "linestyle": lines[i % len(lines)]}) for i, depth in enumerate(depths)
+    ]
+    blank = [("", {"linestyle": ""})] * (len(styles) - len(named))  # so that each has a column of its own
+    _legend(left, [*named, *blank, *styles], ncols=2)
+    sets = _with_sets(minima)
+    keys = ["set", "seed", "rank"]
+    sets["lowest"] = sets.groupby(keys)["loss"].transform("min")
+    order = list(colors)
+    sets["place"] = sets["rank"] + [(order.index(name) - (len(order) - 1) / 2) * 0.2 for name in sets["set"]]
+    for name, group in sets.groupby("set"):
         first = group.drop_duplicates(keys)
-        right.plot(first["place"], first["loss_truncated"] / first["lowest"] - 1, "_", color=colors[spread], alpha=0.6)
+        right.plot(first["place"], first["loss_truncated"] / first["lowest"] - 1, "_", color=colors[name], alpha=0.6)
         others = group[group["minimum"] > 0]
-        right.plot(others["place"], others["loss"] / others["lowest"] - 1, ".", color=colors[spread])
-    right.set(yscale="log", xlabel="rank $k$", ylabel="loss above the lowest minimum, relative")
+        right.plot(others["place"], others["loss"] / others["lowest"] - 1, ".", color=colors[name])
+    right.set(yscale="log", xlabel="rank $k$", ylabel="loss above the lowest minimum,\nrelative")
     right.set_xticks(sorted(minima["rank"].unique()))
+    gray = {"color": "gray", "linestyle": ""}
+    _legend(right, [("other minimum", {**gray, "marker": "."}), ("truncated", {**gray, "marker": "_"})])
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def loss_against_rank(minima: pd.DataFrame) -> Figure:
+    """N6: loss against k, a panel a spread: truncated barycenter, lowest minimum, and all limits of descent as dots.
+
+    Of each spread the seed with the most limits is shown; the area of a dot grows with the share of starts that ended
+    there. Dashed: the barycenter itself.
+    """
+    sets = _with_sets(minima)
+    colors = _colors(sets)
+    figure, axes = style.panels(1, len(colors), min(style.TEXT, style.COLUMN * len(colors)), 2.4)
+    for ax, (name, color) in zip(axes[0], colors.items(), strict=True):
+        group = sets[sets["set"] == name]
+        shown = group[group["seed"] == _most_limits(group)].sort_values(["rank", "minimum"])
+        lowest = shown.drop_duplicates("rank")
+        ax.axhline(lowest["loss_full"].iloc[0], **style.THEORY, label="barycenter")
+        ax.plot(lowest["rank"], lowest["loss_truncated"], "_", color="black", markersize=11, label="truncated")
+        ax.plot(lowest["rank"], lowest["loss"], "-", color=color, label="lowest minimum")
+        sizes = 3 + 20 * shown["reached"] / shown["starts"]
+        ax.scatter(shown["rank"], shown["loss"], sizes, color=style.PALETTE[1], alpha=0.8, zorder=3, label="limits")
+        ax.set(xlabel="rank $k$", ylabel="$F$", title=f"{name}, seed {shown['seed'].iloc[0]}")
+        ax.set_xticks(sorted(shown["rank"].unique()))
+        ax.margins(x=0.15)
+    axes[0, 0].legend(fontsize=6)
+    style.label_panels(axes[0])
+    return figure
+
+
+@style.styled
+def spurious_minimum(planes: pd.DataFrame) -> Figure:
+    """N7: a local minimum of rank 1 that is not global: (a) F on the plane of 0 and both minima; (b) F by direction.
+
+    Of all sets the one whose second minimum is the deepest, by (b), the least F over the length of W.
+    """
+    figure, axes = style.panels(1, 2, style.TEXT, 2.6)
+    left, right = axes[0]
+    row = _with_sets(planes).iloc[int(np.argmax([_depth(plane) for plane in planes.itertuples()]))]
+    side = int(np.sqrt(len(row["losses"])))
+    ticks = np.linspace(-row["reach"], row["reach"], side)
+    losses = np.reshape(row["losses"], (side, side))
+    left.contourf(ticks, ticks, losses, 30, cmap="cividis")
+    left.contour(ticks, ticks, losses, 30, colors="white", linewidths=0.3)
+    lowest, other = np.asarray(row["lowest"]), np.asarray(row["other"])
+    angles = np.linspace(0, 180, len(row["profile"]))
+    right.plot(angles, row["profile"], color="black")
+    for point, marker, color, name in (
+        (lowest, "o", style.PALETTE[1], "lowest minimum"),
+        (other, "s", style.PALETTE[5], "other minimum"),
+    ):
+        if np.isnan(point).any():
+            continue
+        left.plot(*np.transpose([point, -point]), marker, color=color, markersize=5, linestyle="")
+        angle = round(np.degrees(np.arctan2(point[1], point[0])), 6) % 180  # W and −W are one
+        right.plot(angle, row["loss_zero"] - point @ point, marker, color=color, label=name, clip_on=False, zorder=3)
+    left.set(
+        xlabel="towards the lowest minimum", ylabel="across", aspect="equal", title=f"$F$ on a plane, {row['set']}"
+    )
+    right.set(xlabel="direction of $W$, degrees", ylabel="least $F$ over its length", title="by direction")
+    right.set_xticks([0, 45, 90, 135, 180])
+    right.legend(fontsize=6)
     style.label_panels(axes[0])
     return figure
 
@@ -119,20 +201,66 @@ def recoveries(runs: pd.DataFrame) -> Figure:
             )
         ax.set_xticks(range(len(grid.columns)), [f"{share:g}" for share in grid.columns])
         ax.set_yticks(range(len(grid.index)), [f"{rank:g}" for rank in grid.index])
-        ax.set(xlabel="share corrupted", ylabel="rank $k$", title=name)
+        ax.set(xlabel="share corrupted", title=name)
+        ax.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel("rank $k$")
+    style.label_panels(axes[0])
     return figure
 
 
 @style.styled
 def sensing(runs: pd.DataFrame) -> Figure:
-    """N5: share of seeds recovered to 1e-4 against the number of copies of one measurement, a line a method."""
-    figure, axes = style.panels(1, 1, style.TEXT / 2, 2.6)
-    ax = axes[0, 0]
-    recovered = runs.assign(recovered=runs["error"] <= 1e-4).groupby(["method", "copies"])["recovered"].mean()
-    for (method, name), color in zip(_SENSING.items(), style.PALETTE, strict=False):
-        line = recovered[method]
-        ax.plot(line.index, line, "o-", color=color, label=name)
-    ax.set_xscale("symlog", linthresh=100)
-    ax.set(xlabel="copies of the first measurement", ylabel="share recovered", ylim=(-0.05, 1.05))
-    ax.legend(fontsize=6)
+    """N5: share of seeds recovered to 1e-4 against the copies of one measurement, a line a method, a panel a rank."""
+    ranks = sorted(runs["rank"].unique())
+    figure, axes = style.panels(1, len(ranks), min(style.TEXT, style.COLUMN * len(ranks)), 2.3, sharey=True)
+    recovered = runs.assign(recovered=runs["error"] <= 1e-4).groupby(["rank", "method", "copies"])["recovered"].mean()
+    for ax, rank in zip(axes[0], ranks, strict=True):
+        for (method, name), color, marker in zip(_SENSING.items(), style.PALETTE, style.MARKERS, strict=False):
+            line = recovered[rank, method]
+            ax.plot(line.index, line, marker=marker, color=color, label=name)
+        ax.set_xscale("symlog", linthresh=100)
+        ax.set(xlabel="copies of the first measurement", ylim=(-0.05, 1.05), title=f"$k = {rank}$")
+    axes[0, 0].set_ylabel("share recovered")
+    axes[0, -1].legend(fontsize=6, loc="center right")
+    style.label_panels(axes[0])
     return figure
+
+
+def _power(value: float) -> str:
+    """10^6 for a power of ten, in mathematical type; else the number."""
+    exponent = np.log10(value)
+    return f"10^{{{exponent:.0f}}}" if value > 10 and exponent == round(exponent) else f"{value:g}"
+
+
+def _with_sets(table: pd.DataFrame) -> pd.DataFrame:
+    """With a column `set`: the spread of a set of covariances that was drawn, or that it was read from files."""
+    names = ["from files" if np.isnan(spread) else f"spread {spread:g}" for spread in table["spread"]]
+    return table.assign(set=names)
+
+
+def _colors(sets: pd.DataFrame) -> dict[str, Any]:
+    """A colour for each set, in the order of their spreads."""
+    names = sets.sort_values("spread")["set"].unique()
+    return dict(zip(names, style.sequential(len(names)), strict=True))
+
+
+def _most_limits(minima: pd.DataFrame) -> int:
+    """The seed with the most limits; among several the one where a limit is relatively highest above the lowest."""
+    losses = minima.groupby(["seed", "rank"])["loss"]
+    height = (losses.max() / losses.min() - 1).groupby("seed").max()
+    return int((minima.groupby("seed").size() + height / (1 + height)).idxmax())
+
+
+def _depth(plane: Any) -> float:
+    """How far the profile by direction rises around the other minimum, relative to the lowest; 0 if there is none."""
+    profile = np.asarray(plane.profile)
+    if np.isnan(plane.other).any():
+        return 0.0
+    at = round(np.arctan2(plane.other[1], plane.other[0]) % np.pi / np.pi * (len(profile) - 1))
+    return float((min(profile[:at].max(), profile[at:].max()) - profile[at]) / profile[0])
+
+
+def _legend(ax: Axes, entries: Sequence[tuple[str, dict[str, Any]]], **options: Any) -> None:
+    """A legend of lines that are described and not drawn."""
+    lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
+    ax.legend(handles=lines, fontsize=6, **options)

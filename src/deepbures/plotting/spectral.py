@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from ..aligned_flow import half_times, mode_times
 from ..axes import axes_of
@@ -132,7 +131,6 @@ def eigenvalue_distances(trajectories: pd.DataFrame) -> Figure:
             axis.fill_between(times, low, high, color=color, **style.BAND)
         epsilon, rank = frames.only_value(cell, "epsilon"), frames.only_value(cell, "rank")
         axis.set(xscale="log", yscale="log", ylim=(1e-8, None), xlabel=r"time $t$")
-        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(frames.label(depth=depth, epsilon=epsilon, rank=rank))
     axes[0, 0].set_ylabel(r"$|s_i^2 - (\lambda_i - \varepsilon)|$")
     axes[0, 0].legend(loc="lower left")

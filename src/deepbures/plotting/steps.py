@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from .. import derived
 from ..psd import Array
@@ -48,7 +47,6 @@ def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
             axis.fill_between(eta, low, high, color=color, **style.BAND)
         axis.plot(reference_eta, reference, **style.THEORY, label="order 1")
         axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set(yscale="log", xlabel=r"step size $\eta$", title=frames.label(epsilon=epsilon))
         axis.set_ylim(bottom=reference[0] / 100)  # room for the legend
         axis.legend(fontsize=6, loc="lower right")
@@ -134,7 +132,6 @@ def contraction(runs: pd.DataFrame) -> Figure:
     ends = cells["predicted_mean"].agg(["min", "max"])
     top.plot(ends, ends, **style.THEORY)
     top.set(xscale="log", yscale="log", ylabel=r"measured $-\ln$ contraction a step")
-    top.xaxis.set_minor_formatter(NullFormatter())
     top.legend(fontsize=6)
     bottom.axhline(1, **style.THEORY)
     bottom.set(xlabel=r"$-\ln \max_r (1 - \eta r)^2$", ylabel="measured / predicted")

@@ -12,8 +12,11 @@ from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
 
@@ -60,6 +63,19 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
     return plt.figure(figsize=(width, height))
 
 
+def without(data: str) -> Figure:
+    """Figure that says what an experiment lacks to be drawn."""
+    figure = empty()
+    figure.text(0.5, 0.5, f"not drawn: {data}", ha="center", va="center", wrap=True)
+    return figure
+
+
+def legend(axis: Any, **options: Any) -> None:
+    """The legend of an axis, if anything on it has a name."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(**options)
+
+
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
     """The settings of the study over matplotlib's own defaults, whatever a matplotlibrc says."""
@@ -75,9 +91,41 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     @functools.wraps(function)
     def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
         with _style():
-            return function(*arguments, **options)
+            figure = function(*arguments, **options)
+            for axes in figure.axes:
+                for axis in (axes.xaxis, axes.yaxis):
+                    _label_logarithms(axis)
+            return figure
 
     return draw
+
+
+def _label_logarithms(axis: Axis) -> None:
+    """Label 1, 2, 5 on a logarithmic axis that shows fewer than two powers of 10.
+
+    matplotlib's own labels overlap there. Ticks that were chosen one by one stay.
+    """
+    if axis.get_scale() != "log" or not isinstance(axis.get_major_locator(), LogLocator):
+        return
+    low, high = np.sort(axis.get_view_interval())
+    decades = np.log10([low, high])
+    if np.floor(decades[1]) - np.ceil(decades[0]) >= 1:
+        return
+    ticks = [
+        digit * 10.0**power for power in range(int(np.floor(decades[0])), int(decades[1]) + 2) for digit in (1, 2, 5)
+    ]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_major_locator(FixedLocator(shown) if len(shown) > 1 else MaxNLocator(3, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    """A tick in digits, or with a power of 10 where these are many."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:g}"
+    power = int(np.floor(np.log10(abs(value)) + 1e-9))
+    return rf"${value / 10.0**power:g} \times 10^{{{power}}}$"
 
 
 def sequential(number: int) -> list[Any]:

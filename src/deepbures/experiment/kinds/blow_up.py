@@ -67,7 +67,9 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             predicted = _constant(loss, U, rank, vanishing, depth)
             for sigma in options.singular_values:
                 s = scale * np.where(np.arange(rank) < rank - vanishing, 1.0, sigma)
-                eigenvalues = np.linalg.eigvalsh(network_hessian(loss, _layers(U, s, V, depth)))
+                eigenvalues = np.linalg.eigvalsh(
+                    network_hessian(loss, DeepLinearNetwork.of_factors(U[:, :rank], s, V[:, :rank].T, depth).layers)
+                )
                 rows.append(
                     {
                         "seed": seed,
@@ -77,28 +79,20 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                         "smallest": eigenvalues[0],
                         "largest": eigenvalues[-1],
                         "predicted": -predicted / s[-1],
-                        **_levels(loss, U, s, V, vanishing, depth),
+                        **_levels(loss, U, s, vanishing, depth),
                     }
                 )
         yield {"curvatures": measure.columns(rows)}
 
 
-def _layers(U: Array, s: Array, V: Array, depth: int) -> list[Array]:
-    """Balanced layers of U diag(s) Vᵀ; one n × k layer for N = 1."""
-    rank = len(s)
-    if depth == 1:  # of its factors the one with these singular values to the last digit
-        return [U[:, :rank] * s]
-    return DeepLinearNetwork.balanced((U[:, :rank] * s) @ V[:, :rank].T, depth, rank).layers
-
-
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
-    """C of `landscape.blow_up_constant`; NaN but for ε = 0 and N = 1."""
+    """C of `curvature.blow_up_constant`; NaN but for ε = 0 and N = 1."""
     if depth > 1 or not unsmoothed(loss):
         return float("nan")
     return blow_up_constant(loss, U[:, : rank - vanishing], U[:, rank - vanishing : rank])
 
 
-def _levels(loss: CovarianceLoss, U: Array, s: Array, V: Array, vanishing: int, depth: int) -> dict[str, float]:
+def _levels(loss: CovarianceLoss, U: Array, s: Array, vanishing: int, depth: int) -> dict[str, float]:
     """The most negative eigenvalue at σ = 0, and that in the empty columns alone; N = 1 and ε > 0, else NaN.
 
     An empty column changes S to second order only: its Hessian is 2 (I − T), T the transport map, and its most
@@ -106,7 +100,7 @@ def _levels(loss: CovarianceLoss, U: Array, s: Array, V: Array, vanishing: int, 
     """
     if depth > 1 or not isinstance(loss, BuresWasserstein) or not loss.smoothed:
         return {"level": float("nan"), "level_of_empty_columns": float("nan")}
-    limit = _layers(U, np.where(np.arange(len(s)) < len(s) - vanishing, s, 0), V, 1)
+    limit = [U[:, : len(s)] * np.where(np.arange(len(s)) < len(s) - vanishing, s, 0)]
     return {
         "level": float(np.linalg.eigvalsh(network_hessian(loss, limit))[0]),
         "level_of_empty_columns": float(2 * (1 - np.linalg.eigvalsh(loss.transport_map(limit[0]))[-1])),

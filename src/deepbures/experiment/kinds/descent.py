@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ...axes import STEP_AXES
 from ...diagnostics import least_singular_value
 from ...gradient_descent import gradient_descent
 from ...gradient_flow import gradient_flow
@@ -40,6 +41,8 @@ TABLES = {
     ),
     "trajectories": extended(measure.TRAJECTORIES, step=pa.int64(), balancedness=FLOAT),
 }
+#: The axes of its step size, of which an experiment has one.
+STEPS = STEP_AXES
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.4
 #: Relative accuracy of the flow that a descent is compared with.

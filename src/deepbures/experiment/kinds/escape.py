@@ -118,8 +118,8 @@ def _leave(
         grown = np.abs(np.sum(F[:, point.kept[row]] * F[:, outside[column]], axis=-1))
     else:
         filling = F[:, outside[int(np.argmin(spectrum.empty)) % len(outside)], None]
-        full, _ = np.linalg.qr(F[:, list(point.kept)].swapaxes(-1, -2))
-        grown = np.linalg.norm(filling - filling @ full @ full.swapaxes(-1, -2), axis=(-2, -1))
+        full, _ = np.linalg.qr(F[:, list(point.kept)].mT)
+        grown = np.linalg.norm(filling - filling @ full @ full.mT, axis=(-2, -1))
     linear = slice(0, int(np.argmax(drop > LINEAR_DROP)) or len(drop))
     rate = float(np.polyfit(flow.times[linear], np.log(grown[linear]), 1)[0])
     return _first_crossing(flow.times, drop, PLATEAU_DROP), rate

@@ -22,8 +22,9 @@ from ..settings import Settings
 
 #: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
 #: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
-#: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. Conditions: plain descent, η
-#: half the largest stable step, started on the slowest mode; its contraction a step, measured and by theory.
+#: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. `lemma` is what L(W − ½∇) exceeds L − ¼‖∇‖² by at most, in
+#: `unit`, where steps are such half steps; else NaN. Conditions: plain descent, η half the largest stable step, started
+#: on the slowest mode; its contraction a step, measured and by theory.
 TABLES = {
     "scaled": schema(
         condition=FLOAT,
@@ -37,6 +38,7 @@ TABLES = {
         halved=COUNT,
         converged=FLAG,
         worst_ratio=FLOAT,
+        lemma=FLOAT,
         tail_factor=FLOAT,
         tail_expected=FLOAT,
         excess=VECTOR,
@@ -120,11 +122,9 @@ def _start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, start: str
 
 
 def _network(W: Array, depth: int, rank: int) -> DeepLinearNetwork:
-    """Balanced layers; one layer is n × k."""
-    if depth > 1:
-        return DeepLinearNetwork.balanced(W, depth, rank)
-    U, s, _ = np.linalg.svd(W, full_matrices=False)
-    return DeepLinearNetwork([U[:, :rank] * s[:rank]])
+    """Balanced layers of W, cut to inner width k."""
+    U, s, Vh = np.linalg.svd(W, full_matrices=False)
+    return DeepLinearNetwork.of_factors(U[:, :rank], s[:rank], Vh[:rank], depth)
 
 
 def _methods(loss: CovarianceLoss, depth: int, rank: int, target_rank: int, share: float, start: str) -> Iterator[str]:
@@ -158,6 +158,8 @@ def _trained(
     full = natural_step(loss) / network.depth
     whole = np.diff(trajectory.times) > 0.99 * full
     late = np.flatnonzero(whole & (local[:-1] < 1e-2))
+    plain = not square and network.depth == 1 and (method == "none" or getattr(loss, "epsilon", 0.0) == 0)
+    surplus = (np.diff(excess) + trajectory.gradient_norm[:-1] ** 2 / 4)[whole]
     return {
         "unit": unit,
         "local_unit": least,
@@ -165,6 +167,7 @@ def _trained(
         "halved": int(np.sum(~whole)),
         "converged": bool(excess[-1] <= TOLERANCE * unit),
         "worst_ratio": float(np.max(excess[late + 1] / excess[late], initial=0.0)),
+        "lemma": float(np.max(surplus / unit)) if plain and len(surplus) else float("nan"),
         "tail_factor": _tail(excess / unit),
         "tail_expected": _expected(loss, network.depth, rank, method, target_rank),
         "excess": excess,
