@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .matrix_files import read_matrix
 from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 from .sample_covariance import blocks_of, streamed_moments
+from .sample_files import streamed_file
 
 #: Keys of one target that is not drawn: a file with a covariance (n, n), or with samples (m, n), one a row; a data set.
 ONE = ("covariance", "samples", "dataset")
@@ -128,7 +129,7 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     if "covariance" in target:
         return _read_covariance(target["covariance"], dimension)
     if "samples" in target:
-        return _estimate(target["samples"], read_matrix(target["samples"], dimension).values, dimension)
+        return _estimate_file(target["samples"], dimension)
     return _estimate(target["dataset"], samples_of(target["dataset"], dimension), dimension)
 
 
@@ -166,7 +167,7 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     elif "groups" in given:
         found = _by_group(given["samples"][0], given["groups"], dimension)
     else:
-        found = [_estimate(file, read_matrix(file, dimension).values, dimension) for file in given["samples"]]
+        found = [_estimate_file(file, dimension) for file in given["samples"]]
     for number, matrix in enumerate(found, start=1):
         if not matrix.any():
             raise ValueError(f"barycenter: matrix {number} of {len(found)}: its covariance is zero")
@@ -193,6 +194,15 @@ def _read_covariance(name: str, dimension: int) -> Array:
         raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}")
     _check_dimension(name, matrix, dimension)
     return _without_rounding(name, matrix, precision)
+
+
+def _estimate_file(name: str, dimension: int) -> Array:
+    """The covariance of the samples in a file; a large one is streamed."""
+    moments = streamed_file(name)
+    if moments is None:
+        return _estimate(name, read_matrix(name, dimension).values, dimension)
+    _check_dimension(name, moments.covariance, dimension)
+    return moments.covariance
 
 
 def _estimate(name: str, samples: Array, dimension: int) -> Array:

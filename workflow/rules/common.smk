@@ -59,7 +59,9 @@ STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 # Below logs, wherever the results are.
-LOGS = Path("logs", *(part for part in Path(RESULTS).parts if part.strip("./"))).as_posix()
+LOGS = os.path.join(
+    "logs", *(part for part in Path(RESULTS).parts if part not in (os.sep, ".."))
+)
 
 # What jobs took on this machine: for the next run's word on how long it will take, and for nothing else.
 COSTS = "logs/costs.csv"
