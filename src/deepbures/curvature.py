@@ -102,7 +102,7 @@ def check_twice_differentiable(loss: CovarianceLoss, rank: int) -> None:
 def blow_up_constant(loss: CovarianceLoss, kept: ArrayLike, vanishing: ArrayLike) -> float:
     """C in λ_min(∇²L_0(W)) ≈ −C/σ, where some singular values of W vanish together like σ, ε = 0 and N = 1.
 
-    For one vanishing direction u, C = 2 λ_max(Aᵀ P A)/‖A u‖ (paper.md section 11): A = P_⊥ R, P_⊥ the projection off
+    For one vanishing direction u, C = 2 λ_max(Aᵀ P A)/‖A u‖ (paper.md section 2): A = P_⊥ R, P_⊥ the projection off
     the range of R times the kept directions, P that off A u as well. For several, A U_v = Y diag(a) Zᵀ, C is twice the
     largest eigenvalue of the form  Σ_i ‖P A d_i‖²/a_i + Σ_{i<j} (y_iᵀ A d_j − y_jᵀ A d_i)²/(a_i + a_j)  in the changes
     d_i of the vanishing columns of W Z: the second sum is the polar factor of R W turning, and all that is left for

@@ -1,7 +1,7 @@
 """Exponential collocation: φ-functions, and the weights of a polynomial under a diagonal linear flow.
 
 For y' = f(y) with f(y) = f_n + J∘(y − y_n) + g(θ), t = t_n + θh, J a number for each entry of y and g a
-polynomial with g(0) = 0, variation of constants gives (paper.md section 9; Hochbruck and Ostermann 2010)
+polynomial with g(0) = 0, variation of constants gives (paper.md section 11; Hochbruck and Ostermann 2010)
 
     y(t_n + θh) = y_n + hθ φ_1(θhJ) f_n + h Σ_q q! θ^{q+1} φ_{q+1}(θhJ) a_q,    g(θ) = Σ_{q=1}^m a_q θ^q,
 

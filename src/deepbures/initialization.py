@@ -214,7 +214,7 @@ def aligned_start(
     """Start W(0) = scale · Ω_k Vᵀ along the k leading eigenvectors of the target, V random orthonormal.
 
     S(0) = scale² Ω_k Ω_kᵀ commutes with Σ0, and so does S(t): each eigenvalue follows its own equation
-    (paper.md section 11, aligned starts; `aligned_flow.mode_times`).
+    (paper.md section 9, aligned starts; `aligned_flow.mode_times`).
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, not {scale}")

@@ -1,7 +1,7 @@
 """M^{-1/2} for M = D + Y Yᵀ, D diagonal and Y tall: a sum of resolvents, at a cost linear in n.
 
 For μ in [a, b], 0 < a, the substitution s = √a sc(u | 1 − a/b) in μ^{-1/2} = (2/π) ∫ ds / (μ + s²) and the midpoint
-rule with m points give (Hale, Higham and Trefethen 2008, SIAM J. Numer. Anal. 46(5), method 3; paper.md section 10)
+rule with m points give (Hale, Higham and Trefethen 2008, SIAM J. Numer. Anal. 46(5), method 3; paper.md section 11)
 
     μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j),    τ_j = a sc²(u_j),    w_j = (2K'/(π m)) √a dc(u_j) nc(u_j),    u_j = (j − ½) K'/m,
 

@@ -1,7 +1,7 @@
 """The losses in forms that are linear in n, for factors F of k ≪ n columns: no n × n array, Gram matrices instead.
 
 All work in the target's eigenbasis, on F = Ωᵀ W (n, k), with its eigenvalues λ_1 ≥ … ≥ λ_n. The smoothed loss takes
-M = R (F Fᵀ + εI) R = D + Y Yᵀ, D = ε diag(λ), Y = R F, through the resolvents of `inverse_root` (paper.md section 10).
+M = R (F Fᵀ + εI) R = D + Y Yᵀ, D = ε diag(λ), Y = R F, through the resolvents of `inverse_root` (paper.md section 11).
 Rows with λ_j = 0 are outside the range of M: the transport map T is 0 there.
 """
 
@@ -28,7 +28,7 @@ def is_thin(dimension: int, columns: int) -> bool:
 
 
 def smoothed_gradient(eigenvalues: Array, epsilon: float, F: Array) -> Array:
-    """2 (F − R M^{-1/2} Y), the gradient of L_ε (paper.md sections 2 and 10)."""
+    """2 (F − R M^{-1/2} Y), the gradient of L_ε (paper.md sections 2 and 11)."""
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
     total = np.zeros((F.shape[1], len(root)), dtype=F.dtype)
     term = np.empty_like(total)
@@ -85,7 +85,7 @@ def smoothed_excess(eigenvalues: Array, epsilon: float, F: Array) -> np.floating
 
     With K the directions j ≤ k that the minimiser fills (λ_j > ε), O the others, and T = √(Λ/ε) − C, it is (ours)
     ‖(F − T F)_K‖² + ε ‖(I − T)_KK‖² + ε ‖C_KO‖² + Σ_{i in O} [ |F_i|² − 2 F_i·(T F)_i + 2 ε C_ii ]:
-    the sum of squares of paper.md section 10, where T (S + εI) T = Σ0 has taken the place of the square of C_OO, which
+    the sum of squares of paper.md section 2, where T (S + εI) T = Σ0 has taken the place of the square of C_OO, which
     costs the square of the number of nodes. Each term in the bracket is of the second order in the distance from the
     minimum, so that the relative accuracy stays.
     """

@@ -9,7 +9,7 @@ for every loss whose gradient at W is B(S) W: ∇L(Z C) Cᵀ = B Z G^{N−1}. It
 that in ∇L, and about 2 log₂ N products of k×k matrices.
 
 `RootFlow` follows X = Z Zᵀ = S^{1/N}, or for k < n a Z of its own choice, in the target's eigenbasis:
-dX/dt = −(B S + S B), where near a diagonal X the Jacobian is a number for each entry (paper.md section 9): the form
+dX/dt = −(B S + S B), where near a diagonal X the Jacobian is a number for each entry (paper.md section 4): the form
 that `collocation` integrates.
 """
 
@@ -308,7 +308,7 @@ def _pairs(values: Array, columns: NDArray[np.intp] | None) -> tuple[Array, Arra
 def _bures_curvature(loss: BuresWasserstein, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
     """Q_ab = 4 − 2 (λ_a + λ_b)/(m_a + m_b) − 4 ε λ_a λ_b/(m_a m_b (m_a + m_b)), m = √(λ (s + ε)).
 
-    The formula of paper.md section 9, with λs = m² − ελ put in: finite wherever one of the two m is positive. Where
+    The formula of paper.md section 4, with λs = m² − ελ put in: finite wherever one of the two m is positive. Where
     λ_a = λ_b = 0 there is no transport and Q = 4.
     """
     epsilon = np.asarray(loss.epsilon)[..., None]
