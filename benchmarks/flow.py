@@ -86,7 +86,7 @@ def gradients_over_grid(depths: tuple[int, ...] = (1, 10, 40, 100)) -> None:
 
 
 def stacked_gradient() -> None:
-    """One right-hand side for 10 seeds at 4 nodes, beside the LAPACK calls in it."""
+    """One right-hand side for 10 seeds at 4 nodes, beside the LAPACK calls that nearly diagonal matrices save it."""
     for epsilon in (0.0, 0.1):
         problems = [problem(epsilon, 1, seed) for seed in range(10)]
         loss = BuresWasserstein(np.array([loss.covariance for loss, _ in problems]), [epsilon] * 10)
@@ -105,7 +105,7 @@ def stacked_gradient() -> None:
             whole, lapack = map(statistics.median, zip(*pairs, strict=True))
             print(
                 f"stacked gradient, 10 seeds, 4 nodes, n = 20, ε = {epsilon}, N = {depth}: {1e3 * whole:.2f} ms, "
-                f"{whole / lapack:.2f} times the LAPACK calls in it"
+                f"{whole / lapack:.2f} times an eigh of each matrix, with Cholesky for odd N"
             )
 
 

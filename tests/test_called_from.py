@@ -152,7 +152,7 @@ def test_a_block_that_stands_twice_is_refused_before_any_job(project):
         (project / place).write_text(f"{text}\nstudy: {{seed: 1}}\n")
         run = snakemake(project, project, "--dry-run", *arguments, "--", "runs")
         assert run.returncode == 1
-        assert re.search(r"^configuration: .*\.yaml: line \d+: the key 'study' stands there twice", run.stderr, re.M)
+        assert re.search(r"^configuration: .*\.yaml: line \d+: the key 'study' is given twice", run.stderr, re.M)
         assert "Traceback" not in run.stderr
         (project / place).write_text(text)
 

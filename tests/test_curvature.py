@@ -479,11 +479,8 @@ def test_constant_of_the_blow_up(make_target, rng):
     assert smallest != pytest.approx(-C / sigma, rel=1e-8)
 
 
-@each("vanishing", [1, 2, 3, 4])
-@each("columns", [1, 2, 3, 4])
+@each(("columns", "vanishing"), [(columns, m) for columns in (1, 2, 3, 4) for m in range(1, columns + 1)])
 def test_constant_of_several_vanishing_directions(make_target, rng, columns, vanishing):
-    if vanishing > columns:
-        return
     loss, Q = BuresWasserstein(make_target(SPECTRUM)), orthogonal(rng, 4)
     C = blow_up_constant(loss, Q[:, : columns - vanishing], Q[:, columns - vanishing : columns])
     if columns == 4 and vanishing == 1:

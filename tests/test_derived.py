@@ -51,11 +51,11 @@ def test_the_theorem_covers_runs_with_margin_and_a_small_step(runs):
 
 @each("exponent", [-1, -0.5, 0, 2])
 def test_exponents_of_exact_powers(exponent):
-    # Near 0 over σ ≤ 0.02 σ_max alone.
+    # Near 0 over σ ≤ 0.02 σ_max alone. Another LAPACK solves the least squares to 2.4e-10.
     sigma = np.array([1, 0.5, 0.02, 1e-2, 1e-4])
-    assert derived.exponent(sigma, 3 * sigma ** float(exponent)) == pytest.approx(exponent, abs=1e-10)
+    assert derived.exponent(sigma, 3 * sigma ** float(exponent)) == pytest.approx(exponent, abs=1e-9)
     size = np.where(sigma > 0.02, 7.0, 3 * sigma ** float(exponent))
-    assert derived.exponent_at_zero(sigma, size) == pytest.approx(exponent, abs=1e-10)
+    assert derived.exponent_at_zero(sigma, size) == pytest.approx(exponent, abs=1e-9)
     assert abs(derived.exponent(sigma, size) - exponent) > 0.05
 
 

@@ -48,6 +48,7 @@ def test_counts_of_files_are_those_of_the_patches():
         assert len(own) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch", EXAMPLES)
 def test_examples_keep_the_rules_of_the_house(project, patch):
     applied(project, patch)

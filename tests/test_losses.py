@@ -683,3 +683,28 @@ def test_a_flow_to_a_zero_target_decays_exponentially(rng):
     # One layer: dW/dt = −2W, L − L* = ‖W(0)‖² exp(−4t).
     flow = gradient_flow(BuresWasserstein(np.zeros((3, 3)), 0.1), np.eye(3), 1, times=[0.0, 0.5, 1.0], rtol=1e-9)
     np.testing.assert_allclose(flow.excess, 3 * np.exp(-4 * flow.times), rtol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("rank", [14, 4])
+def test_excess_and_gradient_from_maps_are_those_from_decompositions(rng, epsilon, rank):
+    # Far from the minimum, near it, at singular matrices: each by the form that is accurate there, in a stack of
+    # stacks of targets as alone. ε = 0.6 is above some eigenvalues: directions that stay empty.
+    n = 14
+    bases = np.linalg.qr(rng.standard_normal((2, 3, n, n))).Q
+    spectra = np.sort(rng.uniform(0.3, 3, (2, 3, n)), axis=-1)[..., ::-1]
+    loss = BuresWasserstein((bases * spectra[..., None, :]) @ bases.swapaxes(-1, -2), np.full((2, 3), epsilon))
+    minimum = np.sqrt(loss.minimum_spectrum(rank))[..., None] * np.eye(n)[:, :rank]
+    noise = rng.standard_normal((5, 2, 3, n, rank))
+    F = minimum + np.array([1e-6, 1e-3, 0.05, 1.0, 10.0])[:, None, None, None, None] * noise
+    F[3, 0, 1, :, 0] = 0  # of a lower rank
+    excess, exact_excess = loss.excess_in_eigenbasis(F, rank), loss._excess_by_svd(F, rank)
+    scale = np.sqrt(loss.eigenvalues[..., 0] / exact_excess)
+    assert (np.abs(excess / exact_excess - 1) <= 1e-14 * (10 + scale)).all()
+    near, gradient = loss.gradient_near_diagonal(F), loss.gradient_in_eigenbasis(F)
+    np.testing.assert_allclose(near, gradient, rtol=0, atol=1e-12 * np.abs(F).max())
+    for i in np.ndindex(2, 3):
+        one = loss.take(np.ravel_multi_index(i, (2, 3)))
+        for j in range(5):
+            assert one.excess_in_eigenbasis(F[j, *i], rank) == excess[j, *i]
+            np.testing.assert_array_equal(one.gradient_near_diagonal(F[j, *i]), near[j, *i])

@@ -169,8 +169,8 @@ def test_the_tables_of_an_archive_are_a_store(store, tmp_path):
 # --- What is broken ---------------------------------------------------------------------------------------------
 
 
-@each("cut", [0, 3, 100, -9, -1])
-@each("collected", [False, True])
+@pytest.mark.parametrize("cut", [0, 3, 100, -9, -1])
+@pytest.mark.parametrize("collected", [False, True])
 def test_a_truncated_file_is_noticed(store, cut, collected):
     if collected:
         collect(store, 1, 2, 3)
@@ -186,7 +186,7 @@ def test_a_truncated_file_is_noticed(store, cut, collected):
     assert two in again(store)
 
 
-@each("collected", [False, True])
+@pytest.mark.parametrize("collected", [False, True])
 def test_a_changed_byte_is_noticed(store, collected):
     # Numbers are in pages, each with a checksum; a cell whose file is changed is as it was, or not there.
     key = keys_of(2)[0]

@@ -312,7 +312,8 @@ def test_loss_falls_and_the_papers_bound_holds_at_every_recorded_point(finished,
     joined = samples.merge(runs[[*cell, "excess_initial", "bound_rate"]], on=cell).dropna(subset=["bound_rate"])
     bound = joined["excess_initial"] * np.exp(-joined["bound_rate"] * joined["time"])
     assert (joined["excess"] <= bound * (1 + 1e-12)).all()
-    assert len(joined) > 500 or experiment == "low_rank"
+    # From a small start below full rank no run has a margin: there the bound says nothing.
+    assert len(joined) > 500 if experiment == "convergence" else joined.empty
 
 
 def test_the_profile_is_used(tmp_path):

@@ -36,7 +36,7 @@ def collect(
     """Write each table of an experiment, with its axes in front of the columns of its cells, into the store's folder.
 
     The table `runs` has convergence slopes, too: `authors_…` and `tail_…` (slope in decades per unit time, r_squared,
-    start, end), `tail_drift`, `power_law_…` (slope is the exponent of t) and `settling_time`; see `rates`. An
+    start, end), `tail_drift`, `power_law_…` (slope is the exponent of t) and `settling_time`; see `slopes`. An
     exponential tail is fitted only where the run converged: elsewhere its last decades are not the asymptotic ones. A
     power law is fitted where it did not. Of flows also `in_tail`: 1 where the fit is of the tail itself, its drift at
     most `SETTLED` and its slowest direction holding `SLOWEST_SHARE` of the excess loss; else 0. After that the tables

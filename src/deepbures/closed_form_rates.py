@@ -78,7 +78,7 @@ def frobenius_filling(eigenvalues: ArrayLike, kept: ArrayLike) -> Array:
 def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> NDArray[np.bool_]:
     """Which entries of `off_block` exchange a kept direction for an equal one outside: (|J| (n−|J|),) of bool.
 
-    Such an exchange moves along a manifold of critical points with the same loss. Its rate 0 is none of decay.
+    Such an exchange moves along a manifold of critical points with the same loss. Its rate 0 says nothing about decay.
     """
     inside, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
     tied = (inside[:, None] == outside) & (inside > epsilon)[:, None]

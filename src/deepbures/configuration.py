@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
 _INTEGERS = 2**53
 
 
-#: What may stand in the path of a folder that is made, and of a file that is read.
+#: Characters allowed in the path of a folder that is made, and of a file that is read.
 _FOLDER, _FILE = re.compile(r"[\w./@+=,-]"), re.compile(r"[\w./@+=,:%() -]")
 
 
@@ -55,7 +55,7 @@ def with_numbers(value: Any) -> Any:
 
 
 def of_command_line(value: Any) -> Any:
-    """What stands in words behind Snakemake's `--config`, where every number is a string, read as in a file.
+    """What follows Snakemake's `--config`: there every number is a string, which is read as in a file.
 
     Raises
     ------
@@ -218,7 +218,7 @@ def _one_line(error: jsonschema.ValidationError) -> str:
             return f"{where}: {_short(value)} must hold at least {error.validator_value} value"
         case "uniqueItems":
             twice = next(item for item in value if value.count(item) > 1)
-            return f"{where}: {twice!r} stands there twice; every value is allowed once"
+            return f"{where}: {twice!r} is given twice; every value is allowed once"
         case _:
             return f"{where}: {' '.join(error.message.split())}"
 
@@ -247,7 +247,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             for i, spelling in enumerate(spellings):
                 if spelling in spellings[:i]:
                     where_ = f"{where}.grid.{axis}[{i}]"
-                    yield f"{where_}: {values[i]!r} stands there twice, to 12 digits; every value is allowed once"
+                    yield f"{where_}: {values[i]!r} is given twice, to 12 digits; every value is allowed once"
         yield from (f"{where}.{mistake}" for mistake in _target(block))
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
@@ -393,7 +393,7 @@ def _sections(block: Mapping[str, Any]) -> set[str]:
 
 
 def _keys(kind: str, section: str, given: Mapping[str, Any]) -> Iterator[str]:
-    """Keys that a section of a kind lacks, and such as it does not have."""
+    """The keys that a section lacks, and those that its kind does not know."""
     options = kind_of(kind).OPTIONS.get(section)
     if options is None:
         return

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .curvature import network_hessians, unsmoothed
-from .losses import BuresWasserstein, CovarianceLoss
+from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, layer_gradients, pack, prefix_products, unpack, with_bottleneck
 from .psd import Array
 
@@ -135,7 +135,7 @@ def _has_lost_rank(loss: CovarianceLoss, layers: list[Array]) -> NDArray[np.bool
     W = prefix_products(layers)[-1]
     rank = min(min(layer.shape[-2:]) for layer in layers)
     lost = np.linalg.svd(W, compute_uv=False)[..., rank - 1] < LOST
-    if isinstance(loss, BuresWasserstein) and unsmoothed(loss):
+    if unsmoothed(loss):
         X = np.sqrt(loss.eigenvalues)[:, None] * (loss.eigenvectors.T @ W)
         sigma = np.linalg.svd(X, compute_uv=False)
         lost |= sigma[..., rank - 1] <= LOST_UNSMOOTHED * sigma[..., 0]

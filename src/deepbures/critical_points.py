@@ -220,7 +220,9 @@ def network(
 def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank: int) -> LocalSpectrum:
     """The whole spectrum of the reduced flow of N layers of inner width k at W_J, in closed form.
 
-    Source: paper.md section 4 (`closed_form_rates`), ours.
+    For the BW loss, s_a = λ_a − ε: in-block 2 (s_a + s_b)/(λ_a + λ_b) · (s_a − s_b)/(s_a^{1/N} − s_b^{1/N}), off-block
+    2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)), and in empty columns 2 (1 − √(λ_b/ε)) for N = 1, else 0. Source:
+    paper.md section 4 (`closed_form_rates`, also for the square loss), ours.
     """
     check_depth(depth)
     J, n = _indices(loss, kept), loss.dimension

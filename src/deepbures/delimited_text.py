@@ -5,7 +5,7 @@ is refused in one line. The rules, in order:
 
 1. Text is UTF-8, or UTF-16 with a byte-order mark. Blank lines and lines that begin with # or % are skipped, and so are
    rows at the end, and columns at the right, without any value (Excel). A first line `sep=;` names the separator.
-2. The separator is the first of tab, semicolon, bar, comma that stands in the rows below the first, else white space.
+2. The separator is the first of tab, semicolon, bar, comma found in the rows below the first, else white space.
    Commas inside numbers that another separator splits, or in quotes, are decimal commas, unless they may mean
    thousands.
 3. The first row is a heading if it holds words and no numbers, if it is one cell shorter than the others (R), if it is

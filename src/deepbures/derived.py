@@ -45,12 +45,12 @@ def settling_steps(runs: pd.DataFrame) -> pd.Series:
 
 
 def log10_theorem_step(runs: pd.DataFrame) -> pd.Series:
-    """log10 min(η_1, η_2, η_3), the largest step of the descent theorem (docs/paper.md, section 5); NaN without it."""
+    """log10 min(η_1, η_2, η_3), of the descent theorem (formulas: `program_constants.Constants`); NaN without it."""
     return runs[["log10_eta_1", "log10_eta_2", "log10_eta_3"]].min(axis=1, skipna=False)
 
 
 def certified(runs: pd.DataFrame) -> pd.Series:
-    """Of descent: whether the theorem of docs/paper.md, section 5, covers the run: margin c > 0, η at most its step."""
+    """Of descent: whether the descent theorem covers the run: c > 0 and η ≤ min(η_1, η_2, η_3)."""
     rounding = 1e-12  # of the logarithm and its power: the theorem's own step is one that it covers
     return (runs["margin"] > 0) & (np.log10(runs["eta"]) <= log10_theorem_step(runs) + rounding)
 

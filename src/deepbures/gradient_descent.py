@@ -3,7 +3,7 @@
     W_j ← W_j − η ∂L^N/∂W_j,    j = 1..N, from the same weights (paper.md section 5).
 
 A step costs the gradient on the end-to-end matrix (one decomposition) and 3 (N − 1) products of layers.
-Layers stand in the eigenbasis of the target: only the top layer is turned into it, once.
+Layers are kept in the eigenbasis of the target: only the top layer is turned into it, once.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import closed_form_rates, linear_forms
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
@@ -41,6 +41,8 @@ from .sample_covariance import sample_spectrum
 _EIGH_CONDITION = 1e-6
 #: The same for ε = 0, where singular values cost less and critical points are to be told to 1e-10.
 _GRAM_CONDITION = 1e-5
+#: Below so many rows the SVD that gives the excess takes less than the calls that save it.
+_FEWEST_ROWS_BY_MAPS = 12
 #: Singular values that vanish but for the rounding of a product of layers: below this many rank tolerances.
 _PRODUCT_ROUNDING = 1e3
 
@@ -552,13 +554,23 @@ class BuresWasserstein(CovarianceLoss):
         ε = 0: with R F = U σ Vᵀ and U_⊥ the complement of U,
         L − L* = ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|².
         """
-        eigenvalues, root = self.eigenvalues, self._root
+        eigenvalues = self.eigenvalues
         if is_thin(self.dimension, F.shape[-1]):
             F = _thin_factor(F, rank)
             lack = self._lack(F.shape[-1], rank)  # a narrower F is compared with the minimum over its own rank
             if self.smoothed:
                 return self._each(linear_forms.smoothed_excess, F) + lack
             return linear_forms.unsmoothed_excess(eigenvalues, F) + lack
+        if self.dimension < _FEWEST_ROWS_BY_MAPS or not self._has_maps(F, rank):
+            return self._excess_by_svd(F, rank)
+        _, excess, well = self._gradient_and_excess_by_maps(F, rank)
+        if not well.all():
+            excess[~well] = self._of_members(~well)._excess_by_svd(F[~well], rank)
+        return excess[()]
+
+    def _excess_by_svd(self, F: Array, rank: int) -> Array:
+        """The sums of squares from the singular vectors of R A, whatever its condition."""
+        eigenvalues, root = self.eigenvalues, self._root
         if not self.smoothed:
             F = _thin_factor(F, rank)
             width = F.shape[-1]
@@ -612,47 +624,61 @@ class BuresWasserstein(CovarianceLoss):
 
     def gradient_near_diagonal(self, F: Array) -> Array:
         """2 (F − T F), with M^{-1/2} by `near_diagonal_inverse_root` where that finds it."""
-        n, width = F.shape[-2:]
-        if self._support < n or (is_thin(n, width) if self.smoothed else width < n):
+        if not self._has_maps(F, F.shape[-1]):
             return self.gradient_in_eigenbasis(F)
         inverse_root, near = near_diagonal_inverse_root(self._smoothed_product(F))
         gradient = 2 * (F - (self._root_outer * inverse_root) @ F)
         if not near.all():
             far = ~near
-            gradient[far] = self.take(np.nonzero(far)[-1]).gradient_in_eigenbasis(F[far])
+            gradient[far] = self._of_members(far).gradient_in_eigenbasis(F[far])
         return gradient
 
     def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
-        """From one eigh of M, where it is well conditioned and S + εI is regular; else each by itself.
+        """From one root of M, where it is well conditioned and S + εI is regular; else each by itself."""
+        if not self._has_maps(F, rank):
+            return super().gradient_and_excess_in_eigenbasis(F, rank)
+        gradient, excess, well = self._gradient_and_excess_by_maps(F, rank)
+        if not well.all():
+            poor, some = F[~well], self._of_members(~well)
+            gradient[~well], excess[~well] = some.gradient_in_eigenbasis(poor), some._excess_by_svd(poor, rank)
+        return gradient, excess
 
-        With t the eigenvalues of T*, `excess_in_eigenbasis` is ‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj,
+    def _has_maps(self, F: Array, rank: int) -> bool:
+        """Whether all F may have a transport map that is known from M alone, in double precision."""
+        n, width = F.shape[-2:]
+        if self._support < n or np.result_type(F, self.eigenvalues) != np.float64:
+            return False
+        return not is_thin(n, width) if self.smoothed else width == rank == n
+
+    def _of_members(self, which: NDArray[np.bool_]) -> Self:
+        """The loss on the targets of some matrices of a stack, whose last axes are those of the targets."""
+        if not self.shape:
+            return self
+        return self.take(np.ravel_multi_index(np.nonzero(which)[-len(self.shape) :], self.shape))
+
+    def _gradient_and_excess_by_maps(self, F: Array, rank: int) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Gradient, excess, and for which F they hold: those with a well-conditioned M. See `_has_maps`.
+
+        With t the eigenvalues of T*, `_excess_by_svd` is ‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj,
         D = T*^{1/2} − T*^{-1/2} T: where no direction is empty D = I − T and L − L* = ‖∇L‖²/4 + ε ‖D‖².
         """
-        n, width = F.shape[-2:]
-        regular = self.shape == () and self._support == n and (self.smoothed or width == rank == n)
-        if not regular or (self.smoothed and is_thin(n, width)):
-            return super().gradient_and_excess_in_eigenbasis(F, rank)
+        n = self.dimension
         inverse_root, well = well_conditioned_inverse_root(self._smoothed_product(F))
-        if not well.any():
-            return super().gradient_and_excess_in_eigenbasis(F, rank)
         T = self._root_outer * inverse_root
         transported = T @ F
         gradient = 2 * (F - transported)
-        if width == rank == n and (not self.smoothed or (self.minimum_spectrum(n) > 0).all()):
+        if not self.smoothed or (self.minimum_spectrum(rank) > 0).all():
             excess = np.sum(gradient**2, axis=(-2, -1)) / 4
             if self.smoothed:
-                excess += float(self.epsilon) * np.sum((np.eye(n) - T) ** 2, axis=(-2, -1))
+                excess += self.epsilon * np.sum((np.eye(n) - T) ** 2, axis=(-2, -1))
         else:
-            epsilon = float(self.epsilon)
+            epsilon = self._epsilon_column[..., 0]
             t = np.where(self.minimum_spectrum(rank) > 0, 1.0, np.sqrt(self.eigenvalues / epsilon))
-            root = np.sqrt(t)[:, None]
+            root = np.sqrt(t)[..., :, None]
             excess = np.sum((root * F - transported / root) ** 2, axis=(-2, -1))
-            excess += epsilon * np.sum((root * np.eye(n) - T / root) ** 2, axis=(-2, -1))
+            excess += self.epsilon * np.sum((root * np.eye(n) - T / root) ** 2, axis=(-2, -1))
             excess += np.sum(np.sum(F**2, axis=-1) * (1 - t), axis=-1)
-        if not well.all():
-            poor = F[~well]
-            gradient[~well], excess[~well] = super().gradient_and_excess_in_eigenbasis(poor, rank)
-        return gradient, excess
+        return gradient, np.asarray(excess), well
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""

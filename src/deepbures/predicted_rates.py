@@ -10,46 +10,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import closed_form_rates
-from .losses import CovarianceLoss
+from .losses import BuresWasserstein, CovarianceLoss
 from .network import check_depth
 from .psd import Array, soft_threshold
 
 
 def flow_bound(times: ArrayLike, excess_initial: float, rate: float) -> Array:
-    """(L(0) − L*) exp(−rate · t), with the program's rate (paper.md section 4) or the global one (section 8)."""
+    """(L(0) − L*) exp(−rate · t): rate 8 N c^{2(2N−1)/N} K of the program (paper.md section 4), or the global one."""
     return excess_initial * np.exp(-rate * np.asarray(times))
 
 
 def local_rates(
     eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None, kept: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """Rates at which the reduced flow leaves (< 0) or approaches (> 0) a critical point of the BW loss.
+    """In-block and off-block rates at a critical point of the BW loss: < 0 where the flow leaves it, > 0 elsewhere.
 
-    At the rank-k critical point of index set J, with s_a = λ_a − ε (paper.md section 4):
-    in-block, a ≤ b in J: r_ab = 2 (s_a + s_b)/(λ_a + λ_b) · P_ab, P_ab = (s_a − s_b)/(s_a^{1/N} − s_b^{1/N});
-    off-block, a in J, b not in J: r_ab = 2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)).
-
-    Parameters
-    ----------
-    eigenvalues : (n,)
-        λ_1 ≥ … ≥ λ_n.
-    epsilon, depth
-        ε ≤ λ_a for every a in J; N.
-    rank
-        k: J = {1..k}, the minimum. Default n.
-    kept
-        Another J, as indices from 0.
-
-    Returns
-    -------
-    in_block : (k (k+1)/2,)
-    off_block : (k (n−k),)
-        Exactly 0 between eigenvalues that agree to rounding; `closed_form_rates.tied_exchanges` is their mask.
-
-    Raises
-    ------
-    ValueError
-        If ε exceeds some λ_a with a in J: the closed form does not cover that.
+    J is {1..k}, the minimum, or `kept`, indices from 0; k is n by default. Formulas, shapes and errors:
+    `closed_form_rates.bures_wasserstein`.
     """
     return closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, _index_set(eigenvalues, rank, kept))
 
@@ -57,11 +34,7 @@ def local_rates(
 def frobenius_local_rates(
     eigenvalues: Array, depth: int, rank: int | None = None, kept: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """`local_rates` of the square loss, at its critical point S = Σ_{a in J} λ_a Ω_a Ω_aᵀ (paper.md section 5).
-
-    In-block, a ≤ b in J: r_ab = 4 (λ_a + λ_b) P_ab, P_ab = (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N});
-    off-block, a in J, b not in J: r_ab = 4 λ_a^{1−1/N} (λ_a − λ_b). From B = 4 (S − Σ0) in place of B = 2 (I − T).
-    """
+    """`local_rates` of the square loss: `closed_form_rates.frobenius`."""
     return closed_form_rates.frobenius(eigenvalues, depth, _index_set(eigenvalues, rank, kept))
 
 
@@ -121,16 +94,7 @@ def sharp_rate(eigenvalues: Array, epsilon: float, depth: int, rank: int | None 
     Twice the smallest of the local rates, exchanges of equal eigenvalues left out; 4 N λ_n^{1−1/N} for ε = 0, k = n.
     It is 0 where the decay is slower than exponential: ε = λ_k, or for N ≥ 2 a k beyond the number of λ_j > ε.
     """
-    rank = rank or len(eigenvalues)
-    J = np.flatnonzero(soft_threshold(eigenvalues, epsilon)[:rank] > 0)
-    rates = closed_form_rates.nonzero_by_symmetry(
-        closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, J),
-        closed_form_rates.tied_exchanges(eigenvalues, epsilon, J),
-        closed_form_rates.bures_wasserstein_filling(eigenvalues, epsilon, J),
-        depth,
-        rank - len(J),
-    )
-    return float(2 * rates.min())
+    return float(2 * rates_at_minimum(BuresWasserstein.from_spectrum(eigenvalues, epsilon=epsilon), depth, rank).min())
 
 
 # --- What holds along a whole run -------------------------------------------------------------------------------

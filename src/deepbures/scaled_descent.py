@@ -49,7 +49,7 @@ def right_scaling(loss: CovarianceLoss, W: Array) -> Array:
     (paper.md section 4, N = 1, s = λ − ε) become 2, whatever ε < λ; for ε = 0 they are 2 already, and ScaledGD's
     (Wᵀ W)^{-1} would spread them over the condition number. Square loss: (Wᵀ W)⁺, for which they become 8.
     """
-    epsilon = _smoothing(loss)
+    epsilon = float(loss.smoothing)
     if not isinstance(loss, Frobenius) and epsilon == 0:
         return np.eye(W.shape[-1])
     _, sigma, Vh = np.linalg.svd(W, full_matrices=False)
@@ -130,7 +130,7 @@ def scaled_descent(
             corrections = [plain]
         else:
             directions: list[Array] = [_scaled_gradient(loss, prefixes[-1], gradient)]
-            if not isinstance(loss, Frobenius) and _smoothing(loss) > 0:
+            if not isinstance(loss, Frobenius) and float(loss.smoothing) > 0:
                 directions.append(gradient)
             corrections = [_layerwise(W, prefixes, direction, repair) for direction in directions]
         h = eta
@@ -259,10 +259,6 @@ def _excess(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> tuple[f
         U, sigma, _ = np.linalg.svd(F, full_matrices=False)
         F = (U * sigma)[:, :rank]
     return float(loss.excess_in_eigenbasis(F, rank)), F
-
-
-def _smoothing(loss: CovarianceLoss) -> float:
-    return float(getattr(loss, "epsilon", 0.0))
 
 
 def _tolerance(A: Array) -> float:

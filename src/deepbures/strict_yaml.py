@@ -34,7 +34,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
         if not isinstance(key, str):
             raise ValueError(f"line {line}: the key {_shown(key_node)} is read as {key!r}: put it in quotes")
         if key in lines:
-            raise ValueError(f"line {line}: the key {key!r} stands there twice, first in line {lines[key]}")
+            raise ValueError(f"line {line}: the key {key!r} is given twice, first in line {lines[key]}")
         lines[key] = line
     loader.flatten_mapping(node)
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
@@ -106,7 +106,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
     if twice is not None:
-        raise ValueError(f"the key {twice!r} stands there twice")
+        raise ValueError(f"the key {twice!r} is given twice")
     return dict(pairs)
 
 

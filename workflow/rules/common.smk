@@ -37,7 +37,7 @@ def checked_study():
     try:
         if (
             not workflow.modifier.skip_configfile
-        ):  # Snakemake's own reading loses a block that stands there twice
+        ):  # Snakemake's own reading loses a block that is given twice
             for file in dict.fromkeys(map(str, workflow.configfiles)):
                 configuration.read(file)
             configuration.lay_over(
@@ -59,7 +59,9 @@ STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 # Below logs, wherever the results are.
-LOGS = "/".join(["logs", *(part for part in Path(RESULTS).parts if part not in "/..")])
+LOGS = os.path.join(
+    "logs", *(part for part in Path(RESULTS).parts if part not in (os.sep, ".."))
+)
 
 # What jobs took on this machine: for the next run's word on how long it will take, and for nothing else.
 COSTS = "logs/costs.csv"

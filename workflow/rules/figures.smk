@@ -45,7 +45,7 @@ def in_report(path, family):
     )
 
 
-# The notebook that draws a family, as it stands in the workflow.
+# The notebook that draws a family, a file of the workflow.
 NOTEBOOKS = {
     name: workflow_file(
         workflow.source_path(f"../notebooks/{family.get('notebook', name)}.ipynb")

@@ -143,7 +143,7 @@ class Study:
     def tables(self, kind: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """The table of that name of each experiment of a kind, with its name, its axes and the given columns.
 
-        Cells that are one problem stand in the tables once for each grid point: here they count once.
+        Cells that are one problem are in the tables once for each grid point: here they count once.
         """
         for name, tables in self.experiments.items():
             if tables.kind != kind:

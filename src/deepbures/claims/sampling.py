@@ -24,7 +24,7 @@ SAMPLING_LAW = Statement(
     name="finite samples",
     source="ours",
     statement="The covariance of m Gaussian samples is this far from the one they are drawn from: so far training is "
-    "worth while",
+    "worthwhile",
     formula="E B²(Σ̂, Σ0) ≈ (1/m) Σ_ij λ_i λ_j (1 + δ_ij) / (2 (λ_i + λ_j))",
     test=f"Mean over the draws of a target and m ≥ {_LARGE}, in units of its standard error.",
     unit="standard errors of the mean",

@@ -90,7 +90,7 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array) -> dict[str, Any]:
     """Target, start, theory and spectra of a run that ended at the factor `final`, (n, k)."""
     eigenvalues = loss.eigenvalues
-    epsilon = float(getattr(loss, "epsilon", 0.0))
+    epsilon = float(loss.smoothing)
     loss_initial = float(loss.value(start.end_to_end))
     least = float(diagnostics.least_singular_value(start.end_to_end, rank))
     if isinstance(loss, BuresWasserstein):
@@ -128,7 +128,7 @@ def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> 
     factor = loss.to_eigenbasis(F)
     filled = max(1, int(np.sum(spectrum > 0)))
     optimum = np.eye(loss.dimension, filled) * np.sqrt(spectrum[:filled])
-    epsilon = float(getattr(loss, "epsilon", 0.0))
+    epsilon = float(loss.smoothing)
     squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(factor, optimum)
     if epsilon:
         squared_bures_logged = diagnostics.smoothed_squared_bures_by_traces(factor, epsilon, optimum)

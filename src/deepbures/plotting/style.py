@@ -122,7 +122,7 @@ def _label_logarithms(axis: Axis) -> None:
 
 def _plain(value: float) -> str:
     """A tick in digits, or with a power of 10 where these are many."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
+    if value == 0 or 1e-4 <= abs(value) < 1e4:
         return f"{value:g}"
     power = int(np.floor(np.log10(abs(value)) + 1e-9))
     return rf"${value / 10.0**power:g} \times 10^{{{power}}}$"

@@ -135,7 +135,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int) -> float:
-    """min(η_1, η_2, η_3), the largest step size that the descent theorem allows (paper.md section 5)."""
+    """min(η_1, η_2, η_3) of the descent theorem (paper.md section 5); formulas: `program_constants.Constants`."""
     if not isinstance(loss, BuresWasserstein):
         raise ValueError(f"theorem_step needs the loss 'bures-wasserstein', not {loss.name!r}")
     initial = float(loss.value(start.end_to_end))

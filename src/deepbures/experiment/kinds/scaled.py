@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...curvature import unsmoothed
 from ...gradient_descent import gradient_descent
 from ...initialization import random_orthogonal
 from ...losses import LOSSES, BuresWasserstein, CovarianceLoss
@@ -158,7 +159,7 @@ def _trained(
     full = natural_step(loss) / network.depth
     whole = np.diff(trajectory.times) > 0.99 * full
     late = np.flatnonzero(whole & (local[:-1] < 1e-2))
-    plain = not square and network.depth == 1 and (method == "none" or getattr(loss, "epsilon", 0.0) == 0)
+    plain = not square and network.depth == 1 and (method == "none" or loss.smoothing == 0)
     surplus = (np.diff(excess) + trajectory.gradient_norm[:-1] ** 2 / 4)[whole]
     return {
         "unit": unit,
@@ -186,7 +187,7 @@ def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_r
     """Tail factor by theory where there is one: (1 − 1/N)² unrepaired; the local rates for half steps on one layer."""
     if method == "unrepaired":
         return (1 - 1 / depth) ** 2
-    subspace = method == "layerwise" and rank < target_rank and getattr(loss, "epsilon", 1) == 0
+    subspace = method == "layerwise" and rank < target_rank and unsmoothed(loss)
     if depth == 1 and loss.name == BuresWasserstein.name and (method == "none" or subspace):
         return descent_contraction(rates_at_minimum(loss, 1, rank), 0.5)
     return float("nan")
