@@ -196,9 +196,9 @@ def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
         Y ← Y + (I − Y M Y)_ab / (d_a + d_b),    Y = diag(1/d) at first,
 
     exact to first order where M and Y are diagonal: there E M Y + Y M E = (d_a + d_b) E_ab. It converges linearly, the
-    faster the smaller the correlations M_ab/(d_a d_b) are, whatever the condition of M (ours; paper.md section 11). An iteration takes a
-    twelfth of the time of an `eigh`. Each matrix ends after its own number of iterations, and so gets the bits that it
-    gets alone.
+    faster the smaller the correlations M_ab/(d_a d_b) are, whatever the condition of M (ours; paper.md section 11). An
+    iteration takes a twelfth of the time of an `eigh`. Each matrix ends after its own number of iterations, and so gets
+    the bits that it gets alone.
 
     Parameters
     ----------
