@@ -52,6 +52,21 @@ def test_shipped_configurations_pass(shipped, schema, overlays):
     assert check(config, schema) == with_numbers(config)
 
 
+@pytest.mark.parametrize("overlay", ["images.yaml", "neighbours.yaml"])
+def test_a_study_may_be_limited_to_some_experiments_and_their_figures(shipped, schema, overlay):
+    own = configuration.read(WORKFLOW.parent / "config" / overlay)
+    checked = check(shipped(overlay), schema)
+    assert checked["experiments"].keys() == own["experiments"].keys() == set(checked["study"]["only"])
+    assert checked["figures"].keys() == own["figures"].keys()
+    assert checked == check(checked, schema)  # as an archive holds it
+    # what is left out is checked as well where it is written, and a figure of nothing stays a mistake
+    with pytest.raises(ConfigurationError, match="'hyperbolic'"):
+        check(changed(shipped(overlay), C + "loss", "hyperbolic"), schema)
+    lost = next(iter(own["figures"]))
+    with pytest.raises(ConfigurationError, match="'nothing'"):
+        check(changed(shipped(overlay), f"figures.{lost}.experiment", "nothing"), schema)
+
+
 def test_smoke_study_is_smaller(shipped):
     # The overlay is merged as Snakemake does: recursively, lists replaced.
     smoke, full = shipped("smoke.yaml"), shipped()
@@ -144,6 +159,9 @@ MISTAKES = [
     # What a schema cannot see.
     (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
     (C + "loss", "frobenius", [".initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"]),
+    ("study.only", ["flows"], ["study.only: there is no experiment 'flows'; there are convergence, "]),
+    ("study.only", [], ["study.only"]),
+    ("study.only", "convergence", ["study.only"]),
     ("study.figures", "results", ["study.figures: 'results' must differ from study.results"]),
     ("study.figures", "./other/../results/", ["'./other/../results/' must differ from study.results"]),
     ("study.figures", str(Path("results").absolute()), ["must differ from study.results"]),

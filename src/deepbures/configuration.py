@@ -141,11 +141,33 @@ def check(
     if errors:
         names = [error for error in errors if error.validator == "pattern"]
         raise ConfigurationError(_one_line(names[0] if names else jsonschema.exceptions.best_match(errors)))
+    checked = _limited(checked)
     for mistake in _senseless(checked):
         raise ConfigurationError(mistake)
     for mistake in mistakes_of_families(checked, families) if families is not None else ():
         raise ConfigurationError(mistake)
     return _with_plain_paths(checked)
+
+
+def _limited(checked: dict[str, Any]) -> dict[str, Any]:
+    """The experiments that `study.only` names, and the figures of them; all without it."""
+    only, experiments = checked["study"].get("only", checked["experiments"]), checked["experiments"]
+    for name in only:
+        if name not in experiments:
+            raise ConfigurationError(
+                f"study.only: there is no experiment {_short(name)}; there are {', '.join(experiments)}"
+            )
+    figures = checked["figures"]
+    return {
+        **checked,
+        "experiments": {name: block for name, block in experiments.items() if name in only},
+        # one of an experiment that is not there at all is a mistake, and stays to be told
+        "figures": {
+            name: family
+            for name, family in figures.items()
+            if family["experiment"] in only or family["experiment"] not in experiments
+        },
+    }
 
 
 def _with_plain_paths(checked: dict[str, Any]) -> dict[str, Any]:
