@@ -13,9 +13,9 @@ from .experiment.kinds import KINDS, kind
 from .grid import Part, seeds_of
 
 #: CPU seconds for a process to start and load what it needs.
-START = 1.0
+START = 0.5
 #: CPU seconds of what is no cell: a notebook with its kernel.
-OTHERS = {"notebook": 4.0}
+OTHERS = {"notebook": 5.0}
 
 
 def cpu_seconds() -> float:

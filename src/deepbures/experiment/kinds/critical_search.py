@@ -49,7 +49,7 @@ TABLES = {
     "trials": schema(family=NAME, size=FLOAT, loss=FLOAT, loss_minimum=FLOAT, excess=FLOAT),
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
-COST = 1.5
+COST = 0.21
 #: A point is critical once the norm of the gradient is below this share of λ_1 …
 #: A point is critical once the norm of the gradient of all layers, Σ0/λ_1 in place of Σ0, is below this …
 GRADIENT_TOLERANCE = 1e-9

@@ -44,7 +44,7 @@ TABLES = {
 #: The axes of its step size, of which an experiment has one.
 STEPS = STEP_AXES
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
-COST = 0.4
+COST = 0.1
 #: Relative accuracy of the flow that a descent is compared with.
 _FLOW_RTOL = 1e-9
 

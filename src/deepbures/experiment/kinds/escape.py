@@ -33,7 +33,7 @@ TABLES = {
     )
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
-COST = 0.8
+COST = 0.3
 #: A plateau ends when the loss has fallen by this share of L(W_J) − L*; below the other one the flow counts as linear.
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
 #: The flow is followed for this many times ln(1/δ) / (escape rate).

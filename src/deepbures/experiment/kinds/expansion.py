@@ -40,7 +40,7 @@ TABLES = {
     )
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
-COST = 0.08
+COST = 0.04
 #: Where the lines start: the global minimum, the saddle in the middle of the order (left out where no point of rank k
 #: is one), a random network.
 PLACES = ("minimum", "saddle", "random start")

@@ -36,7 +36,7 @@ TABLES = {
 #: Its options, by section of an experiment's block.
 OPTIONS = {"integration": Integration}
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
-COST = 0.5
+COST = 0.035
 #: Local rates that agree to this share of the largest belong to one direction of decay.
 _SAME_RATE = 1e-8
 

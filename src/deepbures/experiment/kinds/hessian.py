@@ -50,7 +50,7 @@ TABLES = {
     )
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
-COST = 0.08
+COST = 0.04
 #: With more parameters the dense Hessian takes too long, and its extreme eigenvalues alone are found.
 DENSE_PARAMETERS = 1500
 

@@ -18,7 +18,7 @@ from ..settings import Settings
 #: Loss between critical points `pair` and `pair` + 1.
 TABLES = {"paths": schema(pair=COUNT, t=FLOAT, loss_between_matrices=FLOAT, loss_between_layers=FLOAT)}
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
-COST = 0.04
+COST = 0.02
 
 
 @dataclass(frozen=True)
