@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from cases import each
 from test_workflow import copy_of_project
 
 from deepbures import cost
@@ -104,7 +103,7 @@ def test_from_elsewhere_by_s_and_by_directory(project):
     assert not (project / "results").exists()
 
 
-@each("prefix", ["", "bures_"])
+@pytest.mark.parametrize("prefix", ["", "bures_"])
 def test_as_a_module_of_another_workflow(project, prefix):
     # What snakedeploy writes, but for the place of the Snakefile.
     user = project.parent / "user"

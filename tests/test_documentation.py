@@ -113,7 +113,7 @@ COMMANDS = sorted(
             r"^    (snakemake .*?|python -m .*?)(?: #.*)?$", page.read_text("utf-8"), re.MULTILINE
         )
         # Those of the worked examples run in test_workflow, those on a cluster in tests/slurm.
-        if not re.search(r"profiles/slurm|random_values|relative\.yaml|--unlock", command)
+        if not re.search(r"profiles/slurm|random_values|relative\.yaml|heavy_ball|--unlock", command)
     }
 )
 

@@ -20,10 +20,12 @@ from ..problem import make_loss
 from ..settings import Settings
 
 #: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest by
-#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN).
+#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN);
+#: `smoothing`: ε as it is limited.
 TABLES = {
     "curvatures": schema(
         dimension=COUNT,
+        smoothing=FLOAT,
         vanishing=COUNT,
         sigma=FLOAT,
         smallest=FLOAT,
@@ -74,6 +76,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                     {
                         "seed": seed,
                         "dimension": loss.dimension,
+                        "smoothing": float(loss.smoothing),
                         "vanishing": vanishing,
                         "sigma": s[-1],
                         "smallest": eigenvalues[0],
