@@ -26,6 +26,7 @@ def _curved_minimum(study: Study) -> Iterator[pd.DataFrame]:
 
 
 CURVED_MINIMUM = Statement(
+    kind="hessian",
     name="curvature at the minimiser",
     source="reconstructed",
     statement="At the W that keeps the k largest eigenvalues the Hessian of the layers has no negative direction",
@@ -45,6 +46,7 @@ def _enumerated(study: Study) -> Iterator[pd.DataFrame]:
 
 
 ENUMERATED = Statement(
+    kind="hessian",
     name="W_J is critical",
     source="reconstructed",
     statement="Every W that keeps k directions of the target, with eigenvalues λ_a − ε, is critical (sampled)",
@@ -64,6 +66,7 @@ def _values(study: Study) -> Iterator[pd.DataFrame]:
 
 
 VALUES = Statement(
+    kind="hessian",
     name="critical values",
     source="reconstructed",
     statement="The loss at W_J is what the empty directions add",
@@ -87,6 +90,7 @@ def _saddles(study: Study) -> Iterator[pd.DataFrame]:
 
 
 SADDLES = Statement(
+    kind="hessian",
     name="saddles",
     source="reconstructed",
     statement="All other critical points of rank k are saddles (sampled), with as many negative directions as there "
@@ -108,6 +112,7 @@ def _local_spectrum(study: Study) -> Iterator[pd.DataFrame]:
 
 
 LOCAL_SPECTRUM = Statement(
+    kind="hessian",
     name="local spectrum",
     source="ours",
     statement="The Hessian of the layers has the closed-form spectrum at every critical point",
@@ -132,6 +137,7 @@ def _no_others(study: Study) -> Iterator[pd.DataFrame]:
 
 
 NO_OTHERS = Statement(
+    kind="critical_search",
     name="there are no other critical points",
     source="reconstructed",
     statement="Every critical point of deep networks, n = 4, that a search from random starts finds is one of the W_J",
@@ -188,6 +194,7 @@ def _blows_up(study: Study) -> Iterator[pd.DataFrame]:
 
 
 BLOWS_UP = Statement(
+    kind="blow_up",
     name="blow-up",
     source="abstract",
     statement="Without smoothing the Hessian blows up at low rank (n × k matrices, k < n)",
@@ -207,6 +214,7 @@ def _blow_up_exponent(study: Study) -> Iterator[pd.DataFrame]:
 
 
 BLOW_UP_EXPONENT = Statement(
+    kind="blow_up",
     name="blow-up exponent",
     source="ours",
     statement="It grows like the inverse of the least singular value",
@@ -228,6 +236,7 @@ def _blow_up_constant(study: Study) -> Iterator[pd.DataFrame]:
 
 
 BLOW_UP_CONSTANT = Statement(
+    kind="blow_up",
     name="blow-up constant",
     source="ours",
     statement="The constant of the blow-up is known, where one singular value vanishes and where several do together",
@@ -250,6 +259,7 @@ def _saturation(study: Study) -> Iterator[pd.DataFrame]:
 
 
 SATURATION = Statement(
+    kind="blow_up",
     name="smoothing",
     source="ours",
     statement="With smoothing the most negative curvature levels off as σ_k → 0 (N = 1)",
@@ -270,6 +280,7 @@ def _escape_rates(study: Study) -> Iterator[pd.DataFrame]:
 
 
 ESCAPE_RATES = Statement(
+    kind="escape",
     name="escape rates",
     source="ours",
     statement="The flow leaves saddles at the closed-form rates",

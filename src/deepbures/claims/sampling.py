@@ -21,6 +21,7 @@ def _sampling_law(study: Study) -> Iterator[pd.DataFrame]:
 
 
 SAMPLING_LAW = Statement(
+    kind="finite_sample",
     name="finite samples",
     source="ours",
     statement="The covariance of m Gaussian samples is this far from the one they are drawn from: so far training is "

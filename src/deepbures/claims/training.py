@@ -50,6 +50,7 @@ def _flow_converges(study: Study) -> Iterator[pd.DataFrame]:
 
 
 FLOW_CONVERGES = Statement(
+    kind="flow",
     name="convergence of the flow",
     source="abstract",
     statement="Gradient flow of the smoothed loss converges to the minimum, from starts with a margin and for ε < λ_k",
@@ -70,6 +71,7 @@ def _flow_bound(study: Study) -> Iterator[pd.DataFrame]:
 
 
 FLOW_BOUND = Statement(
+    kind="flow",
     name="bound of the flow",
     source="reconstructed",
     statement="From every start with a margin c > 0 gradient flow converges at least as fast as this rate",
@@ -91,6 +93,7 @@ def _repaired_bound(study: Study) -> Iterator[pd.DataFrame]:
 
 
 REPAIRED_BOUND = Statement(
+    kind="flow",
     name="bound of the flow where W keeps the margin",
     source="ours",
     statement="The same bound, where W itself and its optimum have the margin (k = n): there it is proved",
@@ -111,6 +114,7 @@ def _global_rate(study: Study) -> Iterator[pd.DataFrame]:
 
 
 GLOBAL_RATE = Statement(
+    kind="flow",
     name="global rate of the flow",
     source="ours",
     statement="From every balanced start of full rank, k = n and ε < λ_n, the loss falls at this rate at all times",
@@ -135,6 +139,7 @@ def _margin_kept(study: Study) -> Iterator[pd.DataFrame]:
 
 
 MARGIN_KEPT = Statement(
+    kind="flow",
     name="margin kept",
     source="ours",
     statement="Along the flow the k-th singular value of the smoothed factor [W, √ε I] stays above c",
@@ -157,6 +162,7 @@ def _loss_falls(study: Study) -> Iterator[pd.DataFrame]:
 
 
 LOSS_FALLS = Statement(
+    kind="flow",
     name="loss falls",
     source="ours",
     statement="Gradient flow never increases the loss",
@@ -177,6 +183,7 @@ def _sharp_rate(study: Study) -> Iterator[pd.DataFrame]:
 
 
 SHARP_RATE = Statement(
+    kind="flow",
     name="sharp rate",
     source="ours",
     statement="The excess loss finally decays at the closed-form rate of the linearised flow, at every N and k",
@@ -205,6 +212,7 @@ def _algebraic_tail(study: Study) -> Iterator[pd.DataFrame]:
 
 
 ALGEBRAIC_TAIL = Statement(
+    kind="flow",
     name="algebraic tail",
     source="ours",
     statement="Where ε = λ_n (k = n) the tail is a power of t with known exponent and constant",
@@ -232,6 +240,7 @@ def _plateaus(study: Study) -> Iterator[pd.DataFrame]:
 
 
 PLATEAUS = Statement(
+    kind="flow",
     name="plateau times",
     source="ours",
     statement="From a start along the target's eigenvectors the plateaus of the loss end at times in closed form",
@@ -254,6 +263,7 @@ def _polyak_lojasiewicz(study: Study) -> Iterator[pd.DataFrame]:
 
 
 POLYAK_LOJASIEWICZ = Statement(
+    kind="flow",
     name="Polyak-Łojasiewicz equality",
     source="ours",
     statement="For ε = 0 and full rank the squared gradient is four times the loss",
@@ -288,6 +298,7 @@ def _balance(study: Study) -> Iterator[pd.DataFrame]:
 
 
 BALANCE = Statement(
+    kind="descent",
     name="drift from balance",
     source="ours",
     statement="Descent drifts from balance in proportion to η",
@@ -306,6 +317,7 @@ def _descent_to_flow(study: Study) -> Iterator[pd.DataFrame]:
 
 
 DESCENT_TO_FLOW = Statement(
+    kind="descent",
     name="descent to flow",
     source="ours",
     statement="Gradient descent follows the flow as η → 0",
@@ -335,6 +347,7 @@ def _contraction(study: Study) -> Iterator[pd.DataFrame]:
 
 
 CONTRACTION = Statement(
+    kind="descent",
     name="contraction of descent",
     source="reconstructed",
     statement="Under the step-size conditions of the authors' program each step contracts the excess loss",
@@ -358,6 +371,7 @@ def _layer_contraction(study: Study) -> Iterator[pd.DataFrame]:
 
 
 LAYER_CONTRACTION = Statement(
+    kind="descent",
     name="contraction of one layer",
     source="ours",
     statement="One layer, k = n, ε < λ_n, η ≤ 1/2, any start of full rank: each step takes this share of the loss",
@@ -385,6 +399,7 @@ def _losses_compared(study: Study) -> Iterator[pd.DataFrame]:
 
 
 LOSSES_COMPARED = Statement(
+    kind="descent",
     name="Bures-Wasserstein against square loss",
     source="ours",
     statement="At ε = 0, from a small start, descent needs fewer steps on the Bures-Wasserstein loss than on the "
@@ -410,6 +425,7 @@ def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
 
 
 STABLE_STEP = Statement(
+    kind="descent",
     name="stable step",
     source="ours",
     statement="At full rank, ε < λ_n, descent ends at the optimum for η below 2/λ_max of the Hessian there, and for no "
