@@ -154,6 +154,7 @@ MISTAKES = [
     (C + "grid.depth", [0], [".grid.depth[0]: 0 must be at least 1"]),
     (C + "grid.depth", [1, 2, 1], [".grid.depth: 1 is given twice"]),
     (C + "integration.rtol", 0, [".integration.rtol: 0 must be more than 0"]),
+    (C + "integration.rtol", 2, [".integration.rtol: 2 must be less than 1"]),
     (C + "integration.rtol", "1e-400", [".integration.rtol: '1e-400' must be of type number"]),
     (C + "integration.samples", 1, [".integration.samples: 1 must be at least 2"]),
     # What a schema cannot see.

@@ -233,8 +233,8 @@ def _one_line(error: jsonschema.ValidationError) -> str:
             return f"{where}: {value!r} is not allowed{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}"
         case "type":
             return f"{where}: {_short(value)} must be of type {error.validator_value}"
-        case "minimum" | "exclusiveMinimum":
-            bound = "at least" if error.validator == "minimum" else "more than"
+        case "minimum" | "exclusiveMinimum" | "exclusiveMaximum":
+            bound = {"minimum": "at least", "exclusiveMinimum": "more than"}.get(error.validator, "less than")
             return f"{where}: {value!r} must be {bound} {error.validator_value}"
         case "minItems" | "minProperties":
             return f"{where}: {_short(value)} must hold at least {error.validator_value} value"

@@ -168,8 +168,8 @@ def gradient_flows(
         raise ValueError(f"initials must be a stack of matrices with {loss.dimension} rows, not of shape {W.shape}")
     if loss.shape not in ((), W.shape[:1]):
         raise ValueError(f"loss must have one target, or one for each of {len(W)} starts, not shape {loss.shape}")
-    if not rtol > 0 or not atol >= 0:
-        raise ValueError(f"rtol must be positive and atol not negative, not {rtol} and {atol}")
+    if not 0 < rtol < 1 or not atol >= 0:
+        raise ValueError(f"rtol must be between 0 and 1 and atol not negative, not {rtol} and {atol}")
     _checked_ends(excess_tolerance, max_steps, samples)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
