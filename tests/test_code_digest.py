@@ -43,7 +43,7 @@ def test_digest_is_stable(package):
 
 def test_digest_ignores_the_cost_of_a_kind(package):
     before = code_digest("experiment.kinds.flow")
-    edit(package / "experiment/kinds/flow.py", "COST = 0.5", "COST = 50")
+    edit(package / "experiment/kinds/flow.py", "\nCOST = ", "\nCOST = 10 * ")
     assert code_digest("experiment.kinds.flow") == before
     edit(package / "experiment/kinds/flow.py", "COST = 50", "COSTS = 50")
     assert code_digest("experiment.kinds.flow") != before
