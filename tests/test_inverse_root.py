@@ -8,7 +8,7 @@ import pytest
 from cases import each
 
 from deepbures import inverse_root
-from deepbures.inverse_root import inverse_root_rule, resolvents
+from deepbures.inverse_root import _by_resolvents, inverse_root_product, inverse_root_rule, resolvents
 
 EPS = np.finfo(float).eps
 
@@ -145,3 +145,30 @@ def test_float32_stays_float32(rng):
     double = product(resolvents(D.astype(float), Yt.astype(float), 1e-14), lambda part: part.outer.T @ part.inner.T)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, double, atol=1e-5)
+
+
+@each("unit", [1e-12, 1.0, 1e12])
+@each("graded, by_resolvents", [(False, False), (True, False), (None, True)])
+def test_product_with_all_points_at_once_is_the_sum_over_resolvents(rng, monkeypatch, unit, graded, by_resolvents):
+    """(M^{-1/2} Y)ᵀ; columns of very different size are no reason for the resolvents, nearly parallel ones are."""
+    n, k, fallen_back = 16, 4, []
+    D = unit * np.geomspace(1, 1e-6, n)
+    Y = rng.standard_normal((n, k)) * np.sqrt(D)[:, None] * 30
+    if graded:
+        Y *= np.geomspace(1, 1e-6, k)
+    elif graded is None:
+        Y[:, 1] = Y[:, 0] * (1 + 1e-4 * rng.standard_normal(n))
+        Y *= 1e4
+    with monkeypatch.context() as patch:
+        patch.setattr(inverse_root, "_by_resolvents", lambda *given: fallen_back.append(given) or other(*given))
+        other = _by_resolvents
+        found = inverse_root_product(D, np.ascontiguousarray(Y.T), 4 * EPS)
+    assert bool(fallen_back) == by_resolvents
+    with mp.workdps(50):
+        M = mp.diag([mp.mpf(float(d)) for d in D]) + mp.matrix(Y.tolist()) * mp.matrix(Y.tolist()).T
+        mu, Q = mp.eigsy(M)
+        root = Q * mp.diag([1 / mp.sqrt(m) for m in mu]) * Q.T
+        exact = np.array((root * mp.matrix(Y.tolist())).tolist(), dtype=float).T
+    error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert error.max() < 1e-10
+    assert inverse_root_product(D.astype(np.float32), Y.T.astype(np.float32), 1e-6).dtype == np.float32

@@ -26,6 +26,8 @@ from .psd import Array
 
 #: G = I + Yᵀ E Y above this condition is orthonormalised twice: once leaves an error of eps times the condition.
 _ONCE = 100.0
+#: Inverses of scaled G with entries up to this power of eps are taken as they are: 1,350 in float64.
+_WELL_CONDITIONED = -0.2
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,7 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     """
     k, identity = len(Yt), np.eye(len(Yt), dtype=Yt.dtype)
     eps = float(np.finfo(Yt.dtype).eps)
-    energy = float(np.linalg.eigvalsh(Yt @ Yt.T)[-1])
-    rule = inverse_root_rule(float(D.min()), float(D.max()) + max(energy, 0.0), accuracy)
+    rule = _rule_of(D, Yt, accuracy)
     stacked, outer, spare = np.empty_like(Yt), np.empty_like(Yt), np.empty_like(Yt)
     for shift, weight in zip(rule.shifts.tolist(), rule.weights.tolist(), strict=True):
         diagonal = 1 / (D + shift)
@@ -163,6 +164,63 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
             inner = V / np.sqrt(1 + s**2)
         outer *= root
         yield Resolvent(weight, diagonal, outer, inner)
+
+
+def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
+    """(M^{-1/2} Y)ᵀ for M = D + Y Yᵀ, (k, n): two products with all points of the quadrature at once.
+
+    Row i is y_iᵀ Σ_j w_j e_j(i) G_j^{-1}, e_j = 1/(D + τ_j), G_j = I + Yᵀ diag(e_j) Y. The G_j are one product of e and
+    the k(k+1)/2 products of columns of Y, the sums over j another: a third of the operations of `resolvents`, which
+    take over where some G_j is not well conditioned even after its diagonal is scaled to 1.
+
+    Parameters
+    ----------
+    D, Yt, accuracy
+        As of `resolvents`.
+    """
+    (k, n), eps = Yt.shape, float(np.finfo(Yt.dtype).eps)
+    rule = _rule_of(D, Yt, accuracy)
+    e = 1 / (D + rule.shifts.astype(Yt.dtype)[:, None])  # (m, n)
+    firsts = np.cumsum([0, *range(k, 0, -1)])  # of the pairs (a, a), …, (a, k − 1)
+    pairs = np.empty((firsts[-1], n), dtype=Yt.dtype)
+    for a in range(k):
+        np.multiply(Yt[a:], Yt[a], out=pairs[firsts[a] : firsts[a + 1]])
+    rows, columns = np.triu_indices(k)
+    gram = np.empty((len(e), k, k), dtype=Yt.dtype)
+    gram[:, rows, columns] = gram[:, columns, rows] = e @ pairs.T
+    gram += np.eye(k, dtype=Yt.dtype)
+    d = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    scale = d[:, :, None] * d[:, None, :]
+    try:
+        lower = np.linalg.cholesky(gram / scale)
+    except np.linalg.LinAlgError:
+        return _by_resolvents(D, Yt, accuracy)
+    half = np.linalg.solve(lower, np.eye(k, dtype=Yt.dtype))
+    inverse = half.mT @ half
+    if not np.abs(inverse).max() <= eps**_WELL_CONDITIONED:  # NaN: no
+        return _by_resolvents(D, Yt, accuracy)
+    inverse *= rule.weights.astype(Yt.dtype)[:, None, None] / scale
+    np.matmul(np.ascontiguousarray(inverse[:, rows, columns].T), e, out=pairs)
+    product = np.zeros_like(Yt)
+    for a in range(k):
+        row = pairs[firsts[a] : firsts[a + 1]]  # K_ab(i), b ≥ a
+        product[a] += np.einsum("bi,bi->i", row, Yt[a:])
+        product[a + 1 :] += row[1:] * Yt[a]
+    return product
+
+
+def _by_resolvents(D: Array, Yt: Array, accuracy: float) -> Array:
+    product, term = np.zeros_like(Yt), np.empty_like(Yt)
+    for part in resolvents(D, Yt, accuracy):
+        np.matmul(part.weight * part.inner, part.outer, out=term)
+        product += term
+    return product
+
+
+def _rule_of(D: Array, Yt: Array, accuracy: float) -> InverseRootRule:
+    """The quadrature for the spectrum of M."""
+    energy = float(np.linalg.eigvalsh(Yt @ Yt.T)[-1])
+    return inverse_root_rule(float(D.min()), float(D.max()) + max(energy, 0.0), accuracy)
 
 
 def _inverse_root(gram: Array) -> Array:

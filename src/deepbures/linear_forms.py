@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .inverse_root import Resolvent, resolvents
+from .inverse_root import Resolvent, inverse_root_product, resolvents
 from .psd import Array, soft_threshold
 
 #: From this dimension on, with at most a THIN-th as many columns, these forms are the faster ones. Gradients, smoothed:
@@ -29,14 +29,9 @@ def is_thin(dimension: int, columns: int) -> bool:
 
 def smoothed_gradient(eigenvalues: Array, epsilon: float, F: Array) -> Array:
     """2 (F − R M^{-1/2} Y), the gradient of L_ε (paper.md sections 2 and 11)."""
-    root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
-    total = np.zeros((F.shape[1], len(root)), dtype=F.dtype)
-    term = np.empty_like(total)
-    for part in parts:
-        np.matmul(part.weight * part.inner, part.outer, out=term)
-        total += term
+    root, D, Yt, accuracy = _form(eigenvalues, epsilon, F)
     gradient = 2 * F
-    gradient[: len(root)] -= 2 * root[:, None] * total.T
+    gradient[: len(root)] -= 2 * root[:, None] * inverse_root_product(D, Yt, accuracy).T
     return gradient
 
 
@@ -159,8 +154,14 @@ def squared_distance_to_diagonal(first: Array, others: Array, diagonal: Array) -
 
 def _root_and_resolvents(eigenvalues: Array, epsilon: float, F: Array) -> tuple[Array, Iterator[Resolvent]]:
     """diag(R) on the range of the target, and the resolvents of M there, one after the other."""
+    root, D, Yt, accuracy = _form(eigenvalues, epsilon, F)
+    return root, resolvents(D, Yt, accuracy)
+
+
+def _form(eigenvalues: Array, epsilon: float, F: Array) -> tuple[Array, Array, Array, float]:
+    """diag(R) on the range of the target; there diag(D) and Yᵀ of M = D + Y Yᵀ; and the accuracy of its M^{-1/2}."""
     support = int(np.sum(eigenvalues > 0))
     kept = eigenvalues[:support].astype(F.dtype, copy=False)
     root = np.sqrt(kept)
     Yt = np.ascontiguousarray((root[:, None] * F[:support]).T)
-    return root, resolvents(F.dtype.type(epsilon) * kept, Yt, _ACCURACY * float(np.finfo(F.dtype).eps))
+    return root, F.dtype.type(epsilon) * kept, Yt, _ACCURACY * float(np.finfo(F.dtype).eps)
