@@ -8,28 +8,15 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
+from timing import median
 
 from deepbures import critical_points
 from deepbures.curvature import extreme_eigenvalues, network_hessian, network_hessian_product
 from deepbures.losses import BuresWasserstein
 from deepbures.seeds import generator
 from deepbures.targets import draw_target
-
-
-def median(function: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, the first one left out."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ import os
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-import statistics
+import functools
 import time
 import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
 import ot
+import timing
 
 from deepbures import gradient_flow, linear_forms
 from deepbures.initialization import random_frame, small_start
@@ -22,23 +23,7 @@ from deepbures.losses import BuresWasserstein
 from deepbures.seeds import generator
 
 EPSILON, RANK = 0.1, 10
-
-
-def median(function: Callable[[], object], repeats: int = 5) -> float:
-    """Median CPU seconds of a call, the first one left out."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
-def once(function: Callable[[], object]) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+median, once = (functools.partial(timed, clock=time.process_time) for timed in (timing.median, timing.once))
 
 
 def problem(n: int, rank: int = RANK, least: float = 1e-3) -> tuple[BuresWasserstein, np.ndarray]:

@@ -7,12 +7,11 @@ import os
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import ot
+from timing import median
 
 from deepbures import critical_points
 from deepbures.curvature import extreme_eigenvalues, network_hessian
@@ -25,17 +24,6 @@ from deepbures.seeds import generator
 from deepbures.targets import draw_target
 
 EPSILON = 0.1
-
-
-def median(function: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of a call, the first one left out."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def problem(n: int, rank: int) -> tuple[BuresWasserstein, np.ndarray]:

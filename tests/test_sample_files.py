@@ -72,6 +72,16 @@ def test_what_may_be_meant_otherwise_is_left_to_the_rules_for_whole_files(tmp_pa
         assert streamed_file(tmp_path / name) is None
 
 
+def test_two_arrays_in_a_file_are_refused_as_in_a_small_one(tmp_path, rng):
+    path = tmp_path / "two.npy"
+    with path.open("wb") as file:
+        for _ in range(2):
+            np.save(file, rng.standard_normal((50, 3)))
+    assert streamed_file(path) is None
+    with pytest.raises(ValueError, match="it holds more than one array"):
+        read_target({"samples": str(path)}, 3)
+
+
 def test_memory_is_a_block_and_n_squared(tmp_path, rng):
     X = rng.standard_normal((400_000, 30)).astype(np.float32)
     path = stored(tmp_path / "x.npy", X)

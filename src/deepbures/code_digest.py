@@ -20,9 +20,9 @@ _COST = re.compile(r"^COST = .*$", re.MULTILINE)
 def code_digest(*roots: str) -> str:
     """Digest of modules of this package, all those they import, and the versions of NumPy and SciPy.
 
-    It is one of what they compile to: docstrings, comments and layout are left out, and so is `COST`, a kind's share
-    in estimates of time. (A compiler in C does that in a fifth of the time of a walk through syntax trees, which every
-    process of a study would make.)
+    It is one of what they compile to under this version of Python: docstrings, comments and layout are left out, and so
+    is `COST`, a kind's share in estimates of time. (A compiler in C does that in a fifth of the time of a walk through
+    syntax trees, which every process of a study would make.)
 
     Given to Snakemake as a parameter, it reruns what depends on an edited module and nothing else.
     """

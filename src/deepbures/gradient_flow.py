@@ -21,7 +21,7 @@ from .losses import BuresWasserstein, CovarianceLoss
 from .network import check_depth
 from .psd import Array, finite_array, principal_columns
 from .reduced_flow import (
-    CURVATURES,
+    LINEAR_PARTS,
     FactorFlow,
     RootFlow,
     in_eigenbasis,
@@ -185,7 +185,7 @@ def gradient_flows(
         for i, start in enumerate(W)
     ]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        _advance(loss, runs, type(loss) in CURVATURES and method == "auto")
+        _advance(loss, runs, type(loss) in LINEAR_PARTS and method == "auto")
         return [run.trajectory() for run in runs]
 
 

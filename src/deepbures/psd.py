@@ -209,7 +209,7 @@ def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     inverse_root : (..., n, n)
         0 where it was not found.
     found : (...)
-        Whether it was found: Y M Y = I to 2 n eps, Frobenius norm.
+        Whether it was found: what the next iteration would leave of Y M Y − I is below 2 n eps, Frobenius norm.
     """
     n, batch = M.shape[-1], M.shape[:-2]
     tolerance = 2 * n * float(np.finfo(M.dtype).eps)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class RootFlow:
     """The reduced flow of a stack of starts of one rank k in X = S^{1/N}, in the eigenbases of the targets.
 
     For k = n the state is X. For k < n it is the Z (n × k) with X = Z Zᵀ whose rows H = Z_J are symmetric positive
-    definite, J being k coordinates that come first in the `order` of the coordinates (ours):
+    definite, J being k coordinates that come first in the `order` of the coordinates (ours; paper.md section 11):
 
         dZ/dt = −∇L(F) Cᵀ + Z A,    A antisymmetric,    H A + A H = V_Jᵀ − V_J  with  V = −∇L(F) Cᵀ.
 
@@ -72,7 +72,7 @@ class RootFlow:
     Parameters
     ----------
     loss
-        One target for all starts, or one for each. Its type must be among `CURVATURES`.
+        One target for all starts, or one for each. Its type must be among `LINEAR_PARTS`.
     depth
         N.
     order : (B, n), optional
@@ -135,7 +135,7 @@ class RootFlow:
             return J
         z, speed = np.zeros_like(x), np.zeros_like(x)  # z_a, and minus its velocity
         z[..., :k] = np.sqrt(x[..., :k])
-        b = _reordered(diagonal(loss, spectrum)[..., None], order)[..., :k, 0]
+        b = _reordered(LINEAR_PARTS[type(loss)].diagonal(loss, spectrum)[..., None], order)[..., :k, 0]
         speed[..., :k] = b * z[..., :k] ** (2 * self.depth - 1)
         J += (speed[..., :, None] + speed[..., None, :k]) / (z[..., :, None] + z[..., None, :k])
         return J
@@ -288,13 +288,13 @@ def curvature(loss: CovarianceLoss, spectrum: Array, columns: NDArray[np.intp] |
     Parameters
     ----------
     loss
-        Of a type in `CURVATURES`.
+        Of a type in `LINEAR_PARTS`.
     spectrum : (..., n)
         s ≥ 0.
     columns : (..., k), optional
         The b that are wanted, of each member; default all.
     """
-    return CURVATURES[type(loss)](loss, spectrum, columns)
+    return LINEAR_PARTS[type(loss)].curvature(loss, spectrum, columns)
 
 
 def _pairs(values: Array, columns: NDArray[np.intp] | None) -> tuple[Array, Array]:
@@ -326,11 +326,9 @@ def _bures_curvature(loss: BuresWasserstein, spectrum: Array, columns: NDArray[n
     return Q
 
 
-def diagonal(loss: CovarianceLoss, spectrum: Array) -> Array:
-    """The diagonal of B(S), ∇L = B(S) F, at S = diag(s): 2 (1 − √(λ/(s + ε))); Frobenius 4 (s − λ)."""
-    if isinstance(loss, Frobenius):
-        return 4 * (spectrum - loss.eigenvalues)
-    width = spectrum + np.asarray(loss.smoothing)[..., None]
+def _bures_diagonal(loss: BuresWasserstein, spectrum: Array) -> Array:
+    """2 (1 − √(λ/(s + ε)))."""
+    width = spectrum + np.asarray(loss.epsilon)[..., None]
     ratio = np.divide(loss.eigenvalues, width, out=np.zeros_like(width), where=width > 0)
     return 2 * (1 - np.sqrt(ratio))
 
@@ -341,10 +339,22 @@ def _square_curvature(loss: Frobenius, spectrum: Array, columns: NDArray[np.intp
     return term_a + term_b
 
 
+def _square_diagonal(loss: Frobenius, spectrum: Array) -> Array:
+    """4 (s − λ)."""
+    return 4 * (spectrum - loss.eigenvalues)
+
+
+class LinearPart(NamedTuple):
+    """What the flow of a loss is near a diagonal S = diag(s), with ∇L = B(S) F: see `curvature`; and the B_aa."""
+
+    curvature: Callable[..., Array]
+    diagonal: Callable[..., Array]
+
+
 #: The losses whose flow has a Jacobian in closed form. Others are integrated explicitly.
-CURVATURES: dict[type[CovarianceLoss], Callable[..., Array]] = {
-    BuresWasserstein: _bures_curvature,
-    Frobenius: _square_curvature,
+LINEAR_PARTS: dict[type[CovarianceLoss], LinearPart] = {
+    BuresWasserstein: LinearPart(_bures_curvature, _bures_diagonal),
+    Frobenius: LinearPart(_square_curvature, _square_diagonal),
 }
 
 

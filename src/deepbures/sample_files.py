@@ -55,8 +55,10 @@ def _told(blocks: Iterator[Array], progress: Progress) -> Iterator[Array]:
 
 def _npy(path: Path) -> tuple[int, Iterator[Array]] | None:
     matrix = np.load(path, mmap_mode="r", allow_pickle=False) if _is_numpy(path) else None
-    if matrix is None or matrix.ndim != 2 or matrix.dtype.kind not in "fiub":
+    if not isinstance(matrix, np.memmap) or matrix.ndim != 2 or matrix.dtype.kind not in "fiub":
         return None  # the reader of whole files says what it is
+    if matrix.offset + matrix.nbytes < path.stat().st_size:  # more than one array
+        return None
     return len(matrix), blocks_of(matrix)
 
 

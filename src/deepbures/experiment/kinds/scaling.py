@@ -56,15 +56,14 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             eigenvalues = np.geomspace(1, 1 / options.condition, n)
             loss = BuresWasserstein.from_spectrum(eigenvalues, epsilon=float(eigenvalues[k - 1]) / 10)
             W = generator(settings.study_seed, "scaling", seed, dimension=n).standard_normal((n, k)) / np.sqrt(n)
-            seconds, gradient = _timed(loss, W, options.repeats)
-            found = {"linear": (seconds, float("nan"))}
+            seconds, difference = {}, float("nan")
+            seconds["linear"], gradient = _timed(loss, W, options.repeats)
             if n <= options.largest_dense:
                 # Columns of zeros change nothing but the form that is chosen.
-                seconds, wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
+                seconds["dense"], wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
                 difference = float(np.abs(wide[:, :k] - gradient).max() / np.abs(gradient).max())
-                found = {"linear": (found["linear"][0], difference), "dense": (seconds, difference)}
-            for form, (seconds, difference) in found.items():
-                rows.append({"seed": seed, "n": n, "form": form, "seconds": seconds, "difference": difference})
+            for form, median in seconds.items():
+                rows.append({"seed": seed, "n": n, "form": form, "seconds": median, "difference": difference})
         yield {"timings": measure.columns(rows)}
 
 
