@@ -65,7 +65,7 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
     for axis, text in zip(axes[0], panels.values(), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=text)
     lowest, highest = trajectories["excess"].min(), trajectories["excess"].max()
-    axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.25)  # a quarter more, for the legend
+    axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.4)  # two fifths more, for the legend
     axes[0, 1].legend(loc="lower left")
     names = {PROMISES[rate]: style.THEORY, "sharp rate": style.THEORY | {"linestyle": ":"}}
     if with_global:
