@@ -54,7 +54,7 @@ def test_digest_ignores_comments_and_docstrings(package):
     for name in ("losses", "experiment/kinds/descent", "experiment/problem", "psd"):
         path = package / f"{name}.py"
         path.write_text("# A comment.\n" + path.read_text(encoding="utf-8") + "\n\n# Another.\n", encoding="utf-8")
-    edit(package / "losses.py", '"""∇L(W), shape of W."""', '"""The gradient, of the same shape."""')
+    edit(package / "covariance_loss.py", '"""∇L(W), shape of W."""', '"""The gradient, of the same shape."""')
     edit(package / "psd.py", '"""Symmetric part', '"""The symmetric part')
     code_digest.cache_clear()
     assert code_digest("experiment.kinds.descent") == before

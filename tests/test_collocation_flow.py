@@ -15,7 +15,7 @@ from deepbures.initialization import close_start, small_start
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.predicted_rates import sharp_rate
 from deepbures.psd import geometric_sum
-from deepbures.reduced_flow import RootFlow, curvature, pivoted
+from deepbures.reduced_flow import RootFlow, pivoted
 from deepbures.seeds import generator
 from deepbures.slopes import tail_slope
 from deepbures.targets import draw_target
@@ -65,9 +65,9 @@ def test_curvature_at_the_minimum_gives_the_local_rates(epsilon):
     loss = BuresWasserstein(np.diag(SPECTRUM), epsilon)
     s = SPECTRUM - epsilon
     expected = 2 * np.add.outer(s, s) / np.add.outer(SPECTRUM, SPECTRUM)
-    np.testing.assert_allclose(curvature(loss, s), expected, rtol=1e-13)
+    np.testing.assert_allclose(loss.curvature(s), expected, rtol=1e-13)
     singular = BuresWasserstein(np.diag([2.0, 1.0, 0.0, 0.0]), epsilon)
-    Q = curvature(singular, np.array([2.0, 1.0, 0.3, 0.0]))
+    Q = singular.curvature(np.array([2.0, 1.0, 0.3, 0.0]))
     assert np.isfinite(Q).all()
     np.testing.assert_array_equal(Q[2:, 2:], 4)
 

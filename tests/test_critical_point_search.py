@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 
 from deepbures import critical_points
 from deepbures.critical_point_search import search
-from deepbures.curvature import network_hessian, network_hessians, normalized, unit_of_loss
+from deepbures.curvature import network_hessian, network_hessians
 from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork, pack, unpack
 
@@ -131,7 +131,7 @@ def test_normalized_loss_has_no_unit(make_target, rng, kind, factor):
     covariance, W = make_target([3.0, 2.0, 0.5]), rng.standard_normal((3, 2))
     d = 4 if kind == "frobenius" else 2
     loss = make_loss(kind if d == 4 else kind * factor, factor * covariance)
-    target, largest = normalized(loss), 3 * factor
+    target, largest = loss.normalized(), 3 * factor
     assert target.eigenvalues[0] == pytest.approx(1, rel=1e-14)
     value = largest ** (d / 2) * target.value(W)
     np.testing.assert_allclose(loss.value(np.sqrt(largest) * W), value, rtol=1e-11)
@@ -139,6 +139,4 @@ def test_normalized_loss_has_no_unit(make_target, rng, kind, factor):
     np.testing.assert_allclose(
         loss.gradient(np.sqrt(largest) * W), gradient, rtol=1e-10, atol=1e-12 * np.abs(gradient).max()
     )
-    assert unit_of_loss(loss) == pytest.approx(
-        float(make_loss(0 if d == 2 else kind, factor * covariance).value(0 * W))
-    )
+    assert loss.unit == pytest.approx(float(make_loss(0 if d == 2 else kind, factor * covariance).value(0 * W)))

@@ -19,7 +19,8 @@ PACKAGE = Path(deepbures.__file__).parent
 LAYERS = [
     {"axes", "code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
     {"closed_form_rates", "delimited_text", "eigenbasis", "exponential", "inverse_root", "sample_covariance"},
-    {"linear_forms", "matrix_files", "sample_files"},
+    {"covariance_loss", "linear_forms", "matrix_files", "sample_files"},
+    {"bures_wasserstein", "frobenius"},
     {
         "losses",
         "network",

@@ -391,9 +391,9 @@ def test_a_changed_setting_reruns_its_experiment_only(study):
 @pytest.mark.slow
 def test_an_edited_numerical_module_reruns_the_cells_and_a_comment_does_not(study):
     edit(study / "src/deepbures/psd.py", '"""Symmetric part', '"""The symmetric part')
-    edit(study / "src/deepbures/losses.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-6  # a comment")
+    edit(study / "src/deepbures/bures_wasserstein.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-6  # a comment")
     assert "Nothing to be done" in snakemake(study, "--dry-run").stdout
-    edit(study / "src/deepbures/losses.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-7")
+    edit(study / "src/deepbures/bures_wasserstein.py", "_EIGH_CONDITION = 1e-6", "_EIGH_CONDITION = 1e-7")
     assert run_jobs(planned(study)) == JOBS
 
 

@@ -60,6 +60,7 @@ class Barycenter(CovarianceLoss):
     """
 
     name = "barycenter"
+    degree = 2
 
     def __init__(self, covariances: ArrayLike, weights: ArrayLike | None = None, epsilon: float = 0.0) -> None:
         self.covariances = _checked_covariances(covariances)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .curvature import network_hessians, unsmoothed
+from .curvature import network_hessians
 from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, layer_gradients, pack, prefix_products, unpack, with_bottleneck
 from .psd import Array
@@ -66,14 +66,14 @@ def search(loss: CovarianceLoss, starts: Sequence[Array]) -> Ends:
     Parameters
     ----------
     loss
-        With one target, of norm λ_1 = 1 (`landscape.normalized`): all tolerances refer to it.
+        With one target, of norm λ_1 = 1 (`CovarianceLoss.normalized`): all tolerances refer to it.
     starts : N arrays (m, d_j, d_{j−1})
         Layers with inner width k; one layer is n × k.
     """
     depth, width = len(starts), starts[0].shape[-2 if len(starts) > 1 else -1]
     layers, evaluations, lost = _solve(loss, starts)
     norm = _norm(_gradient(loss, layers))
-    if depth == 1 and unsmoothed(loss):
+    if depth == 1 and loss.has_kink:
         return Ends(layers, norm, evaluations, lost)
     goes_on = lost | (norm > GRADIENT_TOLERANCE) if width > 1 else lost
     if goes_on.any():
@@ -135,7 +135,7 @@ def _has_lost_rank(loss: CovarianceLoss, layers: list[Array]) -> NDArray[np.bool
     W = prefix_products(layers)[-1]
     rank = min(min(layer.shape[-2:]) for layer in layers)
     lost = np.linalg.svd(W, compute_uv=False)[..., rank - 1] < LOST
-    if unsmoothed(loss):
+    if loss.has_kink:
         X = np.sqrt(loss.eigenvalues)[:, None] * (loss.eigenvectors.T @ W)
         sigma = np.linalg.svd(X, compute_uv=False)
         lost |= sigma[..., rank - 1] <= LOST_UNSMOOTHED * sigma[..., 0]

@@ -14,7 +14,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .losses import BuresWasserstein, CovarianceLoss
+from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, pack, prefix_products, unpack
 from .psd import Array, check_square_fits, finite_array, symmetrize
 
@@ -68,31 +68,10 @@ class Curvature:
         )
 
 
-def normalized(loss: CovarianceLoss) -> CovarianceLoss:
-    """The loss of Σ0/λ_1, and of ε/λ_1: its matrices, losses and gradients are without a unit.
-
-    L(W) = λ_1^{d/2} L̃(W/√λ_1) and ∇L(W) = λ_1^{(d−1)/2} ∇L̃(W/√λ_1), d the `degree` of the loss.
-    """
-    largest = float(loss.eigenvalues[0])
-    if isinstance(loss, BuresWasserstein):
-        return BuresWasserstein(loss.covariance / largest, loss.epsilon / largest)
-    return type(loss)(loss.covariance / largest)
-
-
-def unit_of_loss(loss: CovarianceLoss) -> float:
-    """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, to which errors of losses are compared."""
-    return float(np.sum(loss.eigenvalues ** (loss.degree / 2)))
-
-
-def unsmoothed(loss: CovarianceLoss) -> bool:
-    """Whether the loss has a kink where W loses rank: the Bures-Wasserstein loss with ε = 0."""
-    return isinstance(loss, BuresWasserstein) and not loss.smoothed
-
-
 def check_twice_differentiable(loss: CovarianceLoss, rank: int) -> None:
     """Raise ValueError where matrices of rank k have no Hessian: ε = 0, and k above the rank of the target."""
     available = int(np.sum(loss.eigenvalues > 0))
-    if unsmoothed(loss) and rank > available:
+    if loss.has_kink and rank > available:
         raise ValueError(
             f"rank {rank} exceeds the rank {available} of the target: "
             "without smoothing its critical points have no Hessian"
@@ -117,7 +96,7 @@ def blow_up_constant(loss: CovarianceLoss, kept: ArrayLike, vanishing: ArrayLike
     vanishing : (n, m)
         Those of the vanishing ones.
     """
-    if not unsmoothed(loss):
+    if not loss.has_kink:
         raise ValueError(f"loss must be Bures-Wasserstein with epsilon = 0: {loss.name} has no blow-up")
     kept, vanishing = np.asarray(kept, dtype=float), finite_array("vanishing", vanishing, 2)
     check_twice_differentiable(loss, kept.shape[1] + vanishing.shape[1])

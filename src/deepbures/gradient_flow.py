@@ -17,11 +17,10 @@ from .collocation import ROUNDING, Stack, Step, dense_output
 from .diagnostics import norm_over_layers
 from .explicit import ExplicitPath
 from .linear_forms import is_thin
-from .losses import BuresWasserstein, CovarianceLoss
+from .losses import CovarianceLoss
 from .network import check_depth
 from .psd import Array, finite_array, principal_columns
 from .reduced_flow import (
-    LINEAR_PARTS,
     FactorFlow,
     RootFlow,
     in_eigenbasis,
@@ -45,8 +44,9 @@ _SAMPLES_PER_STEP = 5.0
 #: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
 _CUT_SHARE, _MAX_CUTS = 0.1, 30
 _TINY = float(np.finfo(float).tiny)
-#: ‖∇L‖² ≤ 4 (L − L*), with room for the last sweep, after which the gradient is not evaluated again.
-_GRADIENT_SHARE = 4.1
+#: By so much the bound of L − L* by the gradient must exceed the tolerance: room for the last sweep, after which the
+#: gradient is not evaluated again.
+_BOUND_SHARE = 1.025
 
 
 def gradient_flow(
@@ -185,7 +185,7 @@ def gradient_flows(
         for i, start in enumerate(W)
     ]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        _advance(loss, runs, type(loss) in LINEAR_PARTS and method == "auto")
+        _advance(loss, runs, loss.has_linear_part and method == "auto")
         return [run.trajectory() for run in runs]
 
 
@@ -487,12 +487,8 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
 
 
 def _reason(run: _Run, path: CollocationPath, length: float, squared_gradient: float) -> StopReason | None:
-    """Why a run ends after a step, if it does.
-
-    A step of ½ down the gradient loses at least ‖∇L‖²/4 of a Bures-Wasserstein loss (paper.md section 8), so that
-    L − L* is at least that: a cheap no.
-    """
-    surely_above = isinstance(run.loss, BuresWasserstein) and squared_gradient > _GRADIENT_SHARE * run.excess_tolerance
+    """Why a run ends after a step, if it does. A lower bound of L − L* by the gradient is a cheap no."""
+    surely_above = run.loss.least_excess(squared_gradient) > _BOUND_SHARE * run.excess_tolerance
     if not surely_above and run.converged(path.end()):
         run.cut_at_tolerance(path)
         return StopReason.CONVERGED

@@ -272,6 +272,25 @@ def well_conditioned_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     return inverse_root, well
 
 
+def rank_tolerance(matrix: Array) -> float:
+    """Share of the largest singular value below which others count as zero: max(n, d) · eps, for (..., n, d)."""
+    return max(matrix.shape[-2:]) * float(np.finfo(matrix.dtype).eps)
+
+
+def pseudo_inverse(A: Array) -> Array:
+    """A⁺ of one matrix (n, d), up to `rank_tolerance`."""
+    U, sigma, Vh = np.linalg.svd(A, full_matrices=False)
+    inverse = np.divide(1, sigma, out=np.zeros_like(sigma), where=sigma > rank_tolerance(A) * sigma[0])
+    return (Vh.T * inverse) @ U.T
+
+
+def gram_pseudo_inverse(A: Array) -> Array:
+    """(Aᵀ A)⁺ of one matrix (n, d), from its singular values."""
+    _, sigma, Vh = np.linalg.svd(A, full_matrices=False)
+    inverse = np.divide(1, sigma**2, out=np.zeros_like(sigma), where=sigma > rank_tolerance(A) * sigma[0])
+    return (Vh.T * inverse) @ Vh
+
+
 def principal_columns(F: Array) -> tuple[Array, Array, Array]:
     """U diag(σ), U and σ of the SVD F = U σ Vᵀ of a stack (..., n, k), k ≤ n: orthogonal columns, the longest first.
 

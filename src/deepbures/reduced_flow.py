@@ -16,13 +16,12 @@ that `collocation` integrates.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .losses import BuresWasserstein, CovarianceLoss, Frobenius
+from .covariance_loss import CovarianceLoss
 from .psd import Array, geometric_sum, integer_power, symmetrize
 
 #: A stage with a larger ‖F‖² is refused before LAPACK sees it: products with it may overflow.
@@ -72,7 +71,7 @@ class RootFlow:
     Parameters
     ----------
     loss
-        One target for all starts, or one for each. Its type must be among `LINEAR_PARTS`.
+        One target for all starts, or one for each. Its linear part must be known (`has_linear_part`).
     depth
         N.
     order : (B, n), optional
@@ -129,13 +128,13 @@ class RootFlow:
             spectrum = in_eigenbasis(np.sum(root_factor(P, self.depth) ** 2, axis=-1, keepdims=True), order)[..., 0]
         differences = geometric_sum(x[..., :, None], x[..., None, :k], self.depth)
         loss = self.loss.take(members)
-        Q = _reordered(curvature(loss, spectrum, None if order is None else order[:, :k]), order)
+        Q = _reordered(loss.curvature(spectrum, None if order is None else order[:, :k]), order)
         J = -differences * Q
         if order is None:
             return J
         z, speed = np.zeros_like(x), np.zeros_like(x)  # z_a, and minus its velocity
         z[..., :k] = np.sqrt(x[..., :k])
-        b = _reordered(LINEAR_PARTS[type(loss)].diagonal(loss, spectrum)[..., None], order)[..., :k, 0]
+        b = _reordered(loss.multiplier(spectrum)[..., None], order)[..., :k, 0]
         speed[..., :k] = b * z[..., :k] ** (2 * self.depth - 1)
         J += (speed[..., :, None] + speed[..., None, :k]) / (z[..., :, None] + z[..., None, :k])
         return J
@@ -280,82 +279,6 @@ def _reordered(rows: Array, order: NDArray[np.intp] | None) -> Array:
 def in_eigenbasis(rows: Array, order: NDArray[np.intp] | None) -> Array:
     """Rows (..., B, n, d) back from the order of each member."""
     return rows if order is None else _reordered(rows, np.argsort(order, axis=-1))
-
-
-def curvature(loss: CovarianceLoss, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
-    """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F; (..., n, n) or (..., n, k).
-
-    Parameters
-    ----------
-    loss
-        Of a type in `LINEAR_PARTS`.
-    spectrum : (..., n)
-        s ≥ 0.
-    columns : (..., k), optional
-        The b that are wanted, of each member; default all.
-    """
-    return LINEAR_PARTS[type(loss)].curvature(loss, spectrum, columns)
-
-
-def _pairs(values: Array, columns: NDArray[np.intp] | None) -> tuple[Array, Array]:
-    """values_a and values_b, which broadcast to all a and the b in `columns`; values (..., n) or of one target."""
-    if columns is None:
-        return values[..., :, None], values[..., None, :]
-    rows = np.broadcast_to(values, (*columns.shape[:-1], values.shape[-1]))
-    return rows[..., :, None], np.take_along_axis(rows, columns, axis=-1)[..., None, :]
-
-
-def _bures_curvature(loss: BuresWasserstein, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
-    """Q_ab = 4 − 2 (λ_a + λ_b)/(m_a + m_b) − 4 ε λ_a λ_b/(m_a m_b (m_a + m_b)), m = √(λ (s + ε)).
-
-    The formula of paper.md section 4, with λs = m² − ελ put in: finite wherever one of the two m is positive. Where
-    λ_a = λ_b = 0 there is no transport and Q = 4.
-    """
-    epsilon = np.asarray(loss.epsilon)[..., None]
-    root = np.sqrt(loss.eigenvalues)
-    width = np.sqrt(spectrum + epsilon)
-    lam_a, lam_b = _pairs(loss.eigenvalues, columns)
-    root_a, root_b = _pairs(root, columns)
-    width_a, width_b = _pairs(width, columns)
-    m_sum = root_a * width_a + root_b * width_b
-    transported = np.divide(lam_a + lam_b, m_sum, out=np.zeros_like(m_sum), where=m_sum > 0)
-    Q = 4 - 2 * transported
-    if loss.smoothed:
-        blur = root_a * root_b / (width_a * width_b)
-        Q -= 4 * epsilon[..., None] * np.divide(blur, m_sum, out=np.zeros_like(m_sum), where=m_sum > 0)
-    return Q
-
-
-def _bures_diagonal(loss: BuresWasserstein, spectrum: Array) -> Array:
-    """2 (1 − √(λ/(s + ε)))."""
-    width = spectrum + np.asarray(loss.epsilon)[..., None]
-    ratio = np.divide(loss.eigenvalues, width, out=np.zeros_like(width), where=width > 0)
-    return 2 * (1 - np.sqrt(ratio))
-
-
-def _square_curvature(loss: Frobenius, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
-    """Q_ab = 8 (s_a + s_b) − 4 (λ_a + λ_b)."""
-    term_a, term_b = _pairs(8 * spectrum - 4 * loss.eigenvalues, columns)
-    return term_a + term_b
-
-
-def _square_diagonal(loss: Frobenius, spectrum: Array) -> Array:
-    """4 (s − λ)."""
-    return 4 * (spectrum - loss.eigenvalues)
-
-
-class LinearPart(NamedTuple):
-    """What the flow of a loss is near a diagonal S = diag(s), with ∇L = B(S) F: see `curvature`; and the B_aa."""
-
-    curvature: Callable[..., Array]
-    diagonal: Callable[..., Array]
-
-
-#: The losses whose flow has a Jacobian in closed form. Others are integrated explicitly.
-LINEAR_PARTS: dict[type[CovarianceLoss], LinearPart] = {
-    BuresWasserstein: LinearPart(_bures_curvature, _bures_diagonal),
-    Frobenius: LinearPart(_square_curvature, _square_diagonal),
-}
 
 
 def _cholesky(matrices: Array) -> Array:

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .initialization import Start
-from .losses import CovarianceLoss, Frobenius
+from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, balancedness, layer_gradients, prefix_products
-from .psd import Array
+from .psd import Array, pseudo_inverse, rank_tolerance
 from .trajectory import DescentTrajectory, StopReason
 
 PRECONDITIONERS = ("layerwise", "right", "none")
@@ -35,27 +35,12 @@ _LARGEST = float(np.finfo(float).max) ** 0.25
 
 
 def natural_step(loss: CovarianceLoss) -> float:
-    """Step size for one layer at which the scaled rates within the range of the minimum contract to 0: ½, or ⅛.
+    """2/d², d the degree of the loss: the step size for one layer at which the scaled rates contract to 0.
 
-    The rates of the scaled gradient are 2 for losses of Bures-Wasserstein type and 8 for the square loss.
+    These are the rates within the range of the minimum: 2 for losses of Bures-Wasserstein type, d = 2, and 8 for the
+    square loss, d = 4.
     """
-    return 1 / 8 if isinstance(loss, Frobenius) else 1 / 2
-
-
-def right_scaling(loss: CovarianceLoss, W: Array) -> Array:
-    """C, symmetric positive semidefinite (d, d), that multiplies the gradient at W (n, d) from the right.
-
-    Bures-Wasserstein: I + ε (Wᵀ W)⁺. At the minimum the rates r_ab = 2 (s_a + s_b)/(λ_a + λ_b) within its range
-    (paper.md section 4, N = 1, s = λ − ε) become 2, whatever ε < λ; for ε = 0 they are 2 already, and ScaledGD's
-    (Wᵀ W)^{-1} would spread them over the condition number. Square loss: (Wᵀ W)⁺, for which they become 8.
-    """
-    epsilon = float(loss.smoothing)
-    if not isinstance(loss, Frobenius) and epsilon == 0:
-        return np.eye(W.shape[-1])
-    _, sigma, Vh = np.linalg.svd(W, full_matrices=False)
-    inverse = np.divide(1, sigma**2, out=np.zeros_like(sigma), where=sigma > _tolerance(W) * sigma[0])
-    gram_inverse = (Vh.T * inverse) @ Vh
-    return gram_inverse if isinstance(loss, Frobenius) else np.eye(W.shape[-1]) + epsilon * gram_inverse
+    return 2 / loss.degree**2
 
 
 def scaled_descent(
@@ -129,8 +114,8 @@ def scaled_descent(
         if preconditioner == "none":
             corrections = [plain]
         else:
-            directions: list[Array] = [_scaled_gradient(loss, prefixes[-1], gradient)]
-            if not isinstance(loss, Frobenius) and float(loss.smoothing) > 0:
+            directions: list[Array] = [loss.right_scaled_gradient(prefixes[-1], gradient)]
+            if float(loss.smoothing) > 0:
                 directions.append(gradient)
             corrections = [_layerwise(W, prefixes, direction, repair) for direction in directions]
         h = eta
@@ -211,20 +196,10 @@ def nystrom_start(
     U, sigma, Vh = np.linalg.svd(sketch, full_matrices=False)
     scale = float(np.sqrt(largest) / sigma[0])
     if orthonormal:
-        sigma = np.where(sigma > _tolerance(sketch) * sigma[0], sigma[0], 0)
+        sigma = np.where(sigma > rank_tolerance(sketch) * sigma[0], sigma[0], 0)
     W = np.zeros((n, columns))
     W[:, :rank] = loss.eigenvectors @ (U * (scale * sigma)) @ Vh
     return Start(W, scale / largest, 1)
-
-
-def _scaled_gradient(loss: CovarianceLoss, W: Array, gradient: Array) -> Array:
-    """∇L(W) C in the eigenbasis. Square loss: 4 (W Wᵀ − Λ) W (Wᵀ W)⁺ = 4 (W − Λ (W⁺)ᵀ): no condition number is squared.
-
-    The product itself has an error of eps (λ_1/σ_min)² and need not be a descent direction at all.
-    """
-    if isinstance(loss, Frobenius):
-        return 4 * (W - loss.eigenvalues[:, None] * _pseudo_inverse(W).T)
-    return gradient @ right_scaling(loss, W)
 
 
 def _layerwise(W: Sequence[Array], prefixes: Sequence[Array], direction: Array, repair: bool) -> list[Array]:
@@ -233,20 +208,14 @@ def _layerwise(W: Sequence[Array], prefixes: Sequence[Array], direction: Array, 
     if depth == 1:
         return [direction]
     above = list(accumulate(reversed(W[1:]), lambda product, layer: product @ layer))[::-1]  # W_N ⋯ W_2, …, W_N
-    changes: list[Array] = [_pseudo_inverse(P) @ direction for P in above]
+    changes: list[Array] = [pseudo_inverse(P) @ direction for P in above]
     top = direction
     if repair:
         U, sigma, _ = np.linalg.svd(W[-1], full_matrices=False)
-        U = U[:, sigma > _tolerance(W[-1]) * sigma[0]]
+        U = U[:, sigma > rank_tolerance(W[-1]) * sigma[0]]
         top = depth * direction - (depth - 1) * U @ (U.T @ direction)
     changes.append(top)
-    return [changes[0], *(X @ _pseudo_inverse(Q) for X, Q in zip(changes[1:], prefixes[:-1], strict=True))]
-
-
-def _pseudo_inverse(A: Array) -> Array:
-    U, sigma, Vh = np.linalg.svd(A, full_matrices=False)
-    inverse = np.divide(1, sigma, out=np.zeros_like(sigma), where=sigma > _tolerance(A) * sigma[0])
-    return (Vh.T * inverse) @ U.T
+    return [changes[0], *(X @ pseudo_inverse(Q) for X, Q in zip(changes[1:], prefixes[:-1], strict=True))]
 
 
 def _excess(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> tuple[float, Array]:
@@ -259,11 +228,6 @@ def _excess(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> tuple[f
         U, sigma, _ = np.linalg.svd(F, full_matrices=False)
         F = (U * sigma)[:, :rank]
     return float(loss.excess_in_eigenbasis(F, rank)), F
-
-
-def _tolerance(A: Array) -> float:
-    """Share of the largest singular value below which others count as zero."""
-    return max(A.shape) * float(np.finfo(float).eps)
 
 
 def _checked(
@@ -294,7 +258,7 @@ def _checked(
     if not 0 <= excess_tolerance < np.inf:
         raise ValueError(f"excess_tolerance must be a finite number ≥ 0, not {excess_tolerance!r}")
     if step_size is None:
-        if preconditioner == "none" and (network.depth > 1 or isinstance(loss, Frobenius)):
+        if preconditioner == "none" and (network.depth > 1 or loss.degree > 2):
             raise ValueError("step_size must be given: plain descent has a universal step for one BW layer alone")
         return natural_step(loss) / network.depth
     if not 0 < step_size < np.inf:

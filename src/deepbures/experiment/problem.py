@@ -56,16 +56,16 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
     if is_drawn(target):
         rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=target["spectrum"])
         covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
-        unsmoothed = LOSSES[settings.loss](covariance)
+        loss = LOSSES[settings.loss](covariance)
     else:
         found = (Path(file).stat() for file in files_of(target) if Path(file).exists())
         identity = tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
-        unsmoothed = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
-    if not isinstance(unsmoothed, BuresWasserstein):
-        return unsmoothed
-    epsilon = limited_smoothing(settings.epsilon, unsmoothed.eigenvalues, settings.rank)
-    check_target(unsmoothed.eigenvalues, settings.rank, epsilon)
-    return unsmoothed.with_smoothing(epsilon)
+        loss = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
+    if not loss.has_kink:  # nor a smoothing, then
+        return loss
+    epsilon = limited_smoothing(settings.epsilon, loss.eigenvalues, settings.rank)
+    check_target(loss.eigenvalues, settings.rank, epsilon)
+    return loss.with_smoothing(epsilon)
 
 
 @lru_cache(maxsize=1)
@@ -119,9 +119,7 @@ def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
     """One loss on the stack of the targets of losses of one kind; of one target that all share, the loss on it."""
     if all(loss.eigenvalues is losses[0].eigenvalues for loss in losses):
         return losses[0]
-    covariances = np.stack([loss.covariance for loss in losses])
-    smoothings = [loss.epsilon for loss in losses if isinstance(loss, BuresWasserstein)]
-    return BuresWasserstein(covariances, smoothings) if smoothings else type(losses[0])(covariances)
+    return type(losses[0]).stacked(losses)
 
 
 def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkStart:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...curvature import blow_up_constant, check_twice_differentiable, network_hessian, unsmoothed
+from ...curvature import blow_up_constant, check_twice_differentiable, network_hessian
 from ...initialization import random_orthogonal
 from ...losses import BuresWasserstein, CovarianceLoss
 from ...network import DeepLinearNetwork
@@ -90,7 +90,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
     """C of `curvature.blow_up_constant`; NaN but for ε = 0 and N = 1."""
-    if depth > 1 or not unsmoothed(loss):
+    if depth > 1 or not loss.has_kink:
         return float("nan")
     return blow_up_constant(loss, U[:, : rank - vanishing], U[:, rank - vanishing : rank])
 

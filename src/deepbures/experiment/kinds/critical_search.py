@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import critical_points
 from ...critical_point_search import search
-from ...curvature import Curvature, network_hessian, normalized, unit_of_loss, unsmoothed
+from ...curvature import Curvature, network_hessian
 from ...initialization import random_orthogonal
 from ...losses import CovarianceLoss
 from ...network import DeepLinearNetwork, with_bottleneck
@@ -110,10 +110,10 @@ def _starts(
     no critical point there.
     """
     n = loss.dimension
-    widest = min(rank, int(np.sum(loss.eigenvalues > 0))) if unsmoothed(loss) else rank
+    widest = min(rank, int(np.sum(loss.eigenvalues > 0))) if loss.has_kink else rank
     drawn: dict[int, list[tuple[int, list[Array]]]] = {}
     for start in range(number):
-        width = widest if unsmoothed(loss) and depth == 1 else 1 + start % widest
+        width = widest if loss.has_kink and depth == 1 else 1 + start % widest
         U, V = (random_orthogonal(rng, n)[:, :width] for _ in range(2))
         W = (U * _log_uniform(rng, SINGULAR_VALUES, width)) @ V.T
         layers = with_bottleneck(DeepLinearNetwork.balanced(W, depth, width), width).layers
@@ -138,7 +138,7 @@ def _root_mean_square(layer: Array) -> float:
 
 def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) -> Iterator[dict[str, Any]]:
     """Where the searches from a stack of starts ended: one row each."""
-    target = normalized(loss)
+    target = loss.normalized()
     ends = search(target, starts)
     loss_minimum = float(loss.minimum_value(rank))
     for i, norm in enumerate(ends.gradient_norm):
@@ -183,7 +183,7 @@ def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, An
     for size in np.unique(spectrum, return_counts=True)[1]:
         by_rank = np.convolve(by_rank, np.ones(size + 1, dtype=int))
     highest = min(rank, len(spectrum))
-    kink = depth == 1 and unsmoothed(loss)
+    kink = depth == 1 and loss.has_kink
     reached = {row["kept"] for row in rows if row["matched"]}
     return {
         "enumerated": int(by_rank[highest] if kink else by_rank[: highest + 1].sum()),
@@ -212,5 +212,5 @@ def _trials(loss: CovarianceLoss, rank: int, rng: np.random.Generator) -> dict[s
         "size": np.concatenate([sizes.max(axis=-1), distances]),
         "loss": values,
         "loss_minimum": np.full(2 * TRIALS, minimum),
-        "excess": (values - minimum) / unit_of_loss(loss),
+        "excess": (values - minimum) / loss.unit,
     }

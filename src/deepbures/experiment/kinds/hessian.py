@@ -15,8 +15,6 @@ from ...curvature import (
     check_twice_differentiable,
     extreme_eigenvalues,
     network_hessian,
-    normalized,
-    unit_of_loss,
 )
 from ...losses import CovarianceLoss
 from ...network import DeepLinearNetwork
@@ -83,7 +81,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int, rank: int) -> dict[str, Any]:
     network = critical_points.network(loss, point.kept, depth, rank)
-    W, target = network.end_to_end(), normalized(loss)
+    W, target = network.end_to_end(), loss.normalized()
     expected = critical_points.local_spectrum(loss, point.kept, depth, rank)
     predicted = np.sort(expected.rates[expected.rates != 0])
     parameters = sum(layer.size for layer in network.layers)
@@ -92,7 +90,7 @@ def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int,
         "kept": point.kept,
         "order": point.order,
         "value": point.value,
-        "value_error": abs(float(loss.value(W)) - point.value) / unit_of_loss(loss),
+        "value_error": abs(float(loss.value(W)) - point.value) / loss.unit,
         "gradient_norm": float(np.linalg.norm(target.gradient(W / np.sqrt(loss.eigenvalues[0])))),
         "parameters": parameters,
         "smallest": curvature.smallest,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ...curvature import unsmoothed
 from ...gradient_descent import gradient_descent
 from ...initialization import random_orthogonal
 from ...losses import LOSSES, BuresWasserstein, CovarianceLoss
@@ -187,7 +186,7 @@ def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_r
     """Tail factor by theory where there is one: (1 − 1/N)² unrepaired; the local rates for half steps on one layer."""
     if method == "unrepaired":
         return (1 - 1 / depth) ** 2
-    subspace = method == "layerwise" and rank < target_rank and unsmoothed(loss)
+    subspace = method == "layerwise" and rank < target_rank and loss.has_kink
     if depth == 1 and loss.name == BuresWasserstein.name and (method == "none" or subspace):
         return descent_contraction(rates_at_minimum(loss, 1, rank), 0.5)
     return float("nan")

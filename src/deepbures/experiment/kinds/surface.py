@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ... import critical_points
-from ...curvature import unit_of_loss
 from ...gradient_flow import gradient_flow
 from ...losses import CovarianceLoss
 from ...schema import COUNT, FLOAT, schema
@@ -29,7 +28,7 @@ COST = 1.1
 REACH, RADIUS = 1.4, 1.25
 #: Distance from the saddle W = 0 of the other half of the starts, in the same units.
 INNER_RADIUS = 0.05
-#: Where the flows end, in units of `unit_of_loss`, and their longest time, in units of λ_1^{1/N − d/2}, d the degree.
+#: Where the flows end, in the `unit` of the loss, and their longest time, in units of λ_1^{1/N − d/2}, d the degree.
 EXCESS_TOLERANCE, MAX_TIME = 1e-9, 1e4
 
 
@@ -95,7 +94,7 @@ def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str
             depth,
             max_time=MAX_TIME * unit_of_time,
             max_steps=500,
-            excess_tolerance=EXCESS_TOLERANCE * unit_of_loss(loss),
+            excess_tolerance=EXCESS_TOLERANCE * loss.unit,
         )
         F = (loss.eigenvectors.T @ flow.factors)[..., 0]
         parts.append((number, flow.times, F * np.sign(F @ start)[:, None], flow.loss))  # a factor has no sign
