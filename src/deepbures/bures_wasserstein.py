@@ -18,6 +18,7 @@ from . import closed_form_rates, linear_forms
 from .covariance_loss import CovarianceLoss, pairs
 from .linear_forms import is_thin
 from .psd import (
+    WELL_CONDITIONED,
     Array,
     check_square_fits,
     near_diagonal_inverse_root,
@@ -284,10 +285,7 @@ class BuresWasserstein(CovarianceLoss):
             return linear_forms.unsmoothed_excess(eigenvalues, F) + lack
         if self.dimension < _FEWEST_ROWS_BY_MAPS or not self._has_maps(F, rank):
             return self._excess_by_svd(F, rank)
-        _, excess, well = self._gradient_and_excess_by_maps(F, rank)
-        if not well.all():
-            excess[~well] = self._of_members(~well)._excess_by_svd(F[~well], rank)
-        return excess[()]
+        return self.gradient_and_excess_near_diagonal(F, rank)[1][()]
 
     def _excess_by_svd(self, F: Array, rank: int) -> Array:
         """The sums of squares from the singular vectors of R A, whatever its condition."""
@@ -333,7 +331,7 @@ class BuresWasserstein(CovarianceLoss):
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
         if not self.smoothed:
-            return 2 * (F - self._root * _polar_factor(self._root * F))
+            return 2 * (F - self._root * _polar_factor(self._root * F)[0])
         if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_gradient, F)
         sigma, Q = self._root_spectrum(F)
@@ -342,6 +340,28 @@ class BuresWasserstein(CovarianceLoss):
         gradient = 2 * F
         gradient[..., : self._support, :] -= 2 * transported
         return gradient
+
+    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """From one root of M where it is well conditioned and S + εI is regular, else each by itself.
+
+        Without smoothing the loss is ‖F − R Q‖² with the polar factor Q: ‖∇L‖²/4.
+        """
+        if self.dimension < _FEWEST_ROWS_BY_MAPS or not self._has_maps(F, rank):
+            return super().gradient_and_excess_in_eigenbasis(F, rank)
+        condition: Array
+        if self.smoothed:
+            sigma, Q = self._root_spectrum(F)
+            condition = (sigma[..., 0] / sigma[..., -1]) ** 2
+            T = self._root_outer * ((Q / sigma[..., None, :]) @ Q.mT)
+            gradient, excess = self._gradient_and_excess_by_maps(F, rank, T)
+        else:
+            polar, condition = _polar_factor(self._root * F)
+            gradient = 2 * (F - self._root * polar)
+            excess = np.asarray(np.sum(gradient**2, axis=(-2, -1)) / 4)
+        poor = ~(condition > WELL_CONDITIONED)
+        if poor.any():
+            excess[poor] = self._of_members(poor)._excess_by_svd(F[poor], rank)
+        return gradient, excess
 
     def gradient_near_diagonal(self, F: Array) -> Array:
         """2 (F − T F), with M^{-1/2} by `near_diagonal_inverse_root` where that finds it."""
@@ -354,11 +374,12 @@ class BuresWasserstein(CovarianceLoss):
             gradient[far] = self._of_members(far).gradient_in_eigenbasis(F[far])
         return gradient
 
-    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
-        """From one root of M, where it is well conditioned and S + εI is regular; else each by itself."""
+    def gradient_and_excess_near_diagonal(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """As `gradient_and_excess_in_eigenbasis`, with M^{-1/2} by `near_diagonal_inverse_root` where that finds it."""
         if not self._has_maps(F, rank):
-            return super().gradient_and_excess_in_eigenbasis(F, rank)
-        gradient, excess, well = self._gradient_and_excess_by_maps(F, rank)
+            return super().gradient_and_excess_near_diagonal(F, rank)
+        inverse_root, well = well_conditioned_inverse_root(self._smoothed_product(F))
+        gradient, excess = self._gradient_and_excess_by_maps(F, rank, self._root_outer * inverse_root)
         if not well.all():
             poor, some = F[~well], self._of_members(~well)
             gradient[~well], excess[~well] = some.gradient_in_eigenbasis(poor), some._excess_by_svd(poor, rank)
@@ -377,15 +398,13 @@ class BuresWasserstein(CovarianceLoss):
             return self
         return self.take(np.ravel_multi_index(np.nonzero(which)[-len(self.shape) :], self.shape))
 
-    def _gradient_and_excess_by_maps(self, F: Array, rank: int) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Gradient, excess, and for which F they hold: those with a well-conditioned M. See `_has_maps`.
+    def _gradient_and_excess_by_maps(self, F: Array, rank: int, T: Array) -> tuple[Array, Array]:
+        """Gradient and excess from the transport maps T, those of a well-conditioned M. See `_has_maps`.
 
         With t the eigenvalues of T*, `_excess_by_svd` is ‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj,
         D = T*^{1/2} − T*^{-1/2} T: where no direction is empty D = I − T and L − L* = ‖∇L‖²/4 + ε ‖D‖².
         """
         n = self.dimension
-        inverse_root, well = well_conditioned_inverse_root(self._smoothed_product(F))
-        T = self._root_outer * inverse_root
         transported = T @ F
         gradient = 2 * (F - transported)
         if not self.smoothed or (self.minimum_spectrum(rank) > 0).all():
@@ -399,7 +418,7 @@ class BuresWasserstein(CovarianceLoss):
             excess = np.sum((root * F - transported / root) ** 2, axis=(-2, -1))
             excess += self.epsilon * np.sum((root * np.eye(n) - T / root) ** 2, axis=(-2, -1))
             excess += np.sum(np.sum(F**2, axis=-1) * (1 - t), axis=-1)
-        return gradient, np.asarray(excess), well
+        return gradient, np.asarray(excess)
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
@@ -459,18 +478,19 @@ def _thin_factor(F: Array, rank: int) -> Array:
     return (U * sigma[..., None, :])[..., :rank]
 
 
-def _polar_factor(X: Array) -> Array:
-    """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
+def _polar_factor(X: Array) -> tuple[Array, Array]:
+    """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding; and (σ_min/σ_max)²."""
     tall = X if X.shape[-2] >= X.shape[-1] else X.mT
     mu, V = np.linalg.eigh(tall.mT @ tall)
     poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
+    condition = np.where(poor, 0, mu[..., 0]) / np.where(poor, 1, mu[..., -1])
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
     polar = tall @ ((V / sigma[..., None, :]) @ V.mT)
     if poor.any():
         U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
         kept = sigma > rank_tolerance(X) * sigma[..., :1]
         polar[poor] = (U * kept[..., None, :]) @ Vh
-    return polar if tall is X else polar.mT
+    return (polar if tall is X else polar.mT), condition
 
 
 def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:

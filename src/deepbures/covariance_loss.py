@@ -372,13 +372,17 @@ class CovarianceLoss(ABC):
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """Ωᵀ ∇L from F = Ωᵀ W."""
 
+    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """Both at once, the gradient bit for bit `gradient_in_eigenbasis`: a loss may share a decomposition."""
+        return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
+
     def gradient_near_diagonal(self, F: Array) -> Array:
         """`gradient_in_eigenbasis` of a stack for most of which F Fᵀ is nearly diagonal: a loss may use that."""
         return self.gradient_in_eigenbasis(F)
 
-    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
-        """Both at once, F = Ωᵀ W; of one target. A loss may share a decomposition between them."""
-        return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
+    def gradient_and_excess_near_diagonal(self, F: Array, rank: int) -> tuple[Array, Array]:
+        """Both at once, likewise."""
+        return self.gradient_and_excess_in_eigenbasis(F, rank)
 
     @abstractmethod
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:

@@ -22,7 +22,7 @@ from .trajectory import DescentTrajectory, StopReason
 
 #: Recorded steps where none are given.
 SAMPLES = 100
-#: Convergence is looked for at recorded steps, and every this many steps: it costs two decompositions more.
+#: Convergence is looked for at recorded steps, and every this many steps: below full rank it costs decompositions more.
 CHECK_INTERVAL = 10
 #: A run has diverged when an entry of W is this many times as large as the start and √λ_1.
 DIVERGENCE = 1e8
@@ -169,18 +169,22 @@ class _Run:
                     if not self.members.size:
                         return
                 W = prefixes[-1]
-                gradient = self.loss.gradient_in_eigenbasis(W).astype(self.dtype, copy=False)
-                gradients = layer_gradients(self.layers, prefixes, gradient)
                 record, check = step in recorded, step % CHECK_INTERVAL == 0 or step == n_steps
+                looked_at = record or bool(check and excess_tolerance)
                 if check:
                     progress.update(step)
-                if record or (check and excess_tolerance):
-                    factor = _thin(W, self.rank)
-                    excess = self.loss.excess_in_eigenbasis(factor, self.rank)
+                if looked_at and not (self.loss.has_kink and W.shape[-1] > self.rank):
+                    gradient, excess = self.loss.gradient_and_excess_in_eigenbasis(W, self.rank)
+                else:
+                    gradient = self.loss.gradient_in_eigenbasis(W)
+                    if looked_at:  # what rounding adds to the rank counts where there is a kink
+                        excess = self.loss.excess_in_eigenbasis(_thin(W, self.rank), self.rank)
+                gradients = layer_gradients(self.layers, prefixes, gradient.astype(self.dtype, copy=False))
+                if looked_at:
                     converged = excess <= excess_tolerance if excess_tolerance else np.zeros(len(W), dtype=bool)
                     recorded_runs = np.ones(len(W), dtype=bool) if record else converged
                     if recorded_runs.any():
-                        self._record(step, recorded_runs, factor, excess, gradients)
+                        self._record(step, recorded_runs, W, excess, gradients)
                     if converged.any():
                         self._end(step, converged, StopReason.CONVERGED)
                         gradients = [change[~converged] for change in gradients]
@@ -193,14 +197,14 @@ class _Run:
                     change *= self.step
                     layer -= change
 
-    def _record(self, step: int, runs: NDArray[np.bool_], factor: Array, excess: Array, gradients: list[Array]) -> None:
+    def _record(self, step: int, runs: NDArray[np.bool_], W: Array, excess: Array, gradients: list[Array]) -> None:
         """Add a row for some of the runs: what is recorded of one does not depend on its neighbours."""
         loss, layers = self.loss.take(runs), [layer[runs] for layer in self.layers]
         squares = [np.sum(gradient[runs].astype(float) ** 2, axis=(-2, -1)) for gradient in gradients]
         row = {
             "loss": loss.minimum_value(self.rank) + excess[runs],
             "excess": excess[runs],
-            "factors": loss.from_eigenbasis(factor[runs]),
+            "factors": loss.from_eigenbasis(_thin(W[runs], self.rank)),
             "gradient_norm": np.sqrt(np.sum(squares, axis=0)),
             "balancedness": balancedness(layers),
         }

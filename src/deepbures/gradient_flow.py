@@ -436,7 +436,7 @@ class _Run:
                 factors.append(path.factors(times[done:upto]))
             done = upto
         F, directions, lengths = principal_columns(np.concatenate(factors))
-        gradient, excess = self.loss.gradient_and_excess_in_eigenbasis(F, self.rank)
+        gradient, excess = self.loss.gradient_and_excess_near_diagonal(F, self.rank)
         assert self.reason is not None
         explicit = sum(path.n_steps for path in paths if isinstance(path, ExplicitPath))
         return FlowTrajectory(
