@@ -440,7 +440,7 @@ def test_options_of_kinds_schema_and_reference_are_in_step(schema):
                 rows += [line for line in reference.splitlines() if any(name in line for name in named)]
                 assert rows, (kind, field.name)
                 if section == "landscape":
-                    own = (f"| `{kind}` |", f"of `{kind}`:")
+                    own = (f"| `{kind}` |", f"for `{kind}`:")
                     assert any(row.startswith(own[0]) or own[1] in row for row in rows), (kind, field.name)
     for section, names in declared.items():
         assert set(blocks[section]["properties"]) == names
