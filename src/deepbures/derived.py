@@ -1,6 +1,6 @@
-"""What claims, tables and figures derive from the columns of runs: tails, contraction a step, power laws.
+"""What claims, tables and figures derive from the columns of runs: tails, contraction per step, power laws.
 
-Functions take the table of runs (one row a run) and return one value a run; NaN where a run has none.
+Functions take the table of runs (one row per run) and return one value per run; NaN where a run has none.
 """
 
 from __future__ import annotations

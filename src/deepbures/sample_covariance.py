@@ -46,7 +46,7 @@ def blocks_of(samples: ArrayLike, rows: int | None = None) -> Iterator[Array]:
     """
     matrix = np.asanyarray(samples)
     if matrix.ndim != 2:
-        raise ValueError(f"samples must be a matrix, one sample a row, not of shape {matrix.shape}")
+        raise ValueError(f"samples must be a matrix, one sample per row, not of shape {matrix.shape}")
     rows = max(_BLOCK_BYTES // (8 * max(matrix.shape[1], 1)), 1) if rows is None else rows
     if rows < 1:
         raise ValueError(f"a block must have at least 1 row, not {rows}")

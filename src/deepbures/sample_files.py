@@ -21,7 +21,7 @@ def streamed_file(path: str | Path) -> Moments | None:
     Parameters
     ----------
     path
-        A `.npy` matrix of real numbers, one sample a row; or a `.parquet` table of columns of fractions, without an
+        A `.npy` matrix of real numbers, one sample per row; or a `.parquet` table of columns of fractions, without an
         index. Of another format, or smaller than `LARGE`: None.
 
     Raises

@@ -82,7 +82,7 @@ def evaluate(study: Study, names: Container[str] | None = None) -> list[Claim]:
 
 
 def table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """One row a claim."""
+    """One row per claim."""
     return pd.DataFrame([asdict(claim) for claim in claims])
 
 

@@ -49,9 +49,9 @@ class Statement:
     missing
         What a study without cases lacks.
     cases
-        Frames with a row a case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a violation).
-        Of a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured fall of the
-        excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
+        Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
+        violation). For a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured
+        fall of the excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
     bound
         Whether it is a bound on how far the excess loss falls.
     kind

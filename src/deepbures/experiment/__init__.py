@@ -53,8 +53,8 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     Returns
     -------
     dict
-        The tables of its `kind`, such as `runs` (one row a
-        seed) and `trajectories` (one row a seed and sample).
+        The tables of its `kind`, such as `runs` (one row per
+        seed) and `trajectories` (one row per seed and sample).
     """
     typed = checked(settings)
     module = kind(typed.kind)

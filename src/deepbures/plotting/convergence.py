@@ -78,7 +78,7 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
 
 @style.styled
 def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
-    """F2: measured slope, and 1 − r² of its fit, over depth × λ_min(Σ0^{1/2}), one column a smoothing ε.
+    """F2: measured slope, and 1 − r² of its fit, over depth × λ_min(Σ0^{1/2}), one column per smoothing ε.
 
     Dashed contours: the slope of the sharp rate at the same levels. Dotted: λ_n = ε, below which ε is limited
     to λ_n. Hatched: no flow of the cell reached its tail within the step budget.
@@ -179,7 +179,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
 def bound_tightness(runs: pd.DataFrame) -> Figure:
     """G2: rates over the sharp rate, against depth: measured tail, global theorem, program's bound.
 
-    One panel a smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
+    One panel per smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
     """
     runs = runs[(runs["sharp_rate"] > 0) & (runs["epsilon_effective"] >= runs["epsilon"] * (1 - 1e-9))]
     if runs.empty:

@@ -51,9 +51,9 @@ def only_value(frame: pd.DataFrame, axis: str) -> Any:
 
 
 def over_seeds(frame: pd.DataFrame, columns: Sequence[str], within: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean, sample standard deviation (ddof 1; NaN for one seed) and number of seeds with a value, one row a cell.
+    """Mean, sample standard deviation (ddof 1; NaN for one seed) and number of seeds with a value, one row per cell.
 
-    Or one row a cell and value of the columns `within` it, such as its critical points.
+    Or one row per cell and value of the columns `within` it, such as its critical points.
     """
     grouped = frame.groupby([*axes_of(frame.columns), *within], sort=True)
     parts = [

@@ -20,7 +20,7 @@ LOSSES = {"bures-wasserstein": "BW", "frobenius": "Frobenius"}
 
 @style.styled
 def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
-    """F10: largest eigenvalue of the Hessian of the deep loss at critical point i, by loss; one column a depth.
+    """F10: largest eigenvalue of the Hessian of the deep loss at critical point i, by loss; one column per depth.
 
     Mean and standard deviation over targets; above linear, below logarithmic.
     """
@@ -254,7 +254,7 @@ def _series(spectra: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _by_point(axis: Axes, cells: pd.DataFrame, column: str, *, logarithmic: bool = False) -> None:
-    """A column at the critical points, mean and standard deviation over targets, one line a loss."""
+    """A column at the critical points, mean and standard deviation over targets, one line per loss."""
     series = list(_series(cells))
     number = len(series)
     for (text, part), color, marker in zip(series, style.distinct(number), style.markers(number), strict=True):

@@ -24,7 +24,7 @@ _SENSING = {"square": "square loss", "sliced": "sliced loss", "reweighted": "rew
 
 @style.styled
 def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> Figure:
-    """N1: steps to a relative 1e-12 against κ, plain descent (dashed) and scaled (solid), a colour a depth; k = n.
+    """N1: steps to a relative 1e-12 against κ, plain descent (dashed) and scaled (solid), one colour per depth; k = n.
 
     Plain steps are ln 1e-12 over the logarithm of the contraction that is measured on the slowest mode, at half the
     largest stable step; one Bures-Wasserstein layer needs none of this, its step ½ is the scaled one.
@@ -57,7 +57,7 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
 
 @style.styled
 def excess_by_start(scaled: pd.DataFrame) -> Figure:
-    """N2: relative excess against the step from three starts, exact rank k < n; a line a condition number, one seed.
+    """N2: relative excess against the step from three starts, exact rank k < n; one line per condition, one seed.
 
     The largest condition number is drawn strong; the unit is tr Σ0, of the square loss ‖Σ0‖².
     """
@@ -126,9 +126,9 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
 
 @style.styled
 def loss_against_rank(minima: pd.DataFrame) -> Figure:
-    """N6: loss against k, a panel a spread: truncated barycenter, lowest minimum, and all limits of descent as dots.
+    """N6: loss against k, one panel per spread: truncated barycenter, lowest minimum, all limits of descent as dots.
 
-    Of each spread the seed with the most limits is shown; the area of a dot grows with the share of starts that ended
+    For each spread the seed with the most limits is shown; the area of a dot grows with the share of starts that ended
     there. Dashed: the barycenter itself.
     """
     sets = _with_sets(minima)
@@ -155,7 +155,7 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
 def spurious_minimum(planes: pd.DataFrame) -> Figure:
     """N7: a local minimum of rank 1 that is not global: (a) F on the plane of 0 and both minima; (b) F by direction.
 
-    Of all sets the one whose second minimum is the deepest, by (b), the least F over the length of W.
+    Shown is the set whose second minimum is deepest, judged by (b), the least F over the length of W.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     left, right = axes[0]
@@ -189,7 +189,7 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
 
 @style.styled
 def recoveries(runs: pd.DataFrame) -> Figure:
-    """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel a method."""
+    """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel per method."""
     figure, axes = style.panels(1, len(_METHODS), style.TEXT, 2.3)
     table = runs.assign(recovered=runs["error"] <= 1e-6)
     for ax, (method, name) in zip(axes[0], _METHODS.items(), strict=True):
@@ -210,7 +210,7 @@ def recoveries(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def sensing(runs: pd.DataFrame) -> Figure:
-    """N5: share of seeds recovered to 1e-4 against the copies of one measurement, a line a method, a panel a rank."""
+    """N5: share of seeds recovered to 1e-4 against copies of one measurement; a line per method, a panel per rank."""
     ranks = sorted(runs["rank"].unique())
     figure, axes = style.panels(1, len(ranks), min(style.TEXT, style.COLUMN * len(ranks)), 2.3, sharey=True)
     recovered = runs.assign(recovered=runs["error"] <= 1e-4).groupby(["rank", "method", "copies"])["recovered"].mean()

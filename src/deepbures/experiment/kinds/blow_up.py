@@ -52,7 +52,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `curvatures`, one row a seed, number of vanishing singular values, and their size.
+    """Columns of the table `curvatures`, one row per seed, number of vanishing singular values, and their size.
 
     W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 it is n × k, and V
     is I: a rotation of the input changes no eigenvalue.

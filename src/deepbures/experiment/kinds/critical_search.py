@@ -79,7 +79,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `searches`, one row a seed and random start, and `trials`, one row a seed and matrix.
+    """Columns of the tables `searches`, one row per seed and random start, and `trials`, one row per seed and matrix.
 
     The searches are for zeros of the gradients of all layers (`critical_point_search`), from starts of rank 1, 2, …, k
     in turn. The trials are matrices of rank ≤ k, critical or not, whose loss is to be no less than L*.

@@ -23,9 +23,9 @@ from .. import measure
 from ..problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
 from ..settings import Settings, needed
 
-#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, the share of L that each step is proved to
-#: take (one layer, else NaN), balancedness at the first and last
-#: record, distance from the flow, and the covariances of the coordinates along Ω_1 and Ω_2.
+#: Of descent: η, 2/λ_max, the final contraction of L − L* per step in theory, the share of L that each step is proved
+#: to take (one layer, else NaN), balancedness at the first and last record, distance from the flow, and the covariances
+#: of the coordinates along Ω_1 and Ω_2.
 TABLES = {
     "runs": extended(
         measure.RUNS,

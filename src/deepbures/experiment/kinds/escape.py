@@ -53,7 +53,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `escapes`, one row a seed and critical point; the first, the minimum, is not left.
+    """Columns of the table `escapes`, one row per seed and critical point; the first, the minimum, is not left.
 
     Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k; with √λ_1 for ‖W_J‖ where W_J = 0.
     """

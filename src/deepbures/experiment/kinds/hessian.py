@@ -65,7 +65,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `spectra`, one row a seed and critical point.
+    """Columns of the table `spectra`, one row per seed and critical point.
 
     Counts of eigenvalues are −1 where there are more than 1,500 parameters: not counted, so that they neither agree
     with the closed form nor contradict it.

@@ -24,7 +24,7 @@ from ..settings import Settings
 #: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
 #: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. `lemma` is what L(W − ½∇) exceeds L − ¼‖∇‖² by at most, in
 #: `unit`, where steps are such half steps; else NaN. Conditions: plain descent, η half the largest stable step, started
-#: on the slowest mode; its contraction a step, measured and by theory.
+#: on the slowest mode; its contraction per step, measured and by theory.
 TABLES = {
     "scaled": schema(
         condition=FLOAT,

@@ -20,7 +20,7 @@ from ...seeds import generator
 from .. import measure
 from ..settings import Settings
 
-#: One row a dimension and form: the median CPU time of a gradient, and its largest difference from that of the other
+#: One row per dimension and form: the median CPU time of a gradient, and its largest difference from that of the other
 #: form, relative to the largest entry (NaN where the dense form is not made).
 TABLES = {"timings": schema(n=COUNT, form=NAME, seconds=FLOAT, difference=FLOAT)}
 #: How its targets are drawn, in the configuration.
