@@ -15,7 +15,7 @@ from rocrate.rocrate import ROCrate
 
 from .files import replacing
 
-#: In the archive: the checked configuration; and the SHA-256 of it and all results, as `sha256sum --check` reads it.
+#: Names in the archive: the checked configuration; and the SHA-256 sums of it and all results, for `sha256sum --check`.
 CONFIGURATION, MANIFEST = "study.yaml", "manifest-sha256.txt"
 _FORMATS = {
     ".csv": "text/csv",
@@ -79,7 +79,7 @@ def broken(archive: str | Path) -> list[str]:
     Raises
     ------
     ValueError
-        If it is no archive of this package.
+        If it is not an archive of this package.
     """
     try:
         with zipfile.ZipFile(archive) as content:
