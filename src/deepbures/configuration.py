@@ -1,4 +1,4 @@
-"""Checks of a configuration: against its schema, and for sense. Every mistake gives one line."""
+"""Checks of a configuration: against its schema, and for sense. Every mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .target_files import KINDS as TARGETS
 from .targets import SPECTRA
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
-#: From here on, floats do not tell one integer from the next.
+#: From here on, floats cannot distinguish one integer from the next.
 _INTEGERS = 2**53
 
 
-#: Characters allowed in the path of a folder that is made, and of a file that is read.
+#: Characters allowed in the path of a folder that is created, and of a file that is read.
 _FOLDER, _FILE = re.compile(r"[\w./@+=,-]"), re.compile(r"[\w./@+=,:%() -]")
 
 
@@ -38,9 +38,9 @@ class ConfigurationError(ValueError):
 
 
 def with_numbers(value: Any) -> Any:
-    """Copy of a configuration with numbers in one form.
+    """Copy of a configuration with every number in one form.
 
-    Strings like "1e-6", which YAML does not read as numbers, become numbers, if double precision has them; 20.0
+    Strings like "1e-6", which YAML does not read as numbers, become numbers if double precision can hold them; 20.0
     becomes 20.
     """
     if isinstance(value, Mapping):
@@ -55,12 +55,12 @@ def with_numbers(value: Any) -> Any:
 
 
 def of_command_line(value: Any) -> Any:
-    """What follows Snakemake's `--config`: there every number is a string, which is read as in a file.
+    """What follows Snakemake's `--config`: there every number is a string, which is read as it would be in a file.
 
     Raises
     ------
     ConfigurationError
-        In one line, if YAML would read it as something else than it shows (see `strict_yaml`).
+        In one line, if YAML would read it as something other than it shows (see `strict_yaml`).
     """
     if isinstance(value, Mapping):
         return {key: of_command_line(item) for key, item in value.items()}
@@ -81,7 +81,7 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        In one line, if there is none, or if it would be read as something else than it shows (see `strict_yaml`).
+        In one line, if there is none, or if it would be read as something other than it shows (see `strict_yaml`).
     """
     try:
         value = strict_yaml.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -150,7 +150,7 @@ def check(
 
 
 def _limited(checked: dict[str, Any]) -> dict[str, Any]:
-    """The experiments that `study.only` names, and the figures of them; all without it."""
+    """The experiments that `study.only` names, with their figures; all if it is not set."""
     only, experiments = checked["study"].get("only", checked["experiments"]), checked["experiments"]
     for name in only:
         if name not in experiments:
@@ -161,7 +161,7 @@ def _limited(checked: dict[str, Any]) -> dict[str, Any]:
     return {
         **checked,
         "experiments": {name: block for name, block in experiments.items() if name in only},
-        # one of an experiment that is not there at all is a mistake, and stays to be told
+        # a figure of an experiment that does not exist is a mistake, and is kept so that it is reported
         "figures": {
             name: family
             for name, family in figures.items()
@@ -203,7 +203,7 @@ def check_families(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Mappi
 
 
 def _with_axes(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema, with the axes that take the place of a key among those of the grid, checked as that key."""
+    """The schema, with the axes that replace a key added to those of the grid, and checked like that key."""
     experiment = schema["$defs"]["experiment"]
     keys = experiment["properties"]
     sections = {name: key.get("properties", key) for name, key in keys.items()}
@@ -306,7 +306,7 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in where the targets of an experiment come from; a file is read."""
     target = block["target"]
     drawn = [key for key in ("spectrum", "mode") if key in target]
-    wanted = getattr(kind_of(block["kind"]), "SPECTRUM", None)  # of a kind that draws its own targets
+    wanted = getattr(kind_of(block["kind"]), "SPECTRUM", None)  # for a kind that draws its own targets
     of_several = block["kind"] == "barycenter"
     if wanted is not None and target.get("spectrum") != wanted and not (of_several and "barycenter" in target):
         yield f"target.spectrum: kind {block['kind']!r} needs {wanted}, not {target.get('spectrum', 'a file')!r}"
@@ -343,7 +343,7 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _path(where: str, path: str, allowed: re.Pattern) -> Iterator[str]:
-    """Mistakes in a path, which goes through Snakemake and a shell: neither replaces anything in it."""
+    """Mistakes in a path, which goes through Snakemake and a shell: neither may replace anything in it."""
     if path.startswith("~") or "$" in path:
         yield f"{where}: {path!r}: ~ and $ are not replaced; write the path itself"
     elif path.startswith("-"):
@@ -353,7 +353,7 @@ def _path(where: str, path: str, allowed: re.Pattern) -> Iterator[str]:
 
 
 def _target_rank(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
-    """Mistakes in what is asked of a target of a certain rank, as that of fewer samples than dimensions."""
+    """Mistakes in what is asked of a target of a certain rank, such as one from fewer samples than dimensions."""
     if target_rank == 0:
         yield "target: its covariance is zero: there is nothing to learn"
         return
@@ -396,7 +396,7 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         for i, size in enumerate(block["sampling"]["sizes"]):
             if size < max(grid["rank"]):
                 yield f"sampling.sizes[{i}]: {size} must be at least the rank, {max(grid['rank'])}"
-    allowed = getattr(kind_of(kind), "STEPS", ())  # of a kind that has step sizes
+    allowed = getattr(kind_of(kind), "STEPS", ())  # for a kind that has step sizes
     if strange := [axis for axis in steps if axis not in allowed]:
         yield f"grid.{strange[0]}: kind {kind!r} has no such axis"
     elif not allowed and "none" in balances:
@@ -410,7 +410,7 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _sections(block: Mapping[str, Any]) -> set[str]:
-    """What only some kinds have of a block."""
+    """The sections of a block that only some kinds have."""
     return {key for key, value in block.items() if isinstance(value, Mapping) and key not in ("target", "grid")}
 
 
@@ -429,14 +429,14 @@ def _keys(kind: str, section: str, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _given(block: Mapping[str, Any], axis: str) -> list[Any]:
-    """The values of an axis, or the one of the key whose place it would take; none where there is neither."""
+    """The values of an axis, or the value of the key that it would replace; none if there is neither."""
     value = value_of(block, AXES[axis].of)
     found: list[Any] = block["grid"].get(axis, [] if value is None else [value])
     return found
 
 
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
-    """Mistakes in an experiment on the landscape, where nothing is trained."""
+    """Mistakes in a landscape experiment, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
     for section in sorted(_sections(block) - {"landscape"}):
         yield f"{section}: kind {kind!r} has no such key; allowed: landscape"
@@ -455,7 +455,7 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
-    """Mistakes in an experiment whose kind draws its own targets: what does not vary there has one value."""
+    """Mistakes in an experiment whose kind draws its own targets: what cannot vary there must have one value."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
     for axis, value in (("epsilon", 0), ("smin", -1)):
         if grid[axis] != [value]:
@@ -466,7 +466,7 @@ def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
         if kind != "barycenter" and grid["depth"] != [1]:
             yield f"grid.depth: kind {kind!r} needs [1], not {grid['depth']}"
     if kind == "barycenter":
-        for key in ("spreads", "covariances"):  # of sets that are drawn
+        for key in ("spreads", "covariances"):  # for sets that are drawn
             if is_drawn(block["target"]) and key not in options:
                 yield f"landscape.{key}: the key is missing: sets that are drawn need it"
             if not is_drawn(block["target"]) and key in options:
@@ -479,7 +479,7 @@ def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
 def _starts(
     losses: list[str], kinds: list[str], balances: list[str], scales: list[float], axis: str | None
 ) -> Iterator[str]:
-    """Mistakes in kinds of starts; `axis` names the axis that the scales come from, if it is one."""
+    """Mistakes in kinds of starts; `axis` names the axis that the scales come from, if they come from one."""
     drawn = [kind for kind in kinds if kind not in NEAR_A_POINT]
     for kind in (kind for kind in ("small", "aligned") if kind in kinds):
         if not scales:

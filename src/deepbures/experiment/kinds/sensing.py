@@ -1,4 +1,4 @@
-"""Semi-random sensing: who minds measurements that are repeated."""
+"""Semi-random sensing: which methods suffer from repeated measurements."""
 
 from __future__ import annotations
 
