@@ -97,7 +97,7 @@ class Barycenter(CovarianceLoss):
 
     def empty_costs(self) -> Array:
         """Not known for several targets: raises ValueError."""
-        raise ValueError("what an empty direction adds is known for one target alone, not for a barycenter")
+        raise ValueError("what an empty direction adds is known only for a single target, not for a barycenter")
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """Σ_i w_i L_i."""

@@ -240,7 +240,7 @@ def _one_line(error: jsonschema.ValidationError) -> str:
             return f"{where}: {_short(value)} must hold at least {error.validator_value} value"
         case "uniqueItems":
             twice = next(item for item in value if value.count(item) > 1)
-            return f"{where}: {twice!r} is given twice; every value is allowed once"
+            return f"{where}: {twice!r} is given twice; each value is allowed only once"
         case _:
             return f"{where}: {' '.join(error.message.split())}"
 
@@ -254,7 +254,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
     if results == figures:
         yield f"study.figures: {study['figures']!r} must differ from study.results"
     elif results in figures.parents or figures in results.parents:
-        yield f"study.figures: {study['figures']!r} must not lie in study.results, {study['results']!r}, nor hold it"
+        yield f"study.figures: {study['figures']!r} must not be in study.results, {study['results']!r}, or contain it"
     for name, block in config["experiments"].items():
         where, n = f"experiments.{name}", block["dimension"]
         if block["kind"] not in KINDS:
@@ -269,7 +269,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             for i, spelling in enumerate(spellings):
                 if spelling in spellings[:i]:
                     where_ = f"{where}.grid.{axis}[{i}]"
-                    yield f"{where_}: {values[i]!r} is given twice, to 12 digits; every value is allowed once"
+                    yield f"{where_}: {values[i]!r} is given twice, to 12 digits; each value is allowed only once"
         yield from (f"{where}.{mistake}" for mistake in _target(block))
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
@@ -323,7 +323,7 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"target.spectrum: kind {block['kind']!r} needs one of {known}, not {target['spectrum']!r}"
         return
     if drawn or len(target) > 1:
-        yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
+        yield f"target: one of the keys {', '.join(TARGETS)} describes a target completely; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     elif mistake := next((mistake for file in files_of(target) for mistake in _path("target", file, _FILE)), None):
@@ -349,7 +349,7 @@ def _path(where: str, path: str, allowed: re.Pattern) -> Iterator[str]:
     elif path.startswith("-"):
         yield f"{where}: {path!r} must not begin with -"
     elif strange := allowed.sub("", path):
-        yield f"{where}: {path!r} holds {strange[0]!r}, which means something to Snakemake or a shell; rename it"
+        yield f"{where}: {path!r} holds {strange[0]!r}, which has a meaning for Snakemake or a shell; rename it"
 
 
 def _target_rank(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
@@ -443,7 +443,7 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
-        yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
+        yield "loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"
     yield from _keys(kind, "landscape", options)
     if hasattr(kind_of(kind), "SPECTRUM"):
         yield from _neighbour(block)
@@ -501,7 +501,7 @@ def _starts(
 def _descent(options: Mapping[str, Any], step_sizes: list[float] | None, balances: list[str]) -> Iterator[str]:
     for one, other in (("max_steps", "end_time"), ("samples", "record_every")):
         if (one in options) == (other in options):
-            yield f"descent: one of the keys {one!r} and {other!r} is needed, and not both"
+            yield f"descent: exactly one of the keys {one!r} and {other!r} is needed"
     if "end_time" in options:
         if step_sizes is None:
             yield "descent.end_time: needs the axis 'step_size' in the grid"

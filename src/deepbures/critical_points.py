@@ -164,7 +164,7 @@ def spread(loss: CovarianceLoss, rank: int, number: int, *, lower_ranks: bool = 
     if total > MAX_WALK:
         raise ValueError(
             f"rank {rank} of dimension {loss.dimension} has {total} critical points, more than the {MAX_WALK} "
-            "whose order is walked through; take the first ones of critical_points(loss, rank) instead"
+            "that can be put in order; take the first ones of critical_points(loss, rank) instead"
         )
     if number < 1:
         raise ValueError(f"number must be at least 1, not {number}")

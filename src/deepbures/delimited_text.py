@@ -188,11 +188,11 @@ def _with_points(rows: list[list[str]]) -> tuple[list[list[str]], str]:
         thousands = commas[0]
     if thousands is not None:
         if _THOUSANDS.fullmatch(thousands):
-            raise ValueError(f"{thousands!r} may hold a separator of thousands or a decimal comma: write 1234.5")
+            raise ValueError(f"{thousands!r} may contain a thousands separator or a decimal comma: write 1234.5")
         return rows, ""
     point = next((cell for row in rows[1:] or rows for cell in row if _NUMBER.fullmatch(cell) and "." in cell), None)
     if point is not None:
-        raise ValueError(f"{commas[0]!r} and {point!r} stand side by side: the decimal sign must be one of , and .")
+        raise ValueError(f"{commas[0]!r} and {point!r} are in the same file: the decimal sign must be one of , and .")
     return [
         [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in row] for row in rows
     ], ", decimal comma"
@@ -374,7 +374,7 @@ def _what_is(cell: str) -> str:
     if cell.lower() in MISSING:
         return f"a value is missing or not finite ({cell!r})" if cell else "a value is missing (an empty cell)"
     if _THOUSANDS.fullmatch(cell):
-        return f"{cell!r} seems to hold a separator of thousands: write 1234.5"
+        return f"{cell!r} seems to contain a thousands separator: write 1234.5"
     if _COMPLEX.fullmatch(cell):
         return f"{cell!r} is a complex number, not a real one"
     return f"{cell[:40]!r} is no number"

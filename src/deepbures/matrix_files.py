@@ -96,7 +96,7 @@ def _must_be(suffix: str, head: bytes) -> None:
     if kind is not None:
         raise ValueError(f"it is {kind}")
     if expected is not None:
-        raise ValueError("it is text, or of no format that is known here")
+        raise ValueError("it is text, or in an unknown format")
 
 
 def _of_array(array: np.ndarray) -> Table:

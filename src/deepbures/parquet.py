@@ -153,7 +153,7 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
 
 
 def metadata_of(table: pa.Table | pa.Schema, path: str | os.PathLike[str] = "the table") -> dict[str, Any]:

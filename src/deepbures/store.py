@@ -84,7 +84,7 @@ class Cells:
         self._reader, self._columns = parquet.Reader(path), list(columns)
         self.provenance = {name: value for name, value in self._reader.metadata.items() if name in provenance.NAMES}
         if self._reader.index is None:
-            raise ValueError(f"{path} holds no cells: it is no file of a store")
+            raise ValueError(f"{path} holds no cells: it is not a file of a store")
         self._starts = [0, *itertools.accumulate(self._reader.rows)][:-1]  # of row groups
         ends = itertools.accumulate(rows for _, rows in self._reader.index)
         self._places: dict[str, tuple[int, int]] = {}  # first row, number of rows

@@ -97,7 +97,7 @@ def loads(text: str) -> Any:
 def _float(text: str) -> float:
     value = float(text)
     if lost(text, value):
-        raise ValueError(f"{text} is read as {value}: no number of double precision")
+        raise ValueError(f"{text} is read as {value}: double precision cannot represent it")
     return value
 
 

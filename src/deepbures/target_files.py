@@ -14,7 +14,7 @@ from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 from .sample_covariance import blocks_of, streamed_moments
 from .sample_files import streamed_file
 
-#: Keys of a single target that is not drawn: a file of a covariance (n, n) or of samples (m, n), one per row; a data set.
+#: Keys of a single target that is not drawn: file of a covariance (n, n), or samples (m, n), one per row; data set.
 ONE = ("covariance", "samples", "dataset")
 #: Also that of several, whose barycenter is sought.
 KINDS = (*ONE, "barycenter")
@@ -159,9 +159,9 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     """
     given: Mapping[str, Any] = target["barycenter"]
     if ("covariances" in given) == ("samples" in given):
-        raise ValueError("barycenter: one of the keys 'covariances' and 'samples' is needed, and not both")
+        raise ValueError("barycenter: exactly one of the keys 'covariances' and 'samples' is needed")
     if "groups" in given and len(given.get("samples", ())) != 1:
-        raise ValueError("barycenter: groups are of the rows of one file of samples")
+        raise ValueError("barycenter: groups need a single file of samples, whose rows they label")
     if "covariances" in given:
         found = [_read_covariance(file, dimension) for file in given["covariances"]]
     elif "groups" in given:
