@@ -144,7 +144,7 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
         raise ValueError(f"theorem_step needs a start with a margin c > 0, not {constants.margin:.6g}")
     step = float(10**constants.log10_step_size)
     if not step > np.finfo(float).tiny:
-        raise ValueError(f"theorem_step: the theorem's step, 1e{constants.log10_step_size:.0f}, is too small for a float")
+        raise ValueError(f"theorem_step: the theorem's step, 1e{constants.log10_step_size:.0f}, is too small a float")
     return step
 
 
