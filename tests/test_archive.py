@@ -59,7 +59,7 @@ def test_a_changed_or_missing_file_is_named(archive, tmp_path):
 def test_what_is_no_archive_is_refused(tmp_path):
     other = tmp_path / "other.zip"
     other.write_bytes(b"no zip")
-    with pytest.raises(ValueError, match=r"other.zip is no archive of a study"):
+    with pytest.raises(ValueError, match=r"other.zip is not an archive of a study"):
         broken(other)
     with zipfile.ZipFile(other, "w") as content:
         content.writestr("a", "b")

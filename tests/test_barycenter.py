@@ -307,7 +307,7 @@ def test_region_covariances_are_those_of_numpy(rng):
         (lambda: Barycenter([np.eye(2)], epsilon=-1), "epsilon must be a finite number ≥ 0"),
         (lambda: Barycenter([np.eye(2)], epsilon=2), "at most the least eigenvalue of the barycenter, 1, not 2"),
         (lambda: Barycenter([np.eye(2)]).minimum(1), "no closed form"),
-        (lambda: Barycenter([np.eye(2)]).saddle_values(1), "one target alone"),
+        (lambda: Barycenter([np.eye(2)]).saddle_values(1), "a single target"),
         (lambda: rank_bounded_minima(Barycenter([np.eye(2)]), 2, np.ones((1, 2, 2))), "between 1 and n − 1 = 1, not 2"),
         (lambda: rank_bounded_minima(Barycenter([np.eye(2)]), 1, np.ones((1, 3, 1))), "shape (p, 2, 1)"),
         (lambda: rank_bounded_minima(Barycenter([np.eye(2)], epsilon=0.1), 1, np.ones((1, 2, 1))), "epsilon = 0"),

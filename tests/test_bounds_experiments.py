@@ -226,7 +226,7 @@ def test_descent_records_what_each_step_is_proved_to_take():
 
 
 def test_theorem_step_that_no_float_holds_is_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"theorem's step, 1e-\d+, is no number in floats"):
+    with pytest.raises(ValueError, match=r"theorem's step, 1e-\d+, is too small a float"):
         run_cell({**DESCENT, "depth": 200, "dimension": 6, "rank": 6}, [0])
     with pytest.raises(ValueError, match="needs a start with a margin"):
         run_cell({**DESCENT, "initialization": {"kind": "normal", "balance": "none"}}, [3])

@@ -93,7 +93,7 @@ MISTAKES = [
     (
         lambda: text("mine.yaml", "experiments: {hessian: {target: {covariance: none.npy}}}"),
         CELLS,
-        "experiments.hessian.target: one of the keys covariance, samples, dataset, barycenter is all of a target",
+        "experiments.hessian.target: one of the keys covariance, samples, dataset, barycenter describes a target",
     ),
     (
         lambda: text(

@@ -166,8 +166,8 @@ MISTAKES = [
     ("study.figures", "results", ["study.figures: 'results' must differ from study.results"]),
     ("study.figures", "./other/../results/", ["'./other/../results/' must differ from study.results"]),
     ("study.figures", str(Path("results").absolute()), ["must differ from study.results"]),
-    ("study.figures", "results/figures", ["'results/figures' must not lie in study.results, 'results', nor hold it"]),
-    ("study.figures", ".", ["'.' must not lie in study.results, 'results', nor hold it"]),
+    ("study.figures", "results/figures", ["'results/figures' must not be in study.results, 'results', or contain it"]),
+    ("study.figures", ".", ["'.' must not be in study.results, 'results', or contain it"]),
     # Figures that cannot be drawn.
     ("figures.trajectories.show", ..., ["figures.trajectories.show.epsilon: this family shows one value of it, not 0"]),
     ("figures.rates.show", {"epsilon": [0.1, 0.5]}, ["figures.rates.show.epsilon", "one value of it, not 0.1, 0.5"]),
@@ -286,10 +286,10 @@ MISTAKES = [
     (A + "grid.step_size", [-1e-5], [".grid.step_size[0]: -1e-05 must be more than 0"]),
     (A + "grid.step_size", [1e-5, 1e-5 + 1e-20], [".grid.step_size[1]", "is given twice, to 12 digits"]),
     # When it ends and what is recorded.
-    (D + "descent.max_steps", ..., [".descent.descent: one of the keys 'max_steps' and 'end_time' is needed"]),
-    (A + "descent.max_steps", 5, [".authors.descent: one of the keys 'max_steps' and 'end_time'", "not both"]),
-    (D + "descent.samples", ..., [".descent.descent: one of the keys 'samples' and 'record_every' is needed"]),
-    (A + "descent.samples", 5, [".authors.descent: one of the keys 'samples' and 'record_every'", "not both"]),
+    (D + "descent.max_steps", ..., [".descent.descent: exactly one of the keys 'max_steps' and 'end_time' is needed"]),
+    (A + "descent.max_steps", 5, [".authors.descent: exactly one of the keys 'max_steps' and 'end_time' is needed"]),
+    (D + "descent.samples", ..., [".descent.descent: exactly one of the keys 'samples' and 'record_every' is needed"]),
+    (A + "descent.samples", 5, [".authors.descent: exactly one of the keys 'samples' and 'record_every' is needed"]),
     (D + "descent", {"end_time": 1, "samples": 5}, [".descent.end_time: needs the axis 'step_size' in the grid"]),
     (A + "descent.end_time", 2.000005, [".authors.grid.step_size[0]: 1e-05 must divide end_time, 2.000005"]),
     (A + "grid.step_size", [1, 4], [".authors.grid.step_size[1]: 4 must divide end_time, 3"]),
@@ -334,10 +334,10 @@ MISTAKES = [
     (
         H + "loss",
         "frobenius",
-        [".hessian.loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"],
+        [".hessian.loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"],
     ),
-    (H + "grid.loss_name", ..., [".hessian.loss: one of the key 'loss' and the axis 'loss_name' is needed"]),
-    (B + "loss", ..., [".blow_up.loss: one of the key 'loss' and the axis 'loss_name' is needed"]),
+    (H + "grid.loss_name", ..., [".hessian.loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"]),
+    (B + "loss", ..., [".blow_up.loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"]),
     # Their values.
     (H + "landscape.points", 1, [".hessian.landscape.points: 1 must be at least 2"]),
     (H + "landscape.points", 2.5, [".hessian.landscape.points: 2.5 must be of type integer"]),
@@ -440,7 +440,7 @@ def test_options_of_kinds_schema_and_reference_are_in_step(schema):
                 rows += [line for line in reference.splitlines() if any(name in line for name in named)]
                 assert rows, (kind, field.name)
                 if section == "landscape":
-                    own = (f"| `{kind}` |", f"of `{kind}`:")
+                    own = (f"| `{kind}` |", f"for `{kind}`:")
                     assert any(row.startswith(own[0]) or own[1] in row for row in rows), (kind, field.name)
     for section, names in declared.items():
         assert set(blocks[section]["properties"]) == names
@@ -560,7 +560,7 @@ STRANGE = [
     ("# a\n---\n", "it is empty; it must be a dictionary"),
     ("a: [1.0e-400]\n", "line 1: 1.0e-400 is read as 0.0"),
     ("a: 1.5e+400\n", "line 1: 1.5e+400 is read as inf"),
-    ('{"a": 1e400}', "1e400 is read as inf: no number of double precision"),
+    ('{"a": 1e400}', "1e400 is read as inf: double precision cannot represent it"),
 ]
 
 

@@ -107,7 +107,7 @@ MISTAKES = [
     ),
     ("barycenter", "target", {"barycenter": {"covariances": []}}, "must hold at least 1 value"),
     ("barycenter", "target", {"barycenter": {"files": ["x.npy"]}}, "unknown key 'files'"),
-    ("barycenter", "target", {"barycenter": {}}, "one of the keys 'covariances' and 'samples' is needed"),
+    ("barycenter", "target", {"barycenter": {}}, "exactly one of the keys 'covariances' and 'samples' is needed"),
     ("barycenter", "target", {"spectrum": "spread", "barycenter": {}}, "leave the other keys out"),
     ("sparse", "target", {"barycenter": {"covariances": ["x.npy"]}}, "kind 'sparse' needs geometric, not 'a file'"),
     ("sparse", "grid.depth", [2], "kind 'sparse' needs [1]"),

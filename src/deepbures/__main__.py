@@ -14,7 +14,7 @@ from .shipped import WORKFLOW
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0 when all went well, 2 on a user's mistake."""
+    """Run the command line; returns 0 if all went well, 2 on a user's mistake."""
     parser = argparse.ArgumentParser(prog="deepbures", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="compute cells, each for a block of seeds")

@@ -1,4 +1,4 @@
-"""From the cells of an experiment to the tables that figures are made of."""
+"""From the cells of an experiment to the tables that figures are made from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .slopes import (
 from .store import Store, write_cells
 from .trajectory import StopReason
 
-#: Share of the excess loss in the slowest direction from which on a tail is that of the sharp rate.
+#: From this share of the excess loss in the slowest direction on, the slope of a tail is the sharp rate.
 SLOWEST_SHARE = 0.99
 _INTEGER_AXES = [axis.name for axis in AXES.values() if axis.type is int]
 
@@ -35,19 +35,19 @@ def collect(
 ) -> None:
     """Write each table of an experiment, with its axes in front of the columns of its cells, into the store's folder.
 
-    The table `runs` has convergence slopes, too: `authors_…` and `tail_…` (slope in decades per unit time, r_squared,
+    The table `runs` also has convergence slopes: `authors_…` and `tail_…` (slope in decades per unit time, r_squared,
     start, end), `tail_drift`, `power_law_…` (slope is the exponent of t) and `settling_time`; see `slopes`. An
     exponential tail is fitted only where the run converged: elsewhere its last decades are not the asymptotic ones. A
-    power law is fitted where it did not. Of flows also `in_tail`: 1 where the fit is of the tail itself, its drift at
-    most `SETTLED` and its slowest direction holding `SLOWEST_SHARE` of the excess loss; else 0. After that the tables
-    hold the cells (`Store.settle`).
+    power law is fitted where it did not. For flows there is also `in_tail`: 1 where the fit is of the tail itself, that
+    is, its drift is at most `SETTLED` and its slowest direction holds `SLOWEST_SHARE` of the excess loss; else 0. From
+    then on the tables hold the cells (`Store.settle`).
 
     Parameters
     ----------
     store
         The cells.
     axes, keys
-        Every point of the grid: its value on each axis, and which cell is there. One may be at several points.
+        Every point of the grid: its value on each axis, and which cell is there. A cell may be at several points.
     provenance
         What the metadata should say besides the code digests, versions and number of the cells: experiment, digest of
         its configuration, seeds.
@@ -97,7 +97,7 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
 
 
 def _common(store: Store, keys: Sequence[str]) -> dict[str, Any]:
-    """What the cells were computed with: one value where they have it in common, else all of them."""
+    """What the cells were computed with: one value where they agree, else all of their values."""
     found: dict[str, set[str]] = {}
     for key in dict.fromkeys(keys):
         for name, value in store.provenance(key).items():
@@ -117,7 +117,7 @@ def _with_axes(table: pa.Table, position: Mapping[str, float | str]) -> pa.Table
     """Put the axes of a cell in front."""
     for column, (axis, value) in enumerate(position.items()):
         if AXES[axis].type is str:
-            values = pa.array([value] * len(table), pa.string())  # of an empty table, too
+            values = pa.array([value] * len(table), pa.string())  # also for an empty table
         else:
             values = pa.array(np.full(len(table), value, dtype=np.int32 if axis in _INTEGER_AXES else np.float64))
         table = table.add_column(column, axis, values)

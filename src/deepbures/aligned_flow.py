@@ -1,4 +1,4 @@
-"""The flow from aligned starts in closed quadrature: when each mode of W has grown, and so when each plateau ends."""
+"""The flow from aligned starts by quadrature: when each mode of W has grown, and so when each plateau ends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PANEL = 0.5
 def mode_times(eigenvalue: float, epsilon: float, depth: int, s_initial: ArrayLike, s_final: ArrayLike) -> Array:
     """Time in which one mode of an aligned start goes from s_initial to s_final (paper.md section 9).
 
-    Where S commutes with Σ0, ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1), with the limit s* = (λ − ε)_+. The integral of
-    ds/(ds/dt) is taken by Gauss-Legendre panels in log s or, next to s*, in log |s − s*|: to a relative 1e-12.
+    Where S commutes with Σ0, ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1), with the limit s* = (λ − ε)_+. The integral
+    ∫ ds/(ds/dt) is computed on Gauss-Legendre panels in log s or, near s*, in log |s − s*|, to a relative 1e-12.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def mode_times(eigenvalue: float, epsilon: float, depth: int, s_initial: ArrayLi
 def half_times(eigenvalues: ArrayLike, epsilon: float, depth: int, s_initial: ArrayLike) -> Array:
     """When each mode of an aligned start reaches half of its limit, (k,): the ends of the plateaus of the loss.
 
-    A small aligned start passes the levels Σ_{j>i} (√λ_j − √ε)² one by one; level i lasts from the half-time of mode
-    i to that of mode i + 1. `s_initial` holds the eigenvalues of S(0) along the k first directions, or one number.
-    0 where a mode starts beyond its half, infinite where it is not learnt (λ_j ≤ ε).
+    From a small aligned start the loss passes the levels Σ_{j>i} (√λ_j − √ε)² one by one; level i lasts from the
+    half-time of mode i to that of mode i + 1. `s_initial` holds the eigenvalues of S(0) along the k first directions,
+    or one number. The time is 0 where a mode starts beyond its half, and infinite where it is not learnt (λ_j ≤ ε).
     """
     spectrum = np.asarray(eigenvalues, dtype=float)
     optimum = soft_threshold(spectrum, epsilon)
@@ -71,7 +71,7 @@ def _mode_time(eigenvalue: float, epsilon: float, depth: int, start: float, end:
         return float("inf")
 
     def slowness(s: Array, gap: Array) -> Array:
-        """1/|ds/dt|, with the gap |s − (λ − ε)| as it is: √(λ/(s+ε)) − 1 = (λ − ε − s)/((s+ε) (1 + √(λ/(s+ε))))."""
+        """1/|ds/dt|, from the exact gap |s − (λ − ε)|: √(λ/(s+ε)) − 1 = (λ − ε − s)/((s+ε) (1 + √(λ/(s+ε))))."""
         shifted = s + epsilon
         return shifted * (1 + np.sqrt(eigenvalue / shifted)) / (4 * depth * s ** (2 - 1 / depth) * gap)
 

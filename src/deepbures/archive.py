@@ -15,7 +15,7 @@ from rocrate.rocrate import ROCrate
 
 from .files import replacing
 
-#: In the archive: the checked configuration; and the SHA-256 of it and all results, as `sha256sum --check` reads it.
+#: Names in the archive: the checked configuration; and the SHA-256 sums of it and all results, for `sha256sum --check`.
 CONFIGURATION, MANIFEST = "study.yaml", "manifest-sha256.txt"
 _FORMATS = {
     ".csv": "text/csv",
@@ -54,7 +54,7 @@ def write_archive(
     paths = sorted({str(file) for file in files})
     outside = [path for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]
     if outside:
-        raise ValueError(f"an archive holds files below the folder of the workflow only, not {outside[0]}")
+        raise ValueError(f"an archive can only hold files below the folder of the workflow, not {outside[0]}")
     crate = ROCrate()
     crate.name, crate.description, crate.license = "deepbures study", description, "MIT"
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def broken(archive: str | Path) -> list[str]:
     Raises
     ------
     ValueError
-        If it is no archive of this package.
+        If it is not an archive of this package.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -92,7 +92,7 @@ def broken(archive: str | Path) -> list[str]:
                 if name not in names or hashlib.sha256(content.read(name)).hexdigest() != digest
             ]
     except (zipfile.BadZipFile, KeyError):
-        raise ValueError(f"{archive} is no archive of a study: it has no {MANIFEST}") from None
+        raise ValueError(f"{archive} is not an archive of a study: it has no {MANIFEST}") from None
 
 
 def metadata(archive: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The axes of the grid: what each is called in paths, figures and tables, and which key it may take the place of."""
+"""The axes of the grid: what each is called in paths, figures and tables, and which key it may replace."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Axis:
     name
         In the configuration, paths and tables.
     symbol
-        In figures, as LaTeX; of names none.
+        In figures, as LaTeX; empty for an axis of names.
     of
-        Key of an experiment's block whose place it takes, such as `initialization.scale`. Its values are checked as
-        that key's; those of an axis without one stand in the schema under `grid`.
+        Key of an experiment's block that it replaces, such as `initialization.scale`. Its values are checked like
+        that key's; an axis that replaces no key is in the schema under `grid`.
     type
         float, int or str.
     heading
@@ -38,7 +38,7 @@ class Axis:
         return self.heading or (f"${self.symbol}$" if self.symbol else self.name)
 
 
-#: By name, in the order in which they nest in paths and tables. Every experiment has the four in the middle.
+#: All axes by name, in the order in which they nest in paths and tables. Every experiment has the four in the middle.
 AXES = {
     axis.name: axis
     for axis in (
@@ -55,7 +55,7 @@ AXES = {
         Axis("theorem_step", r"\eta / \min(\eta_1, \eta_2, \eta_3)", heading=r"$\eta/\min(\eta_1,\eta_2,\eta_3)$"),
     )
 }
-#: The axes of descent's step size, of which an experiment has one.
+#: The axes for descent's step size; an experiment has one of them.
 STEP_AXES = ("step_size", "relative_step", "theorem_step")
 
 
@@ -65,7 +65,7 @@ def axes_of(names: Container[str]) -> list[str]:
 
 
 def value_of(block: Mapping[str, Any], key: str) -> Any:
-    """What a block of the configuration has at a key such as `initialization.scale`; None where it is not there."""
+    """The value in a block of the configuration at a key such as `initialization.scale`; None if there is none."""
     section, _, name = key.rpartition(".")
     return (block.get(section, {}) if section else block).get(name)
 

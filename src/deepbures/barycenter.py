@@ -2,8 +2,8 @@
 
 F(W) = Σ_i w_i L_i(W), with L_i the Bures-Wasserstein loss to Σ_i and Σ_i w_i = 1, is least where S = W Wᵀ is the
 barycenter of the Σ_i (Agueh and Carlier 2011), and ∇F = 2 (I − Σ_i w_i T_i) W. One layer with step ½ is the fixed-point
-iteration S⁺ = T̄ S T̄, T̄ = Σ_i w_i T_i, of Álvarez-Esteban et al. (2016): W⁺ = Σ_i w_i R_i polar(R_i W), which needs no
-inverse and does not mind singular covariances (docs/neighbours/barycenters.md).
+iteration S⁺ = T̄ S T̄, T̄ = Σ_i w_i T_i, of Álvarez-Esteban et al. (2016): W⁺ = Σ_i w_i R_i polar(R_i W), which needs
+no inverse and works for singular covariances (docs/neighbours/barycenters.md).
 
 Over matrices of rank ≤ k the minimiser is not the barycenter cut to rank k, and, unlike for one target, there can be
 local minima that are not global: `rank_bounded_minima` finds them.
@@ -20,9 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from .losses import BuresWasserstein, CovarianceLoss
 from .psd import Array, finite_array, spectrum, symmetrize
 
-#: Half steps until a fixed point must have settled.
+#: Number of half steps within which a fixed point must settle.
 MAX_STEPS = 20_000
-#: Weights may add up to 1 but for this.
+#: The sum of the weights may differ from 1 by this much.
 _WEIGHT_TOLERANCE = 1e-12
 #: Two minima are the same when their covariances differ by less than this share of the trace.
 _SAME = 1e-5
@@ -54,9 +54,9 @@ class Barycenter(CovarianceLoss):
 
     Notes
     -----
-    Over rank ≤ k < n no closed form of the minimum is known: `minimum_value` and `excess` then refer to the
-    barycenter itself, the minimum over all ranks, so that the excess of a bounded rank does not reach 0. What is known
-    for one target alone, `empty_costs` and `saddle_values`, raises.
+    Over rank ≤ k < n no closed form of the minimum is known: `minimum_value` and `excess` then refer to the barycenter
+    itself, the minimum over all ranks, so that the excess at a bounded rank does not reach 0. `empty_costs` and
+    `saddle_values`, which are known only for a single target, raise ValueError.
     """
 
     name = "barycenter"
@@ -86,7 +86,7 @@ class Barycenter(CovarianceLoss):
         self._value = float(self._terms.value(np.diag(np.sqrt(self.eigenvalues - self.epsilon))))
 
     def minimum_spectrum(self, rank: int) -> Array:
-        """Eigenvalues of the barycenter, less ε; over all ranks alone."""
+        """Eigenvalues of the barycenter, less ε; only over all ranks."""
         if rank < self.dimension:
             raise ValueError(f"the minimum over rank {rank} has no closed form for a barycenter: search for it")
         return self.eigenvalues - self.epsilon
@@ -97,7 +97,7 @@ class Barycenter(CovarianceLoss):
 
     def empty_costs(self) -> Array:
         """Not known for several targets: raises ValueError."""
-        raise ValueError("what an empty direction adds is known for one target alone, not for a barycenter")
+        raise ValueError("what an empty direction adds is known only for a single target, not for a barycenter")
 
     def value_in_eigenbasis(self, F: Array) -> Array:
         """Σ_i w_i L_i."""
@@ -161,8 +161,8 @@ def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spre
 def nearest(means: ArrayLike, covariances: ArrayLike) -> NDArray[np.int64]:
     """Index of the mean (c, n, n) that is nearest to each covariance (m, n, n) in Bures-Wasserstein distance: (m,).
 
-    With the barycenter of each class as its mean it is the classifier by minimum distance to the mean (Barachant et
-    al. 2012, there in the affine-invariant metric), here for covariances of any rank.
+    With the barycenter of each class as its mean, this is the classifier by minimum distance to the mean (Barachant et
+    al. 2012, who use the affine-invariant metric), here for covariances of any rank.
     """
     centres, points = _checked_covariances(means), _checked_covariances(covariances)
     if centres.shape[-1] != points.shape[-1]:
@@ -184,7 +184,7 @@ class RankBoundedMinimum:
     value
         F(W).
     gradient_norm
-        ‖∇F(W)‖_F, relative to √tr S̄: how far the search went.
+        ‖∇F(W)‖_F, relative to √tr S̄: how closely the search converged.
     curvature
         Least eigenvalue of the Hessian at W, apart from the k (k−1)/2 zeros of the rotations: > 0 for a strict minimum.
     reached
@@ -208,8 +208,8 @@ def rank_bounded_minima(
 ) -> list[RankBoundedMinimum]:
     """Local minima of F over rank ≤ k, in order of their value, by half steps from many starts at once.
 
-    W⁺ = W − ½ ∇F lowers F by at least ¼ ‖∇F‖², so that each start ends at a critical point; saddles that attract
-    a start are dropped by their curvature.
+    W⁺ = W − ½ ∇F lowers F by at least ¼ ‖∇F‖², so each start ends at a critical point. Saddles that attract a start
+    are recognised by their curvature and dropped.
 
     Parameters
     ----------
@@ -218,16 +218,16 @@ def rank_bounded_minima(
     rank
         k < n.
     starts : (p, n, k)
-        Such as `truncated`, the leading factor of each Σ_i, and random ones.
+        For example `truncated`, the leading factor of each Σ_i, and random factors.
     tolerance
-        On ‖∇F‖ relative to √tr S̄: half steps go on until all starts are below.
+        For ‖∇F‖ relative to √tr S̄: half steps go on until all starts are below it.
     max_steps
-        Their number at most; what has not settled then is left out.
+        Largest number of half steps; starts that have not settled by then are left out.
 
     Returns
     -------
     list of RankBoundedMinimum
-        Those that differ: by 1e-5 of tr S̄ or more in S.
+        The distinct ones, whose S differ by 1e-5 of tr S̄ or more.
 
     Raises
     ------
@@ -311,7 +311,7 @@ def _turned(loss: BuresWasserstein, W: Array) -> Array:
 
 
 def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MAX_STEPS) -> tuple[Array, Array]:
-    """Half steps W ← W − ½ ∇F until ‖∇F‖ is at most the tolerance, or 0: no longer falls; W and ‖∇F‖."""
+    """Half steps W ← W − ½ ∇F until ‖∇F‖ is at most the tolerance (0: until it stops falling); W and ‖∇F‖."""
     W = W.copy()
     gradient = terms.gradient(W)
     norm = np.linalg.norm(gradient, axis=(-2, -1))

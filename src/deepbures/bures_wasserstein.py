@@ -31,11 +31,11 @@ from .sample_covariance import sample_spectrum
 #: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an
 #: absolute eps·μ_1, and the transport map needs μ^{-1/2}.
 _EIGH_CONDITION = 1e-6
-#: The same for ε = 0, where singular values cost less and critical points are to be told to 1e-10.
+#: The same for ε = 0, where singular values cost less and critical points must be resolved to 1e-10.
 _GRAM_CONDITION = 1e-5
 #: Below so many rows the SVD that gives the excess takes less than the calls that save it.
 _FEWEST_ROWS_BY_MAPS = 12
-#: Singular values that vanish but for the rounding of a product of layers: below this many rank tolerances.
+#: Singular values below this many rank tolerances count as rounding of a product of layers.
 _PRODUCT_ROUNDING = 1e3
 
 
@@ -427,7 +427,7 @@ class BuresWasserstein(CovarianceLoss):
         return self.hessian_operator_in_eigenbasis(F, rank)(V)
 
     def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
-        """The products at one F, its decomposition made once; of a single thin F it keeps n k numbers a node."""
+        """The products at one F, decomposed once; for a single thin F it keeps n k numbers per node."""
         support = self._support
         if support == 0:  # a zero target: L = ‖W‖² + nε
             return lambda V: 2 * V

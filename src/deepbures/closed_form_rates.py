@@ -1,4 +1,4 @@
-"""Rates of the reduced flow in closed form, on spectra: local ones at critical points, global ones along a run.
+"""Rates of the reduced flow in closed form, from spectra: local rates at critical points, global ones along a run.
 
 Eigenvalues that agree to rounding count as equal (`psd.equalized`). J is an index set of kept directions, from 0.
 """
@@ -21,8 +21,8 @@ def bures_wasserstein(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: 
     -------
     in_block : (|J| (|J|+1)/2,)
     off_block : (|J| (n−|J|),)
-        Row by row; exactly 0 between equal eigenvalues. Where λ_a = ε = 0 and N = 1, an empty column: −∞ at the
-        kink, λ_b > 0, and 2 where λ_b = 0.
+        Row by row; exactly 0 between equal eigenvalues. Where λ_a = ε = 0 and N = 1 the column is empty: −∞ where
+        λ_b > 0 (the loss has a kink), and 2 where λ_b = 0.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def bures_wasserstein(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: 
 
 
 def bures_wasserstein_filling(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> Array:
-    """2 (1 − √(λ_b/ε)), b not in J: curvature along an empty column in direction b; for ε = 0 −∞, or 2 at λ_b = 0."""
+    """2 (1 − √(λ_b/ε)), b not in J: curvature along an empty column in direction b; for ε = 0, −∞, or 2 at λ_b = 0."""
     _, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
     if epsilon > 0:
         return 2 * (1 - np.sqrt(outside / epsilon))
@@ -88,7 +88,7 @@ def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> N
 def nonzero_by_symmetry(
     rates: tuple[Array, Array], tied: NDArray[np.bool_], filling: Array, depth: int, empty_columns: int
 ) -> Array:
-    """All rates at a point but those that are zero because the loss does not change: in-block, off-block, empty.
+    """All rates at a point except those that are zero because the loss does not change: in-block, off-block, empty.
 
     The empty columns have the rates `filling` for N = 1 and 0 for N ≥ 2, where S changes with the 2N-th power of
     the change of Z.
@@ -101,7 +101,7 @@ def nonzero_by_symmetry(
 def bures_wasserstein_global(eigenvalues: ArrayLike, epsilon: float, depth: int, least_singular_value: float) -> float:
     """4 N m^{2−1/N}/(m + ε), m = min(σ_n(W(0))², λ_n − ε), for k = n: L(t) ≤ L(0) exp(−rate · t) (paper.md section 8).
 
-    0 where m ≤ 0. For ε = 0 and N = 1 it is 4 for every W(0) of full rank, also where λ_n = 0.
+    0 where m ≤ 0. For ε = 0 and N = 1 it is 4 for every W(0) of full rank, even where λ_n = 0.
     """
     if least_singular_value > 0 and depth == 1 and epsilon == 0:
         return 4.0

@@ -20,9 +20,9 @@ _COST = re.compile(r"^COST = .*$", re.MULTILINE)
 def code_digest(*roots: str) -> str:
     """Digest of modules of this package, all those they import, and the versions of NumPy and SciPy.
 
-    It is one of what they compile to under this version of Python: docstrings, comments and layout are left out, and so
-    is `COST`, a kind's share in estimates of time. (A compiler in C does that in a fifth of the time of a walk through
-    syntax trees, which every process of a study would make.)
+    It is computed from what they compile to under this version of Python: docstrings, comments and layout are left out,
+    and so is `COST`, a kind's share in estimates of time. (Compiling, in C, takes a fifth of the time of walking
+    through syntax trees, and every process of a study would have to do it.)
 
     Given to Snakemake as a parameter, it reruns what depends on an edited module and nothing else.
     """
@@ -39,7 +39,7 @@ def modules_of(package: str) -> list[str]:
 
 
 def _imported(root: str) -> set[str]:
-    """Names of the modules in this package that `root` imports, directly or not, and its own."""
+    """Names of `root` and of the modules in this package that it imports, directly or indirectly."""
     found: set[str] = set()
     waiting = [root]
     while waiting:
@@ -72,7 +72,7 @@ def _source(name: str) -> Path:
 
 
 def _meaning(code: CodeType) -> str:
-    """All of a code object but where its lines stand."""
+    """Everything in a code object except its line numbers."""
     return repr(
         (
             *(code.co_name, code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount),
@@ -86,7 +86,7 @@ def _meaning(code: CodeType) -> str:
 def _constant(value: object) -> str:
     if isinstance(value, CodeType):
         return _meaning(value)
-    if isinstance(value, frozenset):  # their order is that of hashes, another one in each process
+    if isinstance(value, frozenset):  # its order is that of hashes, which differ between processes
         return f"frozenset {sorted(map(repr, value))}"
     if isinstance(value, tuple):
         return f"({', '.join(map(_constant, value))},)"

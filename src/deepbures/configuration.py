@@ -1,4 +1,4 @@
-"""Checks of a configuration: against its schema, and for sense. Every mistake gives one line."""
+"""Checks of a configuration: against its schema, and for sense. Every mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .target_files import KINDS as TARGETS
 from .targets import SPECTRA
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
-#: From here on, floats do not tell one integer from the next.
+#: From here on, floats cannot distinguish one integer from the next.
 _INTEGERS = 2**53
 
 
-#: Characters allowed in the path of a folder that is made, and of a file that is read.
+#: Characters allowed in the path of a folder that is created, and of a file that is read.
 _FOLDER, _FILE = re.compile(r"[\w./@+=,-]"), re.compile(r"[\w./@+=,:%() -]")
 
 
@@ -38,9 +38,9 @@ class ConfigurationError(ValueError):
 
 
 def with_numbers(value: Any) -> Any:
-    """Copy of a configuration with numbers in one form.
+    """Copy of a configuration with every number in one form.
 
-    Strings like "1e-6", which YAML does not read as numbers, become numbers, if double precision has them; 20.0
+    Strings like "1e-6", which YAML does not read as numbers, become numbers if double precision can hold them; 20.0
     becomes 20.
     """
     if isinstance(value, Mapping):
@@ -55,12 +55,12 @@ def with_numbers(value: Any) -> Any:
 
 
 def of_command_line(value: Any) -> Any:
-    """What follows Snakemake's `--config`: there every number is a string, which is read as in a file.
+    """What follows Snakemake's `--config`: there every number is a string, which is read as it would be in a file.
 
     Raises
     ------
     ConfigurationError
-        In one line, if YAML would read it as something else than it shows (see `strict_yaml`).
+        In one line, if YAML would read it as something other than it shows (see `strict_yaml`).
     """
     if isinstance(value, Mapping):
         return {key: of_command_line(item) for key, item in value.items()}
@@ -81,7 +81,7 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        In one line, if there is none, or if it would be read as something else than it shows (see `strict_yaml`).
+        In one line, if there is none, or if it would be read as something other than it shows (see `strict_yaml`).
     """
     try:
         value = strict_yaml.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -150,7 +150,7 @@ def check(
 
 
 def _limited(checked: dict[str, Any]) -> dict[str, Any]:
-    """The experiments that `study.only` names, and the figures of them; all without it."""
+    """The experiments that `study.only` names, with their figures; all if it is not set."""
     only, experiments = checked["study"].get("only", checked["experiments"]), checked["experiments"]
     for name in only:
         if name not in experiments:
@@ -161,7 +161,7 @@ def _limited(checked: dict[str, Any]) -> dict[str, Any]:
     return {
         **checked,
         "experiments": {name: block for name, block in experiments.items() if name in only},
-        # one of an experiment that is not there at all is a mistake, and stays to be told
+        # a figure of an experiment that does not exist is a mistake, and is kept so that it is reported
         "figures": {
             name: family
             for name, family in figures.items()
@@ -203,7 +203,7 @@ def check_families(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Mappi
 
 
 def _with_axes(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema, with the axes that take the place of a key among those of the grid, checked as that key."""
+    """The schema, with the axes that replace a key added to those of the grid, and checked like that key."""
     experiment = schema["$defs"]["experiment"]
     keys = experiment["properties"]
     sections = {name: key.get("properties", key) for name, key in keys.items()}
@@ -240,7 +240,7 @@ def _one_line(error: jsonschema.ValidationError) -> str:
             return f"{where}: {_short(value)} must hold at least {error.validator_value} value"
         case "uniqueItems":
             twice = next(item for item in value if value.count(item) > 1)
-            return f"{where}: {twice!r} is given twice; every value is allowed once"
+            return f"{where}: {twice!r} is given twice; each value is allowed only once"
         case _:
             return f"{where}: {' '.join(error.message.split())}"
 
@@ -254,7 +254,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
     if results == figures:
         yield f"study.figures: {study['figures']!r} must differ from study.results"
     elif results in figures.parents or figures in results.parents:
-        yield f"study.figures: {study['figures']!r} must not lie in study.results, {study['results']!r}, nor hold it"
+        yield f"study.figures: {study['figures']!r} must not be in study.results, {study['results']!r}, or contain it"
     for name, block in config["experiments"].items():
         where, n = f"experiments.{name}", block["dimension"]
         if block["kind"] not in KINDS:
@@ -269,7 +269,7 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
             for i, spelling in enumerate(spellings):
                 if spelling in spellings[:i]:
                     where_ = f"{where}.grid.{axis}[{i}]"
-                    yield f"{where_}: {values[i]!r} is given twice, to 12 digits; every value is allowed once"
+                    yield f"{where_}: {values[i]!r} is given twice, to 12 digits; each value is allowed only once"
         yield from (f"{where}.{mistake}" for mistake in _target(block))
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
@@ -306,7 +306,7 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in where the targets of an experiment come from; a file is read."""
     target = block["target"]
     drawn = [key for key in ("spectrum", "mode") if key in target]
-    wanted = getattr(kind_of(block["kind"]), "SPECTRUM", None)  # of a kind that draws its own targets
+    wanted = getattr(kind_of(block["kind"]), "SPECTRUM", None)  # for a kind that draws its own targets
     of_several = block["kind"] == "barycenter"
     if wanted is not None and target.get("spectrum") != wanted and not (of_several and "barycenter" in target):
         yield f"target.spectrum: kind {block['kind']!r} needs {wanted}, not {target.get('spectrum', 'a file')!r}"
@@ -323,7 +323,7 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"target.spectrum: kind {block['kind']!r} needs one of {known}, not {target['spectrum']!r}"
         return
     if drawn or len(target) > 1:
-        yield f"target: one of the keys {', '.join(TARGETS)} is all of a target; leave the other keys out"
+        yield f"target: one of the keys {', '.join(TARGETS)} describes a target completely; leave the other keys out"
     elif block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     elif mistake := next((mistake for file in files_of(target) for mistake in _path("target", file, _FILE)), None):
@@ -343,17 +343,17 @@ def _target(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _path(where: str, path: str, allowed: re.Pattern) -> Iterator[str]:
-    """Mistakes in a path, which goes through Snakemake and a shell: neither replaces anything in it."""
+    """Mistakes in a path, which goes through Snakemake and a shell: neither may replace anything in it."""
     if path.startswith("~") or "$" in path:
         yield f"{where}: {path!r}: ~ and $ are not replaced; write the path itself"
     elif path.startswith("-"):
         yield f"{where}: {path!r} must not begin with -"
     elif strange := allowed.sub("", path):
-        yield f"{where}: {path!r} holds {strange[0]!r}, which means something to Snakemake or a shell; rename it"
+        yield f"{where}: {path!r} holds {strange[0]!r}, which has a meaning for Snakemake or a shell; rename it"
 
 
 def _target_rank(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
-    """Mistakes in what is asked of a target of a certain rank, as that of fewer samples than dimensions."""
+    """Mistakes in what is asked of a target of a certain rank, such as one from fewer samples than dimensions."""
     if target_rank == 0:
         yield "target: its covariance is zero: there is nothing to learn"
         return
@@ -396,7 +396,7 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         for i, size in enumerate(block["sampling"]["sizes"]):
             if size < max(grid["rank"]):
                 yield f"sampling.sizes[{i}]: {size} must be at least the rank, {max(grid['rank'])}"
-    allowed = getattr(kind_of(kind), "STEPS", ())  # of a kind that has step sizes
+    allowed = getattr(kind_of(kind), "STEPS", ())  # for a kind that has step sizes
     if strange := [axis for axis in steps if axis not in allowed]:
         yield f"grid.{strange[0]}: kind {kind!r} has no such axis"
     elif not allowed and "none" in balances:
@@ -410,7 +410,7 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _sections(block: Mapping[str, Any]) -> set[str]:
-    """What only some kinds have of a block."""
+    """The sections of a block that only some kinds have."""
     return {key for key, value in block.items() if isinstance(value, Mapping) and key not in ("target", "grid")}
 
 
@@ -429,21 +429,21 @@ def _keys(kind: str, section: str, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _given(block: Mapping[str, Any], axis: str) -> list[Any]:
-    """The values of an axis, or the one of the key whose place it would take; none where there is neither."""
+    """The values of an axis, or the value of the key that it would replace; none if there is neither."""
     value = value_of(block, AXES[axis].of)
     found: list[Any] = block["grid"].get(axis, [] if value is None else [value])
     return found
 
 
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
-    """Mistakes in an experiment on the landscape, where nothing is trained."""
+    """Mistakes in a landscape experiment, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
     for section in sorted(_sections(block) - {"landscape"}):
         yield f"{section}: kind {kind!r} has no such key; allowed: landscape"
     for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
-        yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
+        yield "loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"
     yield from _keys(kind, "landscape", options)
     if hasattr(kind_of(kind), "SPECTRUM"):
         yield from _neighbour(block)
@@ -455,7 +455,7 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
-    """Mistakes in an experiment whose kind draws its own targets: what does not vary there has one value."""
+    """Mistakes in an experiment whose kind draws its own targets: what cannot vary there must have one value."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
     for axis, value in (("epsilon", 0), ("smin", -1)):
         if grid[axis] != [value]:
@@ -466,7 +466,7 @@ def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
         if kind != "barycenter" and grid["depth"] != [1]:
             yield f"grid.depth: kind {kind!r} needs [1], not {grid['depth']}"
     if kind == "barycenter":
-        for key in ("spreads", "covariances"):  # of sets that are drawn
+        for key in ("spreads", "covariances"):  # for sets that are drawn
             if is_drawn(block["target"]) and key not in options:
                 yield f"landscape.{key}: the key is missing: sets that are drawn need it"
             if not is_drawn(block["target"]) and key in options:
@@ -479,7 +479,7 @@ def _neighbour(block: Mapping[str, Any]) -> Iterator[str]:
 def _starts(
     losses: list[str], kinds: list[str], balances: list[str], scales: list[float], axis: str | None
 ) -> Iterator[str]:
-    """Mistakes in kinds of starts; `axis` names the axis that the scales come from, if it is one."""
+    """Mistakes in kinds of starts; `axis` names the axis that the scales come from, if they come from one."""
     drawn = [kind for kind in kinds if kind not in NEAR_A_POINT]
     for kind in (kind for kind in ("small", "aligned") if kind in kinds):
         if not scales:
@@ -501,7 +501,7 @@ def _starts(
 def _descent(options: Mapping[str, Any], step_sizes: list[float] | None, balances: list[str]) -> Iterator[str]:
     for one, other in (("max_steps", "end_time"), ("samples", "record_every")):
         if (one in options) == (other in options):
-            yield f"descent: one of the keys {one!r} and {other!r} is needed, and not both"
+            yield f"descent: exactly one of the keys {one!r} and {other!r} is needed"
     if "end_time" in options:
         if step_sizes is None:
             yield "descent.end_time: needs the axis 'step_size' in the grid"

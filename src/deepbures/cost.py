@@ -1,4 +1,4 @@
-"""About how long work takes: from what it took here, else from the default study on a small machine (`COST`)."""
+"""Estimates of how long work takes: from what it took here, else from the default study on a small machine (`COST`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .grid import Part, seeds_of
 
 #: CPU seconds for a process to start and load what it needs.
 START = 0.5
-#: CPU seconds of what is no cell: a notebook with its kernel.
+#: CPU seconds of work that is not a cell: a notebook with its kernel.
 OTHERS = {"notebook": 5.0}
 
 
@@ -33,7 +33,7 @@ class Spent(NamedTuple):
 
 
 def note(path: str | Path, spent: Spent) -> None:
-    """Add a line to the table of what jobs took on this machine; jobs that run at once may share it."""
+    """Add a line to the table of what jobs took on this machine; jobs that run at the same time may share it."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     line = f"{spent.kind},{spent.runs},{spent.start:.3f},{spent.seconds:.3f}\n"
     with Path(path).open("a", encoding="utf-8") as file:
@@ -41,7 +41,7 @@ def note(path: str | Path, spent: Spent) -> None:
 
 
 def noted(path: str | Path) -> list[Spent]:
-    """The lines of such a table; none if it is not there. What is no such line is left out."""
+    """The lines of such a table; none if there is no table. Malformed lines are left out."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -65,11 +65,11 @@ class Costs:
     Attributes
     ----------
     start
-        Of the start of a job.
+        For the start of a job.
     runs
-        Of one run of a kind, where it was measured.
+        For one run of each kind that was measured.
     speed
-        Of another kind's run, in those that it takes in the default study on a small machine.
+        For other kinds: time here over time in the default study on a small machine.
     """
 
     start: float = START
@@ -78,7 +78,7 @@ class Costs:
 
     @classmethod
     def measured(cls, spent: Iterable[Spent]) -> Costs:
-        """From what jobs took: the mean over the runs of a kind, and for other kinds what all took beside `COST`."""
+        """From what jobs took: the mean over runs of a kind; for other kinds, the time of all relative to `COST`."""
         lines = list(spent)
         if not lines:
             return cls()
@@ -95,11 +95,11 @@ class Costs:
         )
 
     def of_run(self, name: str) -> float:
-        """Of one run of a kind, or of what is named in `OTHERS`."""
+        """For one run of a kind, or for a name in `OTHERS`."""
         return self.runs.get(name, _usual(name) * self.speed)
 
     def of_job(self, name: str, parts: Iterable[Part]) -> float:
-        """Of one job that computes some parts of an experiment of a kind, its start included."""
+        """For one job that computes some parts of an experiment of a kind, including its start."""
         return self.start + self.of_run(name) * sum(len(seeds_of(part.seeds)) for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""What every loss on the end-to-end matrix has in common; to add one, see `CovarianceLoss` and `losses.LOSSES`.
+"""What all losses on the end-to-end matrix have in common; to add one, see `CovarianceLoss` and `losses.LOSSES`.
 
 A loss depends on a matrix W only through S = W Wᵀ, and is evaluated in the basis Ω of the target
 Σ0 = Ω diag(λ) Ωᵀ, where the target and its root are diagonal: products with R = Σ0^{1/2} become
@@ -35,19 +35,19 @@ class CovarianceLoss(ABC):
     eigenvalues
         λ_1 ≥ … ≥ λ_n of Σ0.
     covariance, eigenvectors
-        Σ0, and Ω with one eigenvector a column. Of a loss made from a spectrum or from samples these n × n arrays
-        are made when they are asked for.
+        Σ0, and Ω with one eigenvector per column. For a loss made from a spectrum or from samples these n × n arrays
+        are computed when they are first asked for.
 
     Notes
     -----
     Every method takes stacks: W of shape (..., n, d), for any d ≥ 1. With a stack of targets the leading
-    axes of W end in those of the targets, each matrix meets its own, and what is a number for one target
-    has the shape of the stack.
+    axes of W end in those of the targets, each matrix is compared with its own target, and what is a number for one
+    target has the shape of the stack.
     """
 
     #: Name in configurations and tables.
     name: str
-    #: d, with L(c W; c² Σ0) = c^d L(W; Σ0), and c² ε for ε: the loss has the unit of λ_1^{d/2}.
+    #: d, with L(c W; c² Σ0, c² ε) = c^d L(W; Σ0, ε): the loss has the unit of λ_1^{d/2}.
     degree: int
     #: What figures and printed tables call it.
     label: str
@@ -109,7 +109,7 @@ class CovarianceLoss(ABC):
         Parameters
         ----------
         X : (m, n)
-            One sample a row, m ≥ 2. Singular values below max(m, n) · eps · σ_1 count as zero.
+            One sample per row, m ≥ 2. Singular values below max(m, n) · eps · σ_1 count as zero.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class CovarianceLoss(ABC):
 
     @property
     def unit(self) -> float:
-        """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, with which errors are compared."""
+        """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, to which errors are compared."""
         return float(np.sum(self.eigenvalues ** (self.degree / 2)))
 
     def normalized(self) -> Self:
@@ -213,7 +213,7 @@ class CovarianceLoss(ABC):
     def excess(self, W: ArrayLike, rank: int | None = None) -> Array:
         """L(W) − L*, with L* the minimum over matrices of rank ≤ `rank` (default: n), for W of that rank.
 
-        Computed as a sum of squares rather than as a difference of traces, which ends in noise near
+        Computed as a sum of squares rather than as a difference of traces, which drowns in rounding errors near
         1e-14: the relative error is at most about 24 eps √(λ_1/(L − L*)), and comes from the rounding of W
         and of Σ0's eigenvalues themselves.
         """
@@ -233,7 +233,7 @@ class CovarianceLoss(ABC):
         V : (..., n, d)
             One direction for each W; or a stack of directions for one W.
         rank
-            Rank of W. It matters for the Bures-Wasserstein loss with ε = 0 alone, which has second
+            Rank of W. It matters only for the Bures-Wasserstein loss with ε = 0, which has second
             derivatives within the matrices of one rank and, below full rank, in no other direction: V must
             then be tangent to them, (I − U Uᵀ) V (I − Y Yᵀ) = 0 for W = U σ Yᵀ. Default min(n, d).
 
@@ -250,7 +250,7 @@ class CovarianceLoss(ABC):
     def hessian_operator(self, W: ArrayLike, rank: int | None = None) -> Callable[[ArrayLike], Array]:
         """V ↦ ∇²L(W)[V] for many V (..., n, d) at one W: what depends on W alone is computed once.
 
-        See `hessian_product`; the errors are those.
+        See `hessian_product`, also for the errors.
         """
         F = self._to_eigenbasis("W", W)
         product = self.hessian_operator_in_eigenbasis(F, rank)
@@ -259,7 +259,8 @@ class CovarianceLoss(ABC):
     def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
         """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
 
-        paper.md section 3: the k largest eigenvalues, the same choice as in Eckart-Young.
+        It keeps the k largest eigenvalues, as in Eckart-Young: s*_j = (λ_j − ε)_+ for the Bures-Wasserstein loss, λ_j
+        for the square loss, j ≤ k. L* is the sum of what the empty directions add (paper.md section 3).
         """
         rank = self._checked_rank(rank)
         spectrum = self.minimum_spectrum(rank)
@@ -306,7 +307,7 @@ class CovarianceLoss(ABC):
         -------
         in_block : (|J| (|J|+1)/2,)
         off_block : (|J| (n−|J|),)
-            Or None: no closed form is known. That is so unless a loss defines it.
+            Or None, where no closed form is known: the default, unless a loss defines it.
         """
         return None
 
@@ -333,7 +334,7 @@ class CovarianceLoss(ABC):
         spectrum : (..., n)
             s ≥ 0.
         columns : (..., k), optional
-            The b that are wanted, of each member; default all.
+            Which b are wanted, for each member; default all.
 
         Returns
         -------
@@ -342,7 +343,7 @@ class CovarianceLoss(ABC):
         raise NotImplementedError(f"the loss {self.name!r} has no linear part in closed form")
 
     def least_excess(self, squared_gradient: float) -> float:
-        """A lower bound of L − L* where ‖∇L‖² is known; 0 where none is."""
+        """A lower bound on L − L* from ‖∇L‖²; 0 where none is known."""
         return 0.0
 
     def right_scaling(self, W: Array) -> Array:
@@ -377,7 +378,7 @@ class CovarianceLoss(ABC):
         return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
 
     def gradient_near_diagonal(self, F: Array) -> Array:
-        """`gradient_in_eigenbasis` of a stack for most of which F Fᵀ is nearly diagonal: a loss may use that."""
+        """`gradient_in_eigenbasis` of a stack in which most F Fᵀ are nearly diagonal: a loss may exploit that."""
         return self.gradient_in_eigenbasis(F)
 
     def gradient_and_excess_near_diagonal(self, F: Array, rank: int) -> tuple[Array, Array]:

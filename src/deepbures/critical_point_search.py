@@ -1,12 +1,12 @@
 """A solver for ∇L^N = 0 that knows nothing of the critical points: least squares on the gradients of all layers.
 
 It is a Levenberg-Marquardt method on stacks of networks of one shape. With the Hessian H = Q diag(h) Qᵀ of the deep
-loss, the step p(μ) = −Q (h / (h² + μ²)) Qᵀ g minimises ‖g + H p‖² + μ² ‖p‖²; of some μ around the last one that one is
-taken which leaves the least gradient. Zeros of H, of which symmetry makes many, cost no step.
+loss, the step p(μ) = −Q (h / (h² + μ²)) Qᵀ g minimises ‖g + H p‖² + μ² ‖p‖². Several μ around the last one are tried,
+and the one that leaves the least gradient is taken. The many zeros of H that symmetry causes do no harm.
 
 Where W loses rank, the loss has no second derivative for ε = 0, and convergence is slow for N ≥ 2. There, and where a
-search takes too long, it goes on in a narrower network, without the least singular value of W: what is critical in it
-is critical among the wider ones, but for ε = 0 and N = 1.
+search takes too long, it continues in a narrower network, without the least singular value of W: what is critical there
+is also critical in the wider network, except for ε = 0 and N = 1.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, layer_gradients, pack, prefix_products, unpack, with_bottleneck
 from .psd import Array
 
-#: A search ends once the norm of the gradient of all layers is this, Σ0 being of norm 1, …
+#: A search ends once the norm of the gradient of all layers is at most this (Σ0 has norm 1), …
 GRADIENT_TOLERANCE = 1e-11
 #: … after so many Hessians, or where no damping up to the largest one leaves a smaller gradient.
 ITERATIONS, LARGEST_DAMPING = 60, 1e6
-#: Singular values of W below this, √λ_1 being 1, count as lost; for ε = 0 those of R W below this share of the largest.
+#: Singular values of W below this count as lost (√λ_1 is 1); for ε = 0 those of R W below this share of the largest.
 LOST, LOST_UNSMOOTHED = 1e-6, 1e-12
-#: Further steps with the same Hessian: where the points with a small gradient lie on a curve, as they do with two
-#: eigenvalues that nearly agree, a straight step leaves it, and a second one comes back.
+#: Further steps with the same Hessian: where the points with a small gradient lie on a curve, as they do for two
+#: nearly equal eigenvalues, a straight step leaves the curve, and a second one returns to it.
 CORRECTIONS = 1
-#: Singular values of R W beyond its rank are rounding of a product of layers up to this share of the largest.
+#: Singular values of R W up to this share of the largest are rounding of a product of layers.
 _PRODUCT_ROUNDING = 1e-13
-#: Dampings that are tried in a step, relative to the last one; the first one and the least.
+#: Dampings that are tried in a step, relative to the last one; then the first damping and the least.
 _DAMPINGS = 10.0 ** np.arange(-2, 3)
 _FIRST_DAMPING, _LEAST_DAMPING = 0.1, 1e-9
 
@@ -49,9 +49,9 @@ class Ends:
     gradient_norm : (m,)
         (Σ_j ‖∂L^N/∂W_j‖²)^{1/2} there.
     evaluations : (m,)
-        Hessians that a search took.
+        Number of Hessians that a search took.
     at_kink : (m,)
-        Whether it ended because W lost rank: for ε = 0 and N = 1 alone, where such a W is no critical point.
+        Whether it ended because W lost rank: only for ε = 0 and N = 1, where such a W is not a critical point.
     """
 
     layers: list[Array]
@@ -86,7 +86,7 @@ def search(loss: CovarianceLoss, starts: Sequence[Array]) -> Ends:
 
 
 def _narrower(loss: CovarianceLoss, layers: list[Array], width: int) -> tuple[list[Array], NDArray[np.int64]]:
-    """Ends of the searches that go on with W cut to a lower rank, and their evaluations."""
+    """Ends of the searches that continue with W cut to a lower rank, and their evaluations."""
     ends = [np.zeros_like(layer) for layer in layers]
     if width == 0:
         return ends, np.zeros(len(layers[0]), dtype=np.int64)
@@ -139,7 +139,7 @@ def _has_lost_rank(loss: CovarianceLoss, layers: list[Array]) -> NDArray[np.bool
         X = np.sqrt(loss.eigenvalues)[:, None] * (loss.eigenvectors.T @ W)
         sigma = np.linalg.svd(X, compute_uv=False)
         lost |= sigma[..., rank - 1] <= LOST_UNSMOOTHED * sigma[..., 0]
-        if rank < sigma.shape[-1]:  # W nearly in the kernel of a singular target: R W is rounding
+        if rank < sigma.shape[-1]:  # W is nearly in the kernel of a singular target: R W is rounding
             lost |= sigma[..., rank] > _PRODUCT_ROUNDING * sigma[..., 0]
     return lost
 

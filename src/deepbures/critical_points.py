@@ -2,7 +2,7 @@
 
 W_J = Ω_J diag(s_J)^{1/2} Vᵀ keeps the directions Ω_a, a in J, of the target and leaves the others empty:
 s_a = λ_a − ε > 0 for the Bures-Wasserstein loss, s_a = λ_a > 0 for the Frobenius loss. Its loss is the sum of
-what the empty directions add, so that the points of one rank have an order that needs no matrices.
+what the empty directions add, so that points of one rank can be ordered without computing matrices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
 from .psd import Array, equalized
 
-#: Index sets that `spread` is ready to walk through: it takes them in order of loss, some microseconds each.
+#: Largest number of index sets that `spread` walks through, in order of loss; each takes some microseconds.
 MAX_WALK = 1_000_000
 
 
@@ -36,7 +36,7 @@ class CriticalPoint:
     order
         Position by loss among those enumerated, 0 the global minimum.
     value
-        L(W_J), the sum over the directions that are not in J of (√λ_j − √ε)² or, Frobenius, λ_j².
+        L(W_J), the sum over the directions that are not in J of (√λ_j − √ε)² or, for Frobenius, λ_j².
     """
 
     kept: tuple[int, ...]
@@ -48,21 +48,21 @@ class CriticalPoint:
 class LocalSpectrum:
     """Eigenvalues of minus the Jacobian of the reduced flow at W_J: rates of decay (> 0) and of escape (< 0).
 
-    Apart from zeros they are those of the Hessian of the deep loss at the balanced layers of W_J as well.
+    Apart from zeros they are also the eigenvalues of the Hessian of the deep loss at the balanced layers of W_J.
 
     Attributes
     ----------
     in_block : (r (r+1)/2,)
         Within the span of the r directions in J, all positive.
     off_block : (r (n−r),)
-        Exchange of a in J for b outside, row by row; negative where λ_b > λ_a, and exactly 0 where they agree to
-        rounding: that moves along a manifold of critical points.
+        Exchange of a in J for b outside, row by row; negative where λ_b > λ_a, and exactly 0 where the two agree to
+        rounding: that exchange moves along a manifold of critical points.
     empty : ((k−r) (n−r),)
         Filling one of the k − r empty columns with a direction b outside J, column by column: for N = 1 it is
-        2 (1 − √(λ_b/ε)) or, Frobenius, −4 λ_b, and −∞ for ε = 0, where the loss has a kink; for N ≥ 2 all are
+        2 (1 − √(λ_b/ε)) or, for Frobenius, −4 λ_b, and −∞ for ε = 0, where the loss has a kink; for N ≥ 2 all are
         0, because the end-to-end matrix changes with the N-th power of the change of the layers.
     zeros
-        The other entries of the Jacobian's spectrum, n k in all: r (r−1)/2 rotations of Z, and r (k−r).
+        The other entries of the Jacobian's spectrum, which has n k in all: r (r−1)/2 rotations of Z, and r (k−r).
     """
 
     in_block: Array
@@ -72,7 +72,7 @@ class LocalSpectrum:
 
     @property
     def rates(self) -> Array:
-        """All of them that are not zero by symmetry."""
+        """All eigenvalues that are not zero by symmetry."""
         return np.concatenate([self.in_block, self.off_block, self.empty])
 
     @property
@@ -91,7 +91,7 @@ def index_sets(loss: CovarianceLoss, rank: int) -> Iterator[tuple[int, ...]]:
 
     Lazy: the first m of the C(n, k) sets cost O(m k log m), by best-first search. From each set the search
     goes on to those with one index replaced by the next one, whose loss is not lower. Ties come in order of J.
-    There is none where fewer than `rank` directions can be kept (ε ≥ λ_j).
+    There is no set where fewer than `rank` directions can be kept (ε ≥ λ_j).
     """
     gain = _gain(loss)
     if not 0 <= rank <= loss.dimension:
@@ -119,17 +119,17 @@ def critical_points(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = Fals
     ----------
     loss
         With one target. Where positive eigenvalues agree to rounding there is a continuum of critical points, of
-        which those along the given eigenvectors are named; those that differ by tied directions have one loss
-        (to rounding) and come in order of J.
+        which those along the given eigenvectors are returned; those that differ only in tied directions have the
+        same loss (to rounding) and come in order of J.
     rank
         k.
     lower_ranks
         Also those with fewer than k directions, down to W = 0; they are critical points of every deep network
-        with N ≥ 2, and for ε > 0 of the matrix loss, too.
+        with N ≥ 2, and for ε > 0 also of the matrix loss.
 
     Notes
     -----
-    If ε is not below λ_j for k of the j, no point has rank k; the minimum then has a lower one, and all
+    If fewer than k of the λ_j exceed ε, no point has rank k; the minimum then has a lower rank, and all points
     are enumerated as with `lower_ranks`.
     """
     _one_target(loss)
@@ -153,7 +153,7 @@ def count(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = False) -> int:
 def spread(loss: CovarianceLoss, rank: int, number: int, *, lower_ranks: bool = False) -> list[CriticalPoint]:
     """`number` of the critical points, spread evenly over their order; 0 is the global minimum.
 
-    All of them when there are no more. The order is walked to its end.
+    All of them if there are no more than that. The order is walked to its end.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def spread(loss: CovarianceLoss, rank: int, number: int, *, lower_ranks: bool = 
     if total > MAX_WALK:
         raise ValueError(
             f"rank {rank} of dimension {loss.dimension} has {total} critical points, more than the {MAX_WALK} "
-            "whose order is walked through; take the first ones of critical_points(loss, rank) instead"
+            "that can be put in order; take the first ones of critical_points(loss, rank) instead"
         )
     if number < 1:
         raise ValueError(f"number must be at least 1, not {number}")
@@ -198,7 +198,7 @@ def network(
     Parameters
     ----------
     loss, kept
-        As in `CriticalPoint`.
+        The loss, and J as in `CriticalPoint`.
     depth
         N. One layer is n × k, see `DeepLinearNetwork.of_factors`.
     width
@@ -244,12 +244,12 @@ def is_minimum(loss: CovarianceLoss, kept: tuple[int, ...], rank: int) -> bool:
 
 
 def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...], float]:
-    """The critical points of rank ≤ k that W is closest to in its diagonal blocks, and ‖W Wᵀ − S_J‖_F.
+    """The J of the critical points of rank ≤ k that W is closest to in its diagonal blocks, and ‖W Wᵀ − S_J‖_F.
 
-    Within each group of equal eigenvalues the block of Ωᵀ W Wᵀ Ω is diagonalised: any orthonormal frame of the
-    group is one of eigenvectors. A direction is kept where that eigenvalue, or the diagonal entry of a direction
-    alone, exceeds half of s_a; of more than k the k largest shares are. Of a tied group the first indices stand
-    for all, and S_J is the nearest point of the manifold.
+    Within each group of equal eigenvalues the block of Ωᵀ W Wᵀ Ω is diagonalised: any orthonormal frame of the group is
+    one of eigenvectors. A direction is kept where that eigenvalue (for an untied direction the diagonal entry) exceeds
+    half of s_a; if these are more than k, the k with the largest shares are kept. The first indices of a tied group
+    stand for all of it, and S_J is the nearest point of the manifold.
     """
     F = loss.to_eigenbasis(W)
     if is_thin(loss.dimension, F.shape[-1]):
@@ -267,7 +267,7 @@ def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...],
 
 
 def _nearest_thin(loss: CovarianceLoss, F: Array, rank: int) -> tuple[tuple[int, ...], float]:
-    """`nearest` without n × n arrays: in each group the thin SVD of its rows of F turns its block to diagonal form."""
+    """`nearest` without n × n arrays: for each group the thin SVD of its rows of F diagonalises its block."""
     spectrum, turned = _kept_spectrum(loss), F.copy()
     for group in _tied_groups(loss):
         if len(group) > 1:
@@ -282,13 +282,13 @@ def _nearest_thin(loss: CovarianceLoss, F: Array, rank: int) -> tuple[tuple[int,
 
 
 def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """Index sets behind what decides their order: the loss, in which tied directions count alike."""
+    """Index sets, each preceded by the loss that decides their order, in which tied directions count alike."""
     costs = _tied_costs(loss)
     return ((float(np.delete(costs, J).sum()), J) for J in index_sets(loss, rank))
 
 
 def _tied_spectrum(loss: CovarianceLoss) -> Array:
-    """λ with equal numbers for what agrees to rounding, with one another or with ε."""
+    """λ, with equal numbers where eigenvalues agree to rounding, with one another or with ε."""
     return equalized(loss.eigenvalues, float(loss.smoothing))
 
 
@@ -310,7 +310,7 @@ def _kept_spectrum(loss: CovarianceLoss) -> Array:
 
 
 def _gain(loss: CovarianceLoss) -> Array:
-    """What keeping a direction takes off the loss, for those that can be kept (the first m), in falling order."""
+    """How much keeping a direction lowers the loss, for those that can be kept (the first m), in falling order."""
     _one_target(loss)
     return _tied_costs(loss)[_kept_spectrum(loss) > 0]
 

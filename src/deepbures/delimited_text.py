@@ -1,19 +1,19 @@
-"""Tables of numbers in text: comma, semicolon, tab or space between them, decimal comma, heading, row names.
+"""Tables of numbers in text: separated by comma, semicolon, tab or space, with decimal comma, heading, row names.
 
-What numpy, pandas, R, MATLAB and Excel write by default is read where it can be meant in one way only; anything else
-is refused in one line. The rules, in order:
+What numpy, pandas, R, MATLAB and Excel write by default is read if it can mean only one thing; anything else is
+refused with a one-line message. The rules, in order:
 
 1. Text is UTF-8, or UTF-16 with a byte-order mark. Blank lines and lines that begin with # or % are skipped, and so are
-   rows at the end, and columns at the right, without any value (Excel). A first line `sep=;` names the separator.
+   empty rows at the end and empty columns at the right (Excel). A first line `sep=;` names the separator.
 2. The separator is the first of tab, semicolon, bar, comma found in the rows below the first, else white space.
-   Commas inside numbers that another separator splits, or in quotes, are decimal commas, unless they may mean
-   thousands.
+   Commas inside numbers that are split by another separator, or that are quoted, are decimal commas, unless they could
+   mean thousands.
 3. The first row is a heading if it holds words and no numbers, if it is one cell shorter than the others (R), if it is
-   quoted and they are not (R), if a covariance is square without it, or if it counts 0, 1, 2, … or 1, 2, 3, … over
-   fractions. Other whole numbers over fractions, or equal steps over what has none, are refused.
+   quoted and they are not (R), if a covariance is square without it, or if it counts 0, 1, 2, … or 1, 2, 3, … above
+   fractions. Other whole numbers above fractions, or equal steps above rows without equal steps, are refused.
 4. The first columns are row names if the heading leaves them empty (pandas, R) or is too short for them (R), if they
-   are words, each another one, if a covariance is square without them, if they have the names that pandas gives
-   (`index`, `level_0`), or if they count the rows under a name such as `id`, or beyond the dimension that is asked for.
+   are words that are all different, if a covariance is square without them, if they have the names that pandas gives
+   (`index`, `level_0`), or if they count the rows under a name such as `id`, or beyond the expected dimension.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MISSING = frozenset(
         *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "1.#qnan", "1.#inf", "-1.#ind"),
     ]
 )
-#: Headings under which a count of the rows is no data.
+#: Headings under which a count of the rows is not data.
 INDEX_NAMES = frozenset(
     ("", "index", "unnamed: 0", "level_0", "__index_level_0__", "rownames", "row.names", "row", "id")
 )
@@ -45,11 +45,11 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eEdD][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eEdD][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,.'\u2019\u00a0\u202f ][0-9]{3})+(?:[.,][0-9]*)?")
 _COMPLEX = re.compile(r"\(?[+-]?[0-9.]+(?:e[+-]?[0-9]+)?(?:[+-][0-9.]+(?:e[+-]?[0-9]+)?)?[ij]\)?", re.IGNORECASE)
-#: Lines that are no rows; what Excel writes for errors begins with # as well, and is not to be skipped.
+#: Lines that are not rows; what Excel writes for errors also begins with #, and must not be skipped.
 _COMMENT = re.compile(r"\s*(?:%|#(?!DIV/0!|N/A|NAME\?|NULL!|NUM!|REF!|VALUE!|#*(?:[\t;,|]|$)))")
 
 
-#: Numbers of fewer digits are taken for exact, as they are written by hand: MATLAB's dlmwrite rounds to five.
+#: Numbers with fewer digits are taken as exact, being written by hand: MATLAB's dlmwrite rounds to five.
 _FEWEST_DIGITS = 5
 
 
@@ -61,7 +61,7 @@ class Table(NamedTuple):
     values : (m, n)
         Rows as in the file, without heading and row names.
     precision
-        Relative rounding of the values: of their type, or of the digits that a text has.
+        Relative rounding of the values: that of their type, or of the digits in a text file.
     """
 
     values: Array
@@ -76,14 +76,14 @@ def parse(data: bytes, dimension: int | None = None, square: bool = False) -> Ta
     data
         Content of the file.
     dimension
-        Number of columns that is asked for, if any: it tells a column that counts the rows from data.
+        Number of columns that is expected, if any: it distinguishes a column that counts the rows from data.
     square
-        Whether a square matrix is asked for.
+        Whether a square matrix is expected.
 
     Raises
     ------
     ValueError
-        In one line, if they cannot be read in one way only.
+        In one line, if they cannot be read in exactly one way.
     """
     numbers, lines, separator = _lines(_decoded(data))
     first_is_quoted = _is_quoted(lines[0], separator) and not (len(lines) > 1 and '"' in lines[1])
@@ -122,7 +122,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _lines(text: str) -> tuple[list[int], list[str], str]:
-    """Lines with something in them, with their numbers in the file, and the separator."""
+    """Non-empty lines, their numbers in the file, and the separator."""
     found = [
         (i, line)
         for i, line in enumerate(re.split(r"\r\n|\n|\r", text), 1)
@@ -144,7 +144,7 @@ def _lines(text: str) -> tuple[list[int], list[str], str]:
     separator = next(present, " ")
     if separator == "," and all(_DECIMAL_COMMA.fullmatch(cell) for line in unquoted for cell in line.split()):
         several = [len(line.split()) > 1 for line in unquoted]
-        if all(several):  # 1,5 2,5: the commas stand inside the numbers
+        if all(several):  # 1,5 2,5: the commas are inside the numbers
             separator = " "
     return numbers, lines, separator
 
@@ -158,13 +158,13 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _is_quoted(line: str, separator: str) -> bool:
-    """Whether every cell of a line stands in quotes."""
+    """Whether every cell of a line is quoted."""
     rest = re.sub(r'"(?:[^"]|"")*"', "", line)
     return '"' in line and not rest.replace(separator, "").strip()
 
 
 def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
-    """The rows without what is empty at the right in all of them; the first one may end before."""
+    """The rows without the columns at the right that are empty in all of them; the first row may be shorter."""
     width = max(map(len, rows))
     while width > 1 and {len(row) for row in rows[1:]} <= {width} and not any(
         row[-1] for row in rows if len(row) == width
@@ -179,7 +179,7 @@ def _cells_of(number: int) -> str:
 
 
 def _with_points(rows: list[list[str]]) -> tuple[list[list[str]], str]:
-    """The rows with decimal points, and what to say of it: a decimal comma is one that cannot mean thousands."""
+    """The rows with decimal points, and a remark on it: a decimal comma is one that cannot mean thousands."""
     commas = [cell for row in rows[1:] or rows for cell in row if "," in cell]
     if not commas:
         return rows, ""
@@ -188,11 +188,11 @@ def _with_points(rows: list[list[str]]) -> tuple[list[list[str]], str]:
         thousands = commas[0]
     if thousands is not None:
         if _THOUSANDS.fullmatch(thousands):
-            raise ValueError(f"{thousands!r} may hold a separator of thousands or a decimal comma: write 1234.5")
+            raise ValueError(f"{thousands!r} may contain a thousands separator or a decimal comma: write 1234.5")
         return rows, ""
     point = next((cell for row in rows[1:] or rows for cell in row if _NUMBER.fullmatch(cell) and "." in cell), None)
     if point is not None:
-        raise ValueError(f"{commas[0]!r} and {point!r} stand side by side: the decimal sign must be one of , and .")
+        raise ValueError(f"{commas[0]!r} and {point!r} are in the same file: the decimal sign must be one of , and .")
     return [
         [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in row] for row in rows
     ], ", decimal comma"
@@ -245,7 +245,7 @@ def _is_heading(rows: list[list[str]], quoted: bool, square: bool) -> bool:
         raise ValueError(f"its first row is neither a heading nor numbers: {words[0]!r} {beside}")
     if not body or not values or len(values) < len(labels):
         return False
-    if nameless:  # the corner of pandas and R; else a value is missing
+    if nameless:  # the empty corner of pandas and R; otherwise a value is missing
         return all(row[0] for row in body) and all(map(_INTEGER.fullmatch, values))
     if quoted:
         return True
@@ -256,7 +256,7 @@ def _is_heading(rows: list[list[str]], quoted: bool, square: bool) -> bool:
         if fractions and len(first) > 2:
             return True
         if first[0] == "1" and not fractions:
-            return False  # no program's default
+            return False  # not the default of any program
     elif not (fractions and _may_label(rows)):
         return False
     raise ValueError(
@@ -266,10 +266,10 @@ def _is_heading(rows: list[list[str]], quoted: bool, square: bool) -> bool:
 
 
 def _may_label(rows: list[list[str]]) -> bool:
-    """Whether the first rows may be numbers that name the columns: what is in them is in no row below.
+    """Whether the first rows could be numbers that name the columns: what is in them is in no row below.
 
-    They are whole numbers, each column with others (pandas, of some columns, or of several levels), or one row of
-    numbers in equal steps (years, wavelengths).
+    They are whole numbers that differ from column to column (pandas, with unnamed columns or several levels), or one
+    row of equally spaced numbers (years, wavelengths).
     """
     whole = [all(map(_INTEGER.fullmatch, row)) for row in rows]
     levels = whole.index(False) if False in whole else len(rows)
@@ -279,7 +279,7 @@ def _may_label(rows: list[list[str]]) -> bool:
 
 
 def _in_equal_steps(row: list[str]) -> bool:
-    """Whether three numbers or more rise or fall in equal steps, to rounding."""
+    """Whether three or more numbers rise or fall in equal steps, to rounding."""
     if len(row) < 3 or not all(map(_is_number, row)):
         return False
     values = np.array([_value(cell) for cell in row])
@@ -304,7 +304,7 @@ def index_columns(
     Raises
     ------
     ValueError
-        If a column that counts the rows may be data or row names.
+        If a column that counts the rows could be data or row names.
     """
     width, first = len(body[0]), [row[0] for row in body]
     if width == 1:
@@ -325,7 +325,7 @@ def index_columns(
     numbers = list(map(int, first))
     rising = all(a < b for a, b in itertools.pairwise(numbers))
     if not _counts(first):
-        # Some rows of a table that were counted before, or all of them in another order.
+        # Some rows of a table whose rows were counted earlier, or all of them in another order.
         others = [cell for row in body for cell in row[1:]]
         counted = (
             rising or _counts(sorted(first, key=int)) or (dimension == width - 1 and len(set(first)) == len(first))
@@ -346,7 +346,7 @@ def index_columns(
 
 
 def _stored_index(names: Sequence[str]) -> int:
-    """How many of the first columns have the names that pandas gives to what was an index."""
+    """How many of the first columns have the names that pandas gives to a former index."""
     levels = [re.fullmatch(r"index|unnamed: 0|level_[0-9]+|__index_level_[0-9]+__", name.lower()) for name in names]
     return levels.index(None) if None in levels[:-1] else 0
 
@@ -374,7 +374,7 @@ def _what_is(cell: str) -> str:
     if cell.lower() in MISSING:
         return f"a value is missing or not finite ({cell!r})" if cell else "a value is missing (an empty cell)"
     if _THOUSANDS.fullmatch(cell):
-        return f"{cell!r} seems to hold a separator of thousands: write 1234.5"
+        return f"{cell!r} seems to contain a thousands separator: write 1234.5"
     if _COMPLEX.fullmatch(cell):
         return f"{cell!r} is a complex number, not a real one"
     return f"{cell[:40]!r} is no number"

@@ -1,6 +1,6 @@
-"""What claims, tables and figures derive from the columns of runs: tails, contraction a step, power laws.
+"""What claims, tables and figures derive from the columns of runs: tails, contraction per step, power laws.
 
-Functions take the table of runs (one row a run) and return one value a run; NaN where a run has none.
+Functions take the table of runs (one row per run) and return one value per run; NaN where a run has none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pandas as pd
 
 from .psd import Array
 
-#: Power laws as a singular value vanishes are fitted where it is at most this share of the largest one looked at.
+#: Power laws in a vanishing singular value are fitted where it is at most this share of the largest one examined.
 SMALL = 0.02
 
 
@@ -20,7 +20,7 @@ def full_rank(runs: pd.DataFrame) -> pd.Series:
 
 
 def tail_rate(runs: pd.DataFrame) -> pd.Series:
-    """Measured rate r of L − L* ~ exp(−r t) in the tail, per unit time; of `tail_slope`, in decades, −slope · ln 10."""
+    """Measured rate r of L − L* ~ exp(−r t) in the tail, per unit time: −ln 10 · `tail_slope` (in decades)."""
     return -runs["tail_slope"] * np.log(10)
 
 
@@ -30,28 +30,28 @@ def tail_ratio(runs: pd.DataFrame) -> pd.Series:
 
 
 def final_rate(runs: pd.DataFrame) -> pd.Series:
-    """Of descent: −ln of the factor by which a step finally contracts L − L*, measured; the tail rate times η."""
+    """For descent: −ln of the measured final factor of L − L* per step, which is the tail rate times η."""
     return tail_rate(runs) * runs["eta"]
 
 
 def predicted_rate(runs: pd.DataFrame) -> pd.Series:
-    """Of descent: −ln max_r (1 − η r)², the same in closed form (`predicted_rates.descent_contraction`)."""
+    """For descent: −ln max_r (1 − η r)², the same in closed form (`predicted_rates.descent_contraction`)."""
     return -np.log(runs["contraction"])
 
 
 def settling_steps(runs: pd.DataFrame) -> pd.Series:
-    """Of descent: steps until L − L* is 1e-6 of its start (`slopes.settling_time` over η)."""
+    """For descent: steps until L − L* is 1e-6 of its initial value (`slopes.settling_time` over η)."""
     return runs["settling_time"] / runs["eta"]
 
 
 def log10_theorem_step(runs: pd.DataFrame) -> pd.Series:
-    """log10 min(η_1, η_2, η_3), of the descent theorem (formulas: `program_constants.Constants`); NaN without it."""
+    """log10 min(η_1, η_2, η_3) of the descent theorem (see `program_constants.Constants`); NaN if it does not apply."""
     return runs[["log10_eta_1", "log10_eta_2", "log10_eta_3"]].min(axis=1, skipna=False)
 
 
 def certified(runs: pd.DataFrame) -> pd.Series:
-    """Of descent: whether the descent theorem covers the run: c > 0 and η ≤ min(η_1, η_2, η_3)."""
-    rounding = 1e-12  # of the logarithm and its power: the theorem's own step is one that it covers
+    """For descent: whether the descent theorem covers the run: c > 0 and η ≤ min(η_1, η_2, η_3)."""
+    rounding = 1e-12  # of the logarithm and its power: the theorem's own step must count as covered
     return (runs["margin"] > 0) & (np.log10(runs["eta"]) <= log10_theorem_step(runs) + rounding)
 
 

@@ -38,7 +38,7 @@ def least_singular_value(F: Array, rank: int) -> Array:
 
 
 def kth(singular_values: Array, rank: int) -> Array:
-    """σ_k of those on the last axis, largest first, k = `rank`: 0 where there are fewer."""
+    """σ_k of the singular values on the last axis (largest first), k = `rank`: 0 where there are fewer."""
     if rank > singular_values.shape[-1]:
         return np.zeros(singular_values.shape[:-1])
     return singular_values[..., rank - 1]
@@ -47,8 +47,8 @@ def kth(singular_values: Array, rank: int) -> Array:
 def squared_bures_distance(F: Array, G: Array) -> Array:
     """B²(F Fᵀ, G Gᵀ) = min_Q ‖F − G Q‖²_F over orthogonal Q, for factors (..., n, p) and (..., n, q).
 
-    The minimiser is the polar factor of Gᵀ F, with q ≤ p its q orthonormal rows. A sum of squares: relative accuracy
-    near 0.
+    The minimiser is the polar factor of Gᵀ F, for q ≤ p with q orthonormal rows. As a sum of squares the result has
+    relative accuracy near 0.
     """
     if F.shape[-1] < G.shape[-1]:
         F, G = G, F
@@ -62,7 +62,7 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
 
 
 def nuclear_norm(X: Array) -> Array:
-    """‖X‖_* = Σ σ_i(X): from the Gram matrix of the shorter side where this is as accurate, to eps · σ_1."""
+    """‖X‖_* = Σ σ_i(X), from the Gram matrix of the shorter side where that is as accurate, to eps · σ_1."""
     transposed = X.mT
     gram = X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X
     inverse_root, near = near_diagonal_inverse_root(gram)
@@ -101,7 +101,7 @@ def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
 def factor_distance(F: Array, G: Array) -> Array:
     """‖F Fᵀ − G Gᵀ‖_F for factors (..., n, p) and (..., n, q), without n × n arrays.
 
-    From the R of [F, G] = Q R, whose parts R_F, R_G stand in for F and G: n (p + q)² operations.
+    Computed from the R of [F, G] = Q R, whose parts R_F, R_G replace F and G: n (p + q)² operations.
     """
     p = F.shape[-1]
     G = np.broadcast_to(G, (*F.shape[:-2], *G.shape[-2:]))
@@ -114,7 +114,7 @@ def factor_distance(F: Array, G: Array) -> Array:
 def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
     """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with G = Q R_G.
 
-    What `squared_bures_by_traces` gives for the factor [F, √ε I], linear in n and as accurate.
+    It is what `squared_bures_by_traces` gives for the factor [F, √ε I], but linear in n, and as accurate.
     """
     R = np.linalg.qr(G).R
     product = G.mT @ F
@@ -128,7 +128,7 @@ def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
 
     (Σ_j ‖∂L/∂W_j‖²)^{1/2}. With A = Pᵀ ∇L(F) V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the
     top layer also the part (I − P Pᵀ) ∇L(F) V s^{(N−1)/N} that leaves the range of F. Its square is the
-    rate at which the flow loses loss: dL/dt = −Σ_j ‖∂L/∂W_j‖².
+    rate at which the loss falls along the flow: dL/dt = −Σ_j ‖∂L/∂W_j‖².
     """
     P, s, Vh = np.linalg.svd(F, full_matrices=False)
     return norm_over_layers(P, s, loss.gradient(F) @ Vh.mT, depth)
@@ -150,7 +150,7 @@ def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
 
 
 def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Array, Array]:
-    """Excess loss L − L* at one F next to the minimum of rank k, split among the directions of local decay.
+    """Excess loss L − L* at an F near the minimum of rank k, split among the directions of local decay.
 
     To second order, in the eigenbasis of the target and with s_a = λ_a − ε > 0 (ours): within the kept block
     L is the squared Bures distance of S + εI from Σ0, (S − S*)_ab² / (λ_a + λ_b) for a < b and half of that for

@@ -1,4 +1,4 @@
-"""The eigenbasis Ω of a target as an operator: Ωᵀ W and Ω F, without an n × n array where there need not be one."""
+"""The eigenbasis Ω of a target as an operator: Ωᵀ W and Ω F, without an n × n array where none is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from .psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array
 
-#: Vectors on which orthonormality is tried, and their seed: all products of r vectors would cost n r².
+#: Number of random vectors on which orthonormality is checked, and their seed: all products of r vectors cost n r².
 _PROBES, _PROBE_SEED = 4, 0
 
 
@@ -31,12 +31,12 @@ class Eigenbasis(ABC):
         Raises
         ------
         ValueError
-            If it is not held and would not fit in memory.
+            If it is not stored and would not fit in memory.
         """
 
 
 class DenseBasis(Eigenbasis):
-    """Ω held as an array, or a stack of them, (..., n, n)."""
+    """Ω stored as an array, or a stack of them, (..., n, n)."""
 
     def __init__(self, vectors: Array) -> None:
         self._vectors = vectors
@@ -65,7 +65,7 @@ class StandardBasis(Eigenbasis):
         return W
 
     def combine(self, F: Array) -> Array:
-        """F, as an array of its own."""
+        """A copy of F."""
         return F.copy()
 
     def vectors(self) -> Array:
@@ -75,7 +75,7 @@ class StandardBasis(Eigenbasis):
 
 
 class CompletedBasis(Eigenbasis):
-    """Ω = [Ω_1, Ω_2] from its first r columns, the n − r others chosen by a block reflector; it takes n r numbers.
+    """Ω = [Ω_1, Ω_2] from its first r columns; a block reflector gives the n − r others. It stores n r numbers.
 
     With A σ Bᵀ the SVD of the top block of Ω_1, H = I − K Kᵀ, K = (Ω_1 + [A Bᵀ; 0]) B (I + σ)^{-1/2}, is orthogonal
     and symmetric, and its first r columns are −Ω_1 B Aᵀ (Schreiber and Parlett 1988, SIAM J. Numer. Anal. 25(1)).
@@ -110,7 +110,7 @@ class CompletedBasis(Eigenbasis):
         return self._reflected(turned)
 
     def vectors(self) -> Array:
-        """Ω, made on demand."""
+        """Ω, computed on demand."""
         n = len(self._reflector)
         check_square_fits("eigenvectors", n)
         return self.combine(np.eye(n))
@@ -121,7 +121,7 @@ class CompletedBasis(Eigenbasis):
 
 
 def eigenbasis(dimension: int, eigenvectors: ArrayLike | None) -> Eigenbasis:
-    """The basis whose first columns are the given eigenvectors, (n, r); without any the standard basis.
+    """The basis whose first columns are the given eigenvectors, (n, r); by default the standard basis.
 
     Raises
     ------

@@ -18,8 +18,8 @@ from numpy.polynomial import Legendre, Polynomial
 
 from .psd import Array
 
-#: Up to this |z| the highest φ comes from its Taylor series and the others from it, downwards; beyond it
-#: they come from e^z upwards. Each way divides or multiplies by z, and is stable on its side.
+#: Up to this |z| the highest φ comes from its Taylor series and the lower ones from it, downwards; beyond it
+#: they come from e^z, upwards. One way multiplies by z, the other divides by it, and each is stable on its side.
 _SERIES_RADIUS = 2.0
 #: Terms of the series: the next is 2^22 p!/(p + 22)! < 1e-18 of the first, for every order p ≥ 2.
 _SERIES_TERMS = 22
@@ -28,7 +28,7 @@ _SERIES_TERMS = 22
 def phi_functions(z: Array, order: int) -> list[Array]:
     """φ_0(z), …, φ_p(z), p ≥ 1, each of the shape of z: φ_0 = e^z, φ_k(z) = (φ_{k−1}(z) − 1/(k−1)!) / z.
 
-    φ_k(z) = Σ_j z^j/(j+k)! = ∫_0^1 e^{(1−s)z} s^{k−1}/(k−1)! ds > 0. To a relative 6e-15 up to order 6,
+    φ_k(z) = Σ_j z^j/(j+k)! = ∫_0^1 e^{(1−s)z} s^{k−1}/(k−1)! ds > 0. Accurate to a relative 6e-15 up to order 6,
     for z of either sign, until e^z leaves the range of floats (2e-14 at order 7).
     """
     z = np.asarray(z, dtype=float)
@@ -49,7 +49,7 @@ def phi_functions(z: Array, order: int) -> list[Array]:
 
 
 def lobatto_nodes(count: int) -> Array:
-    """c_1 < … < c_m = 1: the Lobatto points of m + 1 on [0, 1] but for 0, zeros of P'_m(2c − 1) and 1."""
+    """c_1 < … < c_m = 1: the m + 1 Lobatto points on [0, 1] without 0, i.e. the zeros of P'_m(2c − 1), and 1."""
     interior = Legendre.basis(count).deriv().roots()
     return np.append((np.sort(np.real(interior)) + 1) / 2, 1.0)
 
@@ -69,8 +69,8 @@ class Collocation:
 
     Notes
     -----
-    Arrays of values at nodes, of coefficients a_q and of weights have the node or q as their first axis; all
-    else is entry by entry, so that a member of a stack gets the same bits as alone.
+    Arrays of values at nodes, of coefficients a_q and of weights have the node or q as their first axis.
+    Everything else works entry by entry, so a member of a stack gets the same bits as it would alone.
     """
 
     def __init__(self, count: int) -> None:

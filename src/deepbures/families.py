@@ -1,4 +1,4 @@
-"""Families of figures and tables: what an experiment must be so that one can be drawn of it."""
+"""Families of figures and tables: what an experiment must provide so that one can be drawn from it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Family = Mapping[str, Any]
 
 
 def mistakes(config: Mapping[str, Any], families: Mapping[str, Family]) -> Iterator[str]:
-    """What keeps a family that a configuration names from being drawn: one line each.
+    """Reasons why a family that a configuration names cannot be drawn: one line each.
 
     Parameters
     ----------
     config
-        A configuration whose experiments are checked.
+        A configuration whose experiments have been checked.
     families
         By name, as in `workflow/figures.yaml`.
     """
@@ -66,6 +66,6 @@ def _listed(values: list[Any]) -> str:
 
 
 def nearest(word: str, candidates: Iterable[str], question: str = "did you mean {}?") -> str:
-    """What of the candidates a misspelt word may have meant, as the end of a message."""
+    """Which of the candidates a misspelt word may have meant, as the end of a message."""
     close = difflib.get_close_matches(word, candidates, n=1)
     return f", {question.format(repr(close[0]))}" if close else ""

@@ -1,10 +1,10 @@
-"""What a file is, from its first bytes: to name what was given instead of a table."""
+"""What a file is, judged by its first bytes: to say what was given instead of a table."""
 
 from __future__ import annotations
 
 import re
 
-#: First bytes of files, and what they are.
+#: First bytes of files, and what such files are.
 _MAGIC = (
     (b"\x93NUMPY", "a NumPy array (.npy)"),
     (b"PAR1", "a Parquet table (.parquet)"),
@@ -45,7 +45,7 @@ _MAGIC = (
     (b"%%MatrixMarket", "a Matrix Market file"),
     (b"-----BEGIN ", "a key or certificate"),
 )
-#: What a zip archive is, by the name of something in it.
+#: What a zip archive is, judged by the name of a member.
 _ZIPPED = (
     (b"xl/", "an Excel workbook (.xlsx): save it as CSV"),
     (b"application/vnd.oasis", "an OpenDocument file (.ods): save it as CSV"),
@@ -53,7 +53,7 @@ _ZIPPED = (
     (b"data.pkl", "a PyTorch file (.pt): save it with numpy.save"),
     (b".npy", "an archive of NumPy arrays (.npz)"),
 )
-#: How text begins that is no table; white space and a byte-order mark before it do not count.
+#: How text that is not a table begins; white space and a byte-order mark before it do not count.
 _MARKUP = (
     (rb"<!doctype html|<html|<head|<body", "an HTML page"),
     (rb"<\?xml|<[a-z]", "an XML document"),
@@ -62,7 +62,7 @@ _MARKUP = (
 
 
 def kind_of(head: bytes) -> str | None:
-    """What a file is, or None for what may be a table of numbers in text.
+    """What a file is, or None for what could be a table of numbers in text.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def kind_of(head: bytes) -> str | None:
     if re.match(rb"\x80[\x02-\x05]", head) or re.search(rb"^c?\(?(dp\d|lp\d|cnumpy|c__builtin__|ccopy_reg)", head):
         return "a pickle of Python: save it with numpy.save"
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return None  # UTF-16 that says so: text
+        return None  # UTF-16 with a byte-order mark: text
     if b"\x00" in head:
         even, odd = head[::2], head[1::2]
         if max(even.count(0), odd.count(0)) > 0.9 * len(odd):

@@ -15,7 +15,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Temporary file in the folder of `path` that takes its place when the block ends well, and goes away if not."""
+    """Temporary file in the folder of `path` that replaces it if the block succeeds, and is deleted otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,4 @@
-"""Whether result files are what the configuration asks for, by what they say themselves, not by dates or records."""
+"""Whether result files are what the configuration asks for, judged by their own content, not by dates or records."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .parquet import read_metadata
 
 
 def differs(path: str | Path, expected: Mapping[str, Any]) -> bool:
-    """Whether an aggregate that is there says that it came from something else.
+    """Whether an existing aggregate says that it came from something else.
 
     Parameters
     ----------
     path
-        File of `aggregate.collect`; one that is not there does not differ.
+        File of `aggregate.collect`; a missing one does not differ.
     expected
-        What its metadata must say, among other things: digests of configuration and code.
+        What its metadata must contain (it may contain more): digests of configuration and code.
     """
     try:
         found = read_metadata(path)
@@ -31,7 +31,7 @@ def differs(path: str | Path, expected: Mapping[str, Any]) -> bool:
 
 
 def lists_other_cells(path: str | Path, keys: Collection[str]) -> bool:
-    """Whether the list of a job's cells that is there is not that of these keys (`store.key_of`)."""
+    """Whether there is a list of a job's cells, and it is not that of these keys (`store.key_of`)."""
     try:
         listed = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -42,14 +42,14 @@ def lists_other_cells(path: str | Path, keys: Collection[str]) -> bool:
 
 
 def record(path: str | Path, made_from: str, files: Iterable[str | Path]) -> None:
-    """Write what files were made from, which cannot say it themselves, with their checksums.
+    """Record what files that cannot say so themselves were made from, with their checksums.
 
     Parameters
     ----------
     path
         The record, a JSON file.
     made_from
-        Digest of all that decides their content.
+        Digest of everything that decides their content.
     files
         Figures, tables, pages.
     """
@@ -59,7 +59,7 @@ def record(path: str | Path, made_from: str, files: Iterable[str | Path]) -> Non
 
 
 def is_as_recorded(path: str | Path, made_from: str, files: Iterable[str | Path]) -> bool:
-    """Whether files are there that were made from this, and are as they were written (see `record`)."""
+    """Whether the files exist, were made from this, and are unchanged since (see `record`)."""
     try:
         recorded = json.loads(Path(path).read_text(encoding="utf-8"))
         found = {"made_from": made_from, "files": {Path(file).name: checksum(file) for file in files}}

@@ -1,7 +1,7 @@
 """The grid: from a configuration to cells, seed blocks and paths.
 
-A cell is one point of an experiment's grid, a part is a cell for one block of seeds, a job computes one part
-or several. Values enter paths as canonical strings, made here and never parsed back.
+A cell is one point of an experiment's grid, a part is a cell for one block of seeds, a job computes one or more
+parts. Values enter paths as canonical strings, made here and never parsed back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .targets import least_eigenvalue
 
 
 def canonical(value: float | str) -> str:
-    """One spelling for each value: 1 and 1.0 are "1", 1e-3 is "0.001"; names stay."""
+    """One spelling for each value: 1 and 1.0 are "1", 1e-3 is "0.001"; names stay as they are."""
     return value if isinstance(value, str) else f"{float(value) + 0.0:.12g}"  # + 0.0: -0.0 is "0" too
 
 
@@ -34,8 +34,8 @@ class Cell:
     axes
         Value on each axis of the experiment's grid, as configured.
     settings
-        All that the numbers of the cell depend on, besides the seeds: ready for JSON. Here ε is limited to
-        λ_n where k = n and that is known beforehand, and 0 for a loss without smoothing: cells that are one and the
+        Everything that the numbers of the cell depend on besides the seeds, ready for JSON. Here ε is already limited
+        to λ_n where k = n and λ_n is known beforehand, and is 0 for a loss without smoothing. So cells that are the
         same problem have the same settings and the same path, and are computed once.
     """
 
@@ -50,7 +50,7 @@ class Cell:
         return "/".join(f"{axis}={canonical(value)}" for axis, value in spelled.items())
 
 
-#: Keys of an experiment's block that no cell depends on.
+#: Keys of an experiment's block that no single cell depends on.
 _OF_THE_WHOLE = ("seeds", "seeds_per_job", "grid")
 
 
@@ -64,7 +64,7 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
 
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one grid point: its values take the place of what all cells of the experiment share."""
+    """Settings of one grid point: its values replace those that all cells of the experiment share."""
     settings = dict(shared)
     for axis, value in point.items():
         settings = placed(settings, AXES[axis].of or axis, value)
@@ -102,7 +102,7 @@ def seeds_of(block: str) -> range:
 
 @dataclass(frozen=True)
 class Part:
-    """One cell for one block of seeds: the least that is computed."""
+    """One cell for one block of seeds: the smallest unit of computation."""
 
     cell: Cell
     seeds: str
@@ -114,18 +114,18 @@ class Part:
 
 
 def parts(config: Mapping[str, Any], experiment: str) -> list[Part]:
-    """Every part of an experiment, in grid order; cells that are one problem occur once for each grid point."""
+    """Every part of an experiment, in grid order; cells that are the same problem occur once for each grid point."""
     return [Part(*part) for part in itertools.product(cells(config, experiment), seed_blocks(config, experiment))]
 
 
-#: From so many parts in an experiment on they share `_SHARED_JOBS` jobs, if the configuration says nothing.
+#: From this many parts on, an experiment's parts share `_SHARED_JOBS` jobs, unless the configuration says otherwise.
 _MANY_PARTS, _SHARED_JOBS = 1500, 256
-#: As many parts as a job may have on average: they go into one command, for which Linux has 128 KiB.
+#: Largest average number of parts per job: they go into one command, for which Linux allows 128 KiB.
 MOST_PARTS = 128
 
 
 def count_parts(config: Mapping[str, Any], experiment: str) -> int:
-    """Number of an experiment's `parts`, without making them."""
+    """Number of an experiment's `parts`, without listing them."""
     sizes = map(len, config["experiments"][experiment]["grid"].values())
     return math.prod(sizes) * len(seed_blocks(config, experiment))
 
@@ -139,8 +139,8 @@ def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
     """Every job of an experiment by its name, which is a path: the parts that one process computes.
 
-    A part has a job of its own, or shares one of `study.shared_jobs`: which one depends on its path alone, so
-    that adding cells moves no other.
+    A part has a job of its own, or shares one of `study.shared_jobs`: which one depends only on its path, so adding
+    cells moves no other.
     """
     distinct = {part.path: part for part in parts(config, experiment)}
     number = shared_jobs(config, experiment)

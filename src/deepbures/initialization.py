@@ -1,4 +1,4 @@
-"""Initial end-to-end matrices and layers (paper.md section 6)."""
+"""Initial end-to-end matrices W(0), and layers W_j from random laws, balanced or as drawn (paper.md section 6)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .losses import BuresWasserstein, CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
 from .psd import Array, equalized
 
-#: Laws of which layers are drawn.
+#: Laws from which layers are drawn.
 DISTRIBUTIONS = (
     "normal",
     "uniform",
@@ -23,19 +23,19 @@ DISTRIBUTIONS = (
     "kaiming_uniform",
     "orthogonal",
 )
-#: What is made of them: the layers as drawn; their product, balanced; one end-to-end matrix, balanced.
+#: What is made of the draws: the layers as drawn; their product, balanced; one end-to-end matrix, balanced.
 BALANCES = ("none", "product", "end_to_end")
 
-#: Kinds of start next to a point, balanced by construction: the target, the saddle W = 0, and 0 along Ω.
+#: Kinds of start near a point, balanced by construction: near the target, near the saddle W = 0, near 0 along Ω.
 NEAR_A_POINT = ("close", "small", "aligned")
 
-#: The authors' first scale of the `close` start, and its reduction after a draw without margin.
+#: The authors' first scale of the `close` start, and the factor by which it shrinks after a draw without a margin.
 FIRST_SCALE, SHRINK = 10.95, 0.95
-#: Share of tr Σ0 to which a loss from differences of traces is surely right.
+#: Accuracy, as a share of tr Σ0, that a loss from differences of traces surely has.
 _TRACE_DIGITS = 1e-6
-#: At this many draws the scale has shrunk to 1e-13: no margin is left to find.
+#: After this many draws the scale has shrunk to 1e-13: there is no margin left to find.
 MAX_DRAWS = 600
-#: Draws that are looked at together.
+#: Number of draws that are examined together.
 _BLOCK = 12
 
 
@@ -59,7 +59,7 @@ class Start:
 
 
 def random_orthogonal(rng: np.random.Generator, dimension: int) -> Array:
-    """Haar-distributed rotation in SO(n): QR of a Gaussian matrix with the signs of R's diagonal taken out."""
+    """Haar-distributed rotation in SO(n): QR of a Gaussian matrix, signs of R's diagonal moved into Q."""
     return rotations(rng.standard_normal((dimension, dimension)))
 
 
@@ -72,7 +72,7 @@ def rotations(gaussian: Array) -> Array:
 
 
 def random_frame(rng: np.random.Generator, dimension: int, columns: int) -> Array:
-    """Haar-distributed n × k matrix with orthonormal columns: of a rotation where n is small, else drawn as it is."""
+    """Haar-distributed n × k matrix with orthonormal columns: from a rotation where n is small, else drawn directly."""
     if not is_thin(dimension, columns):
         return random_orthogonal(rng, dimension)[:, :columns]
     Q, R = np.linalg.qr(rng.standard_normal((dimension, columns)))
@@ -97,7 +97,7 @@ def close_start(
     S(0) = Σ0 − εI + Γ diag(D) Γᵀ, D_i = scale · λ_n (2 − i/n), Γ a random rotation, cut to rank k;
     W(0) = U diag(√eig S(0)) Vᵀ, V random. The scale starts at 10.95; while the margin
     c = √λ_k − √L(0) is not positive, it shrinks by 0.95 and Γ is drawn again. A smaller first scale gives a
-    larger margin. A negative one, ours, gives a start below the optimum:
+    larger margin. A negative one (ours) gives a start below the optimum:
     S(0) = S*^{1/2} (I + ½ scale Γ diag(2 − i/n) Γᵀ) S*^{1/2} with S* = Σ0 − εI.
 
     Parameters
@@ -136,7 +136,7 @@ def close_start(
     if rank == n:
         tried = np.multiply.accumulate(np.append(first_scale, np.full(MAX_DRAWS, SHRINK)))
         passed_by = int(np.argmin(np.append(_surely_outside(eigenvalues, tried[:-1]), False)))
-        rng.standard_normal((passed_by, n, n))  # the draws of Γ, which cannot matter
+        rng.standard_normal((passed_by, n, n))  # the draws of Γ are consumed, but cannot matter
         scale, first = float(tried[passed_by]), 1 + passed_by
     while first <= MAX_DRAWS:
         state = rng.bit_generator.state
@@ -179,7 +179,7 @@ def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
 
 
 def _maybe_inside(loss: BuresWasserstein, S: Array, rank: int) -> NDArray[np.bool_]:
-    """Which S may have a margin: for k = n most are told by the loss as a difference of traces, with its few digits."""
+    """Which S may have a margin. For k = n the few digits of the loss as a difference of traces decide most of them."""
     eigenvalues = loss.eigenvalues
     if rank < loss.dimension:
         return np.ones(len(S), dtype=bool)
@@ -195,7 +195,7 @@ def small_start(
 ) -> Start:
     """Small balanced start W(0) = scale · U Vᵀ with random orthonormal n×k and d_0×k frames.
 
-    It lies next to the saddle W = 0, from which the flow climbs down the energy levels one by one.
+    It lies near the saddle W = 0, from which the flow descends the energy levels one by one.
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, not {scale}")
@@ -214,7 +214,7 @@ def aligned_start(
     """Start W(0) = scale · Ω_k Vᵀ along the k leading eigenvectors of the target, V random orthonormal.
 
     S(0) = scale² Ω_k Ω_kᵀ commutes with Σ0, and so does S(t): each eigenvalue follows its own equation
-    (paper.md section 9, aligned starts; `aligned_flow.mode_times`).
+    ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1) (paper.md section 9; `aligned_flow.mode_times`).
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, not {scale}")
@@ -234,7 +234,7 @@ def draw_layer(rng: np.random.Generator, distribution: str, rows: int, columns: 
         2010); Kaiming: variance 2/d_{j−1} (He et al. 2015); each normal or uniform. `orthogonal`: U Vᵀ with
         random orthonormal frames, so that all singular values are 1.
     deviation
-        Of `normal` only.
+        For `normal` only.
 
     Raises
     ------
@@ -276,13 +276,13 @@ def draw_network(
     dimension, depth, rank
         n, N, and k, the width of all inner layers.
     distribution
-        One of `DISTRIBUTIONS`, see `draw_layer`. `normal` takes the deviation at which the entries of the
-        end-to-end matrix have variance d_0^{−γ}: σ^{2N} = d_0^{−γ} / (d_1 ⋯ d_{N−1}).
+        One of `DISTRIBUTIONS`, see `draw_layer`. `normal` takes the deviation that gives the entries
+        of the end-to-end matrix the variance d_0^{−γ}: σ^{2N} = d_0^{−γ} / (d_1 ⋯ d_{N−1}).
     balance
         `none`: the layers as drawn. `product`: the balanced network of their product (the authors'
-        `balance`). `end_to_end`: that of one n × d_0 matrix of this law, cut to rank k (`balance-force`).
+        `balance`). `end_to_end`: that of one n × d_0 matrix of this law, cut to rank k (their `balance-force`).
     gamma
-        γ, of `normal` only.
+        γ, for `normal` only.
     input_dimension
         d_0, default n.
 

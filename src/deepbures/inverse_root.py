@@ -24,9 +24,9 @@ import numpy as np
 
 from .psd import Array
 
-#: G = I + Yᵀ E Y above this condition is orthonormalised twice: once leaves an error of eps times the condition.
+#: Above this condition of G = I + Yᵀ E Y we orthonormalise twice: once leaves an error of eps times the condition.
 _ONCE = 100.0
-#: Inverses of scaled G with entries up to this power of eps are taken as they are: 1,350 in float64.
+#: Inverses of scaled G are trusted if their entries are at most eps to this power: 1,350 in float64.
 _WELL_CONDITIONED = -0.2
 
 
@@ -39,7 +39,7 @@ class InverseRootRule:
     shifts, weights : (m,)
         τ_j > 0, increasing, and w_j > 0: μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j).
     error
-        Bound on |√μ Σ_j w_j / (μ + τ_j) − 1| over the interval that the rule was made for.
+        Bound on |√μ Σ_j w_j / (μ + τ_j) − 1| over the interval for which the rule was made.
     """
 
     shifts: Array
@@ -48,9 +48,9 @@ class InverseRootRule:
 
 
 def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseRootRule:
-    """Quadrature for μ^{-1/2} over least ≤ μ ≤ largest with the fewest points of a relative error ≤ `accuracy`.
+    """Quadrature for μ^{-1/2} over least ≤ μ ≤ largest with the fewest points that give a relative error ≤ `accuracy`.
 
-    The bound is that of the module's description; rounding adds some eps.
+    The bound is the one in the module's docstring; rounding adds a few eps.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseR
         raise ValueError(
             f"an inverse root needs 0 < least ≤ largest < ∞ and accuracy > 0, not {least}, {largest}, {accuracy}"
         )
-    ratio = min(least / largest, 0.5)  # of a wider interval, where the series would be long
+    ratio = min(least / largest, 0.5)  # use a wider interval where the series would be long
     K, period = float(ellipk(ratio)), float(ellipkm1(ratio))
     points = max(1, int(np.ceil(np.log1p(4 / accuracy) * period / (2 * np.pi * K))))
     q = np.exp(-2 * np.pi * points * K / period)
@@ -81,8 +81,8 @@ def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseR
 def _scaled_tangent(u: Array, ratio: float, K: float, period: float) -> tuple[Array, Array]:
     """sc(u | 1 − ratio) and its derivative dc nc for 0 < u ≤ K'/2, to rounding at any ratio ≤ ½.
 
-    By sc(u | 1 − k²) = −i sn(iu | k²) and the Fourier series of sn in the nome (DLMF 22.11.1): scipy's ellipj, given
-    1 − ratio, knows no ratio below eps.
+    From sc(u | 1 − k²) = −i sn(iu | k²) and the Fourier series of sn in the nome (DLMF 22.11.1). scipy's ellipj takes
+    1 − ratio and so cannot see a ratio below eps.
     """
     log_nome = -np.pi * period / K
     odd = 2 * np.arange(2 + int(-80 / log_nome))[:, None] + 1
@@ -96,9 +96,9 @@ def _scaled_tangent(u: Array, ratio: float, K: float, period: float) -> tuple[Ar
 class Resolvent:
     """(M + τI)^{-1} = diag(e) − A Aᵀ of M = D + Y Yᵀ, and (M + τI)^{-1} Y = A Cᵀ.
 
-    With E = (D + τ)^{-1} and [E^{1/2} Y; I] = Q R, the rows of Q apart in Q_1 (n × k) and Q_2 (k × k), they are
-    e = diag E, A = E^{1/2} Q_1 and C = Q_2 (the push-through identity, without a solve). Stored transposed, Aᵀ (k, n),
-    for products along contiguous rows.
+    With E = (D + τ)^{-1} and [E^{1/2} Y; I] = Q R, where the rows of Q split into Q_1 (n × k) and Q_2 (k × k), they are
+    e = diag E, A = E^{1/2} Q_1 and C = Q_2 (the push-through identity, without a solve). A is stored transposed, as
+    Aᵀ (k, n), so that products run along contiguous rows.
 
     Attributes
     ----------
@@ -121,14 +121,14 @@ class Resolvent:
 def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     """The resolvents whose weighted sum is (D + Y Yᵀ)^{-1/2}, one after the other, all in the same memory.
 
-    The `outer` of one is overwritten by the next: fresh k × n arrays cost a fifth of a gradient at n = 3,072.
+    Each one overwrites the `outer` of the one before: fresh k × n arrays cost a fifth of a gradient at n = 3,072.
 
     Parameters
     ----------
     D : (n,)
         Positive diagonal.
     Yt : (k, n)
-        Yᵀ, its rows contiguous.
+        Yᵀ, with contiguous rows.
     accuracy
         Relative error that the quadrature may have, in the sense of (1 − a) M^{-1/2} ⪯ Σ ⪯ (1 + a) M^{-1/2}.
 
@@ -138,7 +138,7 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     [E^{1/2} Y; I] V γ^{-1/2} is orthonormal for G = I + Yᵀ E Y = V γ Vᵀ. Where G is not well conditioned the result is
     orthonormalised once more, as in CholeskyQR2 (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015, ETNA 44: as exact
     as Householder's QR up to a condition of 1/eps of G).
-    Where Yᵀ E Y is so large that I is lost in it, the singular values of E^{1/2} Y take the place of G.
+    Where Yᵀ E Y is so large that I is lost beside it, the singular values of E^{1/2} Y replace G.
     """
     k, identity = len(Yt), np.eye(len(Yt), dtype=Yt.dtype)
     eps = float(np.finfo(Yt.dtype).eps)
@@ -169,14 +169,14 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
 def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
     """(M^{-1/2} Y)ᵀ for M = D + Y Yᵀ, (k, n): two products with all points of the quadrature at once.
 
-    Row i is y_iᵀ Σ_j w_j e_j(i) G_j^{-1}, e_j = 1/(D + τ_j), G_j = I + Yᵀ diag(e_j) Y. The G_j are one product of e and
-    the k(k+1)/2 products of columns of Y, the sums over j another: a third of the operations of `resolvents`, which
-    take over where some G_j is not well conditioned even after its diagonal is scaled to 1.
+    Row i is y_iᵀ Σ_j w_j e_j(i) G_j^{-1}, e_j = 1/(D + τ_j), G_j = I + Yᵀ diag(e_j) Y. One product, of e with the
+    k(k+1)/2 products of columns of Y, gives all G_j, and another one the sums over j: a third of the operations of
+    `resolvents`, which are used instead where some G_j is ill conditioned even after scaling its diagonal to 1.
 
     Parameters
     ----------
     D, Yt, accuracy
-        As of `resolvents`.
+        As for `resolvents`.
     """
     (k, n), eps = Yt.shape, float(np.finfo(Yt.dtype).eps)
     rule = _rule_of(D, Yt, accuracy)

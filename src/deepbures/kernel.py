@@ -18,12 +18,12 @@ from .environment import neutral
 class KernelManager(AsyncKernelManager):
     """Starts this kernel, whatever kernels are installed under the name that a notebook asks for."""
 
-    #: File that takes what the kernel says besides its messages, which else goes to the terminal.
+    #: File for what the kernel prints besides its messages, which would otherwise go to the terminal.
     log_file: Path | None = None
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        """The command of this kernel: its interpreter is the running one."""
+        """The command of this kernel, which runs in the current interpreter."""
         command = [sys.executable, "-m", __name__, "-f", "{connection_file}"]
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
@@ -36,14 +36,14 @@ class KernelManager(AsyncKernelManager):
             await super()._async_start_kernel(**options)
             return
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("a") as log:  # the kernel keeps its own handle of it
+        with self.log_file.open("a") as log:  # the kernel keeps a handle of its own
             await super()._async_start_kernel(**options, stdout=log, stderr=log)
 
     start_kernel = _async_start_kernel
 
 
 def logging_to(path: str | Path) -> type[KernelManager]:
-    """Kernel managers whose kernels write to a log what they would write to the terminal."""
+    """A class of kernel managers whose kernels write to a log what they would write to the terminal."""
 
     class LoggingKernelManager(KernelManager):
         log_file = Path(path)
@@ -52,7 +52,7 @@ def logging_to(path: str | Path) -> type[KernelManager]:
 
 
 class Kernel(IPKernelApp):
-    """IPython's kernel without configuration files, those of the site included."""
+    """IPython's kernel without configuration files, not even those of the site."""
 
     def load_config_file(self, *arguments: Any, **options: Any) -> None:
         """Read nothing."""
@@ -62,6 +62,6 @@ class Kernel(IPKernelApp):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as profile:  # nothing of the user's, and nothing is left there
+    with tempfile.TemporaryDirectory() as profile:  # nothing of the user's is read, and nothing is left behind
         os.environ["IPYTHONDIR"] = profile
         Kernel.launch_instance()

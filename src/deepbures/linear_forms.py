@@ -1,8 +1,8 @@
-"""The losses in forms that are linear in n, for factors F of k ≪ n columns: no n × n array, Gram matrices instead.
+"""The losses in forms that are linear in n, for factors F of k ≪ n columns: Gram matrices, and no n × n array.
 
-All work in the target's eigenbasis, on F = Ωᵀ W (n, k), with its eigenvalues λ_1 ≥ … ≥ λ_n. The smoothed loss takes
-M = R (F Fᵀ + εI) R = D + Y Yᵀ, D = ε diag(λ), Y = R F, through the resolvents of `inverse_root` (paper.md section 11).
-Rows with λ_j = 0 are outside the range of M: the transport map T is 0 there.
+All of them work in the target's eigenbasis, on F = Ωᵀ W (n, k), with its eigenvalues λ_1 ≥ … ≥ λ_n. The smoothed loss
+takes M = R (F Fᵀ + εI) R = D + Y Yᵀ, D = ε diag(λ), Y = R F, through the resolvents of `inverse_root` (paper.md section
+11). Rows with λ_j = 0 are outside the range of M: the transport map T is 0 there.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from .inverse_root import Resolvent, inverse_root_product, resolvents
 from .psd import Array, soft_threshold
 
-#: From this dimension on, with at most a THIN-th as many columns, these forms are the faster ones. Gradients, smoothed:
-#: dense over linear: 1.1 to 2.6 times at k = n/6, 1.5 at n = 128 and k = n/8, 55 at n = 512 and k = 8.
+#: From this dimension on, with at most n/_THIN columns, these forms are faster. Time of a smoothed gradient, dense over
+#: linear: 1.1 to 2.6 at k = n/6, 1.5 at n = 128 and k = n/8, 55 at n = 512 and k = 8.
 _LARGE, _THIN = 128, 6
 #: Error of the quadrature for M^{-1/2}, in units of eps: less than what rounding adds.
 _ACCURACY = 4
 
 
 def is_thin(dimension: int, columns: int) -> bool:
-    """Whether matrices of n rows and that many columns take the form that is linear in n: the one rule for all."""
+    """Whether matrices of n rows and that many columns use the form that is linear in n: the one rule for all."""
     return dimension >= _LARGE and columns * _THIN <= dimension
 
 
@@ -36,7 +36,7 @@ def smoothed_gradient(eigenvalues: Array, epsilon: float, F: Array) -> Array:
 
 
 def smoothed_transport(eigenvalues: Array, epsilon: float, F: Array, V: Array) -> Array:
-    """T V = √(Λ/ε) V − R Σ_j w_j A_j A_jᵀ R V for a block V (n, p): T differs from a diagonal by a small matrix."""
+    """T V = √(Λ/ε) V − R Σ_j w_j A_j A_jᵀ R V for a block V (n, p): T is a diagonal less matrices of rank k."""
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
     scaled = root[:, None] * V[: len(root)]
     transported = np.zeros(V.shape, dtype=np.result_type(F, V))
@@ -57,7 +57,7 @@ def smoothed_hessian_product(eigenvalues: Array, epsilon: float, F: Array, V: Ar
 
 
 def smoothed_hessian_operator(eigenvalues: Array, epsilon: float, F: Array) -> Callable[[Array], Array]:
-    """`smoothed_hessian_product` as a function of V, with the resolvents kept: n k numbers a node."""
+    """`smoothed_hessian_product` as a function of V; it keeps the resolvents, n k numbers per node."""
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
     kept = [replace(part, outer=part.outer.copy()) for part in parts]
     return lambda V: _smoothed_hessian_product(root, kept, V)
@@ -80,9 +80,9 @@ def smoothed_excess(eigenvalues: Array, epsilon: float, F: Array) -> np.floating
 
     With K the directions j ≤ k that the minimiser fills (λ_j > ε), O the others, and T = √(Λ/ε) − C, it is (ours)
     ‖(F − T F)_K‖² + ε ‖(I − T)_KK‖² + ε ‖C_KO‖² + Σ_{i in O} [ |F_i|² − 2 F_i·(T F)_i + 2 ε C_ii ]:
-    the sum of squares of paper.md section 2, where T (S + εI) T = Σ0 has taken the place of the square of C_OO, which
-    costs the square of the number of nodes. Each term in the bracket is of the second order in the distance from the
-    minimum, so that the relative accuracy stays.
+    the sum of squares of paper.md section 2, with the square of C_OO, whose cost is quadratic in the number of nodes,
+    eliminated by T (S + εI) T = Σ0. Each term in the bracket is of second order in the distance from the minimum, so
+    the relative accuracy is kept.
     """
     k = F.shape[1]
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
@@ -136,16 +136,16 @@ def frobenius_hessian_product(eigenvalues: Array, F: Array, V: Array) -> Array:
 
 
 def frobenius_excess(eigenvalues: Array, F: Array, rank: int) -> Array:
-    """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj for S* of rank k, by blocks: the first k rows and columns, and all others."""
+    """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj for S* of rank k, by blocks: the first k rows and columns, and the others."""
     others = F[..., rank:, :]
     cross = np.sum(np.sum(others**2, axis=-1) * eigenvalues[..., rank:], axis=-1)
     return squared_distance_to_diagonal(F[..., :rank, :], others, eigenvalues[..., :rank]) - 2 * cross
 
 
 def squared_distance_to_diagonal(first: Array, others: Array, diagonal: Array) -> Array:
-    """‖F Fᵀ − diag(d, 0)‖²_F for the rows F_1 (..., r, k) that meet d (..., r), and the others F_2.
+    """‖F Fᵀ − diag(d, 0)‖²_F with F_1 (..., r, k) the rows that meet d (..., r), and F_2 the others.
 
-    ‖F_1 F_1ᵀ − diag d‖² + 2 ⟨F_1ᵀ F_1, F_2ᵀ F_2⟩ + ‖F_2ᵀ F_2‖²: squares, and Gram matrices that are positive.
+    ‖F_1 F_1ᵀ − diag d‖² + 2 ⟨F_1ᵀ F_1, F_2ᵀ F_2⟩ + ‖F_2ᵀ F_2‖²: squares, and products of positive Gram matrices.
     """
     head = first @ first.mT - np.eye(first.shape[-2], dtype=first.dtype) * diagonal[..., None, :]
     inner, outer = first.mT @ first, others.mT @ others

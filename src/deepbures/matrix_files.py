@@ -14,7 +14,7 @@ from .file_kinds import kind_of
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 FORMATS = (".npy", ".npz", *TEXT, ".parquet")
-#: Formats that are refused, and how to save what is in them.
+#: Formats that are refused, and how to save their content instead.
 _ELSEWHERE = {
     ".mat": "a MATLAB file: save the matrix with writematrix",
     ".xlsx": "an Excel workbook: save the sheet as CSV",
@@ -45,9 +45,9 @@ def read_matrix(path: str | Path, dimension: int | None = None, square: bool = F
         A `.npy` array, a `.npz` archive of one array, a `.parquet` table, or text (`.csv`, `.tsv`, `.txt`, `.dat`),
         whose separator, decimal sign, heading and row names are found by the rules of `delimited_text`.
     dimension
-        Number of columns that is asked for, if any: it tells a column that counts the rows from data.
+        Number of columns that is expected, if any: it distinguishes a column that counts the rows from data.
     square
-        Whether a square matrix is asked for.
+        Whether a square matrix is expected.
 
     Returns
     -------
@@ -57,8 +57,8 @@ def read_matrix(path: str | Path, dimension: int | None = None, square: bool = F
     Raises
     ------
     ValueError
-        In one line: no such file, a file that is something else (which is named), not a matrix of finite real
-        numbers, or numbers that can be read in more than one way.
+        In one line: if there is no such file, it is something else (which is named) or not a matrix of finite real
+        numbers, or its numbers can be read in more than one way.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -88,7 +88,7 @@ def read_matrix(path: str | Path, dimension: int | None = None, square: bool = F
 
 
 def _must_be(suffix: str, head: bytes) -> None:
-    """Name a file that is not what its name says."""
+    """Refuse a file that is not what its name says, and say what it is."""
     expected = {".npy": b"\x93NUMPY", ".npz": b"PK", ".parquet": b"PAR1"}.get(suffix)
     if expected is not None and head.startswith(expected):
         return
@@ -96,7 +96,7 @@ def _must_be(suffix: str, head: bytes) -> None:
     if kind is not None:
         raise ValueError(f"it is {kind}")
     if expected is not None:
-        raise ValueError("it is text, or of no format that is known here")
+        raise ValueError("it is text, or in an unknown format")
 
 
 def _of_array(array: np.ndarray) -> Table:
@@ -152,7 +152,7 @@ def _parquet(data: bytes, dimension: int | None, square: bool) -> Table:
             raise ValueError(f"row {row + 1}, column {name!r}: a value is missing")
     first = columns[0][1].type
     if not index and (pa.types.is_integer(first) or pa.types.is_string(first) or pa.types.is_large_string(first)):
-        # A column that counts or names the rows may have been an index before.
+        # A column that counts or names the rows may have been an index once.
         cells = [list(map(str, column.to_pylist())) for _, column in columns]
         names = [name for name, _ in columns]
         columns = columns[index_columns(names, list(zip(*cells, strict=True)), dimension, square) :]

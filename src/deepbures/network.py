@@ -13,7 +13,7 @@ from .psd import Array, finite_array
 
 
 class DeepLinearNetwork:
-    """Network x ↦ W_N ⋯ W_1 x (paper.md section 1).
+    """Network x ↦ W_N ⋯ W_1 x, which pushes N(0, I) to N(0, W Wᵀ), W = W_N ⋯ W_1 (paper.md section 1).
 
     Parameters
     ----------
@@ -112,10 +112,10 @@ class DeepLinearNetwork:
 
 
 def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
-    """The network with one layer as n × k (see `DeepLinearNetwork.of_factors`).
+    """The network, with a single layer written as n × k (see `DeepLinearNetwork.of_factors`).
 
-    Several layers are left as they are. One layer W = U diag(s) Vᵀ becomes U_k diag(s_k), the same covariance where
-    the rank of W is at most k, and its best approximation of rank k where it is not.
+    Several layers are left as they are. A single layer W = U diag(s) Vᵀ becomes U_k diag(s_k): the same covariance
+    where the rank of W is at most k, and its best approximation of rank k elsewhere.
     """
     W = network.layers[0]
     if network.depth > 1 or W.shape[-1] <= rank:
@@ -125,7 +125,7 @@ def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
 
 
 def pack(layers: Sequence[Array]) -> Array:
-    """The entries of W_1, …, W_N one layer after the other, each row by row: (..., p), p = Σ d_j d_{j−1}."""
+    """The entries of W_1, …, W_N, one layer after the other, row by row: (..., p), p = Σ d_j d_{j−1}."""
     return np.concatenate([layer.reshape(*layer.shape[:-2], -1) for layer in layers], axis=-1)
 
 
@@ -144,8 +144,8 @@ def prefix_products(layers: Sequence[Array]) -> list[Array]:
 def layer_gradients(layers: Sequence[Array], prefixes: Sequence[Array], gradient: Array) -> list[Array]:
     """∂L^N/∂W_1, …, ∂L^N/∂W_N from ∇L(W) and the `prefix_products`, as new arrays (paper.md section 2).
 
-    Carried downwards is ∇Lᵀ W_N ⋯ W_{j+1}: of the forms in which a product may be transposed, BLAS is
-    slow with small matrices only in A Bᵀ, which does not occur here.
+    ∇Lᵀ W_N ⋯ W_{j+1} is carried downwards: of the ways to transpose a product, BLAS is slow for small matrices
+    only with A Bᵀ, which does not occur here.
     """
     backward = gradient.mT
     gradients: list[Array] = []

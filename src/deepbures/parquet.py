@@ -1,4 +1,4 @@
-"""Tables as Parquet files: their columns of the schema's types, checksums on every page, JSON metadata."""
+"""Tables as Parquet files: columns of the schema's types, checksums on every page, JSON metadata."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[st
 
 
 def _array(values: Any, type_: pa.DataType) -> pa.Array:
-    """Arrow array without nulls, made from buffers: `pyarrow.array` imports pandas, half a second a job."""
+    """Arrow array without nulls, made from buffers: `pyarrow.array` imports pandas, which takes half a second."""
     if pa.types.is_string(type_):
         encoded = [str(value).encode() for value in values]
         buffers = [None, pa.py_buffer(_offsets(encoded)), pa.py_buffer(b"".join(encoded))]
@@ -60,9 +60,9 @@ def _offsets(values: Iterable[Sized]) -> NDArray[np.int32]:
 def writer(
     path: str | os.PathLike[str], schema: pa.Schema, statistics: Sequence[str] = ()
 ) -> Iterator[pq.ParquetWriter]:
-    """Writer of a Parquet file that takes its place when the block ends well; statistics of the given columns only.
+    """Writer of a Parquet file that is put in place when the block succeeds; statistics of the given columns only.
 
-    Real numbers are stored byte by byte of their digits, which saves a third: they are hardly ever equal, but close.
+    The bytes of real numbers are stored as separate streams, which saves a third: values are seldom equal, but close.
     """
     names = [(field.name, _leaf(field.type)) for field in schema]
     real = [f"{name}{suffix}" for name, (type_, suffix) in names if pa.types.is_floating(type_)]
@@ -83,7 +83,7 @@ def _leaf(type_: pa.DataType) -> tuple[pa.DataType, str]:
 
 
 def write(path: str | os.PathLike[str], tables: Sequence[pa.Table]) -> None:
-    """Write tables of one schema as one Parquet file, atomically: a row group each.
+    """Write tables of one schema as one Parquet file, atomically: one row group for each.
 
     The metadata is that of the tables, `parts` joined.
 
@@ -136,13 +136,13 @@ class Reader:
 
 
 def write_group(file: pq.ParquetWriter, tables: Sequence[pa.Table]) -> None:
-    """Write tables as one row group: the same bytes wherever they were read from."""
+    """Write tables as one row group: the same bytes, wherever the tables were read from."""
     table = pa.concat_tables(tables).combine_chunks()
     file.write_table(table, row_group_size=max(1, len(table)))
 
 
 def write_index(file: pq.ParquetWriter, index: Any) -> None:
-    """Say in the footer of a file what its rows are, once they are written; ready for JSON."""
+    """Record in the footer of a file what its rows are, once they are written; ready for JSON."""
     file.add_key_value_metadata({_INDEX: json.dumps(index)})
 
 
@@ -153,11 +153,11 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
 
 
 def metadata_of(table: pa.Table | pa.Schema, path: str | os.PathLike[str] = "the table") -> dict[str, Any]:
-    """What a table says that it was computed from, with which code and versions."""
+    """What a table was computed from, by its own metadata, and with which code and versions."""
     metadata = (table.schema if isinstance(table, pa.Table) else table).metadata or {}
     if b"deepbures" not in metadata:
         raise ValueError(f"{path} carries no deepbures metadata: it was not written by this package")

@@ -1,6 +1,6 @@
-"""Rates that are predicted for a run: local ones at the minimum, global ones from its start on, and bounds from them.
+"""Rates predicted for a run: local rates at the minimum, global rates from the start, and the bounds that follow.
 
-References are to paper.md, which names the source of each statement. Measured rates are in `slopes`, closed forms on
+Sections refer to paper.md, which names the source of each statement. Measured rates are in `slopes`, closed forms on
 spectra in `closed_form_rates`.
 """
 
@@ -16,7 +16,7 @@ from .psd import Array, soft_threshold
 
 
 def flow_bound(times: ArrayLike, excess_initial: float, rate: float) -> Array:
-    """(L(0) − L*) exp(−rate · t): rate 8 N c^{2(2N−1)/N} K of the program (paper.md section 4), or the global one."""
+    """(L(0) − L*) exp(−rate · t): the rate is 8 N c^{2(2N−1)/N} K (program, paper.md section 4), or the global one."""
     return excess_initial * np.exp(-rate * np.asarray(times))
 
 
@@ -25,8 +25,9 @@ def local_rates(
 ) -> tuple[Array, Array]:
     """In-block and off-block rates at a critical point of the BW loss: < 0 where the flow leaves it, > 0 elsewhere.
 
-    J is {1..k}, the minimum, or `kept`, indices from 0; k is n by default. Formulas, shapes and errors:
-    `closed_form_rates.bures_wasserstein`.
+    In-block r_ab = 2 (s_a + s_b)/(λ_a + λ_b) · (s_a − s_b)/(s_a^{1/N} − s_b^{1/N}), s_a = λ_a − ε; off-block
+    2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)). J is {1..k}, the minimum, or `kept`, indices from 0; k is n by default.
+    Shapes and errors: `closed_form_rates.bures_wasserstein`.
     """
     return closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, _index_set(eigenvalues, rank, kept))
 
@@ -34,7 +35,10 @@ def local_rates(
 def frobenius_local_rates(
     eigenvalues: Array, depth: int, rank: int | None = None, kept: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """`local_rates` of the square loss: `closed_form_rates.frobenius`."""
+    """`local_rates` of the square loss: in-block 4 (λ_a + λ_b) P_ab, off-block 4 λ_a^{1−1/N} (λ_a − λ_b).
+
+    P_ab = (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N}); see `closed_form_rates.frobenius`.
+    """
     return closed_form_rates.frobenius(eigenvalues, depth, _index_set(eigenvalues, rank, kept))
 
 
@@ -43,15 +47,15 @@ def _index_set(eigenvalues: Array, rank: int | None, kept: ArrayLike | None) -> 
 
 
 def rates_at_minimum(loss: CovarianceLoss, depth: int, rank: int | None = None) -> Array:
-    """All local rates r at the minimum over rank ≤ k, without the zeros that leave the loss as it is.
+    """All local rates r at the minimum over rank ≤ k, without the zeros of directions along which the loss is constant.
 
     With r the rank of the minimum: r (r+1)/2 in-block; r (n−r) off-block, less one for each exchange of equal
     eigenvalues across the edge k, which moves along a manifold of minima; and (k−r) (n−r) of empty columns where
     r < k (ε ≥ λ_k, or k beyond the rank of the target): for N ≥ 2 those are 0, and the decay is algebraic.
     k (k+1)/2 + k (n−k) times NaN for a loss without a closed form.
 
-    Those that are not 0 are the non-zero eigenvalues of the Hessian of the deep loss at the balanced minimum, too:
-    Jᵀ ∇²L J and J Jᵀ ∇²L have the same, and the range of Jᵀ is tangent to the balanced weights.
+    Those that are not 0 are also the non-zero eigenvalues of the Hessian of the deep loss at the balanced minimum:
+    Jᵀ ∇²L J and J Jᵀ ∇²L have the same ones, and the range of Jᵀ is tangent to the balanced weights.
     """
     eigenvalues, rank = loss.eigenvalues, rank or loss.dimension
     J = np.flatnonzero(loss.minimum_spectrum(rank) > 0)
@@ -74,7 +78,7 @@ def local_condition(loss: CovarianceLoss, depth: int, rank: int | None = None) -
 
 
 def stable_step(rates: Array) -> float:
-    """2/λ_max: the step size from which on gradient descent cannot stay at the minimum with these local rates.
+    """2/λ_max: from this step size on, gradient descent cannot stay at the minimum with these local rates.
 
     λ_max = max r is the largest eigenvalue of the Hessian of the deep loss at the balanced minimum; for
     ε = 0, k = n it is 2 N λ_1^{1−1/N}, and the largest stable step 1/(N λ_1^{1−1/N}).
@@ -84,7 +88,7 @@ def stable_step(rates: Array) -> float:
 
 
 def descent_contraction(rates: Array, step_size: float) -> float:
-    """Factor by which L − L* shrinks in a step, finally, at the minimum with these rates: max_r (1 − η r)²."""
+    """Final factor by which a step multiplies L − L* near the minimum with these rates: max_r (1 − η r)²."""
     return float(np.max((1 - step_size * rates) ** 2))
 
 
@@ -92,7 +96,7 @@ def sharp_rate(eigenvalues: Array, epsilon: float, depth: int, rank: int | None 
     """Exact asymptotic decay rate of the excess BW loss at the minimum: L(t) − L* ~ exp(−sharp_rate · t).
 
     Twice the smallest of the local rates, exchanges of equal eigenvalues left out; 4 N λ_n^{1−1/N} for ε = 0, k = n.
-    It is 0 where the decay is slower than exponential: ε = λ_k, or for N ≥ 2 a k beyond the number of λ_j > ε.
+    It is 0 where the decay is slower than exponential: for ε = λ_k, or for N ≥ 2 if fewer than k of the λ_j exceed ε.
     """
     return float(2 * rates_at_minimum(BuresWasserstein.from_spectrum(eigenvalues, epsilon=epsilon), depth, rank).min())
 
@@ -107,7 +111,7 @@ def global_rate(
 
     For k = n it is 4 N m^{2−1/N}/(m + ε) with m = min(σ_n(W(0))², λ_n − ε), and 0 where m ≤ 0. It is the sharp
     rate where σ_n(W(0))² ≥ λ_n − ε. For ε = 0, N = 1 it is 4. No margin is needed. For k < n it is NaN: no bound
-    on L − L* follows from σ_k(W(0)), because the flow rests at saddles of rank k. On a range that is spanned by
+    on L − L* follows from σ_k(W(0)), because the flow rests at saddles of rank k. On a range spanned by
     eigenvectors the theorem holds with the eigenvalues of that range in place of the spectrum.
 
     Parameters
@@ -138,7 +142,7 @@ def frobenius_global_rate(
 
 
 def loss_global_rate(loss: CovarianceLoss, depth: int, least_singular_value: float, rank: int | None = None) -> float:
-    """The global rate of any loss; NaN where none is proved: for k < n, and for losses without one."""
+    """The `global_rate` of any loss; NaN where none is proved: for k < n, and for other losses than the two."""
     rate = None if rank is not None and rank < loss.dimension else loss.global_rate(depth, least_singular_value)
     return float("nan") if rate is None else rate
 
@@ -153,8 +157,8 @@ def singular_value_bounds(
 ) -> tuple[float, float]:
     """m and M with m ≤ σ_n(W(t))² and σ_1(W(t))² ≤ M along the balanced flow, k = n (paper.md section 8).
 
-    m = min(σ_n(W(0))², (λ_n − ε)_+), M = max(σ_1(W(0))², λ_1 − ε); they hold at any depth, and for descent on
-    one layer with η ≤ ½. For ε = 0 they are those of the square loss as well.
+    m = min(σ_n(W(0))², (λ_n − ε)_+), M = max(σ_1(W(0))², λ_1 − ε). They hold at any depth, and for descent on
+    one layer with η ≤ ½. For ε = 0 they also hold for the square loss.
     """
     optimum = soft_threshold(eigenvalues, epsilon)
     return closed_form_rates.retained(optimum, least_singular_value), float(max(largest_singular_value**2, optimum[0]))
@@ -171,7 +175,7 @@ def descent_global_rate(
     """Proved share of the loss that every step of descent takes: L(W⁺) ≤ (1 − share) L(W) (paper.md section 8).
 
     One layer, k = n, 0 < η ≤ ½: 4 η (1 − η) m/(m + ε), m = min(σ_n(W(0))², λ_n − ε); for ε = 0 it is 4 η (1 − η),
-    and the contraction (1 − 2η)². NaN for N ≥ 2, for k < n and for other η, where nothing is proved.
+    so that the contraction is (1 − 2η)². NaN for N ≥ 2, for k < n and for other η, where nothing is proved.
     """
     if depth != 1 or not 0 < step_size <= 0.5:
         return float("nan")
@@ -179,7 +183,7 @@ def descent_global_rate(
 
 
 def algebraic_tail(times: ArrayLike, least_eigenvalue: float, depth: int, multiplicity: int = 1) -> Array:
-    """L − L* where ε = λ_n, k = n, late: g/(4 λ_n) · ((4N−2) t/λ_n)^{−2N/(2N−1)} (paper.md section 9).
+    """L − L* late in a run with ε = λ_n, k = n: g/(4 λ_n) · ((4N−2) t/λ_n)^{−2N/(2N−1)} (paper.md section 9).
 
     From ds/dt ≈ −2N s^{3−1/N}/λ_n and L − L* ≈ s²/(4 λ_n) for each of the g directions with λ_j = ε.
     """

@@ -1,7 +1,7 @@
-"""The constants of the authors' program, and where the bound of its flow is proved.
+"""The constants of the authors' program, and where its bound on the flow is proved.
 
-c, C_0, K, M, Δ, η_1..η_3 are the symbols of the program (paper.md sections 4 and 5). Δ and the step sizes leave the
-range of floats at large depth, so that they are kept as decimal logarithms.
+c, C_0, K, M, Δ, η_1..η_3 are the symbols of the program (paper.md sections 4 and 5). At large depth Δ and the step
+sizes leave the range of floats, so they are kept as decimal logarithms.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Constants:
     M
         √C_0.
     log10_Delta
-        Δ = 2^{N+1} c^{-2N} N² M^{(4N-3)/N} √λ_1 + 8 N (N-1) M^{(3N-4)/N} (M^{1/N} + tr Σ0).
+        log10 of Δ = 2^{N+1} c^{-2N} N² M^{(4N-3)/N} √λ_1 + 8 N (N-1) M^{(3N-4)/N} (M^{1/N} + tr Σ0).
     log10_eta_1, log10_eta_2, log10_eta_3
-        η_1 = c² / (8 M √L(0));  η_2 = N c^{2(N-1)/N} / (2 Δ);  η_3 = 1 / (4 N c^{2(N-1)/N}).
+        log10 of η_1 = c² / (8 M √L(0));  η_2 = N c^{2(N-1)/N} / (2 Δ);  η_3 = 1 / (4 N c^{2(N-1)/N}).
     bound_rate
         8 N c^{2(2N-1)/N} K, per unit time: L(t) − L* ≤ (L(0) − L*) exp(−bound_rate · t), reconstructed. It holds
-        where `bound_is_proved`, and is false in general.
+        where `bound_is_proved`; in general it is false.
     descent_rate
-        Promised to gradient descent with η ≤ min(η_1, η_2, η_3): L − L* shrinks in each step by at least
-        the factor 1 − η · descent_rate. 4 N c^{2(2N-1)/N} K for ε > 0; 2 N c^{2(N-1)/N} for ε = 0, k = n;
+        The promise for gradient descent with η ≤ min(η_1, η_2, η_3): each step multiplies L − L* by at most
+        1 − η · descent_rate. 4 N c^{2(2N-1)/N} K for ε > 0; 2 N c^{2(N-1)/N} for ε = 0, k = n;
         NaN for ε = 0, k < n (paper.md section 5, reconstructed).
 
     Where c ≤ 0 the theorems do not apply: Δ, the step sizes and the rates are NaN.
@@ -121,7 +121,7 @@ def bound_is_proved(margin: float, epsilon: float, eigenvalues: ArrayLike, least
     """Whether the program's bound on the flow follows from the global rate, for k = n (paper.md section 8).
 
     It does where W(0) and the minimiser keep the margin: 0 < c, c² ≤ min(σ_n(W(0))², λ_n − ε), at any depth. For ε = 0
-    its rate is 0, and it holds wherever c > 0.
+    the bound has the rate 0 and holds wherever c > 0.
     """
     optimum = soft_threshold(eigenvalues, epsilon)
     return bool(margin > 0 and (epsilon == 0 or margin**2 <= retained(optimum, least_singular_value)))

@@ -9,7 +9,7 @@ logger = logging.getLogger("deepbures")
 
 
 class Progress:
-    """Logs, at most once in `interval` seconds, how far a piece of work is and how long it will still take.
+    """Logs, at most once every `interval` seconds, how far a piece of work has got and how long it will still take.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def update(self, done: int) -> None:
-        """Tell that `done` parts are done."""
+        """Report that `done` parts are done."""
         now = time.monotonic()
         if now - self._last < self.interval or done == 0:
             return

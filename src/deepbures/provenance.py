@@ -1,4 +1,4 @@
-"""Where results come from: code and versions of a cell; and of a study, what its tables came from."""
+"""Where results come from: for a cell, code and versions; for a study, what its tables came from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .files import checksum, digest_of
 from .parquet import read_metadata
 
 _PACKAGES = ("deepbures", "numpy", "scipy", "pyarrow")
-#: What `of_code` says.
+#: Keys of what `of_code` returns.
 NAMES = ("code", "python", *_PACKAGES)
 
 
@@ -23,7 +23,7 @@ def of_code(root: str) -> dict[str, str]:
     return {"code": code_digest(root), "python": platform.python_version(), **_versions()}
 
 
-@cache  # a look at the disk takes as long as a flow, and a process keeps what it has imported
+@cache  # looking at the disk takes as long as a flow, and imports do not change within a process
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in _PACKAGES}
 
@@ -54,12 +54,12 @@ def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path])
     }
 
 
-#: Columns of `table`; its last one holds the rest, the versions.
+#: Columns of `table`; the last one holds the rest, the versions.
 _COLUMNS = ("experiment", "parts", "seeds", "study_seed", "configuration", "code", "collected_by", "sha256")
 
 
 def table(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What `of_study` says of each aggregate, one row each: checksum, digests, seeds, versions."""
+    """What `of_study` says about each aggregate, one row each: checksum, digests, seeds, versions."""
     rows = []
     for path, entry in provenance["aggregates"].items():
         versions = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in _COLUMNS)

@@ -14,12 +14,12 @@ Array = NDArray[np.floating]
 INPUT_TOLERANCE = 1e-8
 #: Share of the larger below which the difference of two eigenvalues, or of one and ε, counts as rounding.
 EQUAL = 1e-8
-#: A Gram matrix whose least eigenvalue is above this share of the largest gives singular vectors to the accuracy of an
-#: SVD but for a factor of about 30, at half of its cost or less; below it an SVD is made.
+#: A Gram matrix whose least eigenvalue is above this share of the largest gives singular vectors about 30 times less
+#: accurately than an SVD, at half its cost or less; below this share an SVD is used.
 WELL_CONDITIONED = 1e-3
-#: `near_diagonal_inverse_root` takes matrices whose correlations are at most this, Frobenius norm: they need 10
-#: iterations at most, which take as long as an `eigh` does in a stack of hundreds. It is of no use below so many rows,
-#: nor in stacks of ten, where calls cost more than numbers.
+#: `near_diagonal_inverse_root` takes matrices whose correlations have at most this Frobenius norm: they need at most 10
+#: iterations, which in a stack of hundreds take as long as an `eigh`. It does not pay below so many rows, nor in stacks
+#: of ten, where calls cost more than arithmetic.
 _NEAR_DIAGONAL, _FEWEST_ROWS = 0.3, 8
 _MOST_ITERATIONS = 14
 
@@ -84,7 +84,7 @@ def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
     eigenvalues : (..., n)
         λ_1 ≥ … ≥ λ_n ≥ 0.
     eigenvectors : (..., n, n)
-        Ω, one eigenvector a column.
+        Ω, one eigenvector per column.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def _rounding(larger: Array, largest: Array, dimension: int) -> Array:
 def soft_threshold(eigenvalues: ArrayLike, threshold: ArrayLike) -> Array:
     """(λ_j − ε)_+, and exactly 0 where λ_j and ε > 0 agree to rounding.
 
-    So rounding does not decide whether a direction with ε = λ_j exists. The one place of that decision.
+    So rounding does not decide whether a direction with ε = λ_j exists. This decision is made only here.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def soft_threshold(eigenvalues: ArrayLike, threshold: ArrayLike) -> Array:
 def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
     """The spectrum with one value for eigenvalues that agree to rounding: what is tied compares equal.
 
-    Each takes the value of the first of its group, or ε where it agrees with ε > 0. Zeros stay by themselves.
+    Each takes the value of the first in its group, or ε where it agrees with ε > 0. Zeros form a group of their own.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
 def integer_power(matrix: Array, exponent: int) -> Array:
     """A^p of a stack of square matrices (..., n, n), p ≥ 0, by repeated squaring: about 2 log₂ p products."""
     # np.linalg.matrix_power checks its input again in every step of a flow: for 5 × 5 matrices it takes a quarter to
-    # a half longer. It has the same bits but for p = 3, where it multiplies in another order.
+    # a half longer. It gives the same bits except for p = 3, where it multiplies in another order.
     if exponent == 0:
         return np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     while exponent & 1 == 0:
@@ -209,7 +209,7 @@ def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     inverse_root : (..., n, n)
         0 where it was not found.
     found : (...)
-        Whether it was found: what the next iteration would leave of Y M Y − I is below 2 n eps, Frobenius norm.
+        Whether it was found: the next iteration would leave Y M Y − I with a Frobenius norm below 2 n eps.
     """
     n, batch = M.shape[-1], M.shape[:-2]
     tolerance = 2 * n * float(np.finfo(M.dtype).eps)
@@ -220,7 +220,7 @@ def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
         d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
         E = unit - M / (d[:, :, None] * d[:, None, :])
         size = _frobenius(E, np.empty_like(E))
-        members = np.argsort(-size)  # the largest first: those that go on are the first ones, but for a few
+        members = np.argsort(-size)  # the largest first: apart from a few, those that go on come first
         members = members[size[members] <= _NEAR_DIAGONAL]  # not where it is NaN
     if n >= _FEWEST_ROWS and members.size:
         M, d, E, size = M[members], d[members], E[members], size[members]
@@ -256,9 +256,9 @@ def well_conditioned_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     Returns
     -------
     inverse_root : (..., n, n)
-        0 or without a meaning where the condition is larger.
+        0 or meaningless where the condition is larger.
     well : (...)
-        Whether it is below. Of a nearly diagonal matrix the diagonal says so.
+        Whether the condition is below 1e3. For a nearly diagonal matrix the diagonal decides.
     """
     inverse_root, near = near_diagonal_inverse_root(M)
     diagonal = np.diagonal(M, axis1=-2, axis2=-1)

@@ -1,4 +1,4 @@
-"""Region covariances: an image as the covariance of the features of its pixels."""
+"""Region covariances: an image represented by the covariance of the features of its pixels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from numpy.typing import ArrayLike
 
 from .psd import Array, finite_array, symmetrize
 
-#: Features of a pixel: its place, its grey value, and the sizes of the first differences.
+#: Features of a pixel: its position, its grey value, and the sizes of the first differences.
 FEATURES = ("x", "y", "I", "|∂I/∂x|", "|∂I/∂y|")
 
 
 def region_covariances(images: ArrayLike) -> Array:
     """Covariance of `FEATURES` over all pixels of each image: (m, 5, 5) for images (m, height, width).
 
-    Region covariances are due to Tuzel, Porikli and Meer (2006), there with second differences as well. Places run from
-    −1 to 1, and grey values are relative to the largest of all images. A blank image gives a singular covariance.
+    Region covariances are due to Tuzel, Porikli and Meer (2006), who also use second differences. Positions run from
+    −1 to 1, and grey values are relative to the largest in all images. A blank image gives a singular covariance.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The covariance of samples: mean and scatter of streamed blocks, and the spectrum from a thin SVD."""
+"""The covariance of samples: mean and scatter from streamed blocks, and the spectrum from a thin SVD."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from .psd import Array, check_square_fits, finite_array
 
-#: Bytes of samples that are turned to float64 at a time.
+#: Bytes of samples that are converted to float64 at a time.
 _BLOCK_BYTES = 2**24
-#: Rows of a triangle that are mirrored at a time.
+#: Rows of the triangle that are mirrored at a time.
 _MIRRORED = 128
 
 
@@ -36,7 +36,7 @@ class Moments:
 
 
 def blocks_of(samples: ArrayLike, rows: int | None = None) -> Iterator[Array]:
-    """Consecutive rows of a matrix in blocks; of a memory-mapped one only the block at hand is read.
+    """Consecutive rows of a matrix in blocks; from a memory-mapped one only the current block is read.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def blocks_of(samples: ArrayLike, rows: int | None = None) -> Iterator[Array]:
     """
     matrix = np.asanyarray(samples)
     if matrix.ndim != 2:
-        raise ValueError(f"samples must be a matrix, one sample a row, not of shape {matrix.shape}")
+        raise ValueError(f"samples must be a matrix, one sample per row, not of shape {matrix.shape}")
     rows = max(_BLOCK_BYTES // (8 * max(matrix.shape[1], 1)), 1) if rows is None else rows
     if rows < 1:
         raise ValueError(f"a block must have at least 1 row, not {rows}")
@@ -54,24 +54,24 @@ def blocks_of(samples: ArrayLike, rows: int | None = None) -> Iterator[Array]:
 
 
 def streamed_moments(blocks: Iterable[ArrayLike], name: str = "samples") -> Moments:
-    """Mean and covariance of samples that come in blocks, in one pass: n² numbers and one block at a time.
+    """Mean and covariance of samples that come in blocks, in one pass; memory for n² numbers and one block.
 
     Blocks are joined by the pairwise update (Chan, Golub and LeVeque 1983, The American Statistician 37(3)): with m
     and b samples of means x̄ and ȳ, scatter + Σ (y − ȳ)(y − ȳ)ᵀ + (m b/(m + b)) (ȳ − x̄)(ȳ − x̄)ᵀ. So a mean that is large
-    beside the deviations costs no digits.
+    compared with the deviations costs no digits.
 
     Parameters
     ----------
     blocks
-        Matrices (b, n), one sample a row, b ≥ 1; float64 in the sum whatever they are.
+        Matrices (b, n), one sample per row, b ≥ 1; they are summed in float64 whatever their type.
     name
         What to call the samples in an error message.
 
     Raises
     ------
     ValueError
-        In one line, on blocks of different widths, fewer than 2 samples in all, or an entry that is not finite: its
-        row is named, counted from 1.
+        In one line, on blocks of different widths, fewer than 2 samples in all, or an entry that is not finite, whose
+        row is given, counted from 1.
     """
     from scipy.linalg.blas import dsyrk
 
@@ -85,7 +85,7 @@ def streamed_moments(blocks: Iterable[ArrayLike], name: str = "samples") -> Mome
             raise ValueError(f"{name}: block {number} has {rows.shape[1]} columns, the ones before have {len(mean)}")
         here = rows.mean(axis=0)
         shift, total = here - mean, count + len(rows)
-        # One symmetric product in place: the deviations, and the shift of the mean as one row more.
+        # One symmetric product in place: the deviations, and the shift of the mean as an additional row.
         stacked = np.vstack([rows - here, np.sqrt(count * len(rows) / total) * shift])
         scatter = dsyrk(1.0, stacked.T, beta=1.0, c=scatter, lower=1, overwrite_c=1)
         mean = mean + shift * (len(rows) / total)
@@ -124,7 +124,7 @@ def sample_spectrum(X: ArrayLike) -> tuple[Array, Array]:
     Parameters
     ----------
     X : (m, n)
-        One sample a row, m ≥ 2.
+        One sample per row, m ≥ 2.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def sample_spectrum(X: ArrayLike) -> tuple[Array, Array]:
     centred = samples - samples.mean(axis=0)
     _, sigma, Vt = np.linalg.svd(centred, full_matrices=False)
     floor = max(samples.shape) * float(np.finfo(samples.dtype).eps)
-    # What is left of constant columns is rounding of their mean.
+    # All that is left of constant columns is the rounding of their mean.
     if sigma[0] <= floor * np.abs(samples).max() * np.sqrt(m):
         raise ValueError(f"samples must differ: all {m} are the same")
     kept = int(np.sum(sigma > floor * sigma[0]))
@@ -155,7 +155,7 @@ def expected_sampling_error(eigenvalues: ArrayLike, samples: int) -> float:
     """E B²(Σ̂, Σ0) of the covariance of m Gaussian samples with known mean, to first order in 1/m (paper.md section 9).
 
     (1/m) Σ_ij λ_i λ_j (1 + δ_ij)/(2 (λ_i + λ_j)). Directions without variance add nothing. Where the mean is
-    estimated, too, it is m − 1.
+    estimated too, m − 1 replaces m.
     """
     if not samples >= 1:
         raise ValueError(f"samples must be at least 1, not {samples}")

@@ -16,13 +16,13 @@ LARGE = 2**26
 
 
 def streamed_file(path: str | Path) -> Moments | None:
-    """Mean and covariance of the samples in a large file, in one pass: n² numbers and a block at a time.
+    """Mean and covariance of the samples in a large file, in one pass: with n² numbers and one block in memory.
 
     Parameters
     ----------
     path
-        A `.npy` matrix of real numbers, one sample a row; or a `.parquet` table of columns of fractions, without an
-        index. Of another format, or smaller than `LARGE`: None.
+        A `.npy` matrix of real numbers, one sample per row; or a `.parquet` table of columns of fractions, without an
+        index. For other formats, or files smaller than `LARGE`, the result is None.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def streamed_file(path: str | Path) -> Moments | None:
 
 
 def _told(blocks: Iterator[Array], progress: Progress) -> Iterator[Array]:
-    """The blocks, told one after the other."""
+    """The blocks, one after the other, with progress reported."""
     done = 0
     for block in blocks:
         yield block
@@ -56,7 +56,7 @@ def _told(blocks: Iterator[Array], progress: Progress) -> Iterator[Array]:
 def _npy(path: Path) -> tuple[int, Iterator[Array]] | None:
     matrix = np.load(path, mmap_mode="r", allow_pickle=False) if _is_numpy(path) else None
     if not isinstance(matrix, np.memmap) or matrix.ndim != 2 or matrix.dtype.kind not in "fiub":
-        return None  # the reader of whole files says what it is
+        return None  # the reader of whole files will say what it is
     if matrix.offset + matrix.nbytes < path.stat().st_size:  # more than one array
         return None
     return len(matrix), blocks_of(matrix)
@@ -77,7 +77,7 @@ def _parquet(path: Path) -> tuple[int, Iterator[Array]] | None:
         return None
     schema = file.schema_arrow
     if (schema.pandas_metadata or {}).get("index_columns") or not all(map(pa.types.is_floating, schema.types)):
-        return None  # an index, or integers that may be one: the rules for whole files decide
+        return None  # an index, or integers that could be one: the rules for whole files decide
     groups = (file.read_row_group(i) for i in range(file.num_row_groups))
-    # A missing value becomes NaN, and is told by its row.
+    # A missing value becomes NaN, and is reported by its row.
     return file.metadata.num_rows, (np.column_stack([column.to_numpy() for column in group]) for group in groups)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 
 def list_of(type_: pa.DataType) -> pa.ListType:
-    """List type as Parquet gives it back: with its own default names a table that was read would be another one."""
+    """List type as Parquet returns it: with pyarrow's default names, a table that was read would have another type."""
     return pa.list_(pa.field("element", type_))
 
 

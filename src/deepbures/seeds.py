@@ -1,4 +1,4 @@
-"""Random streams: one NumPy Generator for each named draw, whatever else the study computes."""
+"""Random streams: one NumPy Generator for each named draw, independent of whatever else the study computes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def generator(study_seed: int, role: str, seed_index: int, **depends_on: object)
     Notes
     -----
     The key is hashed (BLAKE2) into the entropy of a `numpy.random.SeedSequence`: extending the grid
-    changes no stream, and draws that agree in their key are common to all cells (paired comparisons).
+    changes no stream, and draws with the same key are shared by all cells (paired comparisons).
     """
     key = "/".join([role, *(f"{name}={depends_on[name]}" for name in sorted(depends_on))])
     words = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), dtype="<u4")

@@ -1,20 +1,20 @@
 """Semi-random sensing: a covariance of rank k from quadratic measurements, some of them repeated by an adversary.
 
 b_i = a_iᵀ Σ* a_i, i = 1..m, with Gaussian a_i determine Σ*. In the semi-random model (Cheng and Ge 2018 for matrix
-completion; Gao and Cheng 2023 for sensing) an adversary adds further measurements, all of them true. They can do a
-method no harm that weighs measurements as it sees fit, but they spoil descent on the plain sum, whose curvature they
-distort (docs/neighbours/semi_random_sensing.md). Here the first measurement is repeated, so that it counts c_1 =
-1 + copies times.
+completion; Gao and Cheng 2023 for sensing) an adversary adds further measurements, all of them true. A method
+that chooses the weights of the measurements is not harmed, but descent on the plain sum is, because they distort its
+curvature (docs/neighbours/semi_random_sensing.md). Here the first measurement is repeated, so that it counts
+c_1 = 1 + copies times.
 
 - the square loss Σ c_i (‖Wᵀ a_i‖² − b_i)², and the sliced Bures-Wasserstein loss Σ c_i (‖Wᵀ a_i‖ − √b_i)²: the distance
-  of the Gaussians N(0, W Wᵀ) and N(0, Σ*) along each a_i; the distance itself needs the whole of Σ*;
+  between the Gaussians N(0, W Wᵀ) and N(0, Σ*) along each a_i; the full distance would need all of Σ*;
 - `reweighted`: in each step the weights w ≥ 0 with Σ w_i r_i² = 1, r_i = a_iᵀ X a_i − b_i, for which
   G = Σ w_i r_i a_i a_iᵀ is shortest, and the step X ← P_k(X − G/‖G‖²). As ⟨G, X − Σ*⟩ = 1 whatever the weights, the
-  step before P_k is the projection onto a half-space that holds Σ*: the longest step that cannot go too far.
+  step before P_k is the projection onto a half-space that contains Σ*: the longest step that cannot go too far.
 
-Simplified against Gao and Cheng, of whose paper we read the abstract and recall the rest: they allow any sensing
-matrices of which a part has the restricted isometry property, look for weights by an approximate oracle in nearly
-linear time, and halve the error in stages, with a bound on it that is known. Here the matrices are a_i a_iᵀ, the
+This is a simplification of Gao and Cheng, of whose paper we read the abstract and recall the rest: they allow any
+sensing matrices of which a part has the restricted isometry property, find weights with an approximate oracle in nearly
+linear time, and halve the error in stages, given a known bound on it. Here the matrices are a_i a_iᵀ, the
 weights solve one non-negative least-squares problem, there are no stages, and P_k projects onto the positive
 semidefinite matrices of rank ≤ k, a rank that falls to k over the first steps.
 """
@@ -31,7 +31,7 @@ from .psd import Array, finite_array, symmetrize
 
 #: Steps over which the rank that `reweighted` allows falls from n to k.
 RELAXED = 200
-#: Sufficient decrease asked of a step of descent, as a share of η ‖∇‖².
+#: Sufficient decrease required of a step of descent, as a share of η ‖∇‖².
 _ARMIJO = 0.5
 
 
@@ -42,11 +42,11 @@ class Measurements:
     Attributes
     ----------
     vectors : (m, n)
-        a_i, one a row.
+        a_i, one per row.
     values : (m,)
         b_i ≥ 0.
     counts : (m,)
-        How often each is there, c_i > 0.
+        c_i > 0, how often each occurs.
     """
 
     vectors: Array
@@ -73,7 +73,7 @@ class Measurements:
 
     @classmethod
     def of(cls, covariance: ArrayLike, vectors: ArrayLike, copies: int = 0) -> Measurements:
-        """True measurements of a covariance, the first one repeated `copies` times more."""
+        """True measurements of a covariance, with `copies` additional copies of the first one."""
         a, S = np.asarray(vectors, dtype=float), np.asarray(covariance, dtype=float)
         if copies < 0:
             raise ValueError(f"copies must not be negative, not {copies}")
@@ -102,7 +102,7 @@ def square_loss(measurements: Measurements, W: Array) -> tuple[float, Array]:
 def sliced_loss(measurements: Measurements, W: Array) -> tuple[float, Array]:
     """Σ w_i (‖Wᵀ a_i‖ − √b_i)² and its gradient 2 Σ w_i (1 − √b_i / ‖Wᵀ a_i‖) a_i a_iᵀ W.
 
-    Each term is the squared Bures-Wasserstein distance of N(0, a_iᵀ W Wᵀ a_i) and N(0, b_i).
+    Each term is the squared Bures-Wasserstein distance between N(0, a_iᵀ W Wᵀ a_i) and N(0, b_i).
     """
     a, w = measurements.vectors, measurements.weights
     projected = a @ W
@@ -122,8 +122,8 @@ SENSING_LOSSES: dict[str, Callable[[Measurements, Array], tuple[float, Array]]] 
 def spectral_start(measurements: Measurements, rank: int) -> Array:
     """Start W(0) (n, k) from the weighted matrix Σ w_i b_i a_i a_iᵀ: its k leading eigenvectors.
 
-    For Gaussian a_i its mean is 2 Σ* + tr Σ* I: the mean of the other eigenvalues is taken off the leading ones, and
-    these are scaled to the weighted mean of b_i, which estimates tr Σ*.
+    For Gaussian a_i the mean of that matrix is 2 Σ* + tr Σ* I. So the mean of the other eigenvalues is subtracted from
+    the leading ones, and these are scaled to the weighted mean of b_i, which estimates tr Σ*.
     """
     n = measurements.vectors.shape[1]
     _check_rank(rank, n)
@@ -139,7 +139,7 @@ def spectral_start(measurements: Measurements, rank: int) -> Array:
 def descend(
     measurements: Measurements, start: ArrayLike, loss: str = "square", *, n_steps: int = 2000, tolerance: float = 1e-10
 ) -> Array:
-    """Factor W (n, k) after descent on the plain sum, each step as long as it lowers the loss by ½ η ‖∇‖².
+    """Factor W (n, k) after descent on the plain sum; each step η is chosen so that it lowers the loss by ½ η ‖∇‖².
 
     It ends after `n_steps`, or when no residual exceeds `tolerance` times the largest b_i.
 
@@ -178,10 +178,10 @@ def reweighted(
 ) -> tuple[Array, int]:
     """Covariance X (n, n) of rank ≤ k by locally reweighted projections, and the number of steps.
 
-    From X = 0, projecting onto rank n at first and onto rank k from step `RELAXED` on: with rank k at once one problem
-    in twenty is trapped. It ends when no residual exceeds `tolerance` times the largest b_i. How often a measurement
-    is repeated does not matter: copies share a weight. A step meets the measurements that it uses, and what is left of
-    their residuals is rounding, so that the path, not where it ends, hangs on the last digit.
+    It starts from X = 0 and projects onto rank n at first and onto rank k from step `RELAXED` on: with rank k from the
+    beginning, one problem in twenty gets trapped. It ends when no residual exceeds `tolerance` times the largest b_i.
+    How often a measurement is repeated does not matter: copies share a weight. A step fulfils the measurements that it
+    uses, and only rounding is left of their residuals, so that the path (though not its end) depends on the last digit.
     """
     from scipy.optimize import nnls
 

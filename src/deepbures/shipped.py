@@ -1,4 +1,4 @@
-"""Files of the workflow that the package needs wherever it is called: in the repository, or in a wheel as copies."""
+"""Files of the workflow that the package needs wherever it is called: those of the repository, or copies in a wheel."""
 
 from pathlib import Path
 

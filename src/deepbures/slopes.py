@@ -1,4 +1,4 @@
-"""Convergence slopes measured on a recorded loss curve, in decades per unit time (negative: it decays)."""
+"""Convergence slopes measured on a recorded loss curve, in decades per unit time (negative where it decays)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ WINDOW = 0.1
 HORIZON = 3.0
 
 
-#: A tail is settled where the slopes of the two halves of its window agree to this share. Two exponentials of any rates
-#: whose slope does, and whose slower one holds `aggregate.SLOWEST_SHARE` of the end, give its rate to 0.6 %.
+#: A tail is settled where the slopes of the two halves of its window agree to this share. For a sum of two exponentials
+#: whose slopes agree, and of which the slower one makes up `aggregate.SLOWEST_SHARE` of the last value, the fit gives
+#: the slower rate to 0.6 %.
 SETTLED = 0.005
-#: Share of the last time at which the fit of a power law begins: the last half decade.
+#: Share of the last time at which the fit of a power law begins: it covers the last half decade.
 POWER_LAW_START = 10**-0.5
 
 
@@ -39,16 +40,16 @@ class SlopeFit(NamedTuple):
 def authors_slope(times: Array, excess: Array, step_size: float) -> SlopeFit:
     """Convergence slope by the authors' definition (paper.md section 7), for samples at every step.
 
-    y = log10 |L − L*|, finite values only; its exponentially weighted mean of span s = 1e-4/η, every s-th
-    sample kept; the longest run of those with −3.5 < y < −2; regression of the raw y on t over the 0.1
-    time units that end at the last sample of that run.
+    Take y = log10 |L − L*|, finite values only; its exponentially weighted mean of span s = 1e-4/η, keeping every s-th
+    sample; the longest run of these with −3.5 < y < −2; and the regression of the raw y on t over the 0.1 time
+    units that end at the last sample of that run.
 
     Parameters
     ----------
     times, excess : (m,)
         t and L − L* at consecutive steps, spaced by `step_size`.
     step_size
-        η ≤ 1e-4; a flow may be sampled at η = 1e-4, where no averaging is left.
+        η ≤ 1e-4. A flow may be sampled at η = 1e-4, where there is nothing to average.
     """
     y, kept = _log10_finite(excess)
     t = np.asarray(times)[kept]
@@ -73,7 +74,7 @@ def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> 
         Samples of the flow, from t = 0. Between them log10(L − L*) is interpolated by cubics with the exact
         derivative dL/dt = −‖∇L^N‖².
     """
-    from scipy.interpolate import CubicHermiteSpline  # here, for it takes a tenth of a second to load
+    from scipy.interpolate import CubicHermiteSpline  # imported here because it takes a tenth of a second to load
 
     positive = excess > 0
     times, excess, gradient_norm = times[positive], excess[positive], gradient_norm[positive]
@@ -96,7 +97,7 @@ def authors_slope_of_descent(times: Array, excess: Array) -> SlopeFit:
 
 
 def settling_time(times: Array, excess: Array, factor: float = 1e-6) -> float:
-    """First time at which L − L* is at most `factor` times its start; NaN if it never is.
+    """First time at which L − L* is at most `factor` times its initial value; NaN if it never is.
 
     Between samples log(L − L*) is interpolated linearly.
     """
@@ -112,14 +113,14 @@ def settling_time(times: Array, excess: Array, factor: float = 1e-6) -> float:
 
 
 def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
-    """Slope over the last `decades` of decay: the regression that theory's asymptotic rate is compared with.
+    """Slope of log10(L − L*) on t over the last `decades` of decay, to compare with the asymptotic rate of theory.
 
     Parameters
     ----------
     times, excess : (m,)
         Samples of a run that ended in its exponential tail, above the noise floor.
     decades
-        How far above the last sample the regression begins.
+        How far above the last sample, in powers of ten, the regression begins.
     """
     y, kept = _log10_finite(excess)
     t = np.asarray(times)[kept]
@@ -133,10 +134,10 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
 def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
     """How far the slope still changes within the tail: |slope of the first half of its window over the second's − 1|.
 
-    The halves have `decades`/2 of decay each. L − L* is finally a sum of exponentials with positive weights, its
-    slope falling steadily to that of the slowest one: a drift above `SETTLED` says that the tail is not reached. A
-    small one does not say that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share` of
-    flows). NaN where there is no tail.
+    Each half covers `decades`/2 of decay. In the end L − L* is a sum of exponentials with positive weights, and its
+    slope flattens steadily to that of the slowest one. So a drift above `SETTLED` means that the tail is not reached.
+    A small drift does not mean that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share`
+    of flows). NaN where there is no tail.
     """
     y, kept = _log10_finite(excess)
     t = np.asarray(times)[kept]
@@ -150,11 +151,10 @@ def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
 
 
 def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) -> SlopeFit:
-    """Exponent p of L − L* ~ t^p: regression of log10(L − L*) on log10 t from `start` of the last time on.
+    """Exponent p of L − L* ~ t^p: regression of log10(L − L*) on log10 t, from `start` times the last time on.
 
-    For flows that end on their horizon without an exponential tail, as where ε = λ_n: p = −2N/(2N−1)
-    (`predicted_rates.algebraic_tail`).
-    `slope` is the exponent; `start` and `end` are times.
+    For flows that reach their horizon without an exponential tail, as where ε = λ_n: p = −2N/(2N−1)
+    (`predicted_rates.algebraic_tail`). `slope` is the exponent; `start` and `end` are times.
     """
     times, excess = np.asarray(times), np.asarray(excess)
     late = (times >= start * times[-1]) & (times > 0) & (excess > 0)
@@ -165,7 +165,7 @@ def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) 
 def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None = None) -> float:
     """max_t (L(t) − L*) / (initial · exp(−rate t)) over the samples with t > 0: above 1 where a bound is violated.
 
-    `initial` is by default L(0) − L*. NaN without samples, or without a bound.
+    `initial` is L(0) − L* by default. NaN without samples, or without a bound.
     """
     times, excess = np.asarray(times), np.asarray(excess)
     later = times > 0

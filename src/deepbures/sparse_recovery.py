@@ -8,8 +8,8 @@ three metrics (docs/neighbours/low_rank_plus_sparse.md):
 - `scaled`: the same gradient times (Wᵀ W)⁺, with step ½ (ScaledGD);
 - `bures-wasserstein`: R = ((Y − E)_+)^{1/2}, W ← R polar(R W), the half step towards the positive part.
 
-The thresholding is that of Yi, Park, Chen and Caramanis (2016), as their program and that of Tong, Ma and Chi (2021)
-have it: an entry is kept if it is among the γ α n largest of its row and of its column, γ ≥ 1. Both treat rectangular
+The thresholding is that of Yi, Park, Chen and Caramanis (2016), as in their program and that of Tong, Ma and Chi
+(2021): an entry is kept if it is among the γ α n largest of its row and of its column, γ ≥ 1. Both treat rectangular
 matrices with two factors, Yi et al. with a term that balances them and, on request, a projection onto incoherent ones;
 here the matrix is symmetric positive semidefinite, with one factor, which needs no balance, and no projection.
 """
@@ -25,13 +25,13 @@ from numpy.typing import ArrayLike
 from .psd import Array, finite_array, symmetrize
 
 METHODS = ("frobenius", "scaled", "bures-wasserstein")
-#: γ: how many more entries than α n are kept of each row and column.
+#: γ: of each row and column γ α n entries are kept, more than the α n that are corrupted.
 OVERSHOOT = 2.0
 
 
 @dataclass(frozen=True)
 class CorruptedCovariance:
-    """A covariance of low rank, and the sparse matrix that is added to it.
+    """A covariance of low rank, and the sparse matrix added to it.
 
     Attributes
     ----------
@@ -47,12 +47,12 @@ class CorruptedCovariance:
 
 @dataclass(frozen=True)
 class SparseRecovery:
-    """What was recovered.
+    """The recovered low-rank and sparse parts.
 
     Attributes
     ----------
     factor : (n, k)
-        W, with W Wᵀ for Σ*.
+        W; W Wᵀ is the estimate of Σ*.
     sparse : (n, n)
         E.
     changes : (t,)
@@ -68,9 +68,9 @@ class SparseRecovery:
 
 
 def double_threshold(A: ArrayLike, count: int) -> Array:
-    """A with those entries alone that are among the `count` largest in size of their row and of their column.
+    """A with all entries set to 0 except those among the `count` largest in size of their row and of their column.
 
-    Of entries that tie with the last one all are kept. count = 0 gives 0.
+    All entries that tie with the last one are kept. count = 0 gives 0.
     """
     matrix = finite_array("A", A, 2)
     n, m = matrix.shape[-2:]
@@ -135,11 +135,11 @@ def recover_low_rank(
     overshoot
         γ: ⌈γ α n⌉ entries of each row and column are kept.
     n_steps, tolerance
-        Steps at most, and the relative change of W Wᵀ in a step at which the run ends.
+        Largest number of steps, and the relative change of W Wᵀ in a step at which the run ends.
 
     Notes
     -----
-    It starts from the k leading eigenpairs of Y without its double threshold of ⌈α n⌉ entries (spectral start).
+    It starts from the k leading eigenpairs of Y less its double threshold of ⌈α n⌉ entries (spectral start).
 
     Raises
     ------

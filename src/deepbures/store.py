@@ -1,8 +1,8 @@
-"""The cells of an experiment that are computed, each found by what it was computed from, whatever job asks for it.
+"""The computed cells of an experiment, each found by what it was computed from, whatever job asks for it.
 
-A cell is written once: to a file for each of its tables, `cells/<table>/<key>.parquet`. When the experiment's tables
-are collected, these hold it, and its files go. `cells/<table>.parquet` is a second name of `<table>.parquet` (a hard
-link): a table that is deleted is collected again from there.
+A cell is written once: to a file for each of its tables, `cells/<table>/<key>.parquet`. Once the experiment's tables
+are collected, they hold the cell, and its files are deleted. `cells/<table>.parquet` is a second name of
+`<table>.parquet` (a hard link): a table that is deleted is collected again from there.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _GROUP = 100
 
 
 def part_of(settings: Mapping[str, Any], seeds: str) -> dict[str, Any]:
-    """All that a part, one cell for one block of seeds, is computed from besides the code: ready for JSON."""
+    """Everything besides the code that a part (one cell for one block of seeds) is computed from, ready for JSON."""
     part = {"cell": dict(settings), "seeds": seeds}
     checksums = [checksum(file) for file in files_of(settings["target"])]
     return {**part, "target": checksums} if checksums else part
 
 
 def key_of(part: Mapping[str, Any], code: str) -> str:
-    """What a part is found by: the digest of the code, and that of what it is computed from."""
+    """The key of a part: the digest of the code, and that of what the part is computed from."""
     return f"{code}-{digest_of(part)}"
 
 
@@ -84,7 +84,7 @@ class Cells:
         self._reader, self._columns = parquet.Reader(path), list(columns)
         self.provenance = {name: value for name, value in self._reader.metadata.items() if name in provenance.NAMES}
         if self._reader.index is None:
-            raise ValueError(f"{path} holds no cells: it is no file of a store")
+            raise ValueError(f"{path} holds no cells: it is not a file of a store")
         self._starts = [0, *itertools.accumulate(self._reader.rows)][:-1]  # of row groups
         ends = itertools.accumulate(rows for _, rows in self._reader.index)
         self._places: dict[str, tuple[int, int]] = {}  # first row, number of rows
@@ -123,7 +123,7 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str], schemas: Mapping[str, pa.Schema]) -> None:
         self.folder, self.schemas = Path(folder), schemas
         for table in schemas:
-            if (self.folder / f"{table}.parquet").exists() and not self._linked(table).exists():  # of an archive
+            if (self.folder / f"{table}.parquet").exists() and not self._linked(table).exists():  # from an archive
                 link(self.folder / f"{table}.parquet", self._linked(table))
         self._open()
 
@@ -131,7 +131,7 @@ class Store:
         """Find the cells that are collected."""
         self._collected: dict[str, Cells] = {}
         for table, schema in self.schemas.items():
-            with contextlib.suppress(OSError, ValueError):  # missing or broken: its cells are gone
+            with contextlib.suppress(OSError, ValueError):  # missing or broken: its cells are lost
                 self._collected[table] = Cells(self._linked(table), schema.names)
 
     def _linked(self, table: str) -> Path:
@@ -178,9 +178,9 @@ class Store:
             write_cells(self.file(table, key), [(key, tables[table])], parquet.metadata_of(tables[table]))
 
     def settle(self, keys: Iterable[str]) -> None:
-        """Let go of the files of the cells with these keys, which the experiment's tables now hold.
+        """Delete the files of the cells with these keys, which the experiment's tables now hold.
 
-        Other cells of this code stay, in files of their own; those of other code go.
+        Other cells of this code stay, in files of their own; those of other code are deleted.
         """
         wanted = set(keys)
         codes = tuple({key.partition("-")[0] for key in wanted})

@@ -1,4 +1,4 @@
-"""YAML that means what it shows: no key twice, and no plain word or number that is read as something else."""
+"""YAML that means what it shows: no repeated key, and no plain word or number that is read as something else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Loader that knows of lines, and refuses what would be lost or changed without a word."""
+    """Loader that knows line numbers, and refuses what would be silently lost or changed."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _scalar(kind: str) -> Callable[[_Loader, yaml.ScalarNode], Any]:
 
 
 def lost(text: str, value: float) -> bool:
-    """Whether a float is 0 or infinite, and what was written is not: 1e-400, 1e400."""
+    """Whether a float is 0 or infinite although what was written is not: 1e-400, 1e400."""
     mantissa = re.split("[eE]", text)[0]
     return (value == 0 and re.search("[1-9]", mantissa) is not None) or (
         math.isinf(value) and "inf" not in text.lower()
@@ -81,9 +81,8 @@ def loads(text: str) -> Any:
     Raises
     ------
     ValueError
-        In one line that names the line of the text: what is not YAML, a key that stands twice, a key that is no
-        string, and plain scalars that YAML 1.1 takes for something else than they show (`010`, `1_000`, `1:30`,
-        `yes`, dates).
+        In one line that gives the line in the text: if it is not YAML, a key is repeated, a key is not a string, or
+        YAML 1.1 would read a plain scalar as something other than it shows (`010`, `1_000`, `1:30`, `yes`, dates).
     """
     try:
         return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_pairs, parse_float=_float)
@@ -98,7 +97,7 @@ def loads(text: str) -> Any:
 def _float(text: str) -> float:
     value = float(text)
     if lost(text, value):
-        raise ValueError(f"{text} is read as {value}: no number of double precision")
+        raise ValueError(f"{text} is read as {value}: double precision cannot represent it")
     return value
 
 

@@ -14,16 +14,16 @@ from .psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
 from .sample_covariance import blocks_of, streamed_moments
 from .sample_files import streamed_file
 
-#: Keys of one target that is not drawn: a file with a covariance (n, n), or with samples (m, n), one a row; a data set.
+#: Keys of a single target that is not drawn: file of a covariance (n, n), or samples (m, n), one per row; data set.
 ONE = ("covariance", "samples", "dataset")
-#: And of several, whose barycenter is sought.
+#: Also that of several, whose barycenter is sought.
 KINDS = (*ONE, "barycenter")
-#: Keys of a target, or of its `barycenter`, that name a file or several.
+#: Keys of a target, or of its `barycenter`, that name one or more files.
 FILE_KEYS = ("covariance", "covariances", "samples", "groups")
 DATASETS = ("digits", "patches")
-#: Patches of photographs start at every such share of their side.
+#: Patches of photographs start at every 1/_STRIDES of their side.
 _STRIDES = 4
-#: Rows for each direction that a rank is looked for in, and the share of σ_1 above which it is certainly there.
+#: Rows per direction in which a rank is looked for, and the share of σ_1 above which a direction certainly counts.
 _ROWS, _CERTAIN = 2, 1e-5
 
 
@@ -43,14 +43,14 @@ def files_of(target: Mapping[str, Any]) -> list[str]:
 
 
 def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
-    """Which `target`s of experiments are the same draws, by a name, and whether each seed has one (`drawn`)."""
+    """A name, the same for experiments whose `target`s are the same draws, and whether each seed has one (`drawn`)."""
     if is_drawn(target):
         return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
     return {"target": ", ".join(files_of(target)) or target["dataset"], "drawn": False}
 
 
 def samples_of(dataset: str, dimension: int | None = None) -> Array:
-    """Samples of a data set that comes with scikit-learn, one a row.
+    """Samples of a data set that comes with scikit-learn, one per row.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def samples_of(dataset: str, dimension: int | None = None) -> Array:
         `digits`: 1,797 images of 8 × 8 pixels, n = 64. `patches`: all patches of the two photographs (427 × 640 pixels)
         whose corners lie on a grid of a quarter of their side, in float32 from 0 to 1.
     dimension
-        n, of patches: s² for s × s grey pixels, 3 s² for s × s × 3 of colour.
+        n, for patches: s² for s × s grey pixels, 3 s² for s × s × 3 of colour.
 
     Raises
     ------
     ValueError
-        On an unknown name, an n of which there are no patches, or where scikit-learn is not installed.
+        On an unknown name, an n for which there are no patches, or where scikit-learn is not installed.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
@@ -123,8 +123,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     Raises
     ------
     ValueError
-        In one line, if the file is missing, of another format or dimension, not finite, or, a covariance, not
-        symmetric positive semidefinite.
+        In one line, if the file is missing, of another format or dimension, not finite, or a covariance that is
+        not symmetric positive semidefinite.
     """
     if "covariance" in target:
         return _read_covariance(target["covariance"], dimension)
@@ -139,9 +139,9 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     Parameters
     ----------
     target
-        With the key `barycenter`, a mapping. Of its keys `covariances` lists files of one covariance each, `samples`
-        files of samples, one group each; or one file, with `groups`, a file with a whole number for each row: its
-        group. `weights` (optional) has one number > 0 for each covariance, in the order of the files, or of the
+        With the key `barycenter`, a mapping. Its key `covariances` lists files of one covariance each; `samples` lists
+        files of samples, one file per group, or a single file, with `groups`, a file with a whole number for each row:
+        its group. `weights` (optional) has one number > 0 for each covariance, in the order of the files, or of the
         groups' numbers; they are divided by their sum. Without it all are equal.
     dimension
         n, which the files must agree with.
@@ -159,9 +159,9 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     """
     given: Mapping[str, Any] = target["barycenter"]
     if ("covariances" in given) == ("samples" in given):
-        raise ValueError("barycenter: one of the keys 'covariances' and 'samples' is needed, and not both")
+        raise ValueError("barycenter: exactly one of the keys 'covariances' and 'samples' is needed")
     if "groups" in given and len(given.get("samples", ())) != 1:
-        raise ValueError("barycenter: groups are of the rows of one file of samples")
+        raise ValueError("barycenter: groups need a single file of samples, whose rows they label")
     if "covariances" in given:
         found = [_read_covariance(file, dimension) for file in given["covariances"]]
     elif "groups" in given:
@@ -213,10 +213,10 @@ def _estimate(name: str, samples: Array, dimension: int) -> Array:
     if not varies.any():
         raise ValueError(f"{name}: all samples are equal: their covariance is zero")
     _check_dimension(name, samples, dimension)
-    if samples.dtype == np.float32:  # of a size for which one copy is enough
+    if samples.dtype == np.float32:  # of a size at which one copy is enough
         return streamed_moments(blocks_of(samples), name).covariance
-    centred = np.where(varies, samples - samples.mean(axis=0), 0)  # a constant is exactly its mean
-    with np.errstate(over="ignore", invalid="ignore"):  # it is refused as not finite then
+    centred = np.where(varies, samples - samples.mean(axis=0), 0)  # a constant column equals its mean exactly
+    with np.errstate(over="ignore", invalid="ignore"):  # it is then refused as not finite
         matrix = symmetrize(centred.T @ centred / len(centred))
     spectrum(name, matrix)
     return matrix
@@ -228,7 +228,7 @@ def _check_dimension(name: str, matrix: Array, dimension: int) -> None:
 
 
 def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
-    """Rank of the covariance of a target that is not drawn; of large samples at least `enough`, if some rows have that.
+    """Rank of the covariance of a target that is not drawn; for large samples `enough` or more, if some rows have that.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def _without_rounding(name: str, matrix: Array, precision: float) -> Array:
     """A covariance that is positive semidefinite up to the rounding with which it was stored, made so in float64.
 
     Entries that are rounded by a share u of the largest one, a, move an eigenvalue by about 2 √n u a at most. Where
-    one is negative within that, those below n u λ_1 cannot be told from zero, and are set to it.
+    one is negative within that, those below n u λ_1 cannot be told apart from zero, and are set to zero.
     """
     n, eps = len(matrix), float(np.finfo(float).eps)
     if precision <= eps:

@@ -1,4 +1,4 @@
-"""Target covariances, drawn as the authors draw them (paper.md section 6)."""
+"""Target covariances Σ0 = Ω diag(λ) Ωᵀ, drawn as the authors draw them (paper.md section 6)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES = ("eigenvalues", "singular values")
 
 
 def least_eigenvalue(dimension: int, smin: float, *, spectrum: str = "zipf", mode: str = "eigenvalues") -> float | None:
-    """λ_n of a target where its definition fixes it before the draw, as for `zipf`: 1/n, or smin + 1/n; else None."""
+    """λ_n of a target where it is known before the draw (as for `zipf`: 1/n, or smin + 1/n); else None."""
     if spectrum != "zipf":
         return None
     least = 1 / dimension if smin <= 1 / dimension else smin + 1 / dimension
@@ -43,7 +43,7 @@ def draw_target(
     dimension
         n.
     smin
-        Lower end of the spectrum; negative means as drawn.
+        Lower end of the spectrum; a negative value leaves the spectrum as drawn.
     spectrum, mode
         One of `SPECTRA`; one of `MODES` (Λ = S or S²).
     rank

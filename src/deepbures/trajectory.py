@@ -17,13 +17,13 @@ class StopReason(StrEnum):
     END_TIME = "end time"  #: reached the last requested time
     CONVERGED = "converged"  #: the excess loss fell below the requested tolerance
     STATIONARY = "stationary"  #: the gradient is zero to rounding: a critical point, not always the minimum
-    DIVERGED = "diverged"  #: the end-to-end matrix grew 1e8 times as large as its start and its target
+    DIVERGED = "diverged"  #: the end-to-end matrix grew to 1e8 times the size of its start and its target
     STEP_BUDGET = "step budget"  #: all allowed steps were taken
     STEP_UNDERFLOW = "step underflow"  #: no step is small enough for the tolerance
 
     @property
     def remedy(self) -> str:
-        """What to change where a run should not have ended so; empty where it should."""
+        """What to change if a run should not have ended like this; empty if it should."""
         return _REMEDIES.get(self, "")
 
 
@@ -43,7 +43,7 @@ class Trajectory:
     Attributes
     ----------
     times : (m,)
-        Increasing times t; under descent the number of steps times the step size.
+        Increasing times t; for descent the number of steps times the step size.
     loss, excess : (m, ...)
         L(t), and L(t) − L* as a sum of squares (see `CovarianceLoss.excess`).
     factors : (m, ..., n, k)
@@ -72,7 +72,7 @@ class FlowTrajectory(Trajectory):
     n_steps, evaluations
         Accepted steps of the integrators and evaluations of the gradient.
     explicit_steps
-        Those of the steps that the explicit method made; the others are of exponential collocation.
+        How many of the steps the explicit method took; exponential collocation took the others.
     """
 
     gradient_norm: Array
@@ -91,9 +91,9 @@ class FlowTrajectory(Trajectory):
 class DescentTrajectory(Trajectory):
     """A run of gradient descent on all layers, or a stack of runs (leading axes `...`).
 
-    A row belongs to the weights before its step, the row of `n_steps` to the final ones. In a stack, a run
-    has NaN in the rows after its `last_step` (from it on, if it diverged), and in those that were added
-    because another run converged there. A run that is alone has no such rows.
+    A row describes the weights before its step, the row of `n_steps` the final ones. In a stack, a run has NaN in
+    the rows after its `last_step` (from it on, if it diverged), and in rows that were added because another run
+    converged there. A single run has no such rows.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class DescentTrajectory(Trajectory):
     balancedness : (m, ...)
         max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F.
     layers
-        W_1, …, W_N at the end, (..., d_j, d_{j-1}); of a run that diverged, as they were then.
+        W_1, …, W_N at the end, (..., d_j, d_{j-1}); for a run that diverged, as they were at that point.
     last_step : (...)
         Number of steps after which the run ended.
     """

@@ -1,4 +1,4 @@
-# What the study says of each statement of the paper, from all aggregates.
+# What the study says about each statement, from all aggregates.
 
 
 AGGREGATES = [

@@ -9,8 +9,8 @@ from deepbures.experiment import root
 from deepbures.experiment.kinds import kind
 from deepbures.files import checksum, digest_of
 
-# Jobs inherit it: settings of the user's for other programs change no result and no figure.
-# And they run in the interpreter that runs Snakemake, whatever python is first on the path.
+# Jobs inherit it: the user's settings for other programs change no result and no figure.
+# Jobs run in the interpreter that runs Snakemake, whatever python is first on the path.
 neutral = environment.neutral(os.environ)
 os.environ.clear()
 os.environ.update(neutral, DEEPBURES_PYTHON=sys.executable)
@@ -58,12 +58,12 @@ def checked_study():
 STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
-# Below logs, wherever the results are.
+# Below logs/, wherever the results are.
 LOGS = os.path.join(
     "logs", *(part for part in Path(RESULTS).parts if part not in (os.sep, ".."))
 )
 
-# What jobs took on this machine: for the next run's word on how long it will take, and for nothing else.
+# What jobs took on this machine: used only to tell how long the next run will take.
 COSTS = "logs/costs.csv"
 
 # Jobs by experiment and path: paths are never parsed back.

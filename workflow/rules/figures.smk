@@ -1,5 +1,5 @@
-# Figures and tables: one parameterised notebook a family, which reads the tables of one experiment. workflow/figures.yaml
-# lists the families, and the configuration says under `figures` which of them there are and what they show.
+# Figures and tables: one parameterised notebook per family, which reads the tables of one experiment.
+# workflow/figures.yaml lists the families; `figures` in the configuration says which are drawn and what they show.
 FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
 PLOTTING_CODE = code_digest(*modules_of("plotting"))
 

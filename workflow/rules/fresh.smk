@@ -1,6 +1,6 @@
-# What is made again although no date and no record of Snakemake asks for it: results say themselves what they came
+# What is made again although no date and no record of Snakemake asks for it: results themselves say what they came
 # from. Aggregates are compared with the configuration; if one differs or is missing, so are the lists of its jobs.
-# Figures, tables and pages cannot say it: a record beside them does, with their checksums.
+# Figures, tables and pages cannot; a record beside them does, with their checksums.
 import functools
 
 from deepbures import freshness

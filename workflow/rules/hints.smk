@@ -1,4 +1,4 @@
-# What a run tells on the terminal: before it, what will run and about how long; after it, where to look first.
+# What a run prints on the terminal: before it, what will run and about how long; after it, where to look first.
 from collections import Counter
 
 
@@ -19,7 +19,7 @@ def what_will_run():
             times["notebook"] += costs.of_run("notebook")
             count["notebook"] += 1
     if not count:
-        return "No cell is to be computed, and no figure to be drawn."
+        return "There is no cell to compute and no figure to draw."
     lines = [
         f"  {name:16} {count[name]:6} jobs  {cost.duration(time):>8}"
         for name, time in times.most_common()
@@ -31,7 +31,7 @@ def what_will_run():
             *lines,
             f"About {cost.duration(times.total() / at_once)}, {at_once} at once, "
             + (
-                "by what such jobs took here before"
+                "judging by what such jobs took here before"
                 if spent
                 else "if this machine is as fast as a small one: nothing was timed here yet"
             )
@@ -52,5 +52,5 @@ def where_to_look():
         f"  {what:15} {path}" for what, path in places.items() if Path(path).exists()
     ]
     if lines and not Path(places["report"]).exists():
-        lines.append("  one file of all: the same command with the target html_report")
+        lines.append("  all in one file: the same command with the target html_report")
     return "\n".join(["Where to look first:", *lines]) if lines else ""

@@ -28,6 +28,6 @@ rule html_report:
             else []
         ),
     shell:
-        # The records of the finished jobs are there already, and the lock is this call's own.
+        # The records of the finished jobs exist already, and the lock is this call's own.
         '"$DEEPBURES_PYTHON" -m snakemake --snakefile {params.snakefile:q} --cores 1 --nolock {params.configuration:q}'
         " --report {output:q} 2> {log:q}"

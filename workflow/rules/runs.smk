@@ -1,6 +1,6 @@
-# One job: one cell of an experiment's grid for a block of seeds, or several. Cells go into the store of the experiment, a
-# folder, each as soon as it is computed; a job's own output is the list of its cells. So Snakemake, which removes the
-# output of a job before it starts and when it fails, removes no cell.
+# One job: one or more cells of an experiment's grid, each for a block of seeds. Every cell goes into the store of the
+# experiment, a folder, as soon as it is computed; the job's own output is the list of its cells. So Snakemake, which
+# removes the output of a job before it starts and when it fails, removes no cell.
 for experiment, block in STUDY["experiments"].items():
 
     rule:
@@ -13,7 +13,7 @@ for experiment, block in STUDY["experiments"].items():
         log:
             f"{LOGS}/{experiment}/{{job}}.log",
         group:
-            "cells"  # several in one job of a cluster: profiles say how many
+            "cells"  # several in one cluster job: profiles say how many
         params:
             cells=lambda wildcards, jobs=JOBS[experiment]: [
                 json.dumps(part.cell.settings, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The statements of the study, each confronted with all its results that bear on it."""
+"""The statements of the study, each confronted with all results that bear on it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def evaluate(study: Study, names: Container[str] | None = None) -> list[Claim]:
 
 
 def table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """One row a claim."""
+    """One row per claim."""
     return pd.DataFrame([asdict(claim) for claim in claims])
 
 
@@ -111,7 +111,7 @@ def markdown(claims: pd.DataFrame) -> str:
 
 
 def explanation(claims: pd.DataFrame) -> str:
-    """How each of the `table` of claims was tested, and what the test can see, as a list in Markdown."""
+    """How each claim in the `table` was tested, and what the test can detect, as a list in Markdown."""
     lines = [f"- *{claim.name}*: {claim.test} It sees {claim.sees}." for claim in claims.itertuples()]
     return "\n".join(lines) + "\n"
 
@@ -134,7 +134,7 @@ _STYLE = """
 
 
 def page(claims: pd.DataFrame, picture: str | None = None) -> str:
-    """What a study found, in HTML: the main figure (PNG, base64), and the `table` of claims with what each can see."""
+    """What a study found, in HTML: the main figure (PNG, base64), and the `table` of claims with what each detects."""
     verdicts = Counter(claim.verdict.partition(":")[0] for claim in claims.itertuples())
     counts = ", ".join(f"{number} {verdict.replace('holds', 'hold')}" for verdict, number in verdicts.items())
     figure = (
@@ -169,7 +169,7 @@ def page(claims: pd.DataFrame, picture: str | None = None) -> str:
     )
 
 
-#: Between these lines of a page stands the table of claims.
+#: The table of claims stands between these lines of a page.
 _BEGIN, _END = "<!-- claims: begin -->", "<!-- claims: end -->"
 
 

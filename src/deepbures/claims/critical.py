@@ -177,7 +177,7 @@ MINIMISER = Statement(
 
 
 def _blow_up_fits(study: Study) -> Iterator[pd.DataFrame]:
-    """n × k matrices at ε = 0, their small singular values: one row a run, with exponent and growth."""
+    """n × k matrices at ε = 0, their small singular values: one row per run, with exponent and growth."""
     for frame in study.tables("blow_up", "curvatures"):
         cells = frame[(frame["epsilon"] == 0) & (frame["depth"] == 1) & (frame["rank"] < frame["dimension"])]
         for _, run in cells.groupby([*keys_of(cells), "vanishing"], observed=True):

@@ -2,7 +2,7 @@
 
 A statement looks at every case in the aggregates that bears on it and says by how much the case deviates, in a unit of
 the problem itself. It holds where no deviation exceeds its tolerance, is violated where one does, and is not testable
-where there are no cases, or where they could not have told otherwise.
+where there are no cases, or where no case could have contradicted it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import pandas as pd
 from ..axes import axes_of
 
 #: Whose a statement is: what the paper's abstract states; constants and conventions of the authors' program; what we
-#: take the paper to prove, put together from both, as its body was not at hand; what goes beyond.
+#: take the paper to prove, reconstructed from both because we did not have its body; what goes beyond.
 Source = Literal["abstract", "program", "reconstructed", "ours"]
 SOURCES: tuple[Source, ...] = ("abstract", "program", "reconstructed", "ours")
 
 #: Rounding of a recorded loss, as a share of L(0).
 LOSS_ROUNDING = 1e-12
-#: A promised fall counts as a case from this many roundings on …
+#: A promised fall counts as a case if it is at least this many roundings, …
 _POWER = 1e6
-#: … and the cases of a bound say something where one of them uses at least this share of the measured fall.
+#: … and the cases of a bound are informative if one of them uses at least this share of the measured fall.
 _LEAST_SHARE = 0.01
 
 
@@ -45,19 +45,19 @@ class Statement:
     unit, tolerance
         Unit of a deviation, and the largest that the claim allows.
     sees
-        The least fault that the test would notice.
+        The smallest fault that the test would notice.
     missing
         What a study without cases lacks.
     cases
-        Frames with a row a case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a violation).
-        Of a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured fall of the
-        excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
+        Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
+        violation). For a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured
+        fall of the excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
     bound
         Whether it is a bound on how far the excess loss falls.
     kind
-        Kind of experiment without which a study does not make the claim; for those of the study itself none.
+        Kind of experiment without which a study does not make the claim; None for claims of the study itself.
     refuted
-        Where a counterexample is proved, for a statement that is known to be false: that it is violated is right.
+        Where a counterexample is proved, for a statement known to be false: it should be violated.
     """
 
     name: str
@@ -77,20 +77,20 @@ class Statement:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement and what a study says of it.
+    """A statement, and what a study says about it.
 
     Attributes
     ----------
     name, source, statement, formula, test, unit, tolerance, sees, refuted
-        Of the `Statement`.
+        Those of the `Statement`.
     cases, runs, targets
-        How many cases were looked at, in how many runs, on how many independent targets.
+        How many cases were examined, in how many runs, on how many independent targets.
     violations
         In how many cases the deviation exceeds the tolerance.
     worst_deviation
         The largest deviation; NaN without cases.
     share, largest_share
-        Of a bound: median and largest share of the measured fall that it had promised; else NaN.
+        For a bound: median and largest share of the measured fall that it had promised; else NaN.
     verdict
         `holds`, `violated`, or `not testable here: …` and why.
     """
@@ -123,7 +123,7 @@ class Tables:
     folder, kind
         Folder of the aggregates, and the kind of the experiment.
     target
-        Name of the stream that the targets are drawn from, or of the one target.
+        Name of the stream from which the targets are drawn, or of the single target.
     drawn
         Whether each seed has a target of its own.
     """
@@ -143,7 +143,7 @@ class Study:
     def tables(self, kind: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """The table of that name of each experiment of a kind, with its name, its axes and the given columns.
 
-        Cells that are one problem are in the tables once for each grid point: here they count once.
+        Cells that are the same problem are in the tables once for each grid point; here they count once.
         """
         for name, tables in self.experiments.items():
             if tables.kind != kind:
@@ -179,7 +179,7 @@ def keys_of(frame: pd.DataFrame) -> list[str]:
 
 
 def with_runs(trajectories: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Samples of the given runs, with columns of theirs."""
+    """Samples of the given runs, with the given columns of the runs."""
     keys = keys_of(runs)
     return trajectories.merge(runs[[*keys, *columns]], on=keys)
 

@@ -1,4 +1,4 @@
-"""Statements about the neighbours: scaled descent, barycenters, low rank plus sparse, sensing."""
+"""Statements about neighbouring problems: scaled descent, barycenters, low rank plus sparse, sensing."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from ..predicted_rates import algebraic_tail
 from ..trajectory import StopReason
 from .evidence import LOSS_ROUNDING, Statement, Study, keys_of, with_runs
 
-#: An algebraic tail is compared where the excess loss is below this share of λ_n, and the next mode has decayed by e to
-#: minus this.
+#: An algebraic tail is compared where the excess loss is below the first share of λ_n, and the next mode has decayed by
+#: e to minus the second.
 _LATE, _DECAYED = 1e-5, 40.0
-#: And where its law has fallen to this share of the start, so that the start is forgotten.
+#: It is also required that its law has fallen to this share of the start, so that the start is forgotten.
 _BEGUN = 1e-3
 #: Distances and drifts below this share of their unit are rounding.
 _NOISE = 1e-12
@@ -278,9 +278,9 @@ POLYAK_LOJASIEWICZ = Statement(
 
 
 def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]) -> Iterator[pd.DataFrame]:
-    """Deviation from 1 of the fitted order of a column of runs in the step size, a case a cell and seed.
+    """Deviation from 1 of the fitted order of a column of runs in the step size; one case per cell and seed.
 
-    `unit` gives the unit of the column in each run: what is rounding in it is left out.
+    `unit` gives the unit of the column in each run; values that are rounding in this unit are left out.
     """
     for runs in study.tables("descent", "runs"):
         if "step_size" not in runs or runs["flow_error"].isna().all():

@@ -36,7 +36,7 @@ def checked(settings: Mapping[str, Any]) -> Settings:
 
 
 def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
-    """The schemas of a cell's tables, once its settings are checked."""
+    """The schemas of a cell's tables; its settings are checked first."""
     return kind(checked(settings).kind).TABLES
 
 
@@ -53,8 +53,8 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     Returns
     -------
     dict
-        The tables of its `kind`, such as `runs` (one row a
-        seed) and `trajectories` (one row a seed and sample).
+        The tables of its `kind`, such as `runs` (one row per
+        seed) and `trajectories` (one row per seed and sample).
     """
     typed = checked(settings)
     module = kind(typed.kind)
@@ -73,7 +73,7 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
 
 
 def _log_ends(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
-    """Tell how many runs ended without converging, and what to change if they should."""
+    """Log how many runs ended without converging, and what to change if they should converge."""
     reasons = Counter(reason for part in parts for reason in part.get("runs", {}).get("stop_reason", ()))
     for reason, number in reasons.items():
         if reason != StopReason.CONVERGED:
@@ -95,7 +95,7 @@ class Completed(NamedTuple):
     mistakes
         One line for each cell that failed.
     runs
-        Number of runs, seeds of cells, that were computed and not found.
+        Number of runs (seeds of cells) that were computed, not found in the store.
     """
 
     held: dict[str, dict[str, Any]]
@@ -104,7 +104,7 @@ class Completed(NamedTuple):
 
 
 def complete(store: Store, parts: Sequence[tuple[Mapping[str, Any], Sequence[int]]]) -> Completed:
-    """Compute those cells of one kind, each for its seeds, that a store does not hold, and put them there.
+    """Compute the cells of one kind, each for its seeds, that a store does not hold yet, and put them there.
 
     A mistake in one cell does not stop the others.
 

@@ -1,4 +1,4 @@
-"""The settings of a cell: all that its numbers depend on besides the seeds, typed, and checked once."""
+"""The settings of a cell: everything its numbers depend on besides the seeds, typed, and checked once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Initialization:
     end_rank: int | None = None
 
     def needed_scale(self) -> float:
-        """The scale of a kind that needs one."""
+        """The scale, for a kind that needs one."""
         return needed(self.scale, "initialization.scale", f"the kind {self.kind!r} of initialization")
 
 
@@ -60,9 +60,9 @@ class Settings:
     epsilon, smin
         Smoothing ε, and the lower end of the target's spectrum.
     initialization
-        Of kinds that train.
+        For kinds that train.
     step_size, relative_step, theorem_step
-        One of them, of descent.
+        For descent, one of them.
     options
         What the kind declares in `OPTIONS`, by section of the configuration.
     """
@@ -84,7 +84,7 @@ class Settings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any], options: Mapping[str, type]) -> Settings:
-        """Settings from what JSON gives.
+        """Settings from JSON data.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class Settings:
         """
         where = f"the settings of a cell of kind {given['kind']!r}"
         own = {"initialization", *options}
-        values = {  # without sections: a cell may have some that its kind does not need
+        values = {  # without sections: a cell may have sections that its kind does not need
             key: value
             for key, value in given.items()
             if key == "target" or not (key in own or isinstance(value, Mapping))
@@ -123,12 +123,12 @@ class Settings:
         return settings
 
     def start(self) -> Initialization:
-        """How the initial layers are drawn, of a kind that trains."""
+        """How the initial layers are drawn, for a kind that trains."""
         return needed(self.initialization, "initialization", f"kind {self.kind!r}")
 
 
 def needed(value: T | None, key: str, what: str) -> T:
-    """The value of a key that is optional in general, and not here."""
+    """The value of a key that is optional in general, but not here."""
     if value is None:
         raise ValueError(f"{what} needs {key}")
     return value
@@ -153,7 +153,7 @@ def _record(type_: type[T], given: Mapping[str, Any], where: str) -> T:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """The value, if it is of the type of its field; a list as a tuple."""
+    """The value, if it has the type of its field; a list as a tuple."""
     if not _fits(value, hint):
         raise ValueError(f"{name} must be of type {_spelled(hint)}, not {value!r}")
     return tuple(value) if isinstance(value, list) else value

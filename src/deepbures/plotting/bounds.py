@@ -12,9 +12,9 @@ from ..predicted_rates import flow_bound, global_bound
 from ..slopes import worst_ratio
 from . import frames, style
 
-#: An excess loss counts as above a bound from this share on: the flows are followed to a relative 1e-9 a step.
+#: An excess loss counts as above a bound if it is larger by this share: flows are followed to a relative 1e-9 per step.
 ROUNDING = 1e-6
-#: A promised fall of log (L − L*) is looked at from here on.
+#: A promised fall of log (L − L*) is considered from here on.
 PROMISE = 1e-6
 _PROGRAM, _OURS, _SHARP = style.PALETTE[1], style.PALETTE[2], style.PALETTE[0]
 
@@ -43,10 +43,10 @@ def where_bounds_hold(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
 
     (a) One flow that violates the program's bound, and the two bounds. (b) Rates at the least depth against ε/λ_n, in
     units of the sharp one at ε = 0: sharp; of the global theorem, for starts at or above the optimum's least
-    eigenvalue; measured in the tail; of the program's bound, its largest. (c) How much of the promised fall is used:
+    eigenvalue; measured in the tail; of the program's bound, the largest. (c) How much of the promise is used:
     the promised over the measured fall of log (L − L*) since t = 0, its largest over a run's samples, against the
     fall that is promised until the run's end: above 1 the bound is violated. (d, …) The plane ε/λ_n × c/√λ_n, one
-    panel a depth.
+    panel per depth.
     """
     runs = with_ratios(runs.drop_duplicates([*axes_of(runs.columns), "seed"]), trajectories)
     inside = runs[(runs["margin"] > 0) & (runs["excess_initial"] > 0)]

@@ -16,7 +16,7 @@ from ..predicted_rates import flow_bound, global_bound
 from ..trajectory import StopReason
 from . import frames, style
 
-#: How the two measured slopes are called in figures.
+#: What the two measured slopes are called in figures.
 SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
 #: What theory promises, by the column of its rate.
 PROMISES = {"bound_rate": "program's bound", "descent_rate": "program's rate"}
@@ -31,7 +31,7 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
     """F1: excess loss, Bures and Frobenius distance to the optimum against time, by depth.
 
     Bands are one standard deviation (of the logarithm, ddof 1) over seeds. In the first panel the lines of theory
-    are those of the means over seeds of the start and the rate: dashed: the bound of the authors' program (`rate`, for
+    use the means over seeds of the start and the rate. Dashed: the bound of the authors' program (`rate`, for
     descent `descent_rate`); for flows, dash-dotted: the global bound L(0) exp(−rate · t); dotted: the sharp rate,
     anchored at the end.
     """
@@ -65,7 +65,7 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
     for axis, text in zip(axes[0], panels.values(), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=text)
     lowest, highest = trajectories["excess"].min(), trajectories["excess"].max()
-    axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.4)  # two fifths more, for the legend
+    axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.4)  # two fifths more room, for the legend
     axes[0, 1].legend(loc="lower left")
     names = {PROMISES[rate]: style.THEORY, "sharp rate": style.THEORY | {"linestyle": ":"}}
     if with_global:
@@ -78,7 +78,7 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
 
 @style.styled
 def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
-    """F2: measured slope, and 1 − r² of its fit, over depth × λ_min(Σ0^{1/2}), one column a smoothing ε.
+    """F2: measured slope, and 1 − r² of its fit, over depth × λ_min(Σ0^{1/2}), one column per smoothing ε.
 
     Dashed contours: the slope of the sharp rate at the same levels. Dotted: λ_n = ε, below which ε is limited
     to λ_n. Hatched: no flow of the cell reached its tail within the step budget.
@@ -179,7 +179,7 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
 def bound_tightness(runs: pd.DataFrame) -> Figure:
     """G2: rates over the sharp rate, against depth: measured tail, global theorem, program's bound.
 
-    One panel a smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
+    One panel per smoothing ε with ε < λ_n in some cell; medians and 10 % to 90 % over s_min and seeds.
     """
     runs = runs[(runs["sharp_rate"] > 0) & (runs["epsilon_effective"] >= runs["epsilon"] * (1 - 1e-9))]
     if runs.empty:
@@ -235,10 +235,10 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
 
 @style.styled
 def algebraic_tail(runs: pd.DataFrame) -> Figure:
-    """G14: flows with ε = λ_n, whose excess loss falls like a power of t: exponent and size against depth.
+    """G14: flows with ε = λ_n, whose excess loss falls as a power of t: exponent and size against depth.
 
-    Of the flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
-    over the law of `predicted_rates.algebraic_tail`. Medians and 10 % to 90 % over targets.
+    Shown are flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
+    divided by the law of `predicted_rates.algebraic_tail`. Medians and 10 % to 90 % over targets.
     """
     limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
     flows = runs[limited & (runs["stop_reason"] == StopReason.END_TIME)].drop_duplicates(["smin", "depth", "seed"])

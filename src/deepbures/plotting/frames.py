@@ -1,4 +1,4 @@
-"""Reading, selecting and averaging the tables that figures are made of."""
+"""Reading, selecting and averaging the tables that figures are made from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
 
 
 def only_value(frame: pd.DataFrame, axis: str) -> Any:
-    """The one value of an axis in a frame.
+    """The only value of an axis in a frame.
 
     Raises
     ------
@@ -51,9 +51,9 @@ def only_value(frame: pd.DataFrame, axis: str) -> Any:
 
 
 def over_seeds(frame: pd.DataFrame, columns: Sequence[str], within: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean, sample standard deviation (ddof 1; NaN for one seed) and number of seeds with a value, one row a cell.
+    """Mean, sample standard deviation (ddof 1; NaN for one seed) and number of seeds with a value, one row per cell.
 
-    Or one row a cell and value of the columns `within` it, such as its critical points.
+    Or one row per cell and value of the columns `within` it, such as its critical points.
     """
     grouped = frame.groupby([*axes_of(frame.columns), *within], sort=True)
     parts = [
@@ -92,7 +92,7 @@ def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
 def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Array]:
     """Mean and mean ∓ one sample standard deviation (ddof 1) over seeds (first axis); `logarithmic`: of logarithms.
 
-    NaN once one of the seeds has ended. Of one seed there is no deviation: the bounds are NaN.
+    NaN once one of the seeds has ended. A single seed has no deviation: the bounds are NaN.
     """
     data = np.log10(values) if logarithmic else values
     mean = data.mean(axis=0)

@@ -10,9 +10,9 @@ from ..axes import axes_of
 from ..psd import Array
 from . import frames, style
 
-#: Samples of each cloud in F8.
+#: Number of samples in each cloud of F8.
 _CLOUD = 400
-#: Images in a row.
+#: Number of images in a row.
 _IMAGES = 8
 
 
@@ -48,18 +48,18 @@ def samples_in_plane(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: int = 0) -> Figure:
-    """G15: eigenvalues of target and trained models, a rank each; patches of the data, and generated at each rank.
+    """G15: eigenvalues of target and trained models, one per rank; patches of the data, and generated at each rank.
 
     Parameters
     ----------
     runs
-        Runs with their factors, that differ in rank; one seed is shown.
+        Runs that differ in rank, with their factors; one seed is shown.
     samples : (m, n)
-        The data from 0 to 1, whose mean is added to what is generated.
+        The data, from 0 to 1; its mean is added to what is generated.
     shape
         Side and channels of a patch.
     seed
-        Of what is drawn. A model of lower rank uses the first of the same numbers.
+        Seed of the noise. A model of lower rank uses the first of the same numbers.
     """
     shown = runs[runs["seed"] == runs["seed"].min()].sort_values("rank")
     n, mean = samples.shape[1], samples.mean(axis=0)
@@ -105,9 +105,9 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     runs
         Runs of one cell, with their factors; the first is shown.
     samples : (m, n)
-        The data, whose mean is added to what is generated: the generator has mean 0. n is a square.
+        The data; its mean is added to what is generated, as the generator has mean 0. n is a square.
     seed
-        Of the images that are drawn; the noise is the same before and after.
+        Seed of the noise, which is the same before and after.
     """
     run = runs.iloc[0]
     n, k = len(run["eigenvalues_target"]), int(run["rank"])

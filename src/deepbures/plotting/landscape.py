@@ -20,9 +20,9 @@ LOSSES = {"bures-wasserstein": "BW", "frobenius": "Frobenius"}
 
 @style.styled
 def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
-    """F10: largest eigenvalue of the Hessian of the deep loss at critical point i, by loss; one column a depth.
+    """F10: largest eigenvalue of the Hessian of the deep loss at critical point i, by loss; one column per depth.
 
-    Mean and standard deviation over targets; above linear, below logarithmic.
+    Mean and standard deviation over targets. Above: linear scale; below: logarithmic.
     """
     depths = sorted(spectra["depth"].unique())
     figure, axes = style.panels(2, len(depths), style.TEXT, 3.6, sharex=True)
@@ -60,7 +60,7 @@ def conditioning(spectra: pd.DataFrame) -> Figure:
 
 @style.styled
 def paths(table: pd.DataFrame) -> Figure:
-    """F12: the loss on segments from critical point i to i + 1, straight in W and straight in the layers.
+    """F12: the loss on segments from critical point i to i + 1, straight in W or straight in the layers.
 
     Above: (L − L_0) / (L_P − L_0) along both; below: by how much the loss on the segments between layers lies
     above that on the segments between matrices, in the same unit. Mean and standard deviation over targets.
@@ -190,7 +190,7 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
 
 @style.styled
 def whole_landscape(surface: pd.DataFrame, points: pd.DataFrame, flows: pd.DataFrame) -> Figure:
-    """G12: the loss on the plane of W = (w_1, w_2), n = 2, k = 1, with its critical points and the flow's ways.
+    """G12: the loss on the plane of W = (w_1, w_2), n = 2, k = 1, with its critical points and flow lines.
 
     Rows: depth; columns: smoothing. Black: level sets; white: gradient flows, from around 0 and from outside.
     """
@@ -244,7 +244,7 @@ def _kinds(points: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, str, str]]
 
 
 def _series(spectra: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """One sub-frame a loss and smoothing; the Frobenius loss, which has none, once."""
+    """One sub-frame per loss and smoothing; the Frobenius loss, which has no smoothing, once."""
     for name, text in LOSSES.items():
         cells = spectra[spectra["loss_name"] == name]
         for epsilon, part in frames.groups(cells, "epsilon"):
@@ -254,7 +254,7 @@ def _series(spectra: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _by_point(axis: Axes, cells: pd.DataFrame, column: str, *, logarithmic: bool = False) -> None:
-    """A column at the critical points, mean and standard deviation over targets, one line a loss."""
+    """A column at the critical points, mean and standard deviation over targets, one line per loss."""
     series = list(_series(cells))
     number = len(series)
     for (text, part), color, marker in zip(series, style.distinct(number), style.markers(number), strict=True):

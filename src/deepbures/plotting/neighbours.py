@@ -1,4 +1,4 @@
-"""Figures of the neighbours (docs/neighbours): scaled descent, barycenters, low rank plus sparse, sensing."""
+"""Figures of neighbouring problems (docs/neighbours): scaled descent, barycenters, low rank plus sparse, sensing."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SENSING = {"square": "square loss", "sliced": "sliced loss", "reweighted": "rew
 
 @style.styled
 def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> Figure:
-    """N1: steps to a relative 1e-12 against κ, plain descent (dashed) and scaled (solid), a colour a depth; k = n.
+    """N1: steps to a relative 1e-12 against κ, plain descent (dashed) and scaled (solid), one colour per depth; k = n.
 
-    Plain steps are ln 1e-12 over the logarithm of the contraction that is measured on the slowest mode, at half the
-    largest stable step; one Bures-Wasserstein layer needs none of this, its step ½ is the scaled one.
+    Plain steps are ln 1e-12 over the logarithm of the contraction measured on the slowest mode, at half the largest
+    stable step; one Bures-Wasserstein layer needs none of this: its step ½ is the scaled one.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     full = scaled[(scaled["method"] == "layerwise") & (scaled["start"] == "gaussian") & (scaled["share"] == 0)]
@@ -57,9 +57,9 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
 
 @style.styled
 def excess_by_start(scaled: pd.DataFrame) -> Figure:
-    """N2: relative excess against the step from three starts, exact rank k < n; a line a condition number, one seed.
+    """N2: relative excess against the step from three starts, exact rank k < n; one line per condition, one seed.
 
-    The largest condition number is drawn strong; the unit is tr Σ0, of the square loss ‖Σ0‖².
+    The largest condition number is emphasised; the unit is tr Σ0, or ‖Σ0‖² for the square loss.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     shown = scaled[
@@ -86,10 +86,10 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
 
 @style.styled
 def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
-    """N3: (a) relative excess to the barycenter by spread, a line style a depth, one seed; (b) minima of bounded rank.
+    """N3: (a) relative excess to the barycenter by spread, a line style per depth, one seed; (b) bounded rank.
 
-    (b) Of each set of covariances the loss of every local minimum that is not the lowest, as a dot, and of the
-    truncated barycenter, as a bar, relative to the lowest.
+    (b) For each set of covariances the loss of every local minimum except the lowest (dots), and of the truncated
+    barycenter (bar), relative to the lowest.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     left, right = axes[0]
@@ -104,7 +104,7 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     styles = [
         (f"$N = {depth}$", {"color": "gray", "linestyle": lines[i % len(lines)]}) for i, depth in enumerate(depths)
     ]
-    blank = [("", {"linestyle": ""})] * (len(styles) - len(named))  # so that each has a column of its own
+    blank = [("", {"linestyle": ""})] * (len(styles) - len(named))  # so that each gets a column of its own
     _legend(left, [*named, *blank, *styles], ncols=2)
     sets = _with_sets(minima)
     keys = ["set", "seed", "rank"]
@@ -126,9 +126,9 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
 
 @style.styled
 def loss_against_rank(minima: pd.DataFrame) -> Figure:
-    """N6: loss against k, a panel a spread: truncated barycenter, lowest minimum, and all limits of descent as dots.
+    """N6: loss against k, one panel per spread: truncated barycenter, lowest minimum, all limits of descent as dots.
 
-    Of each spread the seed with the most limits is shown; the area of a dot grows with the share of starts that ended
+    For each spread the seed with the most limits is shown; the area of a dot grows with the share of starts that ended
     there. Dashed: the barycenter itself.
     """
     sets = _with_sets(minima)
@@ -155,7 +155,7 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
 def spurious_minimum(planes: pd.DataFrame) -> Figure:
     """N7: a local minimum of rank 1 that is not global: (a) F on the plane of 0 and both minima; (b) F by direction.
 
-    Of all sets the one whose second minimum is the deepest, by (b), the least F over the length of W.
+    Shown is the set whose second minimum is deepest, judged by (b), the least F over the length of W.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     left, right = axes[0]
@@ -175,7 +175,7 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
         if np.isnan(point).any():
             continue
         left.plot(*np.transpose([point, -point]), marker, color=color, markersize=5, linestyle="")
-        angle = round(np.degrees(np.arctan2(point[1], point[0])), 6) % 180  # W and −W are one
+        angle = round(np.degrees(np.arctan2(point[1], point[0])), 6) % 180  # W and −W are the same
         right.plot(angle, row["loss_zero"] - point @ point, marker, color=color, label=name, clip_on=False, zorder=3)
     left.set(
         xlabel="towards the lowest minimum", ylabel="across", aspect="equal", title=f"$F$ on a plane, {row['set']}"
@@ -189,7 +189,7 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
 
 @style.styled
 def recoveries(runs: pd.DataFrame) -> Figure:
-    """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel a method."""
+    """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel per method."""
     figure, axes = style.panels(1, len(_METHODS), style.TEXT, 2.3)
     table = runs.assign(recovered=runs["error"] <= 1e-6)
     for ax, (method, name) in zip(axes[0], _METHODS.items(), strict=True):
@@ -210,7 +210,7 @@ def recoveries(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def sensing(runs: pd.DataFrame) -> Figure:
-    """N5: share of seeds recovered to 1e-4 against the copies of one measurement, a line a method, a panel a rank."""
+    """N5: share of seeds recovered to 1e-4 against copies of one measurement; a line per method, a panel per rank."""
     ranks = sorted(runs["rank"].unique())
     figure, axes = style.panels(1, len(ranks), min(style.TEXT, style.COLUMN * len(ranks)), 2.3, sharey=True)
     recovered = runs.assign(recovered=runs["error"] <= 1e-4).groupby(["rank", "method", "copies"])["recovered"].mean()
@@ -233,7 +233,7 @@ def _power(value: float) -> str:
 
 
 def _with_sets(table: pd.DataFrame) -> pd.DataFrame:
-    """With a column `set`: the spread of a set of covariances that was drawn, or that it was read from files."""
+    """The table with a column `set`: the spread of a drawn set of covariances, or that the set was read from files."""
     names = ["from files" if np.isnan(spread) else f"spread {spread:g}" for spread in table["spread"]]
     return table.assign(set=names)
 
@@ -245,7 +245,7 @@ def _colors(sets: pd.DataFrame) -> dict[str, Any]:
 
 
 def _most_limits(minima: pd.DataFrame) -> int:
-    """The seed with the most limits; among several the one where a limit is relatively highest above the lowest."""
+    """The seed with the most limits; on a tie, the one with a limit that is relatively highest above the lowest."""
     losses = minima.groupby(["seed", "rank"])["loss"]
     height = (losses.max() / losses.min() - 1).groupby("seed").max()
     return int((minima.groupby("seed").size() + height / (1 + height)).idxmax())
@@ -261,6 +261,6 @@ def _depth(plane: Any) -> float:
 
 
 def _legend(ax: Axes, entries: Sequence[tuple[str, dict[str, Any]]], **options: Any) -> None:
-    """A legend of lines that are described and not drawn."""
+    """A legend of lines that are described but not drawn."""
     lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
     ax.legend(handles=lines, fontsize=6, **options)

@@ -11,10 +11,10 @@ from . import frames, style
 
 @style.styled
 def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
-    """G13: B²(Σ̂, Σ0) against the number m of samples with its law, and training on Σ̂ seen from the population.
+    """G13: B²(Σ̂, Σ0) against the number m of samples with its law, and training on Σ̂ judged by the population.
 
     (a) Mean over draws and seeds, one standard error (ddof 1) within a seed; dashed: the first order in 1/m.
-    (b) Along training on Σ̂ of one seed: the loss that is trained (dotted) falls on, the loss against Σ0
+    (b) Training on Σ̂ for one seed: the training loss (dotted) keeps falling, the loss against Σ0
     (solid) levels off at B²(Σ̂, Σ0) (dashed: the law).
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
@@ -57,7 +57,7 @@ def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
 
 
 def summary(sampling: pd.DataFrame) -> pd.DataFrame:
-    """One row a number of samples m: mean over seeds of the mean over draws of B²(Σ̂, Σ0), its law, and their ratio."""
+    """One row per sample size m: mean over seeds of the mean over draws of B²(Σ̂, Σ0), its law, and their ratio."""
     per_seed = sampling.groupby(["samples", "seed"])[["squared_bures", "expected"]].mean().reset_index()
     per_seed["ratio"] = per_seed["squared_bures"] / per_seed["expected"]
     return frames.over_seeds(per_seed, ["squared_bures", "expected", "ratio"], within=["samples"])

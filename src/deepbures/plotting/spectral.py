@@ -76,7 +76,7 @@ def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
 
 @style.styled
 def relative_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
-    """G16: excess loss of one seed over that of W = 0, a line a depth, with the levels of the saddles."""
+    """G16: excess loss of one seed over that of W = 0, one line per depth, with the levels of the saddles."""
     seed = trajectories["seed"].min()
     cells, run = trajectories[trajectories["seed"] == seed], runs[runs["seed"] == seed].iloc[0]
     levels = np.asarray(run["energy_levels"]) - run["loss_minimum"]
@@ -118,7 +118,7 @@ def _half_done(run: pd.Series, depth: int) -> tuple[Array, Array]:
 
 @style.styled
 def eigenvalue_distances(trajectories: pd.DataFrame) -> Figure:
-    """F6: |s_i² − s*_i| along training, s*_i = (λ_i − ε)_+, by index i; one panel a depth, mean over seeds."""
+    """F6: |s_i² − s*_i| along training, s*_i = (λ_i − ε)_+, by index i; one panel per depth, mean over seeds."""
     depths = sorted(trajectories["depth"].unique())
     figure, axes = style.panels(1, len(depths), style.TEXT, 2.4, sharey=True)
     for axis, depth in zip(axes[0], depths, strict=True):

@@ -17,19 +17,19 @@ from . import frames, style
 
 @style.styled
 def error_against_flow(runs: pd.DataFrame) -> Figure:
-    """G3: relative distance of descent from the flow at one time against η, by depth, with its fitted order."""
+    """G3: relative distance of descent from the flow at a fixed time against η, by depth, with its fitted order."""
     return _power_laws(runs, "flow_error", r"$\Vert S - S_{\mathrm{flow}} \Vert_F / \Vert S_{\mathrm{flow}} \Vert_F$")
 
 
 @style.styled
 def balancedness_drift(runs: pd.DataFrame) -> Figure:
-    """G6: max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F at one time against η, from balanced starts, with its fitted order."""
+    """G6: max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F at a fixed time against η, from balanced starts, and its order."""
     text = r"$\max_j \Vert W_{j+1}^\top W_{j+1} - W_j W_j^\top \Vert_F$"
     return _power_laws(runs[runs["depth"] > 1], "balancedness_final", text)
 
 
 def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
-    """A column against the step size on log-log axes, one panel a smoothing, one line a depth, order in the legend."""
+    """A column against the step size on log-log axes: a panel per smoothing, a line per depth, order in the legend."""
     epsilons = sorted(runs["epsilon"].unique())
     figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.6, sharey=True)
     depths = sorted(runs["depth"].unique())
@@ -57,7 +57,7 @@ def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
 
 @style.styled
 def largest_stable_step(runs: pd.DataFrame) -> Figure:
-    """G4: largest step size from which descent converges, 2/λ_max, and what the theorem allows, against depth.
+    """G4: largest step size at which descent converges, 2/λ_max, and what the theorem allows, against depth.
 
     Right: the share of runs that converge, against η λ_max/2.
     """
@@ -115,7 +115,7 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def contraction(runs: pd.DataFrame) -> Figure:
-    """G1 for descent: measured decay of L − L* a step, finally, against max_r (1 − η r)²; below: their ratio."""
+    """G1 for descent: measured final decay of L − L* per step against max_r (1 − η r)²; below: their ratio."""
     table = runs.assign(measured=derived.final_rate(runs), predicted=derived.predicted_rate(runs))
     table = table[table["measured"].notna() & (table["contraction"] < 1) & (table["steps"] >= 10)]
     table["ratio"] = table["measured"] / table["predicted"]
@@ -131,7 +131,7 @@ def contraction(runs: pd.DataFrame) -> Figure:
         bottom.errorbar(part["predicted_mean"], part["ratio_mean"], part["ratio_std"], elinewidth=0.5, **points)
     ends = cells["predicted_mean"].agg(["min", "max"])
     top.plot(ends, ends, **style.THEORY)
-    top.set(xscale="log", yscale="log", ylabel=r"measured $-\ln$ contraction a step")
+    top.set(xscale="log", yscale="log", ylabel=r"measured $-\ln$ contraction per step")
     top.legend(fontsize=6)
     bottom.axhline(1, **style.THEORY)
     bottom.set(xlabel=r"$-\ln \max_r (1 - \eta r)^2$", ylabel="measured / predicted")
@@ -141,9 +141,9 @@ def contraction(runs: pd.DataFrame) -> Figure:
 
 @style.styled
 def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
-    """G7: excess loss and balancedness along descent, by law of the layers; one column a kind of balance.
+    """G7: excess loss and balancedness along descent, by law of the layers; one column per kind of balance.
 
-    Median over seeds, band from the first to the last; of runs that diverge at once there is no curve.
+    Median over seeds, band from the least to the greatest; runs that diverge at once have no curve.
     """
     balances = [balance for balance in ("none", "product", "end_to_end") if balance in set(trajectories["balance"])]
     titles = {"none": "layers as drawn", "product": "product balanced", "end_to_end": "end-to-end balanced"}
@@ -173,7 +173,7 @@ def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
 
 
 def _held(values: Array) -> Array:
-    """Curves that keep their last value after their end."""
+    """The curves, continued with their last value after their end."""
     return pd.DataFrame(values).ffill(axis=1).to_numpy()
 
 
@@ -183,7 +183,7 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
 
     (a) Excess loss relative to its start at one depth. (b) Steps until it has fallen to 1e-6. (c) Steps near
     each saddle i, at that depth: from the middle between the energy levels i − 1 and i to that between i and
-    i + 1. (d) Final decay in a step, dashed: theory.
+    i + 1. (d) Final decay per step; dashed: theory.
     """
     kinds = loss_kinds(runs)
     figure, axes = style.panels(2, 2, style.TEXT, 4.6)
@@ -219,7 +219,7 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
     saddles.set(yscale="symlog", xlabel="saddle $i$ (eigenvalues found)", ylabel="steps near it")
     saddles.set_title(frames.label(depth=depth))
     saddles.set_xticks(range(int(frames.only_value(runs, "rank"))))
-    decay.set(yscale="log", xlabel="depth $N$", ylabel=r"$-\ln$ contraction a step")
+    decay.set(yscale="log", xlabel="depth $N$", ylabel=r"$-\ln$ contraction per step")
     decay.set_title("dashed: theory")
     for axis in (settling, decay):
         axis.set_xticks(sorted(runs["depth"].unique()))

@@ -22,7 +22,7 @@ P = ParamSpec("P")
 
 #: Widths in inches of a column and of the text of a two-column page.
 COLUMN, TEXT = 3.3, 6.8
-#: Okabe and Ito's palette, told apart with every common colour vision; black stays for theory.
+#: Okabe and Ito's palette, distinguishable with every common colour vision; black is kept for theory.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
 MARKERS = "os^Dv<>P"
 #: Theory in every figure: a thin black or dashed line.
@@ -64,7 +64,7 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
 
 
 def without(data: str) -> Figure:
-    """Figure that says what an experiment lacks to be drawn."""
+    """Figure that says what is missing from an experiment that cannot be drawn."""
     figure = empty()
     figure.text(0.5, 0.5, f"not drawn: {data}", ha="center", va="center", wrap=True)
     return figure
@@ -78,7 +78,7 @@ def legend(axis: Any, **options: Any) -> None:
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    """The settings of the study over matplotlib's own defaults, whatever a matplotlibrc says."""
+    """The settings of the study over matplotlib's own defaults, whatever any matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_PARAMETERS)
@@ -103,7 +103,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 def _label_logarithms(axis: Axis) -> None:
     """Label 1, 2, 5 on a logarithmic axis that shows fewer than two powers of 10.
 
-    matplotlib's own labels overlap there. Ticks that were chosen one by one stay.
+    matplotlib's own labels overlap there. Ticks that were set one by one are kept.
     """
     if axis.get_scale() != "log" or not isinstance(axis.get_major_locator(), LogLocator):
         return
@@ -121,7 +121,7 @@ def _label_logarithms(axis: Axis) -> None:
 
 
 def _plain(value: float) -> str:
-    """A tick in digits, or with a power of 10 where these are many."""
+    """A tick in digits, or with a power of 10 where there would be many digits."""
     if value == 0 or 1e-4 <= abs(value) < 1e4:
         return f"{value:g}"
     power = int(np.floor(np.log10(abs(value)) + 1e-9))
@@ -134,12 +134,12 @@ def sequential(number: int) -> list[Any]:
 
 
 def distinct(number: int) -> list[Any]:
-    """As many colours that are told apart: those of the palette, or of a sequence where they are too few."""
+    """That many distinguishable colours: from the palette, or from a sequence where the palette has too few."""
     return list(PALETTE[:number]) if number <= len(PALETTE) else sequential(number)
 
 
 def markers(number: int) -> list[str]:
-    """As many markers; from the ninth on they come again."""
+    """That many markers; from the ninth on they repeat."""
     return list(itertools.islice(itertools.cycle(MARKERS), number))
 
 

@@ -77,20 +77,20 @@ STEP_SIZES = [
 
 
 def constants(runs: pd.DataFrame) -> pd.DataFrame:
-    """T2: constants, step sizes and guaranteed rate of the authors' program for every run, and the global rate."""
+    """T2: constants, step sizes and promised rate of the authors' program for every run, and the global rate."""
     columns = ["margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3", "bound_rate"]
     columns += ["global_rate", "bound_is_proved"]
     return runs[[*axes_of(runs.columns), "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
 
 
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
-    """T3: slopes, r², tail rate, sharp rate and bounds, mean and standard deviation over seeds, one row a cell.
+    """T3: slopes, r², tail rate, sharp rate and bounds, mean and standard deviation over seeds, one row per cell.
 
     Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails`
     counts the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail
-    itself (see `aggregate.collect_runs`); `power_law_slope` is the exponent of t where a flow did not converge.
-    `limited` tells that ε exceeds λ_n and was replaced by it, so that cells which differ in ε alone may be one and
-    the same problem.
+    itself (see `aggregate.collect`); `power_law_slope` is the exponent of t where a flow did not converge.
+    `limited` says that ε exceeds λ_n and was replaced by it, so that cells that differ only in ε may be the same
+    problem.
     """
     table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
     columns = [
@@ -122,9 +122,9 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
-    """T2 for descent: the theorem's constants and step size beside η, 2/λ_max, and promised and final decay a step.
+    """T2 for descent: the theorem's constants and step size beside η, 2/λ_max, and promised and final decay per step.
 
-    Mean and standard deviation over seeds, one row a cell. `converged` counts the seeds that converge.
+    Mean and standard deviation over seeds, one row per cell. `converged` counts the seeds that converge.
     `final_rate` is minus the logarithm of the final contraction of L − L* in a step, over those.
     """
     table = runs.assign(
@@ -137,9 +137,9 @@ def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
-    """Where descent ends: seeds that converge, stay or diverge, steps to 1e-6 of the start, final decay a step.
+    """Where descent ends: seeds that converge, stay or diverge, steps to 1e-6 of the start, final decay per step.
 
-    Mean and standard deviation over the seeds that have such a value (`…_count`), one row a cell.
+    Mean and standard deviation over the seeds that have such a value (`…_count`), one row per cell.
     """
     table = runs.assign(
         settling_steps=derived.settling_steps(runs),
@@ -160,7 +160,7 @@ def hessian(spectra: pd.DataFrame) -> pd.DataFrame:
 
 
 def escapes(table: pd.DataFrame) -> pd.DataFrame:
-    """Fastest escape from each saddle, closed form and measured, and how long the flow stays; one row a point."""
+    """Fastest escape from each saddle, closed form and measured, and how long the flow stays; one row per point."""
     saddles = table[table["escapes"] > 0]
     return over_seeds(saddles, ESCAPES, within=["point"])
 
@@ -181,13 +181,13 @@ def blow_up(curvatures: pd.DataFrame) -> pd.DataFrame:
 
 
 def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
-    """Where searches for critical points ended, one row a cell.
+    """Where searches for critical points ended, one row per cell.
 
     `critical`: gradient below the tolerance; `matched`: at an enumerated point; `unmatched`: critical, but not
     enumerated; `lost_rank`: ended at a kink, where the loss has no second derivative. `at_zero`: matched at W = 0;
-    `at_rank`: at a point of rank k; `index_counted`: of those, the negative eigenvalues of the Hessian are told from
-    zeros; `index_agrees`: they are as many as the closed form says. `found…` and `enumerated…` count different points,
-    over all seeds.
+    `at_rank`: at a point of rank k; `index_counted`: of those, the ones where the negative eigenvalues of the Hessian
+    can be told apart from zeros; `index_agrees`: where they are as many as the closed form says. `found…` and
+    `enumerated…` count different points, over all seeds.
     """
     axes = axes_of(searches.columns)
     matched = searches["matched"] == 1

@@ -14,9 +14,9 @@ _VERDICTS = {"holds": ("o", style.PALETTE[2]), "violated": ("X", style.PALETTE[1
 
 @style.styled
 def claims(table: pd.DataFrame) -> Figure:
-    """One row a claim: worst deviation as a share of the one allowed (log scale), marker and colour by verdict.
+    """One row per claim: worst deviation as a share of the one allowed (log scale), marker and colour by verdict.
 
-    A deviation of 0 stands at the left edge; with a tolerance of 0 any other one stands at the right edge.
+    A deviation of 0 is drawn at the left edge; with a tolerance of 0 any other one is drawn at the right edge.
     """
     figure, axes = style.panels(1, 1, style.TEXT, 0.24 * len(table) + 0.9)
     axis = axes[0, 0]

@@ -1,4 +1,4 @@
-"""The kinds of experiment, a module each.
+"""The kinds of experiment, one module for each.
 
 A kind declares its tables (`TABLES`, the schema of each), its options (`OPTIONS`, a dataclass by section of an
 experiment's block), what a cell costs (`COST`), and how it is computed: `run(settings, seeds)` yields the columns of
@@ -16,7 +16,7 @@ KINDS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def kind(name: str) -> ModuleType:
-    """The module of a kind; others are not loaded: imports are most of the time of a short job.
+    """The module of a kind. Others are not loaded: imports take most of the time of a short job.
 
     Raises
     ------

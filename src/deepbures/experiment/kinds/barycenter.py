@@ -1,4 +1,4 @@
-"""Barycenters as targets: descent to them at any depth, and the local minima of bounded rank."""
+"""Barycenters as targets: descent to them at any depth, and the local minima over bounded rank."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..settings import Settings, needed
 #: Planes, k = 1: F on the plane through 0, the lowest minimum and the next one (where there is none, the second
 #: eigenvector), on a square grid of coordinates up to `reach`, row by row; the first axis points to the lowest minimum.
 #: `profile` is the least F over the length of W, by its angle from that axis, at PROFILE angles from 0 to 180°.
-#: `spread` is NaN for a set that is read from files.
+#: `spread` is NaN for a set read from files.
 TABLES = {
     "barycenters": schema(
         spread=FLOAT,
@@ -58,7 +58,7 @@ SPECTRUM = "spread"
 COST = 0.5
 #: Descent ends at this share of the trace.
 TOLERANCE = 1e-20
-#: Points along a side of a plane, and of its profile by angle.
+#: Number of points along a side of a plane, and in its profile by angle.
 PLANE, PROFILE = 61, 181
 
 
@@ -77,7 +77,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `barycenters` (k = n) and `minima` (k < n, at depth 1 alone), seed by seed."""
+    """Columns of the tables `barycenters` (k = n) and `minima` (k < n, only at depth 1), seed by seed."""
     options: Options = settings.options["landscape"]
     if settings.loss != "bures-wasserstein" or settings.epsilon > 0:
         raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
@@ -146,7 +146,7 @@ def _tail(loss: Barycenter) -> tuple[float, float]:
 
 
 def _starts(loss: Barycenter, rng: np.random.Generator, rank: int, number: int) -> tuple[Array, Array]:
-    """The truncated barycenter; and with it the leading part of each covariance, and Gaussian starts."""
+    """The truncated barycenter; and it together with the leading part of each covariance and Gaussian starts."""
     cut = truncated(loss, rank)
     drawn = rng.standard_normal((number, loss.dimension, rank)) * np.sqrt(loss.eigenvalues[0])
     return cut, np.concatenate([[cut], [_leading(S, rank) for S in loss.covariances], drawn])

@@ -19,9 +19,9 @@ from .. import measure
 from ..problem import make_loss
 from ..settings import Settings
 
-#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest by
-#: the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN);
-#: `smoothing`: ε as it is limited.
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest,
+#: from the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN);
+#: `smoothing`: ε after limiting.
 TABLES = {
     "curvatures": schema(
         dimension=COUNT,
@@ -52,10 +52,10 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `curvatures`, one row a seed, number of vanishing singular values, and their size.
+    """Columns of the table `curvatures`, one row per seed, number of vanishing singular values, and their size.
 
-    W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 it is n × k, and V
-    is I: a rotation of the input changes no eigenvalue.
+    W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 W is n × k, and
+    V = I: a rotation of the input changes no eigenvalue.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
@@ -89,7 +89,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
-    """C of `curvature.blow_up_constant`; NaN but for ε = 0 and N = 1."""
+    """C of `curvature.blow_up_constant`; NaN unless ε = 0 and N = 1."""
     if depth > 1 or not loss.has_kink:
         return float("nan")
     return blow_up_constant(loss, U[:, : rank - vanishing], U[:, rank - vanishing : rank])

@@ -24,8 +24,8 @@ from ..settings import Settings
 #: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
 #: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
 #: and where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of
-#: rank k. And losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree of
-#: the loss.
+#: rank k. Also losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree
+#: of the loss.
 TABLES = {
     "searches": schema(
         start=COUNT,
@@ -50,16 +50,15 @@ TABLES = {
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.21
-#: A point is critical once the norm of the gradient is below this share of λ_1 …
-#: A point is critical once the norm of the gradient of all layers, Σ0/λ_1 in place of Σ0, is below this …
+#: A point is critical if the norm of the gradient of all layers, for Σ0/λ_1 in place of Σ0, is below this …
 GRADIENT_TOLERANCE = 1e-9
 #: … and is the enumerated one if ‖S − S_J‖_F is below this share of λ_1.
 MATCH_TOLERANCE = 1e-5
-#: Singular values of a start, in units of √λ_1: the scale of the target is all that a start knows of it.
+#: Singular values of a start, in units of √λ_1: the scale is all that a start knows of the target.
 SINGULAR_VALUES = (0.3, 1.2)
 #: How far the layers of a start are from balanced: deviation of Gaussian noise, relative to the balanced layers.
 NOISE = 0.1
-#: Negative eigenvalues of a Hessian are counted above this share of λ_max, where the closed form has none in between.
+#: Negative eigenvalues of a Hessian above this share of λ_max in size are counted, if the closed form has no smaller.
 COUNTED = 1e-7
 #: Matrices in each family of `trials`; sizes of those near the minimiser, relative to it.
 TRIALS, DISTANCES = 100, (1e-6, 1.0)
@@ -79,10 +78,10 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `searches`, one row a seed and random start, and `trials`, one row a seed and matrix.
+    """Columns of the tables `searches`, one row per seed and random start, and `trials`, one row per seed and matrix.
 
     The searches are for zeros of the gradients of all layers (`critical_point_search`), from starts of rank 1, 2, …, k
-    in turn. The trials are matrices of rank ≤ k, critical or not, whose loss is to be no less than L*.
+    in turn. The trials are matrices of rank ≤ k, critical or not, whose loss must not be less than L*.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
@@ -106,8 +105,8 @@ def _starts(
 ) -> dict[int, tuple[list[int], list[Array]]]:
     """Numbers and stacked layers of the starts of each rank, in units of √λ_1.
 
-    For ε = 0 and N = 1 they are of rank k alone, or of that of the target where it is lower: a W that has lost rank is
-    no critical point there.
+    For ε = 0 and N = 1 they only have rank k, or the target's rank if that is lower: a W that has lost rank is not a
+    critical point there.
     """
     n = loss.dimension
     widest = min(rank, int(np.sum(loss.eigenvalues > 0))) if loss.has_kink else rank
@@ -165,7 +164,7 @@ def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) 
 
 
 def _negative(loss: CovarianceLoss, layers: list[Array], rates: Array) -> int:
-    """Negative eigenvalues of the Hessian; −1 where some are too small to be told from zero."""
+    """Number of negative eigenvalues of the Hessian; −1 if some are too small to be told apart from zero."""
     sizes = np.abs(rates[rates != 0])
     if sizes.min() <= 100 * COUNTED * sizes.max():
         return -1
@@ -176,7 +175,7 @@ def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, An
     """How many critical points there are, and how many of them the searches of one problem reached.
 
     Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
-    those of the highest rank alone are critical.
+    only those of the highest rank are critical.
     """
     spectrum = equalized(loss.eigenvalues, float(loss.smoothing))[loss.minimum_spectrum(loss.dimension) > 0]
     by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues

@@ -23,9 +23,9 @@ from .. import measure
 from ..problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
 from ..settings import Settings, needed
 
-#: Of descent: η, 2/λ_max, the final contraction of L − L* a step by theory, the share of L that each step is proved to
-#: take (one layer, else NaN), balancedness at the first and last
-#: record, distance from the flow, and the covariances of the coordinates along Ω_1 and Ω_2.
+#: For descent: η, 2/λ_max, the final contraction of L − L* per step in theory, the share of L that each step is proved
+#: to take (one layer, else NaN), balancedness at the first and last record, distance from the flow, and the covariances
+#: of the coordinates along Ω_1 and Ω_2.
 TABLES = {
     "runs": extended(
         measure.RUNS,
@@ -41,11 +41,11 @@ TABLES = {
     ),
     "trajectories": extended(measure.TRAJECTORIES, step=pa.int64(), balancedness=FLOAT),
 }
-#: The axes of its step size, of which an experiment has one.
+#: The axes for its step size; an experiment has one of them.
 STEPS = STEP_AXES
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.1
-#: Relative accuracy of the flow that a descent is compared with.
+#: Relative accuracy of the flow that descent is compared with.
 _FLOW_RTOL = 1e-9
 
 
@@ -144,7 +144,7 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
         raise ValueError(f"theorem_step needs a start with a margin c > 0, not {constants.margin:.6g}")
     step = float(10**constants.log10_step_size)
     if not step > np.finfo(float).tiny:
-        raise ValueError(f"theorem_step: the theorem's step, 1e{constants.log10_step_size:.0f}, is no number in floats")
+        raise ValueError(f"theorem_step: the theorem's step, 1e{constants.log10_step_size:.0f}, is too small a float")
     return step
 
 
@@ -161,7 +161,7 @@ def _end_time(options: Descent) -> float:
 
 
 def _record_steps(n_steps: int, options: Descent) -> NDArray[np.int64]:
-    """Every so many steps, or a number of them spread evenly over their logarithm; the first and the last too."""
+    """Every so many steps, or a number of them spaced evenly in the logarithm; always the first and the last."""
     if options.record_every is not None:
         inner = np.arange(0, n_steps, options.record_every)
     else:

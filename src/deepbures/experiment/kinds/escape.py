@@ -19,7 +19,7 @@ from .. import measure
 from ..problem import make_loss
 from ..settings import Settings
 
-#: A flow that starts next to a critical point: predicted and measured rate of the fastest escape, how long it stays.
+#: A flow that starts near a critical point: predicted and measured rate of the fastest escape, and how long it stays.
 TABLES = {
     "escapes": schema(
         **measure.POINT,
@@ -34,7 +34,7 @@ TABLES = {
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.3
-#: A plateau ends when the loss has fallen by this share of L(W_J) − L*; below the other one the flow counts as linear.
+#: A plateau ends once the loss has fallen by the first share of L(W_J) − L*; below the second the flow is linear.
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
 #: The flow is followed for this many times ln(1/δ) / (escape rate).
 HORIZON = 1.5
@@ -53,7 +53,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `escapes`, one row a seed and critical point; the first, the minimum, is not left.
+    """Columns of the table `escapes`, one row per seed and critical point but the minimum, which no flow leaves.
 
     Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k; with √λ_1 for ‖W_J‖ where W_J = 0.
     """
@@ -98,10 +98,10 @@ def _leave(
     spectrum: critical_points.LocalSpectrum,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Length of the plateau and measured rate of the fastest escape; NaN where the flow did not leave in time.
+    """Length of the plateau and measured rate of the fastest escape; NaN if the flow did not leave before its end.
 
-    In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t).
-    Where an empty column fills with b, the b-th row of Ωᵀ W does, but for its part in the span of the rows in J.
+    In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t). Where an
+    empty column fills with b, it is the b-th row of Ωᵀ W, less its part in the span of the rows in J, that grows.
     """
     W = critical_points.factor(loss, point.kept, rank)
     noise = rng.standard_normal(W.shape)

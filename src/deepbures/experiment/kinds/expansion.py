@@ -41,11 +41,11 @@ TABLES = {
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.04
-#: Where the lines start: the global minimum, the saddle in the middle of the order (left out where no point of rank k
-#: is one), a random network.
+#: Where the lines start: the global minimum, the saddle in the middle of the order (left out if no point of rank k is a
+#: saddle), a random network.
 PLACES = ("minimum", "saddle", "random start")
-#: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, of its most negative
-#: eigenvalue, or of the largest where none is negative.
+#: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, that of its most negative
+#: eigenvalue, or of the largest if none is negative.
 LINES = ("random", "eigenvector")
 
 
@@ -62,7 +62,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `lines`, one row a seed, place, line and distance."""
+    """Columns of the table `lines`, one row per seed, place, line and distance."""
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
@@ -91,7 +91,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 def _places(loss: CovarianceLoss, depth: int, rank: int, rng: np.random.Generator) -> Iterator[tuple[str, list[Array]]]:
     points = critical_points.spread(loss, rank, 3)
     yield PLACES[0], critical_points.network(loss, points[0].kept, depth, rank).layers
-    # Tied minima are no saddles: where λ_k = λ_{k+1} several of the first points are.
+    # Tied minima are not saddles: where λ_k = λ_{k+1}, several of the first points are minima.
     candidates = points[len(points) // 2], points[-1]
     saddles = [p for p in candidates if critical_points.local_spectrum(loss, p.kept, depth, rank).escapes]
     if saddles:

@@ -19,8 +19,8 @@ from .. import measure
 from ..problem import check_target, check_tolerance, limited_smoothing, make_loss, make_start
 from ..settings import Integration, Settings
 
-#: Covariances Σ̂ of m samples: B²(Σ̂, Σ0) of each draw, and its expectation to first order in 1/m. Training on one Σ̂: the
-#: loss that is trained, and the same loss against Σ0, which is not seen; their floors.
+#: Covariances Σ̂ of m samples: B²(Σ̂, Σ0) of each draw, and its expectation to first order in 1/m. Training on one
+#: Σ̂: the training loss, and the same loss against the unseen Σ0; their floors.
 TABLES = {
     "sampling": schema(samples=COUNT, draw=COUNT, squared_bures=FLOAT, expected=FLOAT),
     "training": schema(
@@ -33,7 +33,7 @@ COST = 0.34
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is drawn of the population: numbers of samples, and sets of each."""
+    """What is drawn from the population: sample sizes, and the number of draws of each."""
 
     sizes: tuple[int, ...]
     draws: int
@@ -46,8 +46,8 @@ OPTIONS = {"integration": Integration, "sampling": Sampling}
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `sampling` and `training`, seed by seed.
 
-    Σ̂ = (1/m) Σ x xᵀ of x ~ N(0, Σ0), whose mean is known. The draws of a seed are common to all ε, ranks and
-    depths. The flow is trained on the first draw of each size.
+    Σ̂ = (1/m) Σ x xᵀ of x ~ N(0, Σ0), whose mean is known. All ε, ranks and depths share the draws of a
+    seed. The flow is trained on the first draw of each size.
     """
     options: Sampling = settings.options["sampling"]
     for seed in seeds:

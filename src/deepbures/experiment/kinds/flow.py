@@ -19,9 +19,9 @@ from .. import measure
 from ..problem import check_tolerance, make_loss, make_start, stack_losses
 from ..settings import Integration, Settings
 
-#: Of flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
-#: excess loss that is left in its slowest directions at the end; and of aligned starts (else empty) the times at which
-#: the eigenvalues of S reach half of their limits, measured and in closed form.
+#: For flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
+#: excess loss that is in its slowest directions at the end; and for aligned starts (else empty) the times at which the
+#: eigenvalues of S reach half of their limits, measured and in closed form.
 TABLES = {
     "runs": extended(
         measure.RUNS,
@@ -89,11 +89,11 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> float:
-    """Share of the excess loss at F, next to the minimum, that is left in the directions of the least local rate.
+    """Share of the excess loss at F, near the minimum, that is in the directions of the least local rate.
 
     The tail of log (L − L*) has the slope of the sharp rate only once this is near 1: where hardly anything is
-    left in the slowest direction, no recorded slope shows it. NaN where no closed form reaches: ε ≥ λ_k, and
-    other losses than Bures-Wasserstein.
+    in the slowest direction, no recorded slope shows it. NaN where there is no closed form: ε ≥ λ_k, and losses
+    other than Bures-Wasserstein.
     """
     if not isinstance(loss, BuresWasserstein) or not loss.epsilon < loss.eigenvalues[rank - 1]:
         return float("nan")

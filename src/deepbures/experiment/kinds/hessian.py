@@ -26,7 +26,7 @@ from ..settings import Settings
 
 #: Hessian of the deep loss at a critical point (`value_error` in units of Σ_j λ_j^{d/2}, d the degree of the loss,
 #: `gradient_norm` of W for Σ0/λ_1): its extreme eigenvalues, the numbers of negative, zero and positive
-#: ones (−1 where only the extreme ones were found), and the closed form they are compared with (`rates`).
+#: ones (−1 where only the extreme ones were computed), and the closed form they are compared with (`rates`).
 TABLES = {
     "spectra": schema(
         **measure.POINT,
@@ -49,7 +49,7 @@ TABLES = {
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.04
-#: With more parameters the dense Hessian takes too long, and its extreme eigenvalues alone are found.
+#: With more parameters the dense Hessian takes too long, and only its extreme eigenvalues are computed.
 DENSE_PARAMETERS = 1500
 
 
@@ -65,7 +65,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `spectra`, one row a seed and critical point.
+    """Columns of the table `spectra`, one row per seed and critical point.
 
     Counts of eigenvalues are −1 where there are more than 1,500 parameters: not counted, so that they neither agree
     with the closed form nor contradict it.
@@ -109,7 +109,7 @@ def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int,
 
 
 def _spectrum(loss: CovarianceLoss, network: DeepLinearNetwork, parameters: int) -> tuple[Array | None, Curvature]:
-    """The eigenvalues that are not zero and their summary; of many parameters the extreme ones, counts being −1."""
+    """The eigenvalues that are not zero and their summary; for many parameters the extreme ones, with counts of −1."""
     if parameters > DENSE_PARAMETERS:
         smallest, largest = extreme_eigenvalues(loss, network.layers)
         relative = largest / smallest if smallest < -ZERO_TOLERANCE * largest else float("nan")

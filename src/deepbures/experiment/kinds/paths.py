@@ -34,9 +34,9 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `paths`, one row a seed, pair of consecutive points, and place between them.
+    """Columns of the table `paths`, one row per seed, pair of consecutive points, and place between them.
 
-    The points are those of rank k; where there is one alone (k = n), those of lower rank, too.
+    The points are those of rank k; where there is only one (k = n), also those of lower rank.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     t = np.linspace(0, 1, options.samples)

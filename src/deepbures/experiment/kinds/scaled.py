@@ -1,4 +1,4 @@
-"""Scaled descent and Nyström starts on targets of a given condition number, beside plain descent."""
+"""Scaled descent and Nyström starts on targets of a given condition number, compared with plain descent."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ..settings import Settings
 
 #: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
 #: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
-#: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. `lemma` is what L(W − ½∇) exceeds L − ¼‖∇‖² by at most, in
-#: `unit`, where steps are such half steps; else NaN. Conditions: plain descent, η half the largest stable step, started
-#: on the slowest mode; its contraction a step, measured and by theory.
+#: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. `lemma` is the most by which L(W − ½∇) exceeds L − ¼‖∇‖²,
+#: in `unit`, where steps are such half steps; else NaN. Conditions: plain descent, η half the largest stable step,
+#: started on the slowest mode; its contraction per step, measured and in theory.
 TABLES = {
     "scaled": schema(
         condition=FLOAT,
@@ -50,7 +50,7 @@ SPECTRUM = "geometric"
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.8
 STARTS = ("gaussian", "nystrom", "orthonormal")
-#: A run has converged at this share of its unit; the tail is what lies between the two shares after it.
+#: A run has converged at the first share of its unit; its tail lies between the other two.
 TOLERANCE, TAIL = 1e-12, (1e-5, 1e-11)
 #: Relative size of the slowest mode at the start of plain descent.
 _PERTURBATION = 1e-3
@@ -74,8 +74,8 @@ OPTIONS = {"landscape": Options}
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `scaled` and `conditions`, seed by seed.
 
-    Σ0 has the eigenvalues 1 … 1/κ in geometric steps and then zeros, in a basis that a seed shares among all κ, ranks,
-    losses and depths; ε is a share of the least positive one.
+    Σ0 has the eigenvalues 1 … 1/κ in geometric steps and then zeros, in a basis that is the same for all κ, ranks,
+    losses and depths of a seed; ε is a share of the least positive eigenvalue.
     """
     options: Options = settings.options["landscape"]
     unknown = [start for start in options.start_kinds if start not in STARTS]
@@ -128,7 +128,7 @@ def _network(W: Array, depth: int, rank: int) -> DeepLinearNetwork:
 
 
 def _methods(loss: CovarianceLoss, depth: int, rank: int, target_rank: int, share: float, start: str) -> Iterator[str]:
-    """Layer-wise steps; where theory gives a tail for them, plain half steps and steps without the repair too."""
+    """Layer-wise steps; where theory gives a tail for them, also plain half steps and steps without the repair."""
     yield "layerwise"
     if loss.name == BuresWasserstein.name and start == "gaussian":
         if depth == 1 and share > 0 and target_rank == loss.dimension:
@@ -183,7 +183,7 @@ def _tail(relative: Array) -> float:
 
 
 def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_rank: int) -> float:
-    """Tail factor by theory where there is one: (1 − 1/N)² unrepaired; the local rates for half steps on one layer."""
+    """Tail factor in theory where there is one: (1 − 1/N)² unrepaired; the local rates for half steps on one layer."""
     if method == "unrepaired":
         return (1 - 1 / depth) ** 2
     subspace = method == "layerwise" and rank < target_rank and loss.has_kink
@@ -193,7 +193,7 @@ def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_r
 
 
 def _plain(loss: CovarianceLoss, depth: int) -> tuple[float, float]:
-    """Contraction of L − L* in a step of plain descent from the slowest mode, λ_n, and by theory."""
+    """Contraction of L − L* in a step of plain descent from the slowest mode, λ_n, and in theory."""
     rates = rates_at_minimum(loss, depth)
     eta = stable_step(rates) / 2
     s = np.sqrt(loss.eigenvalues)

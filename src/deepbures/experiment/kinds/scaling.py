@@ -1,6 +1,6 @@
-"""What a gradient of the smoothed loss costs against n, in its dense form and in the one that is linear in n.
+"""Cost of a gradient of the smoothed loss against n, in its dense form and in the one that is linear in n.
 
-The only kind whose numbers are times: a second run gives others.
+The only kind whose numbers are times: a second run gives different ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...seeds import generator
 from .. import measure
 from ..settings import Settings
 
-#: One row a dimension and form: the median CPU time of a gradient, and its largest difference from that of the other
+#: One row per dimension and form: the median CPU time of a gradient, and its largest difference from that of the other
 #: form, relative to the largest entry (NaN where the dense form is not made).
 TABLES = {"timings": schema(n=COUNT, form=NAME, seconds=FLOAT, difference=FLOAT)}
 #: How its targets are drawn, in the configuration.
@@ -59,7 +59,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             seconds, difference = {}, float("nan")
             seconds["linear"], gradient = _timed(loss, W, options.repeats)
             if n <= options.largest_dense:
-                # Columns of zeros change nothing but the form that is chosen.
+                # Columns of zeros change only which form is chosen.
                 seconds["dense"], wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
                 difference = float(np.abs(wide[:, :k] - gradient).max() / np.abs(gradient).max())
             for form, median in seconds.items():
@@ -68,7 +68,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _timed(loss: BuresWasserstein, W: Array, repeats: int) -> tuple[float, Array]:
-    """Median CPU seconds of a gradient, after one that is not counted, and the gradient."""
+    """Median CPU seconds of a gradient, after one that does not count, and the gradient."""
     gradient = loss.gradient(W)
     times = []
     for _ in range(repeats):

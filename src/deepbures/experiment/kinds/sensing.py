@@ -1,4 +1,4 @@
-"""Semi-random sensing: who minds measurements that are repeated."""
+"""Semi-random sensing: which methods suffer from repeated measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...sensing import SENSING_LOSSES, Measurements, descend, reweighted, spectr
 from .. import measure
 from ..settings import Settings
 
-#: One row a number of copies and method: a loss on the plain sum, or `reweighted`; `error` is ‖X − Σ*‖_F / ‖Σ*‖_F.
+#: One row per number of copies and method: a loss on the plain sum, or `reweighted`; `error` is ‖X − Σ*‖_F / ‖Σ*‖_F.
 TABLES = {"sensed": schema(copies=COUNT, method=NAME, error=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "wishart"

@@ -14,7 +14,7 @@ from ...sparse_recovery import METHODS, draw_corrupted, recover_low_rank
 from .. import measure
 from ..settings import Settings
 
-#: One row a share of corrupted entries and method; `error` is ‖W Wᵀ − Σ*‖_F / ‖Σ*‖_F at the end.
+#: One row per share of corrupted entries and method; `error` is ‖W Wᵀ − Σ*‖_F / ‖Σ*‖_F at the end.
 TABLES = {"recoveries": schema(share=FLOAT, method=NAME, steps=COUNT, converged=FLAG, error=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"

@@ -24,9 +24,9 @@ TABLES = {
 }
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 1.1
-#: Half the side of the plane and radius of the starts, in units of √λ_1.
+#: Half the side of the plane, and radius of the starts, in units of √λ_1.
 REACH, RADIUS = 1.4, 1.25
-#: Distance from the saddle W = 0 of the other half of the starts, in the same units.
+#: Distance of the other half of the starts from the saddle W = 0, in the same units.
 INNER_RADIUS = 0.05
 #: Where the flows end, in the `unit` of the loss, and their longest time, in units of λ_1^{1/N − d/2}, d the degree.
 EXCESS_TOLERANCE, MAX_TIME = 1e-9, 1e4
@@ -64,7 +64,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _points(loss: CovarianceLoss, seed: int, depth: int) -> Iterator[dict[str, Any]]:
-    """Both signs of each critical point of rank 1, and W = 0, which is no critical point for ε = 0 and N = 1."""
+    """Both signs of each critical point of rank 1, and W = 0, which is not a critical point for ε = 0 and N = 1."""
     for point in critical_points.critical_points(loss, 1, lower_ranks=True):
         W = loss.eigenvectors.T @ critical_points.factor(loss, point.kept, 1)[:, 0]
         spectrum = critical_points.local_spectrum(loss, point.kept, depth, 1)
@@ -97,7 +97,7 @@ def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str
             excess_tolerance=EXCESS_TOLERANCE * loss.unit,
         )
         F = (loss.eigenvectors.T @ flow.factors)[..., 0]
-        parts.append((number, flow.times, F * np.sign(F @ start)[:, None], flow.loss))  # a factor has no sign
+        parts.append((number, flow.times, F * np.sign(F @ start)[:, None], flow.loss))  # its sign is arbitrary
     lengths = [len(times) for _, times, _, _ in parts]
     return {
         "seed": np.full(sum(lengths), seed),
