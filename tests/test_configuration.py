@@ -203,11 +203,6 @@ MISTAKES = [
     ),
     # Seeds in whole blocks, so that adding some recomputes none.
     (C + "seeds", 15, [".seeds: 15 must be a multiple of seeds_per_job, 10"]),
-    (
-        "study.shared_jobs",
-        7,
-        ["study.shared_jobs: 7 must be at least 8 for the 924 cells and blocks of experiments.convergence"],
-    ),
     (C + "initialization", {"kind": "close", "scale": 0}, [".initialization.scale: 0 must be more than -1 and not 0"]),
     (C + "initialization", {"kind": "close", "scale": -1}, [".initialization.scale: -1 must be more than -1"]),
     (C + "initialization", {"kind": "aligned"}, ["the key 'scale' is missing: the kind 'aligned' needs it"]),

@@ -145,10 +145,11 @@ def test_jobs_are_cells_times_blocks(shipped):
     assert list(alone) == [f"{path}/seeds={block}" for path, block in expected]
 
 
-@pytest.mark.parametrize("number", [1, 7, 32])
-def test_shared_jobs_hold_every_part_once(shipped, number):
+@pytest.mark.parametrize(("asked", "number"), [(1, 8), (7, 14), (8, 8), (32, 32)])
+def test_shared_jobs_hold_every_part_once_and_not_too_many(shipped, asked, number):
+    # 924 points of the grid and 128 in a job at most, on average: one job is doubled to 8.
     config = shipped()
-    config["study"]["shared_jobs"] = number
+    config["study"]["shared_jobs"] = asked
     found = jobs(config, "convergence")
     assert len(found) == number
     assert all(re.fullmatch(rf"shared/\d{{3}}-of-{number}", path) for path in found)

@@ -18,7 +18,7 @@ from .experiment.kinds import KINDS
 from .experiment.kinds import kind as kind_of
 from .families import Family, nearest
 from .families import mistakes as mistakes_of_families
-from .grid import MOST_PARTS, canonical, count_parts, shared_jobs
+from .grid import canonical
 from .initialization import NEAR_A_POINT
 from .target_files import FILE_KEYS, ONE, files_of, is_drawn, read_covariances, target_rank
 from .target_files import KINDS as TARGETS
@@ -274,10 +274,6 @@ def _senseless(config: Mapping[str, Any]) -> Iterator[str]:
         seeds, block_size = block["seeds"], block["seeds_per_job"]
         if seeds % block_size:  # else adding seeds would recompute the last block
             yield f"{where}.seeds: {seeds} must be a multiple of seeds_per_job, {block_size}"
-        number, n_parts = shared_jobs(config, name), count_parts(config, name)
-        if number and n_parts > MOST_PARTS * number:
-            least = -(-n_parts // MOST_PARTS)
-            yield f"study.shared_jobs: {number} must be at least {least} for the {n_parts} cells and blocks of {where}"
         mistakes = _landscape(block) if "landscape" in kind_of(block["kind"]).OPTIONS else _training(block)
         yield from (f"{where}.{mistake}" for mistake in mistakes)
     for name, figure in config["figures"].items():

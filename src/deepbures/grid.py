@@ -131,9 +131,15 @@ def count_parts(config: Mapping[str, Any], experiment: str) -> int:
 
 
 def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
-    """Number of jobs that the parts of an experiment share; 0 where each has its own."""
-    default = _SHARED_JOBS if count_parts(config, experiment) >= _MANY_PARTS else 0
-    return int(config["study"].get("shared_jobs", default))
+    """Number of jobs that the parts of an experiment share; 0 where each has its own.
+
+    The one of the configuration, doubled as often as it takes to have at most `MOST_PARTS` in a job on average.
+    """
+    n_parts = count_parts(config, experiment)
+    number = int(config["study"].get("shared_jobs", _SHARED_JOBS if n_parts >= _MANY_PARTS else 0))
+    while number and n_parts > MOST_PARTS * number:
+        number *= 2
+    return number
 
 
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:

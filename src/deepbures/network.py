@@ -41,8 +41,8 @@ class DeepLinearNetwork:
     def balanced(cls, end_to_end: ArrayLike, depth: int, width: int | None = None) -> DeepLinearNetwork:
         """Balanced network of the given end-to-end matrix W = U diag(s) Vᵀ.
 
-        W_1 = s^{1/N} Vᵀ, inner layers diag(s^{1/N}), W_N = U s^{1/N} (paper.md section 6), cut to
-        inner width k.
+        W_1 = s^{1/N} Vᵀ, inner layers diag(s^{1/N}), W_N = U s^{1/N}, cut to inner width k. They meet the condition of
+        balance, W_{j+1}ᵀ W_{j+1} = W_j W_jᵀ (paper.md section 4).
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Figures of the convergence study: trajectories, rates, bounds (F1-F3, G1, G2, G8 of paper.md section 7)."""
+"""Figures of the convergence study: trajectories, rates, bounds (F1-F3, G1, G2, G8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the study as CSV and LaTeX (T1-T3 of paper.md section 7, and ours)."""
+"""Tables of the study, as CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails`
     counts the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail
     itself (see `aggregate.collect`); `power_law_slope` is the exponent of t where a flow did not converge.
-    `limited` says that ε exceeds λ_n and was replaced by it, so that cells that differ only in ε may be the same
+    `limited` says that ε exceeds λ_k and was replaced by it, so that cells that differ only in ε may be the same
     problem.
     """
     table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
