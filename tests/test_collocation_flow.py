@@ -343,6 +343,8 @@ def test_bad_stacks_are_refused(W, options, message):
 class Plugged(Frobenius):
     """A loss of one's own: no Jacobian is known for it."""
 
+    has_linear_part = False
+
 
 def test_a_loss_without_jacobian_is_integrated_explicitly():
     flow = gradient_flow(Plugged(np.diag(SPECTRUM)), np.eye(4), 2, max_time=0.5)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .collocation import ROUNDING, Stack, Step, dense_output
 from .diagnostics import norm_over_layers
-from .explicit import ExplicitPath
+from .explicit import ExplicitPath, ExplicitStack
 from .linear_forms import is_thin
 from .losses import CovarianceLoss
 from .network import check_depth
@@ -206,17 +206,22 @@ def _advance(loss: CovarianceLoss, runs: Sequence[_Run], collocation: bool) -> N
     """
     for run in runs:
         run.begin()
-        if collocation and run.reason is None and not run.suits_collocation():
-            run.explicitly(to_the_end=False)
-    waiting: dict[int, list[int]] = {}
-    for i, run in enumerate(runs):
-        if collocation and run.reason is None:
-            waiting.setdefault(run.Z.shape[1], []).append(i)
-    for members in waiting.values():
-        _collocate(loss.take(members), [runs[i] for i in members])
-    for run in runs:
-        if run.reason is None:
-            run.explicitly(to_the_end=True)
+    waiting = [i for i, run in enumerate(runs) if run.reason is None]
+    if collocation:
+        for members in _of_one_rank(runs, [i for i in waiting if not runs[i].suits_collocation()]):
+            _explicitly(loss.take(members), [runs[i] for i in members], to_the_end=False)
+        for members in _of_one_rank(runs, [i for i in waiting if runs[i].reason is None]):
+            _collocate(loss.take(members), [runs[i] for i in members])
+    for members in _of_one_rank(runs, [i for i in waiting if runs[i].reason is None]):
+        _explicitly(loss.take(members), [runs[i] for i in members], to_the_end=True)
+
+
+def _of_one_rank(runs: Sequence[_Run], members: Sequence[int]) -> list[list[int]]:
+    """The members in groups of one rank, which make a stack."""
+    groups: dict[int, list[int]] = {}
+    for i in members:
+        groups.setdefault(runs[i].Z.shape[1], []).append(i)
+    return list(groups.values())
 
 
 class CollocationPath:
@@ -304,8 +309,8 @@ class _Run:
         self.rtol, self.atol, self.excess_tolerance, self.max_steps = rtol, atol, excess_tolerance, max_steps
         self.time = 0.0
         self.Z: Array = U[:, :k] * s[:k] ** (1 / depth)
-        self.flow = FactorFlow(loss, depth, self.Z.shape)
-        self.collocation_evaluations = 0
+        self.flow = FactorFlow(loss, depth)
+        self.evaluations = 0
         self.paths: list[ExplicitPath | CollocationPath] = []
         self.reason: StopReason | None = None
 
@@ -350,7 +355,8 @@ class _Run:
 
     def begin(self) -> None:
         """Whether there is anything to do."""
-        speed, size = float(np.linalg.norm(self.flow(0.0, self.Z.ravel()))), float(np.linalg.norm(self.Z))
+        speed, size = float(np.linalg.norm(self.flow.field(self.Z))), float(np.linalg.norm(self.Z))
+        self.evaluations += 1
         if not np.isfinite(speed):
             raise ValueError("initial must be small enough for its loss and gradient to be finite numbers")
         if self.converged(self.flow.factor(self.Z)):
@@ -360,44 +366,18 @@ class _Run:
         elif speed * self.end <= _EPS * size:
             self.reason = StopReason.STATIONARY
 
-    def suits_collocation(self, z: Array | None = None) -> bool:
+    def suits_collocation(self) -> bool:
         """Whether collocation is better than the explicit method: at full rank, near the minimum, and for k ≪ n.
 
         On the plateaus of a lower rank it needs half to once and a half the gradients at n = 10, each in a dearer
         step. Where the target's eigenvalues span decades the explicit method is too slow: n = 256, k = 16, N = 3 and
         λ_1 = 532 λ_k take 2,722 gradients to 1e-6; the explicit method had not ended after 200 s.
         """
-        Z = self.Z if z is None else z.reshape(self.Z.shape)
-        n, k = Z.shape
-        if k == n or is_thin(n, k):
-            return True
-        F = self.flow.factor(Z)
-        minimum = self.loss.minimum_spectrum(k)
-        # Of S − S* beyond the first k rows and columns, semidefinite, the largest entry is on the diagonal.
-        filled = np.abs(F[:k] @ F.T - np.pad(np.diag(minimum[:k]), ((0, 0), (0, n - k)))).max()
-        return bool(max(filled, np.sum(F[k:] ** 2, axis=1).max()) <= _NEAR * minimum[k - 1])
+        n, k = self.Z.shape
+        return k == n or is_thin(n, k) or bool(_is_near_minimum(self.loss, self.flow.factor(self.Z)))
 
-    def explicitly(self, to_the_end: bool) -> None:
-        """Go on by the explicit method, to the end or until collocation is better."""
-
-        def ended(z: Array) -> bool:
-            if self.converged(self.flow.factor(z.reshape(self.Z.shape))):
-                self.reason = StopReason.CONVERGED
-            return self.reason is not None or (not to_the_end and self.suits_collocation(z))
-
-        path = ExplicitPath(self.flow, self.time, self.Z.ravel(), self._interpolated)
-        self.paths.append(path)
-        self.reason = (
-            path.integrate(self.end, self.rtol, self.atol, ended, self.max_steps - self.n_steps) or self.reason
-        )
-        self.time, self.Z = path.knots[-1], path.states[-1].reshape(self.Z.shape)
-        if self.reason is None and self.time == self.end:
-            self.reason = StopReason.END_TIME
-        if self.reason is None and self.n_steps == self.max_steps:
-            self.reason = StopReason.STEP_BUDGET
-
-    def _interpolated(self, _number: int, before: float, after: float) -> bool:
-        """Whether samples can be asked for within the next step."""
+    def interpolated(self, before: float, after: float) -> bool:
+        """Whether samples can be asked for within the next explicit step."""
         if self.times is None:
             return self.n_steps < self.samples
         between = int(np.searchsorted(self.times, before, side="right"))
@@ -423,7 +403,7 @@ class _Run:
         themselves as soon as there is a step for each."""
         paths = [path for path in self.paths if len(path.knots) > 1]
         if not paths:  # the run ended where it began
-            paths = [ExplicitPath(self.flow, 0.0, self.Z.ravel(), self._interpolated)]
+            paths = [ExplicitPath(self.flow, 0.0, self.Z)]
         knots = np.concatenate([paths[0].knots[:1], *(path.knots[1:] for path in paths)])
         if self.times is not None:
             times = np.append(self.times[self.times < knots[-1]], knots[-1])
@@ -438,7 +418,7 @@ class _Run:
         F, directions, lengths = principal_columns(np.concatenate(factors))
         gradient, excess = self.loss.gradient_and_excess_near_diagonal(F, self.rank)
         assert self.reason is not None
-        explicit = sum(path.n_steps for path in paths if isinstance(path, ExplicitPath))
+        explicit = [path for path in paths if isinstance(path, ExplicitPath)]
         return FlowTrajectory(
             times=times,
             loss=self.loss.minimum_value(self.rank) + excess,
@@ -447,9 +427,67 @@ class _Run:
             gradient_norm=norm_over_layers(directions, lengths, gradient, self.depth),
             stop_reason=self.reason,
             n_steps=self.n_steps,
-            evaluations=self.flow.evaluations + self.collocation_evaluations,
-            explicit_steps=explicit,
+            evaluations=self.evaluations + sum(path.evaluations for path in explicit),
+            explicit_steps=sum(path.n_steps for path in explicit),
         )
+
+
+def _is_near_minimum(loss: CovarianceLoss, F: Array) -> NDArray[np.bool_]:
+    """Whether no entry of S − S* exceeds a tenth of s*_k, S = F Fᵀ of rank k; for F (..., n, k)."""
+    n, k = F.shape[-2:]
+    minimum = loss.minimum_spectrum(k)
+    # Of S − S* beyond the first k rows and columns, semidefinite, the largest entry is on the diagonal.
+    filled = np.abs(F[..., :k, :] @ F.mT - np.eye(k, n) * minimum[..., None, :]).max(axis=(-2, -1))
+    rest = np.sum(F[..., k:, :] ** 2, axis=-1).max(axis=-1)
+    return np.asarray(np.maximum(filled, rest) <= _NEAR * minimum[..., k - 1])
+
+
+def _explicitly(loss: CovarianceLoss, runs: Sequence[_Run], to_the_end: bool) -> None:
+    """Advance runs of one rank explicitly as one stack, each to its end or until collocation is better."""
+    first = runs[0]
+    states, times = np.array([run.Z for run in runs]), np.array([run.time for run in runs])
+    stack = ExplicitStack(FactorFlow(loss, first.depth), states, times, first.end, first.rtol, first.atol)
+    paths = [ExplicitPath(run.flow, run.time, run.Z) for run in runs]
+    for run, path in zip(runs, paths, strict=True):
+        run.paths.append(path)
+    while stack.members.size:
+        stepped = np.flatnonzero(stack.attempt())
+        going: NDArray[np.bool_] = ~stack.failed
+        converged, better = _ends(loss, stack, stepped, first, to_the_end)
+        for j, below, handed in zip(stepped, converged, better, strict=True):
+            run, path, time = runs[stack.members[j]], paths[stack.members[j]], float(stack.time[j])
+            wanted = run.interpolated(path.knots[-1], time)
+            path.add(time, stack.state[j].copy(), stack.stages[:, j].copy() if wanted else None)
+            lost = stack.length[j] <= ROUNDING * np.linalg.norm(path.states[-2])
+            if below:
+                run.reason = StopReason.CONVERGED
+            elif time == run.end:
+                run.reason = StopReason.END_TIME
+            elif lost and not handed:  # in rounding: the speed is, or the step collapsed
+                collapsed = path.collapsed(float(stack.last_size[j]))
+                run.reason = StopReason.STEP_UNDERFLOW if collapsed else StopReason.STATIONARY
+            elif run.n_steps == run.max_steps:
+                run.reason = StopReason.STEP_BUDGET
+            going[j] = run.reason is None and not handed
+        for i in stack.members[stack.failed]:
+            runs[i].reason = StopReason.STEP_UNDERFLOW
+        for j in np.flatnonzero(~going):
+            run, path = runs[stack.members[j]], paths[stack.members[j]]
+            run.evaluations += int(stack.evaluations[j])
+            run.time, run.Z = path.knots[-1], path.states[-1]
+        stack.keep(going)
+
+
+def _ends(
+    loss: CovarianceLoss, stack: ExplicitStack, stepped: NDArray[np.intp], first: _Run, to_the_end: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of the members that took a step have converged, and which go on by collocation."""
+    neither = np.zeros(len(stepped), dtype=bool)
+    if not stepped.size:
+        return neither, neither
+    there, F = loss.take(stack.members[stepped]), stack.flow.factor(stack.state[stepped])
+    converged = there.excess_in_eigenbasis(F, first.rank) <= first.excess_tolerance
+    return converged, neither if to_the_end else _is_near_minimum(there, F)
 
 
 def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
@@ -479,7 +517,7 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
         going &= ~(collapsed | (stack.rejections > _MANY_REJECTIONS))
         for j in np.flatnonzero(~going):
             run = runs[stack.members[j]]
-            run.collocation_evaluations += int(stack.evaluations[j])
+            run.evaluations += int(stack.evaluations[j])
             path = run.paths[-1]
             assert isinstance(path, CollocationPath)
             run.time, run.Z = path.knots[-1], path.root()

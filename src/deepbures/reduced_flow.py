@@ -33,28 +33,29 @@ _DEPENDENT = 1e-7
 
 
 class FactorFlow:
-    """Right-hand side of the reduced flow for one start, in the eigenbasis of the target, on flattened Z."""
+    """The reduced flow of a stack of starts in Z (n × k), in the eigenbases of the targets; for every loss."""
 
-    def __init__(self, loss: CovarianceLoss, depth: int, shape: tuple[int, int]) -> None:
-        self.gradient = loss.gradient_in_eigenbasis
-        self.depth = depth
-        self.shape = shape
-        self.evaluations = 0
+    def __init__(self, loss: CovarianceLoss, depth: int) -> None:
+        self.loss, self.depth = loss, depth
+
+    def take(self, members: NDArray[np.intp]) -> Self:
+        """The flows of some members."""
+        return type(self)(self.loss.take(members), self.depth)
 
     def factor(self, Z: Array) -> Array:
         """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""
         return Z @ half_power(Z, self.depth)
 
-    def __call__(self, _time: float, z: Array) -> Array:
-        """−∇L(F) Cᵀ, NaN for a stage that overshoots."""
-        self.evaluations += 1
-        Z = z.reshape(self.shape)
+    def field(self, Z: Array) -> Array:
+        """−∇L(F) Cᵀ at Z (..., n, k); NaN for a stage that overshoots, so that the integrator shrinks the step."""
         C = half_power(Z, self.depth)
         F = Z @ C
-        # A stage that overshoots overflows in G^{N-1}: NaN makes the integrator shrink the step.
-        if not np.vdot(F, F) < _OVERSHOOT:
-            return np.full_like(z, np.nan)
-        return -(self.gradient(F) @ C.T).ravel()
+        refused = ~(np.sum(F * F, axis=(-2, -1)) < _OVERSHOOT)
+        if not refused.any():
+            return -(self.loss.gradient_in_eigenbasis(F) @ C.mT)
+        field = -(self.loss.gradient_in_eigenbasis(np.where(refused[..., None, None], 0.0, F)) @ C.mT)
+        field[refused] = np.nan
+        return field
 
 
 class RootFlow:
