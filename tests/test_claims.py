@@ -36,7 +36,7 @@ CONTRADICTIONS = {
     "algebraic tail": ("at_the_edge/runs", "excess_final", lambda t: 1.2 * t["excess_final"]),
     "plateau times": ("aligned/runs", "half_times", lambda t: t["half_times"].map(lambda times: 1.02 * times)),
     "finite samples": ("samples/sampling", "expected", lambda t: 1.5 * t["expected"]),
-    "sharp rate": ("flows/runs", "sharp_rate", lambda t: 1.02 * t["sharp_rate"]),
+    "sharp rate": ("flows/runs", "sharp_rate", lambda t: 1.002 * t["sharp_rate"]),
     "Polyak-Łojasiewicz equality": (
         "flows/trajectories",
         "gradient_norm",

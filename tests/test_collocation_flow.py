@@ -268,18 +268,20 @@ def test_flow_falls_whatever_the_problem(problem, depth):
 
 @each("rank", [6, 3])
 @each("kind", [0.0, 0.1, "frobenius"])
-def test_members_of_a_stack_get_the_bits_they_get_alone(kind, rank):
-    # Five targets and starts, at an even and an odd depth: every sample, step and gradient.
+@each("method", ["auto", "explicit"])
+def test_members_of_a_stack_get_the_bits_they_get_alone(method, kind, rank):
+    # Five targets, starts and horizons, at an even and an odd depth: every sample, step and gradient.
     covariances = np.array([draw_target(np.random.default_rng(seed), 6, 0.5) for seed in range(5)])
     W = np.array([np.random.default_rng(seed).standard_normal((6, rank)) for seed in range(5)])
     losses = [make_loss(kind, covariance) for covariance in covariances]
     stack = make_loss(kind, covariances) if kind == "frobenius" else BuresWasserstein(covariances, [kind] * 5)
-    options = {"max_time": 30.0, "excess_tolerance": 1e-10, "max_steps": 300}
+    options = {"excess_tolerance": 1e-10, "max_steps": 300, "method": method}
+    ends = [30.0, 0.1, 30.0, 3.0, 0.01]
     for depth in (2, 5):
-        together = gradient_flows(stack, W, depth, **options)
+        together = gradient_flows(stack, W, depth, max_time=ends, **options)
         assert len({flow.n_steps for flow in together}) > 1
-        for loss, start, flow in zip(losses, W, together, strict=True):
-            alone = gradient_flow(loss, start, depth, **options)
+        for loss, start, end, flow in zip(losses, W, ends, together, strict=True):
+            alone = gradient_flow(loss, start, depth, max_time=end, **options)
             for name in ("times", "loss", "excess", "factors"):
                 np.testing.assert_array_equal(getattr(flow, name), getattr(alone, name))
             for name in ("stop_reason", "n_steps", "explicit_steps", "evaluations"):

@@ -20,6 +20,7 @@ def runs():
             "rank": [2, 3, 3],
             "eigenvalues_target": [np.ones(3)] * 3,
             "tail_slope": [*slopes[:2], np.nan],
+            "limit_rate": [np.nan, rates[1], np.nan],
             "sharp_rate": rates / 2,
             "eta": eta,
             "contraction": np.exp(-rates * eta),

@@ -104,7 +104,7 @@ class Logistic:
 
 
 def solve(rates, start, end, rtol):
-    stack = Stack(Logistic(rates), start.copy(), np.zeros(len(start)), end, rtol, 0.0)
+    stack = Stack(Logistic(rates), start.copy(), np.zeros(len(start)), np.full(len(start), end), rtol, 0.0)
     steps, calls = [[] for _ in start], 0
     while stack.members.size:
         members = stack.members

@@ -132,14 +132,16 @@ class Stack:
     states : (B, n, k)
     times : (B,)
         Where the members are.
-    end
-        Last time.
+    ends : (B,)
+        Last time of each.
     rtol, atol
         Error allowed in a step: rtol |y(t + h) − y(t)| + atol √(nk), Frobenius norm, above a floor of 100 eps |y|.
     """
 
-    def __init__(self, equations: Equations, states: Array, times: Array, end: float, rtol: float, atol: float) -> None:
-        self.equations, self.end, self.rtol = equations, end, rtol
+    def __init__(
+        self, equations: Equations, states: Array, times: Array, ends: Array, rtol: float, atol: float
+    ) -> None:
+        self.equations, self.end, self.rtol = equations, ends, rtol
         self.members = np.arange(len(states))
         self.time, self.state = times.astype(float), states
         self.atol = atol * np.sqrt(states[0].size)
@@ -157,7 +159,7 @@ class Stack:
         speed = _norm(self.velocity)
         with np.errstate(divide="ignore"):
             size = np.minimum(_FIRST_EXPONENT / rate, _FIRST_CHANGE * _norm(states) / speed)
-        self.size = np.minimum(size, end - self.time)
+        self.size = np.minimum(size, ends - self.time)
         self.coupling = _FIRST_CONTRACTION / self.size
         self.rejections = np.zeros(len(states), dtype=int)
         self.length = np.zeros(len(states))
@@ -168,7 +170,7 @@ class Stack:
         if which.all():
             return
         self.equations = self.equations.take(np.flatnonzero(which))
-        for name in ("members", "time", "state", "velocity", "evaluations", "jacobian", "last_size", "sweeps"):
+        for name in ("members", "time", "end", "state", "velocity", "evaluations", "jacobian", "last_size", "sweeps"):
             setattr(self, name, getattr(self, name)[which])
         for name in ("coupling", "change", "size", "rejections", "length", "_pending"):
             setattr(self, name, getattr(self, name)[which])
@@ -289,12 +291,12 @@ class Stack:
             self.evaluations[j] += 1
         self.state[i], self.velocity[i] = end, velocity
         self.jacobian[i] = self.equations.jacobian(end, i)
-        arrived = self.size[i] >= self.end - self.time[i]
-        self.time[i] = np.where(arrived, self.end, self.time[i] + self.size[i])
+        arrived = self.size[i] >= self.end[i] - self.time[i]
+        self.time[i] = np.where(arrived, self.end[i], self.time[i] + self.size[i])
         size = self.size[i] * np.minimum(_MOST_GROWTH, factor[i])
         measured = self.sweeps[i] > 1
         size[measured] = np.minimum(size[measured], _MOST_CONTRACTION / self.coupling[i][measured])
-        self.size[i] = np.minimum(size, self.end - self.time[i])
+        self.size[i] = np.minimum(size, self.end[i] - self.time[i])
         return steps
 
 

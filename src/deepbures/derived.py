@@ -20,8 +20,11 @@ def full_rank(runs: pd.DataFrame) -> pd.Series:
 
 
 def tail_rate(runs: pd.DataFrame) -> pd.Series:
-    """Measured rate r of L − L* ~ exp(−r t) in the tail, per unit time: −ln 10 · `tail_slope` (in decades)."""
-    return -runs["tail_slope"] * np.log(10)
+    """Measured rate r of L − L* ~ exp(−r t) in the tail, per unit time.
+
+    `limit_rate` where a flow's tail is settled; elsewhere −ln 10 · `tail_slope`, the slope in decades.
+    """
+    return runs["limit_rate"].fillna(-runs["tail_slope"] * np.log(10))
 
 
 def tail_ratio(runs: pd.DataFrame) -> pd.Series:

@@ -136,8 +136,8 @@ class ExplicitStack:
         Z of each.
     times : (B,)
         Where they are.
-    end
-        Last time.
+    ends : (B,)
+        Last time of each.
     rtol, atol
         Error allowed in a step: rtol |Z(t + h) − Z(t)| + atol √(nk), of the step before, above a floor of 100 eps |Z|.
 
@@ -153,15 +153,15 @@ class ExplicitStack:
         Whether no step is small enough for the tolerance.
     """
 
-    def __init__(self, flow: FactorFlow, states: Array, times: Array, end: float, rtol: float, atol: float) -> None:
-        self.flow, self.end, self.rtol, self.atol = flow, end, rtol, atol
+    def __init__(self, flow: FactorFlow, states: Array, times: Array, ends: Array, rtol: float, atol: float) -> None:
+        self.flow, self.end, self.rtol, self.atol = flow, ends, rtol, atol
         self.members = np.arange(len(states))
         self.time, self.state = times.astype(float), states
         self.velocity = flow.field(states)
         self.evaluations = np.ones(len(states), dtype=int)
         self.stages = np.empty((13, *states.shape))
         speed, norm = _norm(self.velocity), _norm(states)
-        self.size = np.minimum(_FIRST_CHANGE / flow.depth * norm / speed, end - self.time)
+        self.size = np.minimum(_FIRST_CHANGE / flow.depth * norm / speed, ends - self.time)
         self.last_size = np.zeros(len(states))
         self.length = self.size * speed
         self._tolerance = self._allowed(self.length, norm)
@@ -177,7 +177,18 @@ class ExplicitStack:
         if which.all():
             return
         self.flow = self.flow.take(np.flatnonzero(which))
-        for name in ("members", "time", "state", "velocity", "evaluations", "size", "last_size", "length", "failed"):
+        for name in (
+            "members",
+            "time",
+            "end",
+            "state",
+            "velocity",
+            "evaluations",
+            "size",
+            "last_size",
+            "length",
+            "failed",
+        ):
             setattr(self, name, getattr(self, name)[which])
         self._tolerance, self._rejected = self._tolerance[which], self._rejected[which]
         self.stages = self.stages[:, which]

@@ -136,7 +136,7 @@ def gradient_flows(
     rtol: float = 1e-7,
     atol: float = 0.0,
     excess_tolerance: float = 0.0,
-    max_time: float | None = None,
+    max_time: ArrayLike | None = None,
     max_steps: int = 20_000,
     samples: int = 100,
     method: str = "auto",
@@ -149,8 +149,10 @@ def gradient_flows(
         Loss with one target for all starts, or a stack of as many targets.
     initials : (B, n, d_0)
         Starts.
-    depth, times, rank, rtol, atol, excess_tolerance, max_time, max_steps, samples, method
+    depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method
         See `gradient_flow`; the same for all starts.
+    max_time : (B,)
+        One horizon, or one for each start.
 
     Returns
     -------
@@ -178,11 +180,12 @@ def gradient_flows(
         if times.ndim != 1 or times[0] < 0 or np.any(np.diff(times) <= 0):
             raise ValueError("times must be increasing and not negative")
         max_time = float(times[-1])
-    elif max_time is None or not max_time > 0:
-        raise ValueError(f"max_time must be positive where no times are given, not {max_time}")
+    ends = np.asarray(np.nan if max_time is None else max_time, dtype=float)
+    if ends.shape not in ((), W.shape[:1]) or (times is None and not (ends > 0).all()):
+        raise ValueError(f"max_time must be positive where no times are given, not {max_time!r}")
     runs = [
-        _Run(loss.take(i), start, depth, rank, times, samples, max_time, rtol, atol, excess_tolerance, max_steps)
-        for i, start in enumerate(W)
+        _Run(loss.take(i), start, depth, rank, times, samples, float(end), rtol, atol, excess_tolerance, max_steps)
+        for i, (start, end) in enumerate(zip(W, np.broadcast_to(ends, len(W)), strict=True))
     ]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         _advance(loss, runs, loss.has_linear_part and method == "auto")
@@ -445,8 +448,8 @@ def _is_near_minimum(loss: CovarianceLoss, F: Array) -> NDArray[np.bool_]:
 def _explicitly(loss: CovarianceLoss, runs: Sequence[_Run], to_the_end: bool) -> None:
     """Advance runs of one rank explicitly as one stack, each to its end or until collocation is better."""
     first = runs[0]
-    states, times = np.array([run.Z for run in runs]), np.array([run.time for run in runs])
-    stack = ExplicitStack(FactorFlow(loss, first.depth), states, times, first.end, first.rtol, first.atol)
+    states, times, ends = (np.array([getattr(run, name) for run in runs]) for name in ("Z", "time", "end"))
+    stack = ExplicitStack(FactorFlow(loss, first.depth), states, times, ends, first.rtol, first.atol)
     paths = [ExplicitPath(run.flow, run.time, run.Z) for run in runs]
     for run, path in zip(runs, paths, strict=True):
         run.paths.append(path)
@@ -502,7 +505,8 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
     flow = RootFlow(loss, first.depth, order)
     for i, run in enumerate(runs):
         run.paths.append(CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)))
-    stack = Stack(flow, states, np.array([run.time for run in runs]), first.end, first.rtol, first.atol)
+    times, ends = np.array([run.time for run in runs]), np.array([run.end for run in runs])
+    stack = Stack(flow, states, times, ends, first.rtol, first.atol)
     while stack.members.size:
         stepped, measure, steps = stack.sweep()
         going: NDArray[np.bool_] = np.ones(len(stack.members), dtype=bool)

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .. import derived
 from ..axes import axes_of
 from ..predicted_rates import flow_bound, global_bound
 from ..slopes import worst_ratio
@@ -142,7 +143,7 @@ def _draw_rates(axis: Axes, inside: pd.DataFrame) -> None:
     unit = 4 * depth * cells["lambda_min"] ** (1 - 1 / depth)
     share = (cells["epsilon_effective"] / cells["lambda_min"]).round(9)
     full = cells["least_singular_value_initial"] ** 2 >= (cells["lambda_min"] - cells["epsilon_effective"]) * (1 - 1e-9)
-    measured = (-cells["tail_slope"] * np.log(10)).where(cells["in_tail"] == 1)
+    measured = derived.tail_rate(cells).where(cells["in_tail"] == 1)
     series = {
         "sharp": ((cells["sharp_rate"] / unit).groupby(share).median(), {"color": "black", "linestyle": "--"}),
         "global, full start": (

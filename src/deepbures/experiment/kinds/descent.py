@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from ...axes import STEP_AXES
 from ...diagnostics import least_singular_value
 from ...gradient_descent import gradient_descent
-from ...gradient_flow import gradient_flow
+from ...gradient_flow import gradient_flows
 from ...losses import BuresWasserstein, CovarianceLoss
 from ...predicted_rates import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
 from ...program_constants import paper_constants
 from ...psd import Array
 from ...schema import FLOAT, VECTOR, extended
+from ...trajectory import FlowTrajectory
 from .. import measure
 from ..problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
 from ..settings import Settings, needed
@@ -87,14 +88,16 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     else:
         step_sizes = [needed(settings.step_size, "step_size", "descent")] * len(losses)
     n_steps = options.max_steps or round(_end_time(options) / needed(settings.step_size, "step_size", "end_time"))
+    stacked = stack_losses(losses)
     trajectory = gradient_descent(
-        stack_losses(losses),
+        stacked,
         [np.stack(layers) for layers in zip(*(start.network.layers for start in starts), strict=True)],
         step_sizes,
         n_steps,
         _record_steps(n_steps, options),
         excess_tolerance=options.excess_tolerance,
     )
+    flows = _flows(options, stacked, starts, depth)
     for i, (seed, loss, start, eta) in enumerate(zip(seeds, losses, starts, step_sizes, strict=True)):
         kept = np.isfinite(trajectory.excess[:, i])  # until the run ended
         F: Array = trajectory.factors[kept, i]
@@ -117,7 +120,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 descent_global_rate=_global_share(loss, start, depth, rank, eta),
                 balancedness_initial=imbalance[0],
                 balancedness_final=imbalance[-1],
-                flow_error=_flow_error(settings, loss, start, F[-1]),
+                flow_error=_distance(F[-1], flows[i]),
                 plane_initial=_in_plane(loss, start.end_to_end),
                 plane_final=_in_plane(loss, F[-1]),
             ),
@@ -170,12 +173,20 @@ def _record_steps(n_steps: int, options: Descent) -> NDArray[np.int64]:
     return np.unique(np.concatenate([[0], inner, [n_steps]]))
 
 
-def _flow_error(settings: Settings, loss: CovarianceLoss, start: NetworkStart, F: Array) -> float:
-    """‖S − S_flow‖_F / ‖S_flow‖_F at the end time, if the settings ask for it; else NaN."""
-    options: Descent = settings.options["descent"]
+def _flows(
+    options: Descent, loss: CovarianceLoss, starts: Sequence[NetworkStart], depth: int
+) -> Sequence[FlowTrajectory | None]:
+    """The gradient flows from the starts to the end time, if the settings ask for them."""
     if not options.compare_with_flow:
+        return [None] * len(starts)
+    initials = np.stack([start.end_to_end for start in starts])
+    return gradient_flows(loss, initials, depth, [_end_time(options)], rtol=_FLOW_RTOL)
+
+
+def _distance(F: Array, flow: FlowTrajectory | None) -> float:
+    """‖S − S_flow‖_F / ‖S_flow‖_F at the end of a flow; NaN without one."""
+    if flow is None:
         return float("nan")
-    flow = gradient_flow(loss, start.end_to_end, settings.depth, [_end_time(options)], rtol=_FLOW_RTOL)
     return float(np.linalg.norm(F @ F.T - flow.final) / np.linalg.norm(flow.final))
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from ... import critical_points
 from ...curvature import check_twice_differentiable
-from ...gradient_flow import gradient_flow
+from ...gradient_flow import gradient_flows
 from ...losses import CovarianceLoss
 from ...psd import Array
 from ...schema import COUNT, FLOAT, VECTOR, schema
 from ...seeds import generator
+from ...trajectory import FlowTrajectory
 from .. import measure
 from ..problem import make_loss
 from ..settings import Settings
@@ -61,54 +62,61 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     for seed in seeds:
         loss = make_loss(settings, seed)
         check_twice_differentiable(loss, rank)
-        rows = []
-        for i, point in enumerate(critical_points.spread(loss, rank, options.points)):
-            spectrum = critical_points.local_spectrum(loss, point.kept, depth, rank)
-            plateau, rate = float("nan"), float("nan")
-            if spectrum.escapes:
-                rng = generator(
-                    settings.study_seed, "perturbation", seed, dimension=loss.dimension, rank=rank, kept=point.kept
-                )
-                plateau, rate = _leave(loss, point, depth, rank, options.perturbation, spectrum, rng)
-            rows.append(
-                {
-                    "seed": seed,
-                    "point": i,
-                    "kept": point.kept,
-                    "order": point.order,
-                    "value": point.value,
-                    "loss_minimum": float(loss.minimum_value(rank)),
-                    "perturbation": options.perturbation,
-                    "escapes": spectrum.escapes,
-                    "escape_rate": spectrum.escape_rate,
-                    "measured_rate": rate,
-                    "plateau_time": plateau,
-                    "rates": np.sort(spectrum.rates),
-                }
-            )
+        points = critical_points.spread(loss, rank, options.points)
+        spectra = [critical_points.local_spectrum(loss, point.kept, depth, rank) for point in points]
+        left = [i for i, spectrum in enumerate(spectra) if spectrum.escapes]
+        escapes = [(float("nan"), float("nan"))] * len(points)
+        if left:
+            starts = [_beside(settings, seed, loss, points[i], options.perturbation) for i in left]
+            horizons = [HORIZON * np.log(1 / options.perturbation) / spectra[i].escape_rate for i in left]
+            flows = gradient_flows(loss, starts, depth, rank=rank, rtol=1e-6, max_time=horizons, samples=300)
+            for i, flow in zip(left, flows, strict=True):
+                escapes[i] = _leave(loss, points[i], rank, spectra[i], flow)
+        rows = [
+            {
+                "seed": seed,
+                "point": i,
+                "kept": point.kept,
+                "order": point.order,
+                "value": point.value,
+                "loss_minimum": float(loss.minimum_value(rank)),
+                "perturbation": options.perturbation,
+                "escapes": spectrum.escapes,
+                "escape_rate": spectrum.escape_rate,
+                "measured_rate": rate,
+                "plateau_time": plateau,
+                "rates": np.sort(spectrum.rates),
+            }
+            for i, (point, spectrum, (plateau, rate)) in enumerate(zip(points, spectra, escapes, strict=True))
+        ]
         yield {"escapes": measure.columns(rows)}
+
+
+def _beside(
+    settings: Settings, seed: int, loss: CovarianceLoss, point: critical_points.CriticalPoint, perturbation: float
+) -> Array:
+    """A start next to a critical point."""
+    rng = generator(
+        settings.study_seed, "perturbation", seed, dimension=loss.dimension, rank=settings.rank, kept=point.kept
+    )
+    W = critical_points.factor(loss, point.kept, settings.rank)
+    noise = rng.standard_normal(W.shape)
+    size = np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0])
+    return np.asarray(W + perturbation * size / np.linalg.norm(noise) * noise)
 
 
 def _leave(
     loss: CovarianceLoss,
     point: critical_points.CriticalPoint,
-    depth: int,
     rank: int,
-    perturbation: float,
     spectrum: critical_points.LocalSpectrum,
-    rng: np.random.Generator,
+    flow: FlowTrajectory,
 ) -> tuple[float, float]:
     """Length of the plateau and measured rate of the fastest escape; NaN if the flow did not leave before its end.
 
     In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t). Where an
     empty column fills with b, it is the b-th row of Ωᵀ W, less its part in the span of the rows in J, that grows.
     """
-    W = critical_points.factor(loss, point.kept, rank)
-    noise = rng.standard_normal(W.shape)
-    size = np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0])
-    W = W + perturbation * size / np.linalg.norm(noise) * noise
-    horizon = HORIZON * np.log(1 / perturbation) / spectrum.escape_rate
-    flow = gradient_flow(loss, W, depth, rank=rank, rtol=1e-6, max_time=horizon, samples=300)
     drop = (point.value - flow.loss) / (point.value - float(loss.minimum_value(rank)))
 
     outside = np.delete(np.arange(loss.dimension), point.kept)
