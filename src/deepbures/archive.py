@@ -25,6 +25,7 @@ _FORMATS = {
     ".parquet": "application/vnd.apache.parquet",
     ".pdf": "application/pdf",
     ".png": "image/png",
+    ".rst": "text/x-rst",
     ".tex": "text/x-tex",
     ".yaml": "application/yaml",
 }
