@@ -5,9 +5,10 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
+from ..initialization import BALANCES, DISTRIBUTIONS, NEAR_A_POINT
 from ..target_files import is_drawn
 
 T = TypeVar("T")
@@ -17,10 +18,10 @@ T = TypeVar("T")
 class Initialization:
     """How the initial layers are drawn; see `initialization` in config/README.md."""
 
-    kind: str
-    balance: str | None = None
-    scale: float | None = None
-    end_rank: int | None = None
+    kind: str = field(metadata={"enum": (*NEAR_A_POINT, *DISTRIBUTIONS)})
+    balance: str | None = field(default=None, metadata={"enum": BALANCES})
+    scale: float | None = field(default=None, metadata={"exclusiveMinimum": -1})
+    end_rank: int | None = field(default=None, metadata={"minimum": 1})
 
     def needed_scale(self) -> float:
         """The scale, for a kind that needs one."""
@@ -31,11 +32,11 @@ class Initialization:
 class Integration:
     """How a gradient flow is followed, and when it ends; see `integration` in config/README.md."""
 
-    rtol: float
-    excess_tolerance: float
-    max_time: float
-    max_steps: int
-    samples: int
+    rtol: float = field(metadata={"exclusiveMinimum": 0, "exclusiveMaximum": 1})
+    excess_tolerance: float = field(metadata={"minimum": 0})
+    max_time: float = field(metadata={"exclusiveMinimum": 0})
+    max_steps: int = field(metadata={"minimum": 1})
+    samples: int = field(metadata={"minimum": 2})
     keep_factors: bool = False
 
     def of_flow(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ RANDOM_SIZES = (1e-2, 3.0)
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    starts: int
+    starts: int = field(metadata={"minimum": 2})
 
 
 #: Its options, by section of an experiment's block.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ HORIZON = 1.5
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    points: int
-    perturbation: float
+    points: int = field(metadata={"minimum": 2})
+    perturbation: float = field(metadata={"exclusiveMinimum": 0, "exclusiveMaximum": 0.1})
 
 
 #: Its options, by section of an experiment's block.

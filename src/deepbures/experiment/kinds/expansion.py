@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,8 +53,8 @@ LINES = ("random", "eigenvector")
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    samples: int
-    reach: float
+    samples: int = field(metadata={"minimum": 3})
+    reach: float = field(metadata={"exclusiveMinimum": 0})
 
 
 #: Its options, by section of an experiment's block.

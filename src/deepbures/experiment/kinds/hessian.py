@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ DENSE_PARAMETERS = 1500
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    points: int
+    points: int = field(metadata={"minimum": 2})
 
 
 #: Its options, by section of an experiment's block.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -25,8 +25,8 @@ COST = 0.02
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    points: int
-    samples: int
+    points: int = field(metadata={"minimum": 2})
+    samples: int = field(metadata={"minimum": 3})
 
 
 #: Its options, by section of an experiment's block.

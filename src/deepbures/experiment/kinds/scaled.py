@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,11 @@ _PERTURBATION = 1e-3
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    conditions: tuple[float, ...]
-    target_ranks: tuple[int, ...]
-    shares: tuple[float, ...]
-    start_kinds: tuple[str, ...]
-    max_steps: int
+    conditions: tuple[float, ...] = field(metadata={"minimum": 1})
+    target_ranks: tuple[int, ...] = field(metadata={"minimum": 1})
+    shares: tuple[float, ...] = field(metadata={"minimum": 0, "exclusiveMaximum": 1})
+    start_kinds: tuple[str, ...] = field(metadata={"enum": STARTS})
+    max_steps: int = field(metadata={"minimum": 1})
 
 
 #: Its options, by section of an experiment's block.

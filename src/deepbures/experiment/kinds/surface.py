@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ EXCESS_TOLERANCE, MAX_TIME = 1e-9, 1e4
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    starts: int
-    samples: int
+    starts: int = field(metadata={"minimum": 2})
+    samples: int = field(metadata={"minimum": 3})
 
 
 #: Its options, by section of an experiment's block.
