@@ -239,7 +239,11 @@ MISTAKES = [
         [".grid.loss_name[0]: 'mse'", "allowed: bures-wasserstein"],
     ),
     (U + "grid.balance", ["none", "none"], [".grid.balance: 'none' is given twice"]),
-    (U + "initialization.gain", 1, [".initialization: unknown key 'gain'", "allowed: kind, balance, scale, end_rank"]),
+    (
+        U + "initialization.gain",
+        1,
+        [".initialization.gain: kind 'descent' has no such key", "allowed: kind, balance, scale, end_rank"],
+    ),
     # Starts that make no sense.
     (D + "initialization", {"kind": "normal"}, [".initialization: the key 'balance' is missing", "'normal' needs it"]),
     (
@@ -290,7 +294,7 @@ MISTAKES = [
     (A + "grid.step_size", [1, 4], [".authors.grid.step_size[1]: 4 must divide end_time, 3"]),
     (A + "descent.record_every", 0, [".descent.record_every: 0 must be at least 1"]),
     (D + "descent.excess_tolerance", -1, [".descent.excess_tolerance: -1 must be at least 0"]),
-    (D + "descent.max_step", 1, [".descent: unknown key 'max_step'", "did you mean 'max_steps'?"]),
+    (D + "descent.max_step", 1, [".descent.max_step: kind 'descent' has no such key, did you mean 'max_steps'?"]),
     (D + "descent.compare_with_flow", True, [".descent.compare_with_flow: needs end_time"]),
     (D + "descent.compare_with_flow", "yes", [".descent.compare_with_flow: 'yes' must be of type boolean"]),
     (
@@ -662,7 +666,7 @@ def test_families_have_their_notebooks_and_captions(families_schema, shipped):
 
 
 def test_axes_of_the_schema_are_those_of_the_records(schema):
-    # What takes the place of a key is checked as that key, of the schema or of a dataclass; the rest stands in the schema.
+    # What takes the place of a key, of the schema or of a dataclass, is checked as that key; the schema has the rest.
     whole = configuration._with_axes(schema)
     for given, names in ((schema, [name for name, axis in AXES.items() if not axis.of]), (whole, AXES)):
         assert set(given["$defs"]["experiment"]["properties"]["grid"]["properties"]) == set(names)

@@ -128,7 +128,7 @@ def test_a_new_quantity_may_become_an_axis(project):
         "seeds": 1,
         "seeds_per_job": 1,
         "grid": {"magnitude": [0, 1], "epsilon": [0], "smin": [-1], "rank": [2], "depth": [1]},
-        "landscape": {"condition": 2, "corrupted": [0.45], "max_steps": 200},
+        "landscape": {"condition": 2, "corrupted": [0.05], "max_steps": 300},
     }
     program = """
 import json, sys
@@ -151,8 +151,9 @@ print(json.dumps([[cell.path for cell in cells], errors, refused, frames.label(m
 """
     paths, errors, refused, label = json.loads(run(project, "-c", program, json.dumps(block)))
     assert paths == [f"magnitude={m}/epsilon=0/smin=-1/rank=2/depth=1" for m in (0, 1)]
-    # Without any corruption every method finds the matrix, with this much of it one does not.
-    assert errors[0] < 1e-6 < 1e-3 < errors[1]
+    # So few corruptions do no harm, whatever their size: other matrices, each recovered.
+    assert max(errors) < 1e-6
+    assert errors[0] != errors[1]
     assert refused == [
         "experiments.mine.grid.magnitude[1]: -1 must be at least 0",
         "experiments.mine.grid.magnitude: landscape.magnitude is given too; keep one of the two",

@@ -26,7 +26,9 @@ def captions(name):
     about = family.get("figures", {}) | family.get("tables", {})
     line = shown(figure["experiment"], figure.get("show", {}))
     return {
-        caption_file(item): f"{text['caption']}\n\n{line}" if "caption" in text else line
+        caption_file(item): (
+            f"{text['caption']}\n\n{line}" if "caption" in text else line
+        )
         for item, text in about.items()
     }
 

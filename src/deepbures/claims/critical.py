@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..derived import exponent_at_zero
 from ..trajectory import StopReason
-from .evidence import LOSS_ROUNDING, Statement, Study, keys_of
+from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of
 
 #: Rounding in eigenvalues of Hessians, as a share of λ_max.
 _HESSIAN_ROUNDING = 1e-8
@@ -19,10 +19,9 @@ _TIED = 1e-8
 _VANISHED = 0.01
 
 
-def _curved_minimum(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        first = frame[frame["order"] == 0]
-        yield first.assign(deviation=np.maximum(-first["smallest"] / first["largest"], 0))
+def _curved_minimum(frame: pd.DataFrame) -> pd.DataFrame:
+    first = frame[frame["order"] == 0]
+    return first.assign(deviation=np.maximum(-first["smallest"] / first["largest"], 0))
 
 
 CURVED_MINIMUM = Statement(
@@ -35,14 +34,8 @@ CURVED_MINIMUM = Statement(
     unit="λ_max",
     tolerance=_HESSIAN_ROUNDING,
     sees="a negative curvature of 1e-8 λ_max",
-    missing="no experiment of the kind hessian",
-    cases=_curved_minimum,
+    cases=each("hessian", "spectra", _curved_minimum),
 )
-
-
-def _enumerated(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        yield frame.assign(deviation=frame["gradient_norm"])
 
 
 ENUMERATED = Statement(
@@ -55,14 +48,8 @@ ENUMERATED = Statement(
     unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
     tolerance=1e-10,
     sees="a gradient of 1e-10 √λ_1",
-    missing="no experiment of the kind hessian",
-    cases=_enumerated,
+    cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["gradient_norm"])),
 )
-
-
-def _values(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        yield frame.assign(deviation=frame["value_error"])
 
 
 VALUES = Statement(
@@ -75,18 +62,16 @@ VALUES = Statement(
     unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
     tolerance=1e-12,
     sees="a value that is off by 1e-12 of that sum",
-    missing="no experiment of the kind hessian",
-    cases=_values,
+    cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["value_error"])),
 )
 
 
-def _saddles(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        values = frame.groupby(keys_of(frame), observed=True)["value"]
-        above = frame["value"] - values.transform("min") > _TIED * values.transform("max")  # equal λ: tied minima
-        others = frame[above & (frame["negative"] >= 0)]  # −1: too many parameters to count
-        off = (others["negative"] - others["escapes"]).abs()
-        yield others.assign(deviation=np.where(others["escapes"] > 0, off, np.inf))
+def _saddles(frame: pd.DataFrame) -> pd.DataFrame:
+    values = frame.groupby(keys_of(frame), observed=True)["value"]
+    above = frame["value"] - values.transform("min") > _TIED * values.transform("max")  # equal λ: tied minima
+    others = frame[above & (frame["negative"] >= 0)]  # −1: too many parameters to count
+    off = (others["negative"] - others["escapes"]).abs()
+    return others.assign(deviation=np.where(others["escapes"] > 0, off, np.inf))
 
 
 SADDLES = Statement(
@@ -101,14 +86,13 @@ SADDLES = Statement(
     tolerance=0.0,
     sees="one direction more or less",
     missing="no experiment of the kind hessian counts negative eigenvalues at a saddle",
-    cases=_saddles,
+    cases=each("hessian", "spectra", _saddles),
 )
 
 
-def _local_spectrum(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        agrees = (frame["zero"] == frame["predicted_zero"]) | (frame["zero"] < 0)
-        yield frame.assign(deviation=np.where(agrees, frame["spectrum_error"], np.inf))
+def _local_spectrum(frame: pd.DataFrame) -> pd.DataFrame:
+    agrees = (frame["zero"] == frame["predicted_zero"]) | (frame["zero"] < 0)
+    return frame.assign(deviation=np.where(agrees, frame["spectrum_error"], np.inf))
 
 
 LOCAL_SPECTRUM = Statement(
@@ -121,19 +105,13 @@ LOCAL_SPECTRUM = Statement(
     unit="λ_max",
     tolerance=_HESSIAN_ROUNDING,
     sees="an eigenvalue that is off by 1e-8 λ_max, one zero more or less",
-    missing="no experiment of the kind hessian",
-    cases=_local_spectrum,
+    cases=each("hessian", "spectra", _local_spectrum),
 )
 
 
-def _searches(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("critical_search", "searches"):
-        yield frame[frame["critical"] == 1]
-
-
-def _no_others(study: Study) -> Iterator[pd.DataFrame]:
-    for found in _searches(study):
-        yield found.assign(deviation=np.where(found["matched"] == 1, found["distance"], np.inf))
+def _no_others(frame: pd.DataFrame) -> pd.DataFrame:
+    found = frame[frame["critical"] == 1]
+    return found.assign(deviation=np.where(found["matched"] == 1, found["distance"], np.inf))
 
 
 NO_OTHERS = Statement(
@@ -147,7 +125,7 @@ NO_OTHERS = Statement(
     tolerance=1e-5,
     sees="a found point that is 1e-5 λ_1 away; not points that the search misses",
     missing="no search found a critical point",
-    cases=_no_others,
+    cases=each("critical_search", "searches", _no_others),
 )
 
 
@@ -228,11 +206,14 @@ BLOW_UP_EXPONENT = Statement(
 )
 
 
-def _blow_up_constant(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("blow_up", "curvatures"):
-        cells = frame[frame["predicted"] < 0]  # 0: k = n, one direction, no blow-up
-        last = cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
-        yield last.assign(deviation=(last["smallest"] / last["predicted"] - 1).abs())
+def _at_smallest_sigma(cells: pd.DataFrame) -> pd.DataFrame:
+    """The row of the smallest σ, one a run and number of vanishing singular values."""
+    return cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
+
+
+def _blow_up_constant(frame: pd.DataFrame) -> pd.DataFrame:
+    last = _at_smallest_sigma(frame[frame["predicted"] < 0])  # 0: k = n, one direction, no blow-up
+    return last.assign(deviation=(last["smallest"] / last["predicted"] - 1).abs())
 
 
 BLOW_UP_CONSTANT = Statement(
@@ -246,16 +227,14 @@ BLOW_UP_CONSTANT = Statement(
     tolerance=1e-3,
     sees="a constant that is off by 0.1 %",
     missing="no experiment of the kind blow_up with ε = 0, depth 1 and rank < n",
-    cases=_blow_up_constant,
+    cases=each("blow_up", "curvatures", _blow_up_constant),
 )
 
 
-def _saturation(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("blow_up", "curvatures"):
-        cells = frame[frame["level"].notna()]
-        last = cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
-        last = last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]]
-        yield last.assign(deviation=(last["smallest"] / last["level"] - 1).abs())
+def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
+    last = _at_smallest_sigma(frame[frame["level"].notna()])
+    last = last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]]
+    return last.assign(deviation=(last["smallest"] / last["level"] - 1).abs())
 
 
 SATURATION = Statement(
@@ -269,14 +248,13 @@ SATURATION = Statement(
     tolerance=0.05,
     sees="a level that is off by 5 %",
     missing="no experiment of the kind blow_up with ε > 0, depth 1 and a σ of at most √ε/10",
-    cases=_saturation,
+    cases=each("blow_up", "curvatures", _saturation),
 )
 
 
-def _escape_rates(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("escape", "escapes"):
-        left = frame[frame["escapes"] > 0]
-        yield left.assign(deviation=(left["measured_rate"] / left["escape_rate"] - 1).abs())
+def _escape_rates(frame: pd.DataFrame) -> pd.DataFrame:
+    left = frame[frame["escapes"] > 0]
+    return left.assign(deviation=(left["measured_rate"] / left["escape_rate"] - 1).abs())
 
 
 ESCAPE_RATES = Statement(
@@ -289,6 +267,5 @@ ESCAPE_RATES = Statement(
     unit="the closed-form rate",
     tolerance=1e-3,
     sees="a rate that is off by 0.1 %",
-    missing="no experiment of the kind escape",
-    cases=_escape_rates,
+    cases=each("escape", "escapes", _escape_rates),
 )

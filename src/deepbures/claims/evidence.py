@@ -47,7 +47,7 @@ class Statement:
     sees
         The smallest fault that the test would notice.
     missing
-        What a study without cases lacks.
+        What a study without cases lacks; by default an experiment of its kind.
     cases
         Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
         violation). For a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured
@@ -68,8 +68,8 @@ class Statement:
     unit: str
     tolerance: float
     sees: str
-    missing: str
     cases: Callable[[Study], Iterator[pd.DataFrame]]
+    missing: str = ""
     bound: bool = False
     kind: str = ""
     refuted: str = ""
@@ -173,6 +173,13 @@ class Study:
         return len(found)
 
 
+def each(
+    kind: str, table: str, cases: Callable[[pd.DataFrame], pd.DataFrame]
+) -> Callable[[Study], Iterator[pd.DataFrame]]:
+    """The cases of a statement that a function finds in one table of each experiment of a kind."""
+    return lambda study: map(cases, study.tables(kind, table))
+
+
 def keys_of(frame: pd.DataFrame) -> list[str]:
     """Columns that name a run: experiment, axes, seed."""
     return ["experiment", *axes_of(frame.columns), "seed"]
@@ -204,7 +211,7 @@ def judge(statement: Statement, study: Study) -> Claim:
     if violations:
         verdict = "violated"
     elif not len(deviations):
-        verdict = f"not testable here: {statement.missing}"
+        verdict = f"not testable here: {statement.missing or f'no experiment of the kind {statement.kind}'}"
     elif not enough:
         verdict = f"not testable here: it promises {largest_share:.1g} of the measured fall at most"
     else:

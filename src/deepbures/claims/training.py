@@ -10,7 +10,7 @@ import pandas as pd
 from ..derived import certified, full_rank, order, settling_steps, tail_ratio
 from ..predicted_rates import algebraic_tail
 from ..trajectory import StopReason
-from .evidence import LOSS_ROUNDING, Statement, Study, keys_of, with_runs
+from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, with_runs
 
 #: An algebraic tail is compared where the excess loss is below the first share of λ_n, and the next mode has decayed by
 #: e to minus the second.
@@ -39,14 +39,13 @@ def _fall(trajectories: pd.DataFrame, runs: pd.DataFrame, rate: str) -> pd.DataF
     return merged.assign(promised=merged[rate] * merged["time"], fell=fell)
 
 
-def _flow_converges(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("flow", "runs"):
-        exponential = runs[(runs["epsilon_effective"] > 0) & (runs["margin"] > 0) & (runs["sharp_rate"] > 0)]
-        slowest = exponential["global_rate"].fillna(exponential["sharp_rate"] / 5)
-        had_time = exponential["stop_reason"] != StopReason.END_TIME
-        had_time |= slowest * exponential["time_final"] > _DECAYED / 2
-        ended = exponential[had_time]
-        yield ended.assign(deviation=ended["excess_final"] / ended["excess_initial"])
+def _flow_converges(runs: pd.DataFrame) -> pd.DataFrame:
+    exponential = runs[(runs["epsilon_effective"] > 0) & (runs["margin"] > 0) & (runs["sharp_rate"] > 0)]
+    slowest = exponential["global_rate"].fillna(exponential["sharp_rate"] / 5)
+    had_time = exponential["stop_reason"] != StopReason.END_TIME
+    had_time |= slowest * exponential["time_final"] > _DECAYED / 2
+    ended = exponential[had_time]
+    return ended.assign(deviation=ended["excess_final"] / ended["excess_initial"])
 
 
 FLOW_CONVERGES = Statement(
@@ -61,7 +60,7 @@ FLOW_CONVERGES = Statement(
     tolerance=1e-6,
     sees="a flow that stays above 1e-6 of its start; not how fast it falls",
     missing="no flow with ε > 0 starts with a positive margin c",
-    cases=_flow_converges,
+    cases=each("flow", "runs", _flow_converges),
 )
 
 
@@ -171,15 +170,13 @@ LOSS_FALLS = Statement(
     unit="L(0)",
     tolerance=LOSS_ROUNDING,
     sees=f"{_ONE_SAMPLE} the loss had fallen by less than a third since the record before, which most have not",
-    missing="no experiment of the kind flow",
     cases=_loss_falls,
 )
 
 
-def _sharp_rate(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("flow", "runs"):
-        tails = runs[(runs["sharp_rate"] > 0) & (runs["in_tail"] == 1)]
-        yield tails.assign(deviation=(tail_ratio(tails) - 1).abs())
+def _sharp_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    tails = runs[(runs["sharp_rate"] > 0) & (runs["in_tail"] == 1)]
+    return tails.assign(deviation=(tail_ratio(tails) - 1).abs())
 
 
 SHARP_RATE = Statement(
@@ -195,20 +192,19 @@ SHARP_RATE = Statement(
     tolerance=0.01,
     sees="a rate that is off by 1 %",
     missing="no flow has reached its tail",
-    cases=_sharp_rate,
+    cases=each("flow", "runs", _sharp_rate),
 )
 
 
-def _algebraic_tail(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("flow", "runs"):
-        at_edge = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-12, atol=0)
-        tails = runs[full_rank(runs) & at_edge & (runs["stop_reason"] == StopReason.END_TIME)]
-        s = tails["eigenvalues_target"].str[-2].fillna(np.inf) - tails["epsilon_effective"]  # of the next mode
-        next_rate = 4 * tails["depth"] * s ** (2 - 1 / tails["depth"]) / (s + tails["epsilon_effective"])
-        alone = (next_rate * tails["time_final"] > _DECAYED) | (tails["rank"] == 1)
-        law = [algebraic_tail(*row) for row in tails[["time_final", "lambda_min", "depth"]].itertuples(index=False)]
-        settled = (tails["excess_final"] < _LATE * tails["lambda_min"]) & (law < _BEGUN * tails["excess_initial"])
-        yield tails.assign(deviation=(tails["excess_final"] / law - 1).abs())[alone & settled]
+def _algebraic_tail(runs: pd.DataFrame) -> pd.DataFrame:
+    at_edge = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-12, atol=0)
+    tails = runs[full_rank(runs) & at_edge & (runs["stop_reason"] == StopReason.END_TIME)]
+    s = tails["eigenvalues_target"].str[-2].fillna(np.inf) - tails["epsilon_effective"]  # of the next mode
+    next_rate = 4 * tails["depth"] * s ** (2 - 1 / tails["depth"]) / (s + tails["epsilon_effective"])
+    alone = (next_rate * tails["time_final"] > _DECAYED) | (tails["rank"] == 1)
+    law = [algebraic_tail(*row) for row in tails[["time_final", "lambda_min", "depth"]].itertuples(index=False)]
+    settled = (tails["excess_final"] < _LATE * tails["lambda_min"]) & (law < _BEGUN * tails["excess_initial"])
+    return tails.assign(deviation=(tails["excess_final"] / law - 1).abs())[alone & settled]
 
 
 ALGEBRAIC_TAIL = Statement(
@@ -223,7 +219,7 @@ ALGEBRAIC_TAIL = Statement(
     tolerance=0.1,
     sees="a constant that is off by 10 %, an exponent that is off by 0.01",
     missing="no flow with ε = λ_n ran to its horizon",
-    cases=_algebraic_tail,
+    cases=each("flow", "runs", _algebraic_tail),
 )
 
 

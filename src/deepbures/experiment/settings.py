@@ -143,11 +143,11 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 def _record(type_: type[T], given: Mapping[str, Any], where: str) -> T:
     """A dataclass from a mapping: every key known, none missing, every value of its type."""
-    known = {field.name: field for field in fields(type_)}  # type: ignore[arg-type]
+    known = {one.name: one.default for one in fields(type_)}  # type: ignore[arg-type]
     for key in (key for key in given if key not in known):
         raise ValueError(f"{where} hold an unknown key {key!r}; allowed: {', '.join(known)}")
-    for name, field in known.items():
-        if name not in given and field.default is MISSING:
+    for name, default in known.items():
+        if name not in given and default is MISSING:
             raise ValueError(f"{where} lack {name!r}")
     hints = typing.get_type_hints(type_)
     return type_(**{key: _typed(key, value, hints[key]) for key, value in given.items()})
