@@ -466,7 +466,7 @@ def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     for axis in (axis for axis in STEP_AXES if axis in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
-        yield "loss: one of the key 'loss' and the axis 'loss_name' is needed, and not both"
+        yield "loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"
     if hasattr(kind_of(kind), "SPECTRUM"):
         yield from _neighbour(block)
     if kind == "surface" and (block["dimension"] != 2 or grid["rank"] != [1]):

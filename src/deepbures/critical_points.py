@@ -236,13 +236,6 @@ def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank
     return LocalSpectrum(*rates, empty, len(J) * (len(J) - 1) // 2 + len(J) * free)
 
 
-def is_minimum(loss: CovarianceLoss, kept: tuple[int, ...], rank: int) -> bool:
-    """Whether W_J is a global minimum over rank ≤ k: J keeps the eigenvalues of {1..k}, ties in any order."""
-    J, spectrum = _indices(loss, kept), _tied_spectrum(loss)
-    least = np.flatnonzero(loss.minimum_spectrum(rank) > 0)
-    return bool(np.array_equal(np.sort(spectrum[J]), np.sort(spectrum[least])))
-
-
 def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...], float]:
     """The J of the critical points of rank ≤ k that W is closest to in its diagonal blocks, and ‖W Wᵀ − S_J‖_F.
 

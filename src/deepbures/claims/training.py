@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,14 @@ _NOISE = 1e-12
 _FLOOR = 1e-24
 #: What a test of rates would notice.
 _ONE_SAMPLE = "one recorded value multiplied by 1.5 where"
+#: A bound on how far the excess loss falls.
+_Bound = partial(
+    Statement,
+    unit="the promised fall (logarithms)",
+    tolerance=1e-3,
+    sees="a fall that is 0.1 % short of the promise",
+    bound=True,
+)
 
 
 def _above_rounding(trajectories: pd.DataFrame) -> pd.Series:
@@ -69,19 +78,15 @@ def _flow_bound(study: Study) -> Iterator[pd.DataFrame]:
         yield _fall(trajectories, runs[runs["margin"] > 0], "bound_rate")
 
 
-FLOW_BOUND = Statement(
+FLOW_BOUND = _Bound(
     kind="flow",
     name="bound of the flow",
     source="reconstructed",
     statement="From every start with a margin c > 0 gradient flow converges at least as fast as this rate",
     formula="L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t)",
     test="Every record of every flow with c > 0 at which the bound promises a fall of at least 1e-6.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="the bound promises a fall of at least 1e-6 nowhere",
     cases=_flow_bound,
-    bound=True,
     refuted="docs/paper.md section 8",
 )
 
@@ -91,19 +96,15 @@ def _repaired_bound(study: Study) -> Iterator[pd.DataFrame]:
         yield _fall(trajectories, runs[(runs["margin"] > 0) & (runs["bound_is_proved"] == 1)], "bound_rate")
 
 
-REPAIRED_BOUND = Statement(
+REPAIRED_BOUND = _Bound(
     kind="flow",
     name="bound of the flow where W keeps the margin",
     source="ours",
     statement="The same bound, where W itself and its optimum have the margin (k = n): there it is proved",
     formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
     test="The same at the flows that meet this condition.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="no flow meets the condition with a promise of at least 1e-6",
     cases=_repaired_bound,
-    bound=True,
 )
 
 
@@ -112,19 +113,15 @@ def _global_rate(study: Study) -> Iterator[pd.DataFrame]:
         yield _fall(trajectories, runs[runs["global_rate"] > 0], "global_rate")
 
 
-GLOBAL_RATE = Statement(
+GLOBAL_RATE = _Bound(
     kind="flow",
     name="global rate of the flow",
     source="ours",
     statement="From every balanced start of full rank, k = n and ε < λ_n, the loss falls at this rate at all times",
     formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
     test="Every record of every such flow, with a margin or without; a theorem, proved in docs/paper.md.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="no flow at full rank with ε < λ_n",
     cases=_global_rate,
-    bound=True,
 )
 
 
@@ -342,7 +339,7 @@ def _contraction(study: Study) -> Iterator[pd.DataFrame]:
         yield _contracted(trajectories, covered.assign(share=covered["eta"] * covered["descent_rate"]))
 
 
-CONTRACTION = Statement(
+CONTRACTION = _Bound(
     kind="descent",
     name="contraction of descent",
     source="reconstructed",
@@ -350,12 +347,8 @@ CONTRACTION = Statement(
     formula="η ≤ min(η_1, η_2, η_3) ⇒ L_i − L* ≤ (1 − η r)^i (L_0 − L*)",
     test="Every record of descents whose η meets the conditions and whose promised fall is at least 1e-6; "
     "r = 4 N c^{2(2N−1)/N} K for ε > 0, 2 N c^{2(N−1)/N} for ε = 0 and k = n.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="no run has a step size that the conditions allow, with a promise of at least 1e-6",
     cases=_contraction,
-    bound=True,
     refuted="docs/paper.md section 8",
 )
 
@@ -366,7 +359,7 @@ def _layer_contraction(study: Study) -> Iterator[pd.DataFrame]:
         yield _contracted(trajectories, proved.assign(share=proved["descent_global_rate"]))
 
 
-LAYER_CONTRACTION = Statement(
+LAYER_CONTRACTION = _Bound(
     kind="descent",
     name="contraction of one layer",
     source="ours",
@@ -374,12 +367,8 @@ LAYER_CONTRACTION = Statement(
     formula="L_{i+1} ≤ (1 − 4 η (1 − η) m/(m + ε)) L_i, m = min(σ_n(W_0)², λ_n − ε)",
     test="Every record of descents with N = 1 and k = n, whose promised fall is at least 1e-6; a theorem, proved in "
     "docs/paper.md.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="no descent with one layer, k = n and ε < λ_n",
     cases=_layer_contraction,
-    bound=True,
 )
 
 

@@ -54,7 +54,6 @@ TABLES = {
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "spread"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.5
 #: Descent ends at this share of the trace.
 TOLERANCE = 1e-20
@@ -72,7 +71,6 @@ class Options:
     covariances: int | None = field(default=None, metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -35,7 +35,6 @@ TABLES = {
         level_of_empty_columns=FLOAT,
     )
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.06
 
 
@@ -47,7 +46,6 @@ class Options:
     vanishing: tuple[int, ...] = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

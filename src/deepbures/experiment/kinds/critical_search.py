@@ -48,7 +48,6 @@ TABLES = {
     ),
     "trials": schema(family=NAME, size=FLOAT, loss=FLOAT, loss_minimum=FLOAT, excess=FLOAT),
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.21
 #: A point is critical if the norm of the gradient of all layers, for Σ0/λ_1 in place of Σ0, is below this …
 GRADIENT_TOLERANCE = 1e-9
@@ -73,7 +72,6 @@ class Options:
     starts: int = field(metadata={"minimum": 2})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -39,7 +39,6 @@ TABLES = {
         numerical_curvature=FLOAT,
     )
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.04
 #: Where the lines start: the global minimum, the saddle in the middle of the order (left out if no point of rank k is a
 #: saddle), a random network.
@@ -57,7 +56,6 @@ class Options:
     reach: float = field(metadata={"exclusiveMinimum": 0})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -27,7 +27,6 @@ TABLES = {
         samples=COUNT, time=FLOAT, loss=FLOAT, population_loss=FLOAT, loss_minimum=FLOAT, population_minimum=FLOAT
     ),
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.34
 
 
@@ -39,7 +38,6 @@ class Sampling:
     draws: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"integration": Integration, "sampling": Sampling}
 
 

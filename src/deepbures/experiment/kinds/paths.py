@@ -17,7 +17,6 @@ from ..settings import Settings
 
 #: Loss between critical points `pair` and `pair` + 1.
 TABLES = {"paths": schema(pair=COUNT, t=FLOAT, loss_between_matrices=FLOAT, loss_between_layers=FLOAT)}
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.02
 
 
@@ -29,7 +28,6 @@ class Options:
     samples: int = field(metadata={"minimum": 3})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -47,7 +47,6 @@ TABLES = {
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.8
 STARTS = ("gaussian", "nystrom", "orthonormal")
 #: A run has converged at the first share of its unit; its tail lies between the other two.
@@ -67,7 +66,6 @@ class Options:
     max_steps: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

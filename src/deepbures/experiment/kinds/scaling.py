@@ -25,7 +25,6 @@ from ..settings import Settings
 TABLES = {"timings": schema(n=COUNT, form=NAME, seconds=FLOAT, difference=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
-#: CPU seconds that a cell takes for one seed, on a small machine.
 COST = 10.0
 
 
@@ -39,7 +38,6 @@ class Options:
     repeats: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -18,7 +18,6 @@ from ..settings import Settings
 TABLES = {"sensed": schema(copies=COUNT, method=NAME, error=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "wishart"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 2.0
 
 
@@ -31,7 +30,6 @@ class Options:
     max_steps: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -18,7 +18,6 @@ from ..settings import Settings
 TABLES = {"recoveries": schema(share=FLOAT, method=NAME, steps=COUNT, converged=FLAG, error=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 2.0
 
 
@@ -31,7 +30,6 @@ class Options:
     max_steps: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

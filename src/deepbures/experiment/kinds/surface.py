@@ -22,7 +22,6 @@ TABLES = {
     "points": schema(rank_of_point=COUNT, x=FLOAT, y=FLOAT, loss=FLOAT, escapes=COUNT),
     "flows": schema(start=COUNT, time=FLOAT, x=FLOAT, y=FLOAT, loss=FLOAT),
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 1.1
 #: Half the side of the plane, and radius of the starts, in units of √λ_1.
 REACH, RADIUS = 1.4, 1.25
@@ -40,7 +39,6 @@ class Options:
     samples: int = field(metadata={"minimum": 3})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 
