@@ -413,7 +413,7 @@ def test_distances_of_factors(rng):
     smoothed = np.concatenate([F, np.broadcast_to(0.3 * np.eye(30), (4, 30, 30))], axis=-1)
     np.testing.assert_allclose(
         diagnostics.smoothed_squared_bures_by_traces(F, 0.09, G),
-        diagnostics.squared_bures_by_traces(smoothed, np.broadcast_to(np.pad(G, ((0, 0), (0, 25))), (4, 30, 30))),
+        diagnostics.squared_bures_distance(smoothed, G),
         rtol=1e-12,
     )
 

@@ -78,12 +78,6 @@ def nuclear_norm(X: Array) -> Array:
     return total[()]
 
 
-def squared_bures_by_traces(F: Array, G: Array) -> Array:
-    """B²(F Fᵀ, G Gᵀ) = ‖F‖² + ‖G‖² − 2 ‖Gᵀ F‖_* (nuclear norm): cheaper, accurate to eps · ‖F‖² only."""
-    traces = np.sum(F**2, axis=(-2, -1)) + np.sum(G**2, axis=(-2, -1))
-    return traces - 2 * nuclear_norm(G.mT @ F)
-
-
 def covariance_distance(F: Array, covariance: Array) -> Array:
     """‖F Fᵀ − S*‖_F."""
     return np.linalg.norm(F @ F.mT - covariance, axis=(-2, -1))
@@ -101,7 +95,7 @@ def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
 def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
     """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with G = Q R_G.
 
-    It is what `squared_bures_by_traces` gives for the factor [F, √ε I], but linear in n, and as accurate.
+    Cheaper than `squared_bures_distance` of the factor [F, √ε I], linear in n, and accurate to eps · ‖F‖² only.
     """
     R = np.linalg.qr(G).R
     product = G.mT @ F

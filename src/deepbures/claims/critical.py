@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..derived import exponent_at_zero
 from ..trajectory import StopReason
-from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of
+from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off
 
 #: Rounding in eigenvalues of Hessians, as a share of λ_max.
 _HESSIAN_ROUNDING = 1e-8
@@ -17,6 +17,31 @@ _HESSIAN_ROUNDING = 1e-8
 _TIED = 1e-8
 #: The curvature of the smoothed loss has levelled off where σ² is below this share of ε.
 _VANISHED = 0.01
+
+
+def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
+    for frame in study.tables("critical_search", "trials"):
+        yield frame.assign(deviation=np.maximum(-frame["excess"], 0))
+    for kind in ("flow", "descent"):
+        for runs in study.tables(kind, "runs"):
+            ended = runs[runs["stop_reason"] != StopReason.DIVERGED]
+            below = np.maximum(ended["loss_minimum"] - ended["value_final"], 0)
+            yield ended.assign(deviation=below / np.maximum(ended["energy_levels"].str[0], ended["loss_initial"]))
+
+
+MINIMISER = Statement(
+    name="minimiser",
+    source="reconstructed",
+    statement="The minimiser over matrices of rank ≤ k keeps the k largest eigenvalues",
+    formula="L(W) ≥ L(W_{1..k}) for all W of rank ≤ k",
+    test="Loss at random W of rank ≤ k, far from the minimiser and near it, and at the ends of all flows and descents, "
+    "computed without L*.",
+    unit="the loss of W = 0, or of a start above it",
+    tolerance=LOSS_ROUNDING,
+    sees="a W whose loss is 1e-12 of that of W = 0 below the minimum",
+    missing="no W to compare with",
+    cases=_minimiser,
+)
 
 
 def _curved_minimum(frame: pd.DataFrame) -> pd.DataFrame:
@@ -49,6 +74,26 @@ ENUMERATED = Statement(
     tolerance=1e-10,
     sees="a gradient of 1e-10 √λ_1",
     cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["gradient_norm"])),
+)
+
+
+def _no_others(frame: pd.DataFrame) -> pd.DataFrame:
+    found = frame[frame["critical"] == 1]
+    return found.assign(deviation=np.where(found["matched"] == 1, found["distance"], np.inf))
+
+
+NO_OTHERS = Statement(
+    kind="critical_search",
+    name="there are no other critical points",
+    source="reconstructed",
+    statement="Every critical point of deep networks, n = 4, that a search from random starts finds is one of the W_J",
+    formula="∇L^N = 0 ⇒ W W^T = W_J W_J^T",
+    test="Distance ‖S − S_J‖ of each found point from the nearest enumerated one.",
+    unit="λ_1",
+    tolerance=1e-5,
+    sees="a found point that is 1e-5 λ_1 away; not points that the search misses",
+    missing="no search found a critical point",
+    cases=each("critical_search", "searches", _no_others),
 )
 
 
@@ -106,51 +151,6 @@ LOCAL_SPECTRUM = Statement(
     tolerance=_HESSIAN_ROUNDING,
     sees="an eigenvalue that is off by 1e-8 λ_max, one zero more or less",
     cases=each("hessian", "spectra", _local_spectrum),
-)
-
-
-def _no_others(frame: pd.DataFrame) -> pd.DataFrame:
-    found = frame[frame["critical"] == 1]
-    return found.assign(deviation=np.where(found["matched"] == 1, found["distance"], np.inf))
-
-
-NO_OTHERS = Statement(
-    kind="critical_search",
-    name="there are no other critical points",
-    source="reconstructed",
-    statement="Every critical point of deep networks, n = 4, that a search from random starts finds is one of the W_J",
-    formula="∇L^N = 0 ⇒ W W^T = W_J W_J^T",
-    test="Distance ‖S − S_J‖ of each found point from the nearest enumerated one.",
-    unit="λ_1",
-    tolerance=1e-5,
-    sees="a found point that is 1e-5 λ_1 away; not points that the search misses",
-    missing="no search found a critical point",
-    cases=each("critical_search", "searches", _no_others),
-)
-
-
-def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("critical_search", "trials"):
-        yield frame.assign(deviation=np.maximum(-frame["excess"], 0))
-    for kind in ("flow", "descent"):
-        for runs in study.tables(kind, "runs"):
-            ended = runs[runs["stop_reason"] != StopReason.DIVERGED]
-            below = np.maximum(ended["loss_minimum"] - ended["value_final"], 0)
-            yield ended.assign(deviation=below / np.maximum(ended["energy_levels"].str[0], ended["loss_initial"]))
-
-
-MINIMISER = Statement(
-    name="minimiser",
-    source="reconstructed",
-    statement="The minimiser over matrices of rank ≤ k keeps the k largest eigenvalues",
-    formula="L(W) ≥ L(W_{1..k}) for all W of rank ≤ k",
-    test="Loss at random W of rank ≤ k, far from the minimiser and near it, and at the ends of all flows and descents, "
-    "computed without L*.",
-    unit="the loss of W = 0, or of a start above it",
-    tolerance=LOSS_ROUNDING,
-    sees="a W whose loss is 1e-12 of that of W = 0 below the minimum",
-    missing="no W to compare with",
-    cases=_minimiser,
 )
 
 
@@ -213,7 +213,7 @@ def _at_smallest_sigma(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _blow_up_constant(frame: pd.DataFrame) -> pd.DataFrame:
     last = _at_smallest_sigma(frame[frame["predicted"] < 0])  # 0: k = n, one direction, no blow-up
-    return last.assign(deviation=(last["smallest"] / last["predicted"] - 1).abs())
+    return off(last, "smallest", "predicted")
 
 
 BLOW_UP_CONSTANT = Statement(
@@ -233,8 +233,7 @@ BLOW_UP_CONSTANT = Statement(
 
 def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
     last = _at_smallest_sigma(frame[frame["level"].notna()])
-    last = last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]]
-    return last.assign(deviation=(last["smallest"] / last["level"] - 1).abs())
+    return off(last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]], "smallest", "level")
 
 
 SATURATION = Statement(
@@ -252,11 +251,6 @@ SATURATION = Statement(
 )
 
 
-def _escape_rates(frame: pd.DataFrame) -> pd.DataFrame:
-    left = frame[frame["escapes"] > 0]
-    return left.assign(deviation=(left["measured_rate"] / left["escape_rate"] - 1).abs())
-
-
 ESCAPE_RATES = Statement(
     kind="escape",
     name="escape rates",
@@ -267,5 +261,5 @@ ESCAPE_RATES = Statement(
     unit="the closed-form rate",
     tolerance=1e-3,
     sees="a rate that is off by 0.1 %",
-    cases=each("escape", "escapes", _escape_rates),
+    cases=each("escape", "escapes", lambda frame: off(frame[frame["escapes"] > 0], "measured_rate", "escape_rate")),
 )

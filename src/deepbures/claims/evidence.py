@@ -179,6 +179,11 @@ def each(
     return lambda study: map(cases, study.tables(kind, table))
 
 
+def off(cases: pd.DataFrame, measured: str, expected: str) -> pd.DataFrame:
+    """Cases that deviate by the share by which one column is off the other."""
+    return cases.assign(deviation=(cases[measured] / cases[expected] - 1).abs())
+
+
 def keys_of(frame: pd.DataFrame) -> list[str]:
     """Columns that name a run: experiment, axes, seed."""
     return ["experiment", *axes_of(frame.columns), "seed"]

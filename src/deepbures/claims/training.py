@@ -11,7 +11,7 @@ import pandas as pd
 from ..derived import certified, full_rank, order, settling_steps, tail_ratio
 from ..predicted_rates import algebraic_tail
 from ..trajectory import StopReason
-from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, with_runs
+from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off, with_runs
 
 #: An algebraic tail is compared where the excess loss is below the first share of λ_n, and the next mode has decayed by
 #: e to minus the second.
@@ -39,13 +39,22 @@ def _above_rounding(trajectories: pd.DataFrame) -> pd.Series:
     return ~(trajectories["excess"] <= _FLOOR * trajectories["excess_initial"])
 
 
-def _fall(trajectories: pd.DataFrame, runs: pd.DataFrame, rate: str) -> pd.DataFrame:
-    """Promised and measured fall of the excess loss at the samples after the start of the given runs."""
-    merged = with_runs(trajectories, runs, [rate, "excess_initial"])
-    merged = merged[(merged["time"] > 0) & _above_rounding(merged)]
+def _falls(rate: str, covered: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Study], Iterator[pd.DataFrame]]:
+    """Promised and measured fall of the excess loss at the samples, after their start, of the flows with a rate."""
+
+    def cases(study: Study) -> Iterator[pd.DataFrame]:
+        for runs, trajectories in study.training("flow", ["time", "excess"]):
+            merged = with_runs(trajectories, runs[covered(runs)], [rate, "excess_initial"])
+            merged = merged[(merged["time"] > 0) & _above_rounding(merged)]
+            yield _fallen(merged, merged[rate] * merged["time"])
+
+    return cases
+
+
+def _fallen(merged: pd.DataFrame, promised: pd.Series) -> pd.DataFrame:
     with np.errstate(divide="ignore"):
         fell = np.log(merged["excess_initial"] / merged["excess"])
-    return merged.assign(promised=merged[rate] * merged["time"], fell=fell)
+    return merged.assign(promised=promised, fell=fell)
 
 
 def _flow_converges(runs: pd.DataFrame) -> pd.DataFrame:
@@ -73,11 +82,6 @@ FLOW_CONVERGES = Statement(
 )
 
 
-def _flow_bound(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("flow", ["time", "excess"]):
-        yield _fall(trajectories, runs[runs["margin"] > 0], "bound_rate")
-
-
 FLOW_BOUND = _Bound(
     kind="flow",
     name="bound of the flow",
@@ -86,14 +90,9 @@ FLOW_BOUND = _Bound(
     formula="L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t)",
     test="Every record of every flow with c > 0 at which the bound promises a fall of at least 1e-6.",
     missing="the bound promises a fall of at least 1e-6 nowhere",
-    cases=_flow_bound,
+    cases=_falls("bound_rate", lambda runs: runs["margin"] > 0),
     refuted="docs/paper.md section 8",
 )
-
-
-def _repaired_bound(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("flow", ["time", "excess"]):
-        yield _fall(trajectories, runs[(runs["margin"] > 0) & (runs["bound_is_proved"] == 1)], "bound_rate")
 
 
 REPAIRED_BOUND = _Bound(
@@ -104,13 +103,8 @@ REPAIRED_BOUND = _Bound(
     formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
     test="The same at the flows that meet this condition.",
     missing="no flow meets the condition with a promise of at least 1e-6",
-    cases=_repaired_bound,
+    cases=_falls("bound_rate", lambda runs: (runs["margin"] > 0) & (runs["bound_is_proved"] == 1)),
 )
-
-
-def _global_rate(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("flow", ["time", "excess"]):
-        yield _fall(trajectories, runs[runs["global_rate"] > 0], "global_rate")
 
 
 GLOBAL_RATE = _Bound(
@@ -121,7 +115,7 @@ GLOBAL_RATE = _Bound(
     formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
     test="Every record of every such flow, with a margin or without; a theorem, proved in docs/paper.md.",
     missing="no flow at full rank with ε < λ_n",
-    cases=_global_rate,
+    cases=_falls("global_rate", lambda runs: runs["global_rate"] > 0),
 )
 
 
@@ -229,7 +223,7 @@ def _plateaus(study: Study) -> Iterator[pd.DataFrame]:
             {"half_times": float, "half_times_predicted": float}
         )
         learnt = modes[np.isfinite(modes["half_times_predicted"]) & (modes["half_times_predicted"] > 0)]
-        yield learnt.assign(deviation=(learnt["half_times"] / learnt["half_times_predicted"] - 1).abs())
+        yield off(learnt, "half_times", "half_times_predicted")
 
 
 PLATEAUS = Statement(
@@ -270,67 +264,11 @@ POLYAK_LOJASIEWICZ = Statement(
 )
 
 
-def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]) -> Iterator[pd.DataFrame]:
-    """Deviation from 1 of the fitted order of a column of runs in the step size; one case per cell and seed.
-
-    `unit` gives the unit of the column in each run; values that are rounding in this unit are left out.
-    """
-    for runs in study.tables("descent", "runs"):
-        if "step_size" not in runs or runs["flow_error"].isna().all():
-            continue
-        rows = []
-        for _, run in runs.groupby([key for key in keys_of(runs) if key != "step_size"], observed=True):
-            fitted = order(run[run[column] > _NOISE * unit(run)], column)
-            if not np.isnan(fitted):
-                rows.append(run.iloc[[0]].assign(deviation=abs(fitted - 1)))
-        yield from rows
-
-
-def _balance(study: Study) -> Iterator[pd.DataFrame]:
-    yield from _orders(study, "balancedness_final", lambda runs: runs["lambda_max"] ** (1 / runs["depth"]))
-
-
-BALANCE = Statement(
-    kind="descent",
-    name="drift from balance",
-    source="ours",
-    statement="Descent drifts from balance in proportion to η",
-    formula="max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖ = O(η)",
-    test="Fitted order in η of the drift at a fixed time, one case a depth, ε and seed.",
-    unit="the order",
-    tolerance=0.05,
-    sees="an order that is off by 0.05",
-    missing="no descent has step sizes at one end time",
-    cases=_balance,
-)
-
-
-def _descent_to_flow(study: Study) -> Iterator[pd.DataFrame]:
-    yield from _orders(study, "flow_error", lambda runs: pd.Series(1.0, runs.index))
-
-
-DESCENT_TO_FLOW = Statement(
-    kind="descent",
-    name="descent to flow",
-    source="ours",
-    statement="Gradient descent follows the flow as η → 0",
-    formula="‖S_η − S_flow‖ = O(η)",
-    test="Fitted order in η of the distance at a fixed time, one case a depth, ε and seed.",
-    unit="the order",
-    tolerance=0.05,
-    sees="an order that is off by 0.05",
-    missing="no descent is compared with the flow",
-    cases=_descent_to_flow,
-)
-
-
 def _contracted(trajectories: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Promised and measured fall of the excess loss where each step takes at least the `share` of a run."""
     merged = with_runs(trajectories, runs, ["share", "excess_initial"])
     merged = merged[(merged["step"] > 0) & _above_rounding(merged)]
-    with np.errstate(divide="ignore"):
-        fell = np.log(merged["excess_initial"] / merged["excess"])
-    return merged.assign(promised=-merged["step"] * np.log1p(-merged["share"]), fell=fell)
+    return _fallen(merged, -merged["step"] * np.log1p(-merged["share"]))
 
 
 def _contraction(study: Study) -> Iterator[pd.DataFrame]:
@@ -372,6 +310,77 @@ LAYER_CONTRACTION = _Bound(
 )
 
 
+def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
+    for runs in study.tables("descent", "runs"):
+        if "relative_step" not in runs or not (runs["relative_step"] > 1).any():
+            continue
+        near = runs[full_rank(runs) & (runs["sharp_rate"] > 0)]
+        right = (near["stop_reason"] == StopReason.CONVERGED) == (near["relative_step"] < 1)
+        yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
+
+
+STABLE_STEP = Statement(
+    kind="descent",
+    name="stable step",
+    source="ours",
+    statement="At full rank, ε < λ_n, descent ends at the optimum for η below 2/λ_max of the Hessian there, and for no "
+    "other",
+    formula="converges ⇔ η < 2 / λ_max(∇²L^N)",
+    test="Outcome of descents at given shares of 2/λ_max.",
+    unit="2/λ_max, between η and 2/λ_max where the outcome is the other one",
+    tolerance=0.0,
+    sees="a largest stable step that is off by more than the shares next to 1, 5 % in the default study",
+    missing="no descent at full rank near the largest stable step",
+    cases=_stable_step,
+)
+
+
+def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]) -> Iterator[pd.DataFrame]:
+    """Deviation from 1 of the fitted order of a column of runs in the step size; one case per cell and seed.
+
+    `unit` gives the unit of the column in each run; values that are rounding in this unit are left out.
+    """
+    for runs in study.tables("descent", "runs"):
+        if "step_size" not in runs or runs["flow_error"].isna().all():
+            continue
+        rows = []
+        for _, run in runs.groupby([key for key in keys_of(runs) if key != "step_size"], observed=True):
+            fitted = order(run[run[column] > _NOISE * unit(run)], column)
+            if not np.isnan(fitted):
+                rows.append(run.iloc[[0]].assign(deviation=abs(fitted - 1)))
+        yield from rows
+
+
+DESCENT_TO_FLOW = Statement(
+    kind="descent",
+    name="descent to flow",
+    source="ours",
+    statement="Gradient descent follows the flow as η → 0",
+    formula="‖S_η − S_flow‖ = O(η)",
+    test="Fitted order in η of the distance at a fixed time, one case a depth, ε and seed.",
+    unit="the order",
+    tolerance=0.05,
+    sees="an order that is off by 0.05",
+    missing="no descent is compared with the flow",
+    cases=lambda study: _orders(study, "flow_error", lambda runs: pd.Series(1.0, runs.index)),
+)
+
+
+BALANCE = Statement(
+    kind="descent",
+    name="drift from balance",
+    source="ours",
+    statement="Descent drifts from balance in proportion to η",
+    formula="max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖ = O(η)",
+    test="Fitted order in η of the drift at a fixed time, one case a depth, ε and seed.",
+    unit="the order",
+    tolerance=0.05,
+    sees="an order that is off by 0.05",
+    missing="no descent has step sizes at one end time",
+    cases=lambda study: _orders(study, "balancedness_final", lambda runs: runs["lambda_max"] ** (1 / runs["depth"])),
+)
+
+
 def _losses_compared(study: Study) -> Iterator[pd.DataFrame]:
     for runs in study.tables("descent", "runs"):
         if "loss_name" not in runs or runs["loss_name"].nunique() < 2:
@@ -397,29 +406,4 @@ LOSSES_COMPARED = Statement(
     sees="a pair in which the square loss needs no more steps",
     missing="no descent with both losses at ε = 0",
     cases=_losses_compared,
-)
-
-
-def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("descent", "runs"):
-        if "relative_step" not in runs or not (runs["relative_step"] > 1).any():
-            continue
-        near = runs[full_rank(runs) & (runs["sharp_rate"] > 0)]
-        right = (near["stop_reason"] == StopReason.CONVERGED) == (near["relative_step"] < 1)
-        yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
-
-
-STABLE_STEP = Statement(
-    kind="descent",
-    name="stable step",
-    source="ours",
-    statement="At full rank, ε < λ_n, descent ends at the optimum for η below 2/λ_max of the Hessian there, and for no "
-    "other",
-    formula="converges ⇔ η < 2 / λ_max(∇²L^N)",
-    test="Outcome of descents at given shares of 2/λ_max.",
-    unit="2/λ_max, between η and 2/λ_max where the outcome is the other one",
-    tolerance=0.0,
-    sees="a largest stable step that is off by more than the shares next to 1, 5 % in the default study",
-    missing="no descent at full rank near the largest stable step",
-    cases=_stable_step,
 )

@@ -107,17 +107,15 @@ class Settings:
             if key == "target" or not (key in own or isinstance(value, Mapping))
         }
         sections: dict[str, Any] = {}
-        for section, type_ in options.items():
+        trains = "landscape" not in options
+        for section, type_ in {**options, **({"initialization": Initialization} if trains else {})}.items():
             if section not in given:
                 raise ValueError(f"{where} lack {section!r}")
-            sections[section] = _record(type_, _mapping(section, given[section]), where)
-        trains = "landscape" not in options
-        if trains:
-            if "initialization" not in given:
-                raise ValueError(f"{where} lack 'initialization'")
-            start = _mapping("initialization", given["initialization"])
-            values["initialization"] = _record(Initialization, start, where)
-        settings = _record(cls, {**values, "options": sections}, where)
+            if not isinstance(given[section], Mapping):
+                raise ValueError(f"{section} must be of type dict, not {given[section]!r}")
+            sections[section] = _record(type_, given[section], where)
+        start = sections.pop("initialization", None)
+        settings = _record(cls, {**values, "initialization": start, "options": sections}, where)
         for key in ("spectrum", "mode") if is_drawn(settings.target) else ():
             if key not in settings.target:
                 raise ValueError(f"{where} lack {key!r}")
@@ -132,12 +130,6 @@ def needed(value: T | None, key: str, what: str) -> T:
     """The value of a key that is optional in general, but not here."""
     if value is None:
         raise ValueError(f"{what} needs {key}")
-    return value
-
-
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be of type dict, not {value!r}")
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def label(**values: float | str) -> str:
         value.replace("_", " ") if isinstance(value, str) else f"${AXES[axis].symbol} = {value:g}$"
         for axis, value in values.items()
     )
+
+
+def label_of_cell(frame: pd.DataFrame, axes: Iterable[str] = ()) -> str:
+    """What the rows of a frame have in common: their one value on each of the axes, by default on all."""
+    return label(**{axis: only_value(frame, axis) for axis in axes or axes_of(frame.columns)})
 
 
 def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:

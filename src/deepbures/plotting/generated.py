@@ -129,8 +129,7 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     axis.set(yscale="log", xlabel="index $i$", ylabel="eigenvalue", title=f"(a) {frames.label(rank=k)}")
     axis.legend()
     _draw_rows(right, rows, (side, side), cmap="Greys", vmin=samples.min(), vmax=samples.max())
-    names = {axis: run[axis] for axis in ("epsilon", "depth")}
-    right.suptitle(f"(b) {frames.label(**names)}", fontsize=8)
+    right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8)
     return figure
 
 

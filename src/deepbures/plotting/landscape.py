@@ -120,8 +120,7 @@ def second_order_model(lines: pd.DataFrame) -> Figure:
         axis.set_xlabel("distance $t$ along the line")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     style.label_panels(axes.ravel())
-    names = {axis: frames.only_value(lines, axis) for axis in ("epsilon", "rank", "depth")}
-    figure.suptitle(f"{frames.label(**names)}, one seed", fontsize=8)
+    figure.suptitle(f"{frames.label_of_cell(lines, ('epsilon', 'rank', 'depth'))}, one seed", fontsize=8)
     return figure
 
 
@@ -176,8 +175,7 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     for axis in (axes[0, 1], axes[0, 2]):
         axis.legend()
     style.label_panels(axes[0])
-    names = {axis: frames.only_value(escapes, axis) for axis in ("epsilon", "rank")}
-    figure.suptitle(frames.label(**names), fontsize=8)
+    figure.suptitle(frames.label_of_cell(escapes, ("epsilon", "rank")), fontsize=8)
     return figure
 
 

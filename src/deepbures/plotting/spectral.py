@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..aligned_flow import half_times, mode_times
-from ..axes import axes_of
 from ..diagnostics import effective_rank
 from ..psd import Array
 from . import frames, style
@@ -162,7 +161,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
     )
     right.legend()
     style.label_panels(axes[0])
-    figure.suptitle(_cell(runs), fontsize=8)
+    figure.suptitle(frames.label_of_cell(runs), fontsize=8)
     return figure
 
 
@@ -184,11 +183,6 @@ def spectra(runs: pd.DataFrame) -> Figure:
     optimum = np.maximum(np.stack(runs["eigenvalues_target"].to_numpy()) - shift, 0).mean(axis=0)
     axis.plot(index, optimum, **style.THEORY, label=r"optimum $\lambda_i - \varepsilon$")
     axis.set(xlabel="index $i$", ylabel="eigenvalue", xticks=index[::3])
-    axis.set_title(_cell(runs), fontsize=7.5)
+    axis.set_title(frames.label_of_cell(runs), fontsize=7.5)
     axis.legend()
     return figure
-
-
-def _cell(runs: pd.DataFrame) -> str:
-    """Title that names the one cell of a figure."""
-    return frames.label(**{axis: frames.only_value(runs, axis) for axis in axes_of(runs.columns)})

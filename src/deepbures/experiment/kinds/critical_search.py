@@ -114,7 +114,7 @@ def _starts(
         U, V = (random_orthogonal(rng, n)[:, :width] for _ in range(2))
         W = (U * _log_uniform(rng, SINGULAR_VALUES, width)) @ V.T
         layers = with_bottleneck(DeepLinearNetwork.balanced(W, depth, width), width).layers
-        layers = [layer + NOISE * _root_mean_square(layer) * rng.standard_normal(layer.shape) for layer in layers]
+        layers = [layer + NOISE * np.sqrt(np.mean(layer**2)) * rng.standard_normal(layer.shape) for layer in layers]
         drawn.setdefault(width, []).append((start, layers))
     return {
         width: (
@@ -127,10 +127,6 @@ def _starts(
 
 def _log_uniform(rng: np.random.Generator, ends: tuple[float, float], *shape: int) -> Array:
     return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), shape))
-
-
-def _root_mean_square(layer: Array) -> float:
-    return float(np.sqrt(np.mean(layer**2)))
 
 
 def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) -> Iterator[dict[str, Any]]:

@@ -74,16 +74,10 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             distance = np.linspace(-reach, reach, options.samples)
             for line in LINES:
                 direction = _direction(loss, layers, line, rng)
-                parts.append(_along(loss, layers, direction, distance) | {"place": place, "line": line})
-        numbers = [name for name in parts[0] if name not in ("place", "line")]
-        yield {
-            "lines": {
-                "seed": np.full(len(parts) * options.samples, seed),
-                "place": np.repeat([part["place"] for part in parts], options.samples),
-                "line": np.repeat([part["line"] for part in parts], options.samples),
-                **{name: np.concatenate([part[name] for part in parts]) for name in numbers},
-            }
-        }
+                names = {name: np.full(options.samples, value) for name, value in (("place", place), ("line", line))}
+                parts.append({**names, **_along(loss, layers, direction, distance)})
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        yield {"lines": {"seed": np.full(len(parts) * options.samples, seed), **columns}}
 
 
 def _places(loss: CovarianceLoss, depth: int, rank: int, rng: np.random.Generator) -> Iterator[tuple[str, list[Array]]]:

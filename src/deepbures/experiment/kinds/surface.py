@@ -95,13 +95,7 @@ def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str
             excess_tolerance=EXCESS_TOLERANCE * loss.unit,
         )
         F = (loss.eigenvectors.T @ flow.factors)[..., 0]
-        parts.append((number, flow.times, F * np.sign(F @ start)[:, None], flow.loss))  # its sign is arbitrary
-    lengths = [len(times) for _, times, _, _ in parts]
-    return {
-        "seed": np.full(sum(lengths), seed),
-        "start": np.repeat([number for number, *_ in parts], lengths),
-        "time": np.concatenate([times for _, times, _, _ in parts]),
-        "x": np.concatenate([F[:, 0] for _, _, F, _ in parts]),
-        "y": np.concatenate([F[:, 1] for _, _, F, _ in parts]),
-        "loss": np.concatenate([values for *_, values in parts]),
-    }
+        x, y = (F * np.sign(F @ start)[:, None]).T  # its sign is arbitrary
+        same = {"seed": np.full(len(x), seed), "start": np.full(len(x), number)}
+        parts.append({**same, "time": flow.times, "x": x, "y": y, "loss": flow.loss})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
