@@ -6,6 +6,8 @@
 import mpmath as mp
 import numpy as np
 
+from deepbures.diagnostics import norm_over_layers
+
 DIGITS = 120
 
 
@@ -60,3 +62,9 @@ def frobenius_minimum(covariance, rank):
     """Σ_{j>rank} λ_j²."""
     with mp.workdps(DIGITS):
         return mp.fsum(value**2 for value in eigenvalues(covariance)[rank:])
+
+
+def balanced_gradient_norm(loss, F, depth):
+    """(Σ_j ‖∂L/∂W_j‖²)^{1/2} over all N layers of the balanced network with factor F = P diag(s) Vᵀ."""
+    P, s, Vh = np.linalg.svd(F, full_matrices=False)
+    return norm_over_layers(P, s, loss.gradient(F) @ Vh.mT, depth)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exact import balanced_gradient_norm
 
-from deepbures.diagnostics import balanced_gradient_norm
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, Frobenius

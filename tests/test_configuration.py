@@ -1,8 +1,8 @@
 """Configurations: every mistake gives one line that names key, value and what is allowed."""
 
 import copy
-import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ MISTAKES = [
     ("study.a\nb", 1, ["study: unknown key", "allowed: seed, results, figures"]),
     (("study", 1), 2, ["study: unknown key 1"]),
     ("study.seed", ..., ["study: the key 'seed' is missing"]),
-    (C + "integration.rtoll", 1e-6, ["experiments.convergence.integration", "'rtoll'", "did you mean 'rtol'?"]),
+    (C + "integration.rtoll", 1e-6, [".integration.rtoll: kind 'flow' has no such key, did you mean 'rtol'?"]),
     (C + "loss", ..., ["experiments.convergence.loss: the key is missing (or an axis 'loss_name' of the grid)"]),
     (C + "kind", ..., ["experiments.convergence: the key 'kind' is missing"]),
     (C + "grid.width", [5], ["experiments.convergence.grid", "'width'", "allowed: epsilon, smin, rank, depth"]),
@@ -239,7 +239,11 @@ MISTAKES = [
         [".grid.loss_name[0]: 'mse'", "allowed: bures-wasserstein"],
     ),
     (U + "grid.balance", ["none", "none"], [".grid.balance: 'none' is given twice"]),
-    (U + "initialization.gain", 1, [".initialization: unknown key 'gain'", "allowed: kind, balance, scale, end_rank"]),
+    (
+        U + "initialization.gain",
+        1,
+        [".initialization.gain: kind 'descent' has no such key", "allowed: kind, balance, scale, end_rank"],
+    ),
     # Starts that make no sense.
     (D + "initialization", {"kind": "normal"}, [".initialization: the key 'balance' is missing", "'normal' needs it"]),
     (
@@ -290,7 +294,7 @@ MISTAKES = [
     (A + "grid.step_size", [1, 4], [".authors.grid.step_size[1]: 4 must divide end_time, 3"]),
     (A + "descent.record_every", 0, [".descent.record_every: 0 must be at least 1"]),
     (D + "descent.excess_tolerance", -1, [".descent.excess_tolerance: -1 must be at least 0"]),
-    (D + "descent.max_step", 1, [".descent: unknown key 'max_step'", "did you mean 'max_steps'?"]),
+    (D + "descent.max_step", 1, [".descent.max_step: kind 'descent' has no such key, did you mean 'max_steps'?"]),
     (D + "descent.compare_with_flow", True, [".descent.compare_with_flow: needs end_time"]),
     (D + "descent.compare_with_flow", "yes", [".descent.compare_with_flow: 'yes' must be of type boolean"]),
     (
@@ -306,7 +310,7 @@ MISTAKES = [
     (C + "dynamics", "flow", ["experiments.convergence: unknown key 'dynamics'", "allowed: kind, loss"]),
     (C + "landscape", {"points": 3}, [".convergence.landscape: kind 'flow' has no such key; allowed: integration"]),
     (D + "landscape", {}, [".descent.landscape: kind 'descent' has no such key; allowed: descent"]),
-    (H + "landscape", ..., [".hessian.landscape.points: the key is missing: kind 'hessian' needs it"]),
+    (H + "landscape", ..., [".hessian.landscape: the key is missing: kind 'hessian' needs it"]),
     (H + "landscape", {}, [".hessian.landscape.points: the key is missing: kind 'hessian' needs it"]),
     (B + "landscape.vanishing", ..., [".landscape.vanishing: the key is missing: kind 'blow_up' needs it"]),
     (B + "landscape.singular_values", ..., [".landscape.singular_values: the key is missing: kind 'blow_up'"]),
@@ -314,10 +318,10 @@ MISTAKES = [
     ("experiments.expansion.landscape.reach", ..., [".landscape.reach: the key is missing: kind 'expansion' needs it"]),
     (E + "landscape.perturbation", ..., [".landscape.perturbation: the key is missing: kind 'escape' needs it"]),
     (S + "landscape.starts", ..., [".landscape.starts: the key is missing: kind 'surface' needs it"]),
-    ("experiments.critical_search.landscape", ..., [".landscape.starts: the key is missing: kind 'critical_search'"]),
+    ("experiments.critical_search.landscape", {}, [".landscape.starts: the key is missing: kind 'critical_search'"]),
     (H + "landscape.samples", 5, [".hessian.landscape.samples: kind 'hessian' has no such key; allowed: points"]),
     (E + "landscape.reach", 1, [".landscape.reach: kind 'escape' has no such key; allowed: points, perturbation"]),
-    (H + "landscape.point", 5, [".hessian.landscape: unknown key 'point'", "did you mean 'points'?"]),
+    (H + "landscape.point", 5, [".hessian.landscape.point: kind 'hessian' has no such key", "did you mean 'points'?"]),
     (H + "initialization", {}, [".hessian.initialization: kind 'hessian' has no such key; allowed: landscape"]),
     (E + "initialization", NORMAL, [".escape.initialization: kind 'escape' has no such key; allowed: landscape"]),
     (E + "integration", INTEGRATION, [".escape.integration: kind 'escape' has no such key; allowed: landscape"]),
@@ -408,40 +412,29 @@ def test_every_kind_is_whole_and_in_the_study(shipped):
     assert {block["kind"] for study in studies for block in study["experiments"].values()} == set(KINDS)
 
 
-#: How JSON schema calls the types of options.
-TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
-
-
-def test_options_of_kinds_schema_and_reference_are_in_step(schema):
-    # Each section of the schema has the options of the kinds, of the same types; config/README.md explains each.
-    blocks = schema["$defs"]["experiment"]["properties"]
+def test_options_of_kinds_and_reference_are_in_step(schema):
+    # config/README.md explains each option, and the keys of a start.
     reference = (WORKFLOW.parent / "config/README.md").read_text(encoding="utf-8")
-    declared = {}
+    table = [line for line in reference.splitlines() if line.startswith("|")]
+    sections = set()
     for kind in KINDS:
         for section, options in kind_of(kind).OPTIONS.items():
-            for field in dataclasses.fields(options):
-                declared.setdefault(section, set()).add(field.name)
-                name, _, optional = field.type.partition(" | ")
-                found = blocks[section]["properties"][field.name]
-                if name.startswith("tuple"):
-                    assert found["$ref"] == "#/$defs/axis"
-                    found, name = found["items"], name.removeprefix("tuple[").removesuffix(", ...]")
-                assert found["type"] == TYPES[name], (kind, field.name)
-                needed = optional != "None" and field.default is dataclasses.MISSING
-                if section != "landscape":  # each kind has others there: configuration.py checks them
-                    assert needed == (field.name in blocks[section].get("required", ())), (kind, field.name)
-                rows = [line for line in reference.splitlines() if line.startswith("|") and f"`{field.name}`" in line]
-                named = (f"`{section}.{field.name}`", f"`.{field.name}`")
-                rows += [line for line in reference.splitlines() if any(name in line for name in named)]
-                assert rows, (kind, field.name)
+            sections.add(section)
+            for key in configuration._keys(options):
+                named = (f"`{section}.{key}`", f"`.{key}`")
+                rows = [row for row in table if f"`{key}`" in row or any(name in row for name in named)]
+                assert rows, (kind, key)
                 if section == "landscape":
                     own = (f"| `{kind}` |", f"for `{kind}`:")
-                    assert any(row.startswith(own[0]) or own[1] in row for row in rows), (kind, field.name)
-    for section, names in declared.items():
-        assert set(blocks[section]["properties"]) == names
-    start = {field.name for field in dataclasses.fields(Initialization)}
-    assert set(blocks["initialization"]["properties"]) == start
-    assert all(f"`initialization.{name}`" in reference for name in start)
+                    assert any(row.startswith(own[0]) or own[1] in row for row in rows), (kind, key)
+    assert all(f"`initialization.{key}`" in reference for key in configuration._keys(Initialization))
+    # What the schema says of descent is of the same keys and types as its options.
+    blocks = schema["$defs"]["experiment"]["properties"]
+    assert sections <= set(blocks)
+    keys = configuration._keys(kind_of("descent").OPTIONS["descent"])
+    assert {key: known["type"] for key, known in blocks["descent"]["properties"].items()} == {
+        key: known["type"] for key, known in keys.items()
+    }
 
 
 #: Kinds of the neighbours and of times, which stand in files of their own and draw their own targets.
@@ -661,9 +654,10 @@ def test_families_have_their_notebooks_and_captions(families_schema, shipped):
     assert check_families(FAMILIES, families_schema) == FAMILIES
     names = [name for family in FAMILIES.values() for name in [*family.get("figures", {}), *family.get("tables", {})]]
     assert len(names) == len(set(names))
-    captions = {path.stem for path in (WORKFLOW / "report").glob("*.rst")}
-    assert captions - {"claims", "provenance", "shown", "workflow"} <= set(names)
-    assert all(name in captions or "shown" in captions for name in names)
+    for family in FAMILIES.values():
+        for name, about in (family.get("figures", {}) | family.get("tables", {})).items():
+            # The report reads it as a template, in reStructuredText, where a list begins with (a) in a line of its own.
+            assert not re.search(r"\{[{%#]|^\([a-z]\)[^\n]*$(?!\n)", about.get("caption", "")), name
     for name, family in FAMILIES.items():
         assert (WORKFLOW / f"notebooks/{family.get('notebook', name)}.ipynb").is_file()
     assert shipped().keys() <= {"study", "experiments", "figures"}
@@ -672,12 +666,14 @@ def test_families_have_their_notebooks_and_captions(families_schema, shipped):
 
 
 def test_axes_of_the_schema_are_those_of_the_records(schema):
-    # What takes the place of a key is checked as that key; the rest stands in the schema.
+    # What takes the place of a key, of the schema or of a dataclass, is checked as that key; the schema has the rest.
     whole = configuration._with_axes(schema)
     for given, names in ((schema, [name for name, axis in AXES.items() if not axis.of]), (whole, AXES)):
         assert set(given["$defs"]["experiment"]["properties"]["grid"]["properties"]) == set(names)
+    start = configuration._keys(Initialization)
     for name, values in whole["$defs"]["experiment"]["properties"]["grid"]["properties"].items():
-        items = values["items"]
+        section, _, key = AXES[name].of.rpartition(".")
+        items = start[key] if section else values["items"]
         found = whole["$defs"][items["$ref"].rpartition("/")[2]] if "$ref" in items else items
         assert found.get("type", "string") == {float: "number", int: "integer", str: "string"}[AXES[name].type], name
         assert values["$ref"] == "#/$defs/axis"

@@ -7,11 +7,11 @@ import ot
 import pytest
 import scipy.linalg
 from cases import each
+from exact import balanced_gradient_norm
 
 from deepbures.diagnostics import (
     RANK_TOLERANCE,
     alignment,
-    balanced_gradient_norm,
     covariance_distance,
     effective_rank,
     nuclear_norm,

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepbures import experiment, parquet, provenance
+from deepbures import closed_form_rates, experiment, parquet, provenance
 from deepbures.__main__ import main
 from deepbures.code_digest import code_digest
 from deepbures.experiment import checked, run_cell
@@ -16,7 +16,6 @@ from deepbures.experiment.kinds import kind as kind_of
 from deepbures.experiment.problem import make_loss, make_start
 from deepbures.grid import cells
 from deepbures.losses import BuresWasserstein, Frobenius
-from deepbures.predicted_rates import frobenius_local_rates
 from deepbures.program_constants import Constants
 from deepbures.slopes import tail_slope
 from deepbures.store import Store
@@ -180,7 +179,7 @@ def test_the_papers_theory_is_left_out_for_the_frobenius_loss(kind):
     target = np.array(run["eigenvalues_target"])
     assert run["loss_minimum"] == pytest.approx(np.sum(target[2:] ** 2), rel=1e-12)
     # The sharp rate is ours: twice the smallest local rate, and what the run decays with.
-    least = np.concatenate(frobenius_local_rates(target, 3, 2)).min()
+    least = np.concatenate(closed_form_rates.frobenius(target, 3, [0, 1])).min()
     assert run["sharp_rate"] == pytest.approx(2 * least, rel=1e-12)
 
 

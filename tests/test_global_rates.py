@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from cases import each
+from exact import balanced_gradient_norm
 
 from deepbures import critical_points
 from deepbures.aligned_flow import mode_times
-from deepbures.diagnostics import balanced_gradient_norm
+from deepbures.closed_form_rates import frobenius_global
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein, Frobenius
@@ -14,7 +15,6 @@ from deepbures.network import DeepLinearNetwork
 from deepbures.predicted_rates import (
     descent_global_rate,
     flow_bound,
-    frobenius_global_rate,
     global_bound,
     global_rate,
     loss_global_rate,
@@ -54,8 +54,8 @@ def test_the_rate_by_its_formula_and_where_it_is_sharp(depth):
             expected = 4 * depth * m ** (2 - 1 / depth) / (m + epsilon)
             assert global_rate(SPECTRUM, epsilon, depth, np.sqrt(m)) == pytest.approx(expected, rel=1e-12)
     expected = 2 * rates_at_minimum(Frobenius(np.diag(SPECTRUM)), depth).min()
-    assert frobenius_global_rate(SPECTRUM, depth, 1.0) == pytest.approx(expected, rel=1e-12)
-    assert frobenius_global_rate(SPECTRUM, depth, 0.5) == pytest.approx(16 * depth * 0.25 ** (2 - 1 / depth), rel=1e-12)
+    assert frobenius_global(SPECTRUM, depth, 1.0) == pytest.approx(expected, rel=1e-12)
+    assert frobenius_global(SPECTRUM, depth, 0.5) == pytest.approx(16 * depth * 0.25 ** (2 - 1 / depth), rel=1e-12)
 
 
 def test_where_there_is_no_rate():
@@ -65,7 +65,6 @@ def test_where_there_is_no_rate():
         assert global_rate(SPECTRUM, 0.7, depth, 1.0) == 0
         assert global_rate(SPECTRUM, 0.1, depth, 0.0) == 0
         assert np.isnan(global_rate(SPECTRUM, 0.1, depth, 1.0, rank=3))
-        assert np.isnan(frobenius_global_rate(SPECTRUM, depth, 1.0, rank=3))
         for loss in (BuresWasserstein(np.diag(SPECTRUM), 0.1), Frobenius(np.diag(SPECTRUM))):
             assert np.isnan(loss_global_rate(loss, depth, 1.0, rank=3))
             assert loss_global_rate(loss, depth, 1.0) > 0

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from cases import each
+from exact import balanced_gradient_norm
 from scipy.integrate import solve_ivp
 
-from deepbures.diagnostics import balanced_gradient_norm
 from deepbures.gradient_flow import gradient_flow
 from deepbures.initialization import close_start, small_start
 from deepbures.losses import BuresWasserstein, Frobenius

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import each
 
+from deepbures import closed_form_rates
 from deepbures.gradient_descent import gradient_descent
 from deepbures.gradient_flow import gradient_flow
 from deepbures.initialization import close_start, random_orthogonal
@@ -17,7 +18,6 @@ from deepbures.network import DeepLinearNetwork
 from deepbures.predicted_rates import (
     descent_contraction,
     flow_bound,
-    frobenius_local_rates,
     local_rates,
     rates_at_minimum,
     sharp_rate,
@@ -229,7 +229,7 @@ def test_local_rates_are_the_spectrum_of_the_jacobian(size, epsilon, depth):
     # For every index set J of that size: in-block and off-block rates, and k(k−1)/2 zeros for the rotations of Z.
     for kept in combinations(range(4), size):
         if epsilon == "frobenius":
-            in_block, off_block = frobenius_local_rates(SPECTRUM, depth, kept=np.array(kept))
+            in_block, off_block = closed_form_rates.frobenius(SPECTRUM, depth, kept)
         else:
             in_block, off_block = local_rates(SPECTRUM, epsilon, depth, kept=np.array(kept))
         assert in_block.shape == (size * (size + 1) // 2,)
@@ -277,7 +277,7 @@ def test_rates_at_the_minimum_are_the_nonzero_spectrum_of_the_hessian(make_targe
     assert np.sum(np.abs(values) > 1e-7 * scale) == rates.size
     np.testing.assert_allclose(values[-rates.size :], rates, rtol=1e-7)
     if epsilon == "frobenius":
-        parts = frobenius_local_rates(loss.eigenvalues, depth, rank)
+        parts = closed_form_rates.frobenius(loss.eigenvalues, depth, np.arange(rank))
     else:
         parts = local_rates(loss.eigenvalues, epsilon, depth, rank)
         assert sharp_rate(loss.eigenvalues, epsilon, depth, rank) == 2 * rates[0]

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from cases import each
+from exact import balanced_gradient_norm
 
 from deepbures.aggregate import SLOWEST_SHARE
-from deepbures.diagnostics import balanced_gradient_norm
 from deepbures.gradient_flow import gradient_flow
 from deepbures.losses import BuresWasserstein
 from deepbures.network import DeepLinearNetwork

@@ -10,7 +10,6 @@ from deepbures.critical_points import (
     critical_points,
     factor,
     index_sets,
-    is_minimum,
     local_spectrum,
     nearest,
     value,
@@ -106,8 +105,7 @@ def test_tied_points_are_equal_in_everything(make_target, kind, seed):
                 spectrum = local_spectrum(loss, kept, depth, rank)
                 assert spectrum.escapes == pairs
                 assert spectrum.off_block.size == rank * (5 - rank)
-            assert is_minimum(loss, kept, rank) == (pairs == 0)
-            assert is_minimum(loss, kept, rank) == (abs(point.value - loss.minimum_value(rank)) < 1e-12)
+            assert (pairs == 0) == (abs(point.value - loss.minimum_value(rank)) < 1e-12)
 
 
 def test_the_mask_of_tied_exchanges():

@@ -568,6 +568,9 @@ def test_the_report_holds_every_figure_and_table_with_its_caption(study):
     for name in {*FIGURES, *PROMISED_TABLES} - {"claims"}:
         title = f"{about[name]['title']} ({about[name]['source']})"
         assert json.dumps(title)[1:-1] in page or title in html.unescape(page), name
+        caption = (study / f"results/tiny/captions/{name}.rst").read_text(encoding="utf-8")
+        assert caption.startswith(f"{about[name]['caption']}\n\nExperiment "), name
+    assert "Every converged flow is included." in page  # from a caption
     assert "Claims, as a table" in page
     provenance = pd.read_csv(study / "results/tiny/provenance.csv")
     assert len(provenance) == sum(TABLES.get(name, 2) for name in JOBS)

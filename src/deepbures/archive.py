@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ _FORMATS = {
     ".parquet": "application/vnd.apache.parquet",
     ".pdf": "application/pdf",
     ".png": "image/png",
+    ".rst": "text/x-rst",
     ".tex": "text/x-tex",
     ".yaml": "application/yaml",
 }
@@ -93,12 +93,6 @@ def broken(archive: str | Path) -> list[str]:
             ]
     except (zipfile.BadZipFile, KeyError):
         raise ValueError(f"{archive} is not an archive of a study: it has no {MANIFEST}") from None
-
-
-def metadata(archive: str | Path) -> dict[str, Any]:
-    """RO-Crate metadata of an archive."""
-    with zipfile.ZipFile(archive) as content:
-        return json.loads(content.read("ro-crate-metadata.json"))
 
 
 def _check_zip(path: Path) -> None:

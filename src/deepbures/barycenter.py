@@ -68,7 +68,8 @@ class Barycenter(CovarianceLoss):
         if not 0 <= epsilon < np.inf:
             raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon!r}")
         self.epsilon = float(epsilon)
-        W, _ = _settle(_Terms(self.covariances, self.weights, 0.0), _mean_root(self.covariances, self.weights))
+        mean = np.einsum("i,iab->ab", self.weights, self.covariances)
+        W, _ = _settle(_Terms(self.covariances, self.weights, 0.0), _roots(mean))
         super().__init__(symmetrize(W @ W.T))
         if self.epsilon > self.eigenvalues[-1]:
             raise ValueError(
@@ -333,10 +334,6 @@ def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MA
 def _roots(covariances: Array) -> Array:
     eigenvalues, basis = spectrum("covariances", covariances)
     return (basis * np.sqrt(eigenvalues)[..., None, :]) @ basis.mT
-
-
-def _mean_root(covariances: Array, weights: Array) -> Array:
-    return _roots(np.einsum("i,iab->ab", weights, covariances))
 
 
 def _checked_covariances(covariances: ArrayLike) -> Array:

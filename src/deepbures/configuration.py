@@ -6,6 +6,8 @@ import dataclasses
 import math
 import os
 import re
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from . import strict_yaml
 from .axes import AXES, STEP_AXES, value_of
 from .experiment.kinds import KINDS
 from .experiment.kinds import kind as kind_of
+from .experiment.settings import Initialization
 from .families import Family, nearest
 from .families import mistakes as mistakes_of_families
 from .grid import canonical
@@ -25,10 +28,10 @@ from .target_files import KINDS as TARGETS
 from .targets import SPECTRA
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
+#: How JSON schema calls the types of options.
+_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 #: From here on, floats cannot distinguish one integer from the next.
 _INTEGERS = 2**53
-
-
 #: Characters allowed in the path of a folder that is created, and of a file that is read.
 _FOLDER, _FILE = re.compile(r"[\w./@+=,-]"), re.compile(r"[\w./@+=,:%() -]")
 
@@ -203,13 +206,13 @@ def check_families(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Mappi
 
 
 def _with_axes(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema, with the axes that replace a key added to those of the grid, and checked like that key."""
+    """The schema, with the axes that replace a key added to those of the grid, and checked like that key.
+
+    Those that replace a key of a kind's own are checked with it (`_sections`).
+    """
     experiment = schema["$defs"]["experiment"]
     keys = experiment["properties"]
-    sections = {name: key.get("properties", key) for name, key in keys.items()}
-    axes = {
-        axis.name: {"$ref": "#/$defs/axis", "items": value_of(sections, axis.of)} for axis in AXES.values() if axis.of
-    }
+    axes = {axis.name: {"$ref": "#/$defs/axis", "items": keys.get(axis.of, {})} for axis in AXES.values() if axis.of}
     grid = {**keys["grid"], "properties": {**keys["grid"]["properties"], **axes}}
     experiment = {**experiment, "properties": {**keys, "grid": grid}}
     return {**schema, "$defs": {**schema["$defs"], "experiment": experiment}}
@@ -364,23 +367,14 @@ def _target_rank(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
 def _training(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in how the networks of an experiment start and are trained."""
     kind, grid = block["kind"], block["grid"]
-    own = tuple(kind_of(kind).OPTIONS)
-    for section in sorted(_sections(block) - {"initialization", *own}):
-        yield f"{section}: kind {kind!r} has no such key; allowed: {', '.join(own)}"
-    for key in ("initialization", *own):
-        if key not in block:
-            yield f"{key}: the key is missing: kind {kind!r} needs it"
-            return
-        yield from _keys(kind, key, block[key])
+    yield from _sections(block, {"initialization": Initialization, **kind_of(kind).OPTIONS})
     start = block["initialization"]
-    for axis in (AXES[name] for name in grid if AXES[name].of):
-        if value_of(block, axis.of) is not None:
-            yield f"grid.{axis.name}: {axis.of} is given too; keep one of the two"
     given = {name: _given(block, name) for name in ("loss_name", "initialization", "balance", "initial_scale")}
-    for name in ("loss_name", "initialization"):
-        if not given[name]:
-            yield f"{AXES[name].of}: the key is missing (or an axis {name!r} of the grid)"
-            return
+    if not given["loss_name"]:
+        yield "loss: the key is missing (or an axis 'loss_name' of the grid)"
+        return
+    if "loss" in block and "loss_name" in grid:
+        yield "grid.loss_name: loss is given too; keep one of the two"
     losses, kinds, balances, scales = given.values()
     yield from _starts(losses, kinds, balances, scales, "grid.initial_scale" if "initial_scale" in grid else None)
     if "end_rank" in start and start["end_rank"] > min(grid["rank"]):
@@ -405,23 +399,57 @@ def _training(block: Mapping[str, Any]) -> Iterator[str]:
         yield from _descent(block["descent"], grid.get("step_size"), balances)
 
 
-def _sections(block: Mapping[str, Any]) -> set[str]:
-    """The sections of a block that only some kinds have."""
-    return {key for key, value in block.items() if isinstance(value, Mapping) and key not in ("target", "grid")}
-
-
-def _keys(kind: str, section: str, given: Mapping[str, Any]) -> Iterator[str]:
-    """The keys that a section lacks, and those that its kind does not know."""
-    options = kind_of(kind).OPTIONS.get(section)
-    if options is None:
+def _sections(block: Mapping[str, Any], declared: Mapping[str, type]) -> Iterator[str]:
+    """Mistakes in the sections of a block that dataclasses declare, and in the axes that take the place of a key."""
+    kind, grid = block["kind"], block["grid"]
+    for section, value in block.items():
+        if isinstance(value, Mapping) and section not in ("target", "grid", *declared):
+            yield f"{section}: kind {kind!r} has no such key; allowed: {', '.join(kind_of(kind).OPTIONS)}"
+    for section in (section for section in declared if section not in block):
+        yield f"{section}: the key is missing: kind {kind!r} needs it"
         return
-    fields = dataclasses.fields(options)
-    for field in fields:
-        if field.name not in given and field.default is dataclasses.MISSING:
-            yield f"{section}.{field.name}: the key is missing: kind {kind!r} needs it"
+    keys = {section: _keys(options) for section, options in declared.items()}
+    axes = [AXES[name] for name in grid if "." in AXES[name].of]
+    for axis in axes:
+        if value_of(keys, axis.of) is None:
+            yield f"grid.{axis.name}: kind {kind!r} has no such axis"
+        if value_of(block, axis.of) is not None:
+            yield f"grid.{axis.name}: {axis.of} is given too; keep one of the two"
+    for section, options in declared.items():
+        yield from _section(block, section, options)
+    schemas = {section: {"properties": known} for section, known in keys.items()}
+    schemas["grid"] = {"properties": {axis.name: {"items": value_of(keys, axis.of)} for axis in axes}}
+    yield from map(_one_line, jsonschema.Draft202012Validator({"properties": schemas}).iter_errors(block))
+
+
+def _section(block: Mapping[str, Any], section: str, options: type) -> Iterator[str]:
+    """The keys of a section that its kind does not know, and those that it lacks."""
+    kind, fields = block["kind"], dataclasses.fields(options)
     known = [field.name for field in fields]
-    for key in (key for key in given if key not in known):
-        yield f"{section}.{key}: kind {kind!r} has no such key; allowed: {', '.join(known)}"
+    for key in (key for key in block[section] if key not in known):
+        allowed = f"{nearest(str(key), known)}; allowed: {', '.join(known)}"
+        yield f"{section}.{key}: kind {kind!r} has no such key{allowed}"
+    axes = {axis.of: axis.name for axis in AXES.values()}
+    for field in (field for field in fields if field.default is dataclasses.MISSING):
+        axis = axes.get(f"{section}.{field.name}")
+        if field.name not in block[section] and axis not in block["grid"]:
+            needed = f" (or an axis {axis!r} of the grid)" if axis else f": kind {kind!r} needs it"
+            yield f"{section}.{field.name}: the key is missing{needed}"
+
+
+def _keys(options: type) -> dict[str, dict[str, Any]]:
+    """JSON schema of each key that a dataclass declares: its type, and what the field's metadata says of its values."""
+    hints = typing.get_type_hints(options)
+    return {field.name: _key(hints[field.name], field.metadata) for field in dataclasses.fields(options)}
+
+
+def _key(hint: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(hint, types.UnionType):  # with None: it may be left out
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is tuple:
+        items = _key(typing.get_args(hint)[0], values)
+        return {"type": "array", "minItems": 1, "uniqueItems": True, "items": items}
+    return {"type": _TYPES[hint], **values}
 
 
 def _given(block: Mapping[str, Any], axis: str) -> list[Any]:
@@ -434,13 +462,11 @@ def _given(block: Mapping[str, Any], axis: str) -> list[Any]:
 def _landscape(block: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes in a landscape experiment, where nothing is trained."""
     kind, grid, options = block["kind"], block["grid"], block.get("landscape", {})
-    for section in sorted(_sections(block) - {"landscape"}):
-        yield f"{section}: kind {kind!r} has no such key; allowed: landscape"
-    for axis in (a for a in ("initialization", "balance", "initial_scale", *STEP_AXES) if a in grid):
+    yield from _sections(block, kind_of(kind).OPTIONS)
+    for axis in (axis for axis in STEP_AXES if axis in grid):
         yield f"grid.{axis}: kind {kind!r} has no such axis"
     if ("loss_name" in grid) == ("loss" in block):
         yield "loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"
-    yield from _keys(kind, "landscape", options)
     if hasattr(kind_of(kind), "SPECTRUM"):
         yield from _neighbour(block)
     if kind == "surface" and (block["dimension"] != 2 or grid["rank"] != [1]):

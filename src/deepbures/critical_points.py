@@ -181,13 +181,8 @@ def value(loss: CovarianceLoss, kept: tuple[int, ...]) -> float:
 
 def factor(loss: CovarianceLoss, kept: tuple[int, ...], width: int | None = None) -> Array:
     """W_J = Ω_J diag(s_J)^{1/2} with V = I, as an n × k matrix: |J| columns, then zeros up to `width`."""
-    J = _indices(loss, kept)
-    width = len(J) if width is None else width
-    if width < len(J):
-        raise ValueError(f"width must be at least the rank of the point, {len(J)}, not {width}")
-    W = np.zeros((loss.dimension, width))
-    W[:, : len(J)] = loss.eigenvector_columns(J) * np.sqrt(_kept_spectrum(loss)[J])
-    return W
+    vectors, values = _factors(loss, kept, len(kept) if width is None else width)
+    return vectors * values
 
 
 def network(
@@ -209,12 +204,17 @@ def network(
     d_0 = loss.dimension if input_dimension is None else input_dimension
     if d_0 < width and depth > 1:
         raise ValueError(f"input_dimension must be at least the width {width}, not {d_0}")
+    return DeepLinearNetwork.of_factors(*_factors(loss, kept, width), np.eye(width, d_0), depth)
+
+
+def _factors(loss: CovarianceLoss, kept: tuple[int, ...], width: int) -> tuple[Array, Array]:
+    """Left singular vectors (n, k) and singular values (k,) of W_J, |J| of each and then zeros."""
     J = _indices(loss, kept)
     if width < len(J):
         raise ValueError(f"width must be at least the rank of the point, {len(J)}, not {width}")
     vectors, values = np.zeros((loss.dimension, width)), np.zeros(width)
     vectors[:, : len(J)], values[: len(J)] = loss.eigenvector_columns(J), np.sqrt(_kept_spectrum(loss)[J])
-    return DeepLinearNetwork.of_factors(vectors, values, np.eye(width, d_0), depth)
+    return vectors, values
 
 
 def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank: int) -> LocalSpectrum:
@@ -234,13 +234,6 @@ def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank
     free = rank - len(J)
     empty = np.tile(filling if depth == 1 else np.zeros_like(filling), free)
     return LocalSpectrum(*rates, empty, len(J) * (len(J) - 1) // 2 + len(J) * free)
-
-
-def is_minimum(loss: CovarianceLoss, kept: tuple[int, ...], rank: int) -> bool:
-    """Whether W_J is a global minimum over rank ≤ k: J keeps the eigenvalues of {1..k}, ties in any order."""
-    J, spectrum = _indices(loss, kept), _tied_spectrum(loss)
-    least = np.flatnonzero(loss.minimum_spectrum(rank) > 0)
-    return bool(np.array_equal(np.sort(spectrum[J]), np.sort(spectrum[least])))
 
 
 def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...], float]:

@@ -73,12 +73,8 @@ def exponent_at_zero(sigma: Array | pd.Series, size: Array | pd.Series) -> float
     return exponent(sigma[small], size[small]) if small.sum() >= 3 else float("nan")
 
 
-def mean_by(frame: pd.DataFrame, axis: str, column: str) -> pd.Series:
-    """Geometric mean of a positive column over seeds, by the values of an axis in ascending order."""
-    return np.exp(np.log(frame[column]).groupby(frame[axis]).mean())
-
-
-def order(runs: pd.DataFrame, column: str, axis: str = "step_size") -> float:
-    """Order p of column ~ axis^p, of its geometric means over seeds; NaN for fewer than two values of the axis."""
-    mean = mean_by(runs[runs[column] > 0], axis, column)
+def order(runs: pd.DataFrame, column: str) -> float:
+    """Order p of column ~ η^p, of its geometric means over seeds; NaN for fewer than two step sizes."""
+    positive = runs[runs[column] > 0]
+    mean = np.exp(np.log(positive[column]).groupby(positive["step_size"]).mean())
     return exponent(mean.index.to_numpy(), mean.to_numpy())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .linear_forms import is_thin, squared_distance_to_diagonal
-from .losses import BuresWasserstein, CovarianceLoss
+from .losses import BuresWasserstein
 from .psd import (
     WELL_CONDITIONED,
     Array,
@@ -78,12 +78,6 @@ def nuclear_norm(X: Array) -> Array:
     return total[()]
 
 
-def squared_bures_by_traces(F: Array, G: Array) -> Array:
-    """B²(F Fᵀ, G Gᵀ) = ‖F‖² + ‖G‖² − 2 ‖Gᵀ F‖_* (nuclear norm): cheaper, accurate to eps · ‖F‖² only."""
-    traces = np.sum(F**2, axis=(-2, -1)) + np.sum(G**2, axis=(-2, -1))
-    return traces - 2 * nuclear_norm(G.mT @ F)
-
-
 def covariance_distance(F: Array, covariance: Array) -> Array:
     """‖F Fᵀ − S*‖_F."""
     return np.linalg.norm(F @ F.mT - covariance, axis=(-2, -1))
@@ -98,23 +92,10 @@ def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
     return np.sqrt(squared_distance_to_diagonal(F[..., :filled, :], F[..., filled:, :], spectrum[:filled]))
 
 
-def factor_distance(F: Array, G: Array) -> Array:
-    """‖F Fᵀ − G Gᵀ‖_F for factors (..., n, p) and (..., n, q), without n × n arrays.
-
-    Computed from the R of [F, G] = Q R, whose parts R_F, R_G replace F and G: n (p + q)² operations.
-    """
-    p = F.shape[-1]
-    G = np.broadcast_to(G, (*F.shape[:-2], *G.shape[-2:]))
-    R = np.linalg.qr(np.concatenate([F, G], axis=-1)).R
-    left, right = R[..., :p], R[..., p:]
-    difference = left @ left.mT - right @ right.mT
-    return np.linalg.norm(difference, axis=(-2, -1))
-
-
 def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
     """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with G = Q R_G.
 
-    It is what `squared_bures_by_traces` gives for the factor [F, √ε I], but linear in n, and as accurate.
+    Cheaper than `squared_bures_distance` of the factor [F, √ε I], linear in n, and accurate to eps · ‖F‖² only.
     """
     R = np.linalg.qr(G).R
     product = G.mT @ F
@@ -123,22 +104,12 @@ def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Arra
     return traces - 2 * nuclear_norm(np.concatenate([product, smoothing], axis=-1))
 
 
-def balanced_gradient_norm(loss: CovarianceLoss, F: Array, depth: int) -> Array:
-    """Norm of the gradient over all N layers of the balanced network with factor F = P diag(s) Vᵀ.
-
-    (Σ_j ‖∂L/∂W_j‖²)^{1/2}. With A = Pᵀ ∇L(F) V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the
-    top layer also the part (I − P Pᵀ) ∇L(F) V s^{(N−1)/N} that leaves the range of F. Its square is the
-    rate at which the loss falls along the flow: dL/dt = −Σ_j ‖∂L/∂W_j‖².
-    """
-    P, s, Vh = np.linalg.svd(F, full_matrices=False)
-    return norm_over_layers(P, s, loss.gradient(F) @ Vh.mT, depth)
-
-
 def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
     """(Σ_j ‖∂L/∂W_j‖²)^{1/2} of the balanced network with end-to-end matrix P diag(s) Vᵀ, from ∇L V (..., n, k).
 
     With A = Pᵀ ∇L V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the top layer also the part
-    (I − P Pᵀ) ∇L V s^{(N−1)/N} that leaves the range of P.
+    (I − P Pᵀ) ∇L V s^{(N−1)/N} that leaves the range of P. Its square is the rate at which the flow loses loss:
+    dL/dt = −Σ_j ‖∂L/∂W_j‖².
     """
     root = s ** (2 / depth)
     inside = P.mT @ gradient

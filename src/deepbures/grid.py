@@ -152,9 +152,8 @@ def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
     number = shared_jobs(config, experiment)
     found: dict[str, list[Part]] = {}
     for path, part in distinct.items():
-        found.setdefault(f"shared/{_bucket(path, number):03}-of-{number}" if number else path, []).append(part)
+        name = path
+        if number:
+            name = f"shared/{int(hashlib.sha256(path.encode()).hexdigest()[:8], 16) % number:03}-of-{number}"
+        found.setdefault(name, []).append(part)
     return found
-
-
-def _bucket(path: str, number: int) -> int:
-    return int(hashlib.sha256(path.encode()).hexdigest()[:8], 16) % number

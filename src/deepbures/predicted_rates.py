@@ -29,21 +29,8 @@ def local_rates(
     2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)). J is {1..k}, the minimum, or `kept`, indices from 0; k is n by default.
     Shapes and errors: `closed_form_rates.bures_wasserstein`.
     """
-    return closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, _index_set(eigenvalues, rank, kept))
-
-
-def frobenius_local_rates(
-    eigenvalues: Array, depth: int, rank: int | None = None, kept: ArrayLike | None = None
-) -> tuple[Array, Array]:
-    """`local_rates` of the square loss: in-block 4 (λ_a + λ_b) P_ab, off-block 4 λ_a^{1−1/N} (λ_a − λ_b).
-
-    P_ab = (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N}); see `closed_form_rates.frobenius`.
-    """
-    return closed_form_rates.frobenius(eigenvalues, depth, _index_set(eigenvalues, rank, kept))
-
-
-def _index_set(eigenvalues: Array, rank: int | None, kept: ArrayLike | None) -> ArrayLike:
-    return np.arange(rank or len(eigenvalues)) if kept is None else kept
+    J = np.arange(rank or len(eigenvalues)) if kept is None else kept
+    return closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, J)
 
 
 def rates_at_minimum(loss: CovarianceLoss, depth: int, rank: int | None = None) -> Array:
@@ -129,16 +116,6 @@ def global_rate(
     if rank is not None and rank < np.size(eigenvalues):
         return float("nan")
     return closed_form_rates.bures_wasserstein_global(eigenvalues, epsilon, depth, least_singular_value)
-
-
-def frobenius_global_rate(
-    eigenvalues: ArrayLike, depth: int, least_singular_value: float, rank: int | None = None
-) -> float:
-    """`global_rate` of the square loss: 16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n); NaN for k < n (section 8)."""
-    check_depth(depth)
-    if rank is not None and rank < np.size(eigenvalues):
-        return float("nan")
-    return closed_form_rates.frobenius_global(eigenvalues, depth, least_singular_value)
 
 
 def loss_global_rate(loss: CovarianceLoss, depth: int, least_singular_value: float, rank: int | None = None) -> float:

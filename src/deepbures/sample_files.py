@@ -54,17 +54,14 @@ def _told(blocks: Iterator[Array], progress: Progress) -> Iterator[Array]:
 
 
 def _npy(path: Path) -> tuple[int, Iterator[Array]] | None:
-    matrix = np.load(path, mmap_mode="r", allow_pickle=False) if _is_numpy(path) else None
+    with path.open("rb") as file:
+        is_numpy = file.read(6) == b"\x93NUMPY"
+    matrix = np.load(path, mmap_mode="r", allow_pickle=False) if is_numpy else None
     if not isinstance(matrix, np.memmap) or matrix.ndim != 2 or matrix.dtype.kind not in "fiub":
         return None  # the reader of whole files will say what it is
     if matrix.offset + matrix.nbytes < path.stat().st_size:  # more than one array
         return None
     return len(matrix), blocks_of(matrix)
-
-
-def _is_numpy(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(6) == b"\x93NUMPY"
 
 
 def _parquet(path: Path) -> tuple[int, Iterator[Array]] | None:

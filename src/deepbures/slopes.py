@@ -13,8 +13,6 @@ SAMPLING = 1e-4
 BAND = (-3.5, -2.0)
 WINDOW = 0.1
 HORIZON = 3.0
-
-
 #: A tail is settled where the slopes of the two halves of its window agree to this share. For a sum of two exponentials
 #: whose slopes agree, and of which the slower one makes up `aggregate.SLOWEST_SHARE` of the last value, the fit gives
 #: the slower rate to 0.6 %.
@@ -124,13 +122,8 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
     decades
         How far above the last sample, in powers of ten, the regression begins.
     """
-    y, kept = _log10_finite(excess)
-    t = np.asarray(times)[kept]
-    if y.size == 0 or y.max() < y[-1] + decades:
-        return SlopeFit.none()
-    above = np.flatnonzero(y > y[-1] + decades)
-    first = above[-1] + 1 if above.size else 0
-    return _regress(t[first:], y[first:])
+    t, y = _tail(times, excess, decades)
+    return _regress(t, y)
 
 
 def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
@@ -141,14 +134,11 @@ def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
     A small drift does not mean that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share`
     of flows). NaN where there is no tail.
     """
-    y, kept = _log10_finite(excess)
-    t = np.asarray(times)[kept]
-    if y.size == 0 or y.max() < y[-1] + decades:
+    t, y = _tail(times, excess, decades)
+    if not len(y):
         return float("nan")
-    above = np.flatnonzero(y > y[-1] + decades)
-    first = above[-1] + 1 if above.size else 0
-    middle = first + int(np.searchsorted(-y[first:], -(y[-1] + decades / 2)))
-    early, late = _regress(t[first : middle + 1], y[first : middle + 1]), _regress(t[middle:], y[middle:])
+    middle = int(np.searchsorted(-y, -(y[-1] + decades / 2)))
+    early, late = _regress(t[: middle + 1], y[: middle + 1]), _regress(t[middle:], y[middle:])
     return abs(early.slope / late.slope - 1)
 
 
@@ -203,6 +193,16 @@ def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None 
     bound = -rate * times[later] + np.log(excess[0] if initial is None else initial)
     with np.errstate(divide="ignore", over="ignore"):  # a bound may be far below the smallest float
         return float(np.exp(np.max(np.log(np.maximum(excess[later], 0)) - bound)))
+
+
+def _tail(times: Array, excess: Array, decades: float) -> tuple[Array, Array]:
+    """Times and log10 of the last `decades` of decay; empty where the curve does not fall so far."""
+    y, kept = _log10_finite(excess)
+    if y.size == 0 or y.max() < y[-1] + decades:
+        return np.empty(0), np.empty(0)
+    above = np.flatnonzero(y > y[-1] + decades)
+    first = above[-1] + 1 if above.size else 0
+    return np.asarray(times)[kept][first:], y[first:]
 
 
 def _log10_finite(excess: Array) -> tuple[Array, Array]:

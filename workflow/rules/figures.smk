@@ -1,22 +1,36 @@
 # Figures and tables: one parameterised notebook per family, which reads the tables of one experiment.
 # workflow/figures.yaml lists the families; `figures` in the configuration says which are drawn and what they show.
 FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
+# A workflow on a code host looks for captions there, where those of a study are not.
+HAS_CAPTIONS = os.path.exists(
+    workflow.source_path("../figures.yaml").flags["sourcecache_entry"]
+)
 PLOTTING_CODE = code_digest(*modules_of("plotting"))
 
 
 def family_outputs(family):
-    return figure_files(*family.get("figures", [])) + table_files(
-        *family.get("tables", [])
-    )
+    """Figures and tables of a family, and the caption of each."""
+    figures, tables = family.get("figures", {}), family.get("tables", {})
+    captions = [caption_file(name) for name in (*figures, *tables)]
+    return figure_files(*figures) + table_files(*tables) + captions
 
 
-def caption_of(name):
-    """A figure's own caption, or else what it shows."""
-    try:
-        workflow.source_path(f"../report/{name}.rst")
-    except FileNotFoundError:
-        return "../report/shown.rst"
-    return f"../report/{name}.rst"
+def caption_file(name):
+    """What the report says below a figure or table: it takes the text from a file, which the notebook's job writes."""
+    return f"{RESULTS}/captions/{name}.rst"
+
+
+def captions(name):
+    """By file: the own caption of a figure or table of a family, if it has one, and what is shown."""
+    family, figure = FAMILIES[name], STUDY["figures"][name]
+    about = family.get("figures", {}) | family.get("tables", {})
+    line = shown(figure["experiment"], figure.get("show", {}))
+    return {
+        caption_file(item): (
+            f"{text['caption']}\n\n{line}" if "caption" in text else line
+        )
+        for item, text in about.items()
+    }
 
 
 def in_report(path, family):
@@ -39,7 +53,7 @@ def in_report(path, family):
     number = f"{number[0]}{number[1:]:\u2007>2} " if number[1:].isdecimal() else ""
     return report(
         path,
-        caption=caption_of(name),
+        caption=os.path.abspath(caption_file(name)) if HAS_CAPTIONS else None,
         category=category,
         labels={"title": f"{number}{about['title']} ({about['source']})"},
     )
@@ -72,6 +86,7 @@ def family_made_from(name):
             "notebook": checksum(NOTEBOOKS[name]),
             "parameters": notebook_parameters(name),
             "show": STUDY["figures"][name].get("show", {}),
+            "captions": captions(name),
             "code": PLOTTING_CODE,
         }
     )
@@ -103,7 +118,7 @@ for name, family in FAMILIES.items():
         localrule: True
         params:
             show=STUDY["figures"][name].get("show", {}),
-            shown=shown(experiment, STUDY["figures"][name].get("show", {})),
+            captions=captions(name),
             fixed=notebook_parameters(name),
             files=family_outputs(family),
             made_from=family_made_from(name),

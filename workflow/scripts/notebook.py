@@ -6,6 +6,7 @@ from pathlib import Path
 import papermill
 
 from deepbures import cost, freshness
+from deepbures.files import replacing
 from deepbures.kernel import logging_to
 
 #: How often a kernel is started: of those that start at once, two may collide on a port.
@@ -48,5 +49,8 @@ if __name__ == "__main__":
         snakemake.log[0],
         {**snakemake.params.fixed, "show": dict(snakemake.params.show)},
     )
+    for path, text in snakemake.params.captions.items():
+        with replacing(path) as temporary:
+            temporary.write_text(f"{text}\n", encoding="utf-8")
     freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.params.files)
     cost.note(snakemake.params.costs, cost.Spent("notebook", 1, 0.0, cost.cpu_seconds()))

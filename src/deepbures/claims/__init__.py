@@ -29,48 +29,12 @@ __all__ = [
     "table",
 ]
 
-#: Every statement, in the order of the table.
-STATEMENTS: tuple[Statement, ...] = (
-    critical.MINIMISER,
-    critical.CURVED_MINIMUM,
-    critical.ENUMERATED,
-    critical.NO_OTHERS,
-    critical.VALUES,
-    critical.SADDLES,
-    critical.LOCAL_SPECTRUM,
-    critical.BLOWS_UP,
-    critical.BLOW_UP_EXPONENT,
-    critical.BLOW_UP_CONSTANT,
-    critical.SATURATION,
-    critical.ESCAPE_RATES,
-    training.FLOW_CONVERGES,
-    training.FLOW_BOUND,
-    training.REPAIRED_BOUND,
-    training.GLOBAL_RATE,
-    training.MARGIN_KEPT,
-    training.LOSS_FALLS,
-    training.SHARP_RATE,
-    training.ALGEBRAIC_TAIL,
-    training.PLATEAUS,
-    training.POLYAK_LOJASIEWICZ,
-    training.CONTRACTION,
-    training.LAYER_CONTRACTION,
-    training.STABLE_STEP,
-    training.DESCENT_TO_FLOW,
-    training.BALANCE,
-    training.LOSSES_COMPARED,
-    sampling.SAMPLING_LAW,
-    neighbours.ONE_STEP,
-    neighbours.DESCENT_LEMMA,
-    neighbours.SCALED_TAILS,
-    neighbours.QUADRATIC,
-    neighbours.TENTHS,
-    neighbours.EXPONENTS,
-    neighbours.BARYCENTER_RATE,
-    neighbours.BARYCENTER_FOUND,
-    neighbours.FEW_CORRUPTIONS,
-    neighbours.REWEIGHTED,
-    neighbours.UNWEIGHTED,
+#: Every statement, in the order of the table: that in which they are written.
+STATEMENTS = tuple(
+    value
+    for module in (critical, training, sampling, neighbours)
+    for value in vars(module).values()
+    if isinstance(value, Statement)
 )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..derived import exponent_at_zero
 from ..trajectory import StopReason
-from .evidence import LOSS_ROUNDING, Statement, Study, keys_of
+from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off
 
 #: Rounding in eigenvalues of Hessians, as a share of λ_max.
 _HESSIAN_ROUNDING = 1e-8
@@ -17,138 +17,6 @@ _HESSIAN_ROUNDING = 1e-8
 _TIED = 1e-8
 #: The curvature of the smoothed loss has levelled off where σ² is below this share of ε.
 _VANISHED = 0.01
-
-
-def _curved_minimum(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        first = frame[frame["order"] == 0]
-        yield first.assign(deviation=np.maximum(-first["smallest"] / first["largest"], 0))
-
-
-CURVED_MINIMUM = Statement(
-    kind="hessian",
-    name="curvature at the minimiser",
-    source="reconstructed",
-    statement="At the W that keeps the k largest eigenvalues the Hessian of the layers has no negative direction",
-    formula="∇²L^N(W_{1..k}) ⪰ 0",
-    test="Least eigenvalue of the Hessian of the layers at the first critical point.",
-    unit="λ_max",
-    tolerance=_HESSIAN_ROUNDING,
-    sees="a negative curvature of 1e-8 λ_max",
-    missing="no experiment of the kind hessian",
-    cases=_curved_minimum,
-)
-
-
-def _enumerated(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        yield frame.assign(deviation=frame["gradient_norm"])
-
-
-ENUMERATED = Statement(
-    kind="hessian",
-    name="W_J is critical",
-    source="reconstructed",
-    statement="Every W that keeps k directions of the target, with eigenvalues λ_a − ε, is critical (sampled)",
-    formula="∇L^N(W_J) = 0",
-    test="Gradient of all layers at enumerated points.",
-    unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
-    tolerance=1e-10,
-    sees="a gradient of 1e-10 √λ_1",
-    missing="no experiment of the kind hessian",
-    cases=_enumerated,
-)
-
-
-def _values(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        yield frame.assign(deviation=frame["value_error"])
-
-
-VALUES = Statement(
-    kind="hessian",
-    name="critical values",
-    source="reconstructed",
-    statement="The loss at W_J is what the empty directions add",
-    formula="L_ε(W_J) = Σ_{j∉J} (√λ_j − √ε)²; Frobenius: Σ_{j∉J} λ_j²",
-    test="Computed loss against the closed form.",
-    unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
-    tolerance=1e-12,
-    sees="a value that is off by 1e-12 of that sum",
-    missing="no experiment of the kind hessian",
-    cases=_values,
-)
-
-
-def _saddles(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        values = frame.groupby(keys_of(frame), observed=True)["value"]
-        above = frame["value"] - values.transform("min") > _TIED * values.transform("max")  # equal λ: tied minima
-        others = frame[above & (frame["negative"] >= 0)]  # −1: too many parameters to count
-        off = (others["negative"] - others["escapes"]).abs()
-        yield others.assign(deviation=np.where(others["escapes"] > 0, off, np.inf))
-
-
-SADDLES = Statement(
-    kind="hessian",
-    name="saddles",
-    source="reconstructed",
-    statement="All other critical points of rank k are saddles (sampled), with as many negative directions as there "
-    "are exchanges of a kept direction for a larger one",
-    formula="#{λ(∇²L^N) < 0} = #{a ∈ J, b ∉ J : λ_b > λ_a} > 0",
-    test="Negative eigenvalues of the Hessian of the layers, counted, against the number of pairs (the count is ours).",
-    unit="directions",
-    tolerance=0.0,
-    sees="one direction more or less",
-    missing="no experiment of the kind hessian counts negative eigenvalues at a saddle",
-    cases=_saddles,
-)
-
-
-def _local_spectrum(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("hessian", "spectra"):
-        agrees = (frame["zero"] == frame["predicted_zero"]) | (frame["zero"] < 0)
-        yield frame.assign(deviation=np.where(agrees, frame["spectrum_error"], np.inf))
-
-
-LOCAL_SPECTRUM = Statement(
-    kind="hessian",
-    name="local spectrum",
-    source="ours",
-    statement="The Hessian of the layers has the closed-form spectrum at every critical point",
-    formula="λ(∇²L^N(W_J)) = {r_ab} ∪ {0}",
-    test="All eigenvalues at all points, zeros counted; the extreme ones where there are more than 1,500 parameters.",
-    unit="λ_max",
-    tolerance=_HESSIAN_ROUNDING,
-    sees="an eigenvalue that is off by 1e-8 λ_max, one zero more or less",
-    missing="no experiment of the kind hessian",
-    cases=_local_spectrum,
-)
-
-
-def _searches(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("critical_search", "searches"):
-        yield frame[frame["critical"] == 1]
-
-
-def _no_others(study: Study) -> Iterator[pd.DataFrame]:
-    for found in _searches(study):
-        yield found.assign(deviation=np.where(found["matched"] == 1, found["distance"], np.inf))
-
-
-NO_OTHERS = Statement(
-    kind="critical_search",
-    name="there are no other critical points",
-    source="reconstructed",
-    statement="Every critical point of deep networks, n = 4, that a search from random starts finds is one of the W_J",
-    formula="∇L^N = 0 ⇒ W W^T = W_J W_J^T",
-    test="Distance ‖S − S_J‖ of each found point from the nearest enumerated one.",
-    unit="λ_1",
-    tolerance=1e-5,
-    sees="a found point that is 1e-5 λ_1 away; not points that the search misses",
-    missing="no search found a critical point",
-    cases=_no_others,
-)
 
 
 def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
@@ -173,6 +41,116 @@ MINIMISER = Statement(
     sees="a W whose loss is 1e-12 of that of W = 0 below the minimum",
     missing="no W to compare with",
     cases=_minimiser,
+)
+
+
+def _curved_minimum(frame: pd.DataFrame) -> pd.DataFrame:
+    first = frame[frame["order"] == 0]
+    return first.assign(deviation=np.maximum(-first["smallest"] / first["largest"], 0))
+
+
+CURVED_MINIMUM = Statement(
+    kind="hessian",
+    name="curvature at the minimiser",
+    source="reconstructed",
+    statement="At the W that keeps the k largest eigenvalues the Hessian of the layers has no negative direction",
+    formula="∇²L^N(W_{1..k}) ⪰ 0",
+    test="Least eigenvalue of the Hessian of the layers at the first critical point.",
+    unit="λ_max",
+    tolerance=_HESSIAN_ROUNDING,
+    sees="a negative curvature of 1e-8 λ_max",
+    cases=each("hessian", "spectra", _curved_minimum),
+)
+
+
+ENUMERATED = Statement(
+    kind="hessian",
+    name="W_J is critical",
+    source="reconstructed",
+    statement="Every W that keeps k directions of the target, with eigenvalues λ_a − ε, is critical (sampled)",
+    formula="∇L^N(W_J) = 0",
+    test="Gradient of all layers at enumerated points.",
+    unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
+    tolerance=1e-10,
+    sees="a gradient of 1e-10 √λ_1",
+    cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["gradient_norm"])),
+)
+
+
+def _no_others(frame: pd.DataFrame) -> pd.DataFrame:
+    found = frame[frame["critical"] == 1]
+    return found.assign(deviation=np.where(found["matched"] == 1, found["distance"], np.inf))
+
+
+NO_OTHERS = Statement(
+    kind="critical_search",
+    name="there are no other critical points",
+    source="reconstructed",
+    statement="Every critical point of deep networks, n = 4, that a search from random starts finds is one of the W_J",
+    formula="∇L^N = 0 ⇒ W W^T = W_J W_J^T",
+    test="Distance ‖S − S_J‖ of each found point from the nearest enumerated one.",
+    unit="λ_1",
+    tolerance=1e-5,
+    sees="a found point that is 1e-5 λ_1 away; not points that the search misses",
+    missing="no search found a critical point",
+    cases=each("critical_search", "searches", _no_others),
+)
+
+
+VALUES = Statement(
+    kind="hessian",
+    name="critical values",
+    source="reconstructed",
+    statement="The loss at W_J is what the empty directions add",
+    formula="L_ε(W_J) = Σ_{j∉J} (√λ_j − √ε)²; Frobenius: Σ_{j∉J} λ_j²",
+    test="Computed loss against the closed form.",
+    unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
+    tolerance=1e-12,
+    sees="a value that is off by 1e-12 of that sum",
+    cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["value_error"])),
+)
+
+
+def _saddles(frame: pd.DataFrame) -> pd.DataFrame:
+    values = frame.groupby(keys_of(frame), observed=True)["value"]
+    above = frame["value"] - values.transform("min") > _TIED * values.transform("max")  # equal λ: tied minima
+    others = frame[above & (frame["negative"] >= 0)]  # −1: too many parameters to count
+    off = (others["negative"] - others["escapes"]).abs()
+    return others.assign(deviation=np.where(others["escapes"] > 0, off, np.inf))
+
+
+SADDLES = Statement(
+    kind="hessian",
+    name="saddles",
+    source="reconstructed",
+    statement="All other critical points of rank k are saddles (sampled), with as many negative directions as there "
+    "are exchanges of a kept direction for a larger one",
+    formula="#{λ(∇²L^N) < 0} = #{a ∈ J, b ∉ J : λ_b > λ_a} > 0",
+    test="Negative eigenvalues of the Hessian of the layers, counted, against the number of pairs (the count is ours).",
+    unit="directions",
+    tolerance=0.0,
+    sees="one direction more or less",
+    missing="no experiment of the kind hessian counts negative eigenvalues at a saddle",
+    cases=each("hessian", "spectra", _saddles),
+)
+
+
+def _local_spectrum(frame: pd.DataFrame) -> pd.DataFrame:
+    agrees = (frame["zero"] == frame["predicted_zero"]) | (frame["zero"] < 0)
+    return frame.assign(deviation=np.where(agrees, frame["spectrum_error"], np.inf))
+
+
+LOCAL_SPECTRUM = Statement(
+    kind="hessian",
+    name="local spectrum",
+    source="ours",
+    statement="The Hessian of the layers has the closed-form spectrum at every critical point",
+    formula="λ(∇²L^N(W_J)) = {r_ab} ∪ {0}",
+    test="All eigenvalues at all points, zeros counted; the extreme ones where there are more than 1,500 parameters.",
+    unit="λ_max",
+    tolerance=_HESSIAN_ROUNDING,
+    sees="an eigenvalue that is off by 1e-8 λ_max, one zero more or less",
+    cases=each("hessian", "spectra", _local_spectrum),
 )
 
 
@@ -228,11 +206,14 @@ BLOW_UP_EXPONENT = Statement(
 )
 
 
-def _blow_up_constant(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("blow_up", "curvatures"):
-        cells = frame[frame["predicted"] < 0]  # 0: k = n, one direction, no blow-up
-        last = cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
-        yield last.assign(deviation=(last["smallest"] / last["predicted"] - 1).abs())
+def _at_smallest_sigma(cells: pd.DataFrame) -> pd.DataFrame:
+    """The row of the smallest σ, one a run and number of vanishing singular values."""
+    return cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
+
+
+def _blow_up_constant(frame: pd.DataFrame) -> pd.DataFrame:
+    last = _at_smallest_sigma(frame[frame["predicted"] < 0])  # 0: k = n, one direction, no blow-up
+    return off(last, "smallest", "predicted")
 
 
 BLOW_UP_CONSTANT = Statement(
@@ -246,16 +227,13 @@ BLOW_UP_CONSTANT = Statement(
     tolerance=1e-3,
     sees="a constant that is off by 0.1 %",
     missing="no experiment of the kind blow_up with ε = 0, depth 1 and rank < n",
-    cases=_blow_up_constant,
+    cases=each("blow_up", "curvatures", _blow_up_constant),
 )
 
 
-def _saturation(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("blow_up", "curvatures"):
-        cells = frame[frame["level"].notna()]
-        last = cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
-        last = last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]]
-        yield last.assign(deviation=(last["smallest"] / last["level"] - 1).abs())
+def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
+    last = _at_smallest_sigma(frame[frame["level"].notna()])
+    return off(last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]], "smallest", "level")
 
 
 SATURATION = Statement(
@@ -269,14 +247,8 @@ SATURATION = Statement(
     tolerance=0.05,
     sees="a level that is off by 5 %",
     missing="no experiment of the kind blow_up with ε > 0, depth 1 and a σ of at most √ε/10",
-    cases=_saturation,
+    cases=each("blow_up", "curvatures", _saturation),
 )
-
-
-def _escape_rates(study: Study) -> Iterator[pd.DataFrame]:
-    for frame in study.tables("escape", "escapes"):
-        left = frame[frame["escapes"] > 0]
-        yield left.assign(deviation=(left["measured_rate"] / left["escape_rate"] - 1).abs())
 
 
 ESCAPE_RATES = Statement(
@@ -289,6 +261,5 @@ ESCAPE_RATES = Statement(
     unit="the closed-form rate",
     tolerance=1e-3,
     sees="a rate that is off by 0.1 %",
-    missing="no experiment of the kind escape",
-    cases=_escape_rates,
+    cases=each("escape", "escapes", lambda frame: off(frame[frame["escapes"] > 0], "measured_rate", "escape_rate")),
 )

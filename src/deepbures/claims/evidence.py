@@ -8,7 +8,7 @@ where there are no cases, or where no case could have contradicted it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -30,9 +30,9 @@ _POWER = 1e6
 _LEAST_SHARE = 0.01
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A claim as it is made, and how it is tested.
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What is claimed, and how it is tested.
 
     Attributes
     ----------
@@ -46,16 +46,6 @@ class Statement:
         Unit of a deviation, and the largest that the claim allows.
     sees
         The smallest fault that the test would notice.
-    missing
-        What a study without cases lacks.
-    cases
-        Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
-        violation). For a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured
-        fall of the excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
-    bound
-        Whether it is a bound on how far the excess loss falls.
-    kind
-        Kind of experiment without which a study does not make the claim; None for claims of the study itself.
     refuted
         Where a counterexample is proved, for a statement known to be false: it should be violated.
     """
@@ -68,21 +58,39 @@ class Statement:
     unit: str
     tolerance: float
     sees: str
-    missing: str
-    cases: Callable[[Study], Iterator[pd.DataFrame]]
-    bound: bool = False
-    kind: str = ""
     refuted: str = ""
 
 
-@dataclass(frozen=True)
-class Claim:
+@dataclass(frozen=True, kw_only=True)
+class Statement(Stated):
+    """A claim as it is made.
+
+    Attributes
+    ----------
+    missing
+        What a study without cases lacks; by default an experiment of its kind.
+    cases
+        Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
+        violation). For a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured
+        fall of the excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
+    bound
+        Whether it is a bound on how far the excess loss falls.
+    kind
+        Kind of experiment without which a study does not make the claim; none for claims of the study itself.
+    """
+
+    cases: Callable[[Study], Iterator[pd.DataFrame]]
+    missing: str = ""
+    bound: bool = False
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Stated):
     """A statement, and what a study says about it.
 
     Attributes
     ----------
-    name, source, statement, formula, test, unit, tolerance, sees, refuted
-        Those of the `Statement`.
     cases, runs, targets
         How many cases were examined, in how many runs, on how many independent targets.
     violations
@@ -95,15 +103,6 @@ class Claim:
         `holds`, `violated`, or `not testable here: …` and why.
     """
 
-    name: str
-    source: str
-    statement: str
-    formula: str
-    test: str
-    unit: str
-    tolerance: float
-    sees: str
-    refuted: str
     cases: int
     runs: int
     targets: int
@@ -173,6 +172,18 @@ class Study:
         return len(found)
 
 
+def each(
+    kind: str, table: str, cases: Callable[[pd.DataFrame], pd.DataFrame]
+) -> Callable[[Study], Iterator[pd.DataFrame]]:
+    """The cases of a statement that a function finds in one table of each experiment of a kind."""
+    return lambda study: map(cases, study.tables(kind, table))
+
+
+def off(cases: pd.DataFrame, measured: str, expected: str) -> pd.DataFrame:
+    """Cases that deviate by the share by which one column is off the other."""
+    return cases.assign(deviation=(cases[measured] / cases[expected] - 1).abs())
+
+
 def keys_of(frame: pd.DataFrame) -> list[str]:
     """Columns that name a run: experiment, axes, seed."""
     return ["experiment", *axes_of(frame.columns), "seed"]
@@ -204,13 +215,13 @@ def judge(statement: Statement, study: Study) -> Claim:
     if violations:
         verdict = "violated"
     elif not len(deviations):
-        verdict = f"not testable here: {statement.missing}"
+        verdict = f"not testable here: {statement.missing or f'no experiment of the kind {statement.kind}'}"
     elif not enough:
         verdict = f"not testable here: it promises {largest_share:.1g} of the measured fall at most"
     else:
         verdict = "holds"
     return Claim(
-        **{key: getattr(statement, key) for key in _STATED},
+        **{field.name: getattr(statement, field.name) for field in fields(Stated)},
         cases=len(deviations),
         runs=sum(len(part[keys_of(part)].drop_duplicates()) for part in parts),
         targets=study.targets(pd.concat([part[["experiment", "seed"]] for part in parts])) if parts else 0,
@@ -220,6 +231,3 @@ def judge(statement: Statement, study: Study) -> Claim:
         largest_share=largest_share,
         verdict=verdict,
     )
-
-
-_STATED = ("name", "source", "statement", "formula", "test", "unit", "tolerance", "sees", "refuted")

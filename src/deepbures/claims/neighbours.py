@@ -2,56 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 
 from ..psd import Array
-from .evidence import Statement, Study, keys_of
-
-_NO_SCALED = "no experiment of the kind scaled (config/neighbours.yaml)"
+from .evidence import Statement, each, keys_of, off
 
 
-def _first_steps(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("scaled", "scaled"):
-        one = runs[(runs["loss_name"] == "bures-wasserstein") & (runs["depth"] == 1) & (runs["share"] == 0)]
-        one = one[(one["start"] == "gaussian") & (one["rank"] >= one["target_rank"]) & (one["method"] == "layerwise")]
-        after = np.array([excess[min(1, len(excess) - 1)] for excess in one["excess"]])
-        yield one.assign(deviation=after / one["unit"])
+def _first_steps(runs: pd.DataFrame) -> pd.DataFrame:
+    one = runs[(runs["loss_name"] == "bures-wasserstein") & (runs["depth"] == 1) & (runs["share"] == 0)]
+    one = one[(one["start"] == "gaussian") & (one["rank"] >= one["target_rank"]) & (one["method"] == "layerwise")]
+    after = np.array([excess[min(1, len(excess) - 1)] for excess in one["excess"]])
+    return one.assign(deviation=after / one["unit"])
 
 
-def _tails(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("scaled", "scaled"):
-        settled = runs[runs["tail_factor"].notna() & (runs["tail_expected"] > 0)]
-        yield settled.assign(deviation=(settled["tail_factor"] / settled["tail_expected"] - 1).abs())
+def _tails(runs: pd.DataFrame) -> pd.DataFrame:
+    return off(runs[runs["tail_factor"].notna() & (runs["tail_expected"] > 0)], "tail_factor", "tail_expected")
 
 
-def _lemma(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("scaled", "scaled"):
-        halves = runs[runs["lemma"].notna()]
-        yield halves.assign(deviation=halves["lemma"].clip(lower=0))
+def _lemma(runs: pd.DataFrame) -> pd.DataFrame:
+    halves = runs[runs["lemma"].notna()]
+    return halves.assign(deviation=halves["lemma"].clip(lower=0))
 
 
-def _exact(study: Study) -> Iterator[pd.DataFrame]:
+def _exact(runs: pd.DataFrame) -> pd.DataFrame:
     """Layer-wise runs without smoothing on a target of just the rank of the network, from a Nyström start."""
-    for runs in study.tables("scaled", "scaled"):
-        exact = runs[(runs["method"] == "layerwise") & (runs["share"] == 0) & (runs["rank"] == runs["target_rank"])]
-        exact = exact[exact["start"] != "gaussian"]
-        yield exact.assign(reached=exact["converged"].astype(bool) & (exact["steps"] <= 30))
+    exact = runs[(runs["method"] == "layerwise") & (runs["share"] == 0) & (runs["rank"] == runs["target_rank"])]
+    exact = exact[exact["start"] != "gaussian"]
+    return exact.assign(reached=exact["converged"].astype(bool) & (exact["steps"] <= 30))
 
 
-def _quadratic(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in _exact(study):
-        yield runs.assign(deviation=runs["worst_ratio"].where(runs["reached"]))
+def _quadratic(runs: pd.DataFrame) -> pd.DataFrame:
+    exact = _exact(runs)
+    return exact.assign(deviation=exact["worst_ratio"].where(exact["reached"]))
 
 
-def _tenths(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in _exact(study):
-        square = runs["loss_name"] != "bures-wasserstein"
-        few = runs[runs["condition"] ** np.where(square, 2, 1) <= 1e4]
-        ratios = [_largest_ratio(excess / unit) for excess, unit in zip(few["excess"], few["unit"], strict=True)]
-        yield few.assign(deviation=np.where(few["reached"], ratios, np.nan))
+def _tenths(runs: pd.DataFrame) -> pd.DataFrame:
+    exact = _exact(runs)
+    square = exact["loss_name"] != "bures-wasserstein"
+    few = exact[exact["condition"] ** np.where(square, 2, 1) <= 1e4]
+    ratios = [_largest_ratio(excess / unit) for excess, unit in zip(few["excess"], few["unit"], strict=True)]
+    return few.assign(deviation=np.where(few["reached"], ratios, np.nan))
 
 
 def _largest_ratio(relative: Array) -> float:
@@ -60,50 +51,39 @@ def _largest_ratio(relative: Array) -> float:
     return float(np.max(relative[late + 1] / relative[late], initial=0.0))
 
 
-def _exponents(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("scaled", "conditions"):
-        steep = runs[runs["condition"] > 1]
-        steep = steep.assign(number=1 / (1 - np.sqrt(steep["contraction"].clip(0))))
-        rows = []
-        for keys, group in steep.groupby(keys_of(steep), observed=True):
-            if group["condition"].nunique() > 1:
-                slope = np.polyfit(np.log(group["condition"]), np.log(group["number"]), 1)[0]
-                row = dict(zip(keys_of(steep), keys, strict=True))
-                power = (1 if row["loss_name"] == "bures-wasserstein" else 2) - 1 / row["depth"]
-                rows.append({**row, "deviation": abs(slope - power)})
-        yield pd.DataFrame(rows)
+def _exponents(runs: pd.DataFrame) -> pd.DataFrame:
+    steep = runs[runs["condition"] > 1]
+    steep = steep.assign(number=1 / (1 - np.sqrt(steep["contraction"].clip(0))))
+    rows = []
+    for keys, group in steep.groupby(keys_of(steep), observed=True):
+        if group["condition"].nunique() > 1:
+            slope = np.polyfit(np.log(group["condition"]), np.log(group["number"]), 1)[0]
+            row = dict(zip(keys_of(steep), keys, strict=True))
+            power = (1 if row["loss_name"] == "bures-wasserstein" else 2) - 1 / row["depth"]
+            rows.append({**row, "deviation": abs(slope - power)})
+    return pd.DataFrame(rows)
 
 
-def _barycenter_rates(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("barycenter", "barycenters"):
-        one = runs[runs["factor"].notna()]
-        yield one.assign(deviation=(one["factor"] / one["expected"] - 1).abs())
+def _barycenters(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.assign(deviation=runs["distance"].where(runs["converged"].astype(bool)))
 
 
-def _barycenters(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("barycenter", "barycenters"):
-        yield runs.assign(deviation=runs["distance"].where(runs["converged"].astype(bool)))
+def _sparse(runs: pd.DataFrame) -> pd.DataFrame:
+    few = runs[(runs["share"] <= 0.04) & (runs["rank"] <= 10) & (runs["method"] != "frobenius")]
+    return few.assign(deviation=few["error"])
 
 
-def _sparse(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("sparse", "recoveries"):
-        few = runs[(runs["share"] <= 0.04) & (runs["rank"] <= 10) & (runs["method"] != "frobenius")]
-        yield few.assign(deviation=few["error"])
+def _sensing(runs: pd.DataFrame) -> pd.DataFrame:
+    one = runs[runs["method"] == "reweighted"]
+    return one.assign(deviation=one["error"])
 
 
-def _sensing(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("sensing", "sensed"):
-        one = runs[runs["method"] == "reweighted"]
-        yield one.assign(deviation=one["error"])
-
-
-def _unweighted(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("sensing", "sensed"):
-        many = runs[(runs["method"] != "reweighted") & (runs["copies"] >= 10_000)]
-        keys = [*(key for key in keys_of(many) if key != "seed"), "method", "copies"]
-        recovered = many.assign(deviation=(many["error"] <= 1e-4).astype(float))
-        # each run counts as a case, with the share of its group
-        yield recovered.assign(deviation=recovered.groupby(keys, observed=True)["deviation"].transform("mean"))
+def _unweighted(runs: pd.DataFrame) -> pd.DataFrame:
+    many = runs[(runs["method"] != "reweighted") & (runs["copies"] >= 10_000)]
+    keys = [*(key for key in keys_of(many) if key != "seed"), "method", "copies"]
+    recovered = many.assign(deviation=(many["error"] <= 1e-4).astype(float))
+    # each run counts as a case, with the share of its group
+    return recovered.assign(deviation=recovered.groupby(keys, observed=True)["deviation"].transform("mean"))
 
 
 ONE_STEP = Statement(
@@ -116,21 +96,7 @@ ONE_STEP = Statement(
     unit="tr Σ0",
     tolerance=1e-13,
     sees="a relative error of 3e-7 in the factor",
-    missing=_NO_SCALED,
-    cases=_first_steps,
-)
-SCALED_TAILS = Statement(
-    kind="scaled",
-    name="tails of half steps",
-    source="ours",
-    statement="Half steps on one layer contract as the local rates say; an unrepaired bottleneck costs (1 − 1/N)²",
-    formula="e_{t+1}/e_t → max (1 − r/2)²; (λ_{k+1}/λ_k)² for ε = 0; (ε/λ_n)² for k = n",
-    test="Last factor of each run whose factor has settled to 0.2 % over three steps.",
-    unit="the factor of theory",
-    tolerance=0.01,
-    sees="a factor that is off by 1 %",
-    missing=_NO_SCALED,
-    cases=_tails,
+    cases=each("scaled", "scaled", _first_steps),
 )
 DESCENT_LEMMA = Statement(
     kind="scaled",
@@ -142,8 +108,19 @@ DESCENT_LEMMA = Statement(
     unit="tr Σ0",
     tolerance=1e-12,
     sees="a constant other than ¼, where the lemma is tight",
-    missing=_NO_SCALED,
-    cases=_lemma,
+    cases=each("scaled", "scaled", _lemma),
+)
+SCALED_TAILS = Statement(
+    kind="scaled",
+    name="tails of half steps",
+    source="ours",
+    statement="Half steps on one layer contract as the local rates say; an unrepaired bottleneck costs (1 − 1/N)²",
+    formula="e_{t+1}/e_t → max (1 − r/2)²; (λ_{k+1}/λ_k)² for ε = 0; (ε/λ_n)² for k = n",
+    test="Last factor of each run whose factor has settled to 0.2 % over three steps.",
+    unit="the factor of theory",
+    tolerance=0.01,
+    sees="a factor that is off by 1 %",
+    cases=each("scaled", "scaled", _tails),
 )
 QUADRATIC = Statement(
     kind="scaled",
@@ -155,8 +132,7 @@ QUADRATIC = Statement(
     unit="e_t",
     tolerance=0.01,
     sees="linear convergence with a factor above 0.01",
-    missing=_NO_SCALED,
-    cases=_quadratic,
+    cases=each("scaled", "scaled", _quadratic),
 )
 TENTHS = Statement(
     kind="scaled",
@@ -168,8 +144,7 @@ TENTHS = Statement(
     unit="e_t",
     tolerance=0.1,
     sees="linear convergence with a factor above 0.1",
-    missing=_NO_SCALED,
-    cases=_tenths,
+    cases=each("scaled", "scaled", _tenths),
 )
 EXPONENTS = Statement(
     kind="scaled",
@@ -181,8 +156,7 @@ EXPONENTS = Statement(
     unit="1",
     tolerance=0.05,
     sees="an exponent that is off by 0.05",
-    missing=_NO_SCALED,
-    cases=_exponents,
+    cases=each("scaled", "conditions", _exponents),
 )
 BARYCENTER_RATE = Statement(
     kind="barycenter",
@@ -194,8 +168,7 @@ BARYCENTER_RATE = Statement(
     unit="the factor of theory",
     tolerance=0.01,
     sees="a factor that is off by 1 %",
-    missing="no experiment of the kind barycenter (config/neighbours.yaml)",
-    cases=_barycenter_rates,
+    cases=each("barycenter", "barycenters", lambda runs: off(runs[runs["factor"].notna()], "factor", "expected")),
 )
 BARYCENTER_FOUND = Statement(
     kind="barycenter",
@@ -207,8 +180,7 @@ BARYCENTER_FOUND = Statement(
     unit="‖S̄‖_F",
     tolerance=1e-8,
     sees="an end elsewhere",
-    missing="no experiment of the kind barycenter (config/neighbours.yaml)",
-    cases=_barycenters,
+    cases=each("barycenter", "barycenters", _barycenters),
 )
 FEW_CORRUPTIONS = Statement(
     kind="sparse",
@@ -220,8 +192,7 @@ FEW_CORRUPTIONS = Statement(
     unit="‖Σ*‖_F",
     tolerance=1e-6,
     sees="one problem that is not recovered",
-    missing="no experiment of the kind sparse (config/neighbours.yaml)",
-    cases=_sparse,
+    cases=each("sparse", "recoveries", _sparse),
 )
 REWEIGHTED = Statement(
     kind="sensing",
@@ -233,8 +204,7 @@ REWEIGHTED = Statement(
     unit="‖Σ*‖_F",
     tolerance=1e-4,
     sees="one problem that is not recovered",
-    missing="no experiment of the kind sensing (config/neighbours.yaml)",
-    cases=_sensing,
+    cases=each("sensing", "sensed", _sensing),
 )
 UNWEIGHTED = Statement(
     kind="sensing",
@@ -247,5 +217,5 @@ UNWEIGHTED = Statement(
     tolerance=0.2,
     sees="one problem in four recovered",
     missing="no experiment of the kind sensing with 10,000 copies (config/neighbours.yaml)",
-    cases=_unweighted,
+    cases=each("sensing", "sensed", _unweighted),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from ..derived import certified, full_rank, order, settling_steps, tail_ratio
 from ..predicted_rates import algebraic_tail
 from ..trajectory import StopReason
-from .evidence import LOSS_ROUNDING, Statement, Study, keys_of, with_runs
+from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off, with_runs
 
 #: An algebraic tail is compared where the excess loss is below the first share of λ_n, and the next mode has decayed by
 #: e to minus the second.
@@ -23,6 +24,14 @@ _NOISE = 1e-12
 _FLOOR = 1e-24
 #: What a test of rates would notice.
 _ONE_SAMPLE = "one recorded value multiplied by 1.5 where"
+#: A bound on how far the excess loss falls.
+_Bound = partial(
+    Statement,
+    unit="the promised fall (logarithms)",
+    tolerance=1e-3,
+    sees="a fall that is 0.1 % short of the promise",
+    bound=True,
+)
 
 
 def _above_rounding(trajectories: pd.DataFrame) -> pd.Series:
@@ -30,23 +39,31 @@ def _above_rounding(trajectories: pd.DataFrame) -> pd.Series:
     return ~(trajectories["excess"] <= _FLOOR * trajectories["excess_initial"])
 
 
-def _fall(trajectories: pd.DataFrame, runs: pd.DataFrame, rate: str) -> pd.DataFrame:
-    """Promised and measured fall of the excess loss at the samples after the start of the given runs."""
-    merged = with_runs(trajectories, runs, [rate, "excess_initial"])
-    merged = merged[(merged["time"] > 0) & _above_rounding(merged)]
+def _falls(rate: str, covered: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Study], Iterator[pd.DataFrame]]:
+    """Promised and measured fall of the excess loss at the samples, after their start, of the flows with a rate."""
+
+    def cases(study: Study) -> Iterator[pd.DataFrame]:
+        for runs, trajectories in study.training("flow", ["time", "excess"]):
+            merged = with_runs(trajectories, runs[covered(runs)], [rate, "excess_initial"])
+            merged = merged[(merged["time"] > 0) & _above_rounding(merged)]
+            yield _fallen(merged, merged[rate] * merged["time"])
+
+    return cases
+
+
+def _fallen(merged: pd.DataFrame, promised: pd.Series) -> pd.DataFrame:
     with np.errstate(divide="ignore"):
         fell = np.log(merged["excess_initial"] / merged["excess"])
-    return merged.assign(promised=merged[rate] * merged["time"], fell=fell)
+    return merged.assign(promised=promised, fell=fell)
 
 
-def _flow_converges(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("flow", "runs"):
-        exponential = runs[(runs["epsilon_effective"] > 0) & (runs["margin"] > 0) & (runs["sharp_rate"] > 0)]
-        slowest = exponential["global_rate"].fillna(exponential["sharp_rate"] / 5)
-        had_time = exponential["stop_reason"] != StopReason.END_TIME
-        had_time |= slowest * exponential["time_final"] > _DECAYED / 2
-        ended = exponential[had_time]
-        yield ended.assign(deviation=ended["excess_final"] / ended["excess_initial"])
+def _flow_converges(runs: pd.DataFrame) -> pd.DataFrame:
+    exponential = runs[(runs["epsilon_effective"] > 0) & (runs["margin"] > 0) & (runs["sharp_rate"] > 0)]
+    slowest = exponential["global_rate"].fillna(exponential["sharp_rate"] / 5)
+    had_time = exponential["stop_reason"] != StopReason.END_TIME
+    had_time |= slowest * exponential["time_final"] > _DECAYED / 2
+    ended = exponential[had_time]
+    return ended.assign(deviation=ended["excess_final"] / ended["excess_initial"])
 
 
 FLOW_CONVERGES = Statement(
@@ -61,71 +78,44 @@ FLOW_CONVERGES = Statement(
     tolerance=1e-6,
     sees="a flow that stays above 1e-6 of its start; not how fast it falls",
     missing="no flow with ε > 0 starts with a positive margin c",
-    cases=_flow_converges,
+    cases=each("flow", "runs", _flow_converges),
 )
 
 
-def _flow_bound(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("flow", ["time", "excess"]):
-        yield _fall(trajectories, runs[runs["margin"] > 0], "bound_rate")
-
-
-FLOW_BOUND = Statement(
+FLOW_BOUND = _Bound(
     kind="flow",
     name="bound of the flow",
     source="reconstructed",
     statement="From every start with a margin c > 0 gradient flow converges at least as fast as this rate",
     formula="L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t)",
     test="Every record of every flow with c > 0 at which the bound promises a fall of at least 1e-6.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="the bound promises a fall of at least 1e-6 nowhere",
-    cases=_flow_bound,
-    bound=True,
+    cases=_falls("bound_rate", lambda runs: runs["margin"] > 0),
     refuted="docs/paper.md section 8",
 )
 
 
-def _repaired_bound(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("flow", ["time", "excess"]):
-        yield _fall(trajectories, runs[(runs["margin"] > 0) & (runs["bound_is_proved"] == 1)], "bound_rate")
-
-
-REPAIRED_BOUND = Statement(
+REPAIRED_BOUND = _Bound(
     kind="flow",
     name="bound of the flow where W keeps the margin",
     source="ours",
     statement="The same bound, where W itself and its optimum have the margin (k = n): there it is proved",
     formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
     test="The same at the flows that meet this condition.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="no flow meets the condition with a promise of at least 1e-6",
-    cases=_repaired_bound,
-    bound=True,
+    cases=_falls("bound_rate", lambda runs: (runs["margin"] > 0) & (runs["bound_is_proved"] == 1)),
 )
 
 
-def _global_rate(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("flow", ["time", "excess"]):
-        yield _fall(trajectories, runs[runs["global_rate"] > 0], "global_rate")
-
-
-GLOBAL_RATE = Statement(
+GLOBAL_RATE = _Bound(
     kind="flow",
     name="global rate of the flow",
     source="ours",
     statement="From every balanced start of full rank, k = n and ε < λ_n, the loss falls at this rate at all times",
     formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
     test="Every record of every such flow, with a margin or without; a theorem, proved in docs/paper.md.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
     missing="no flow at full rank with ε < λ_n",
-    cases=_global_rate,
-    bound=True,
+    cases=_falls("global_rate", lambda runs: runs["global_rate"] > 0),
 )
 
 
@@ -171,15 +161,13 @@ LOSS_FALLS = Statement(
     unit="L(0)",
     tolerance=LOSS_ROUNDING,
     sees=f"{_ONE_SAMPLE} the loss had fallen by less than a third since the record before, which most have not",
-    missing="no experiment of the kind flow",
     cases=_loss_falls,
 )
 
 
-def _sharp_rate(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("flow", "runs"):
-        tails = runs[(runs["sharp_rate"] > 0) & (runs["in_tail"] == 1)]
-        yield tails.assign(deviation=(tail_ratio(tails) - 1).abs())
+def _sharp_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    tails = runs[(runs["sharp_rate"] > 0) & (runs["in_tail"] == 1)]
+    return tails.assign(deviation=(tail_ratio(tails) - 1).abs())
 
 
 SHARP_RATE = Statement(
@@ -195,20 +183,19 @@ SHARP_RATE = Statement(
     tolerance=0.001,
     sees="a rate that is off by 0.1 %",
     missing="no flow has reached its tail",
-    cases=_sharp_rate,
+    cases=each("flow", "runs", _sharp_rate),
 )
 
 
-def _algebraic_tail(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("flow", "runs"):
-        at_edge = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-12, atol=0)
-        tails = runs[full_rank(runs) & at_edge & (runs["stop_reason"] == StopReason.END_TIME)]
-        s = tails["eigenvalues_target"].str[-2].fillna(np.inf) - tails["epsilon_effective"]  # of the next mode
-        next_rate = 4 * tails["depth"] * s ** (2 - 1 / tails["depth"]) / (s + tails["epsilon_effective"])
-        alone = (next_rate * tails["time_final"] > _DECAYED) | (tails["rank"] == 1)
-        law = [algebraic_tail(*row) for row in tails[["time_final", "lambda_min", "depth"]].itertuples(index=False)]
-        settled = (tails["excess_final"] < _LATE * tails["lambda_min"]) & (law < _BEGUN * tails["excess_initial"])
-        yield tails.assign(deviation=(tails["excess_final"] / law - 1).abs())[alone & settled]
+def _algebraic_tail(runs: pd.DataFrame) -> pd.DataFrame:
+    at_edge = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-12, atol=0)
+    tails = runs[full_rank(runs) & at_edge & (runs["stop_reason"] == StopReason.END_TIME)]
+    s = tails["eigenvalues_target"].str[-2].fillna(np.inf) - tails["epsilon_effective"]  # of the next mode
+    next_rate = 4 * tails["depth"] * s ** (2 - 1 / tails["depth"]) / (s + tails["epsilon_effective"])
+    alone = (next_rate * tails["time_final"] > _DECAYED) | (tails["rank"] == 1)
+    law = [algebraic_tail(*row) for row in tails[["time_final", "lambda_min", "depth"]].itertuples(index=False)]
+    settled = (tails["excess_final"] < _LATE * tails["lambda_min"]) & (law < _BEGUN * tails["excess_initial"])
+    return tails.assign(deviation=(tails["excess_final"] / law - 1).abs())[alone & settled]
 
 
 ALGEBRAIC_TAIL = Statement(
@@ -223,7 +210,7 @@ ALGEBRAIC_TAIL = Statement(
     tolerance=0.1,
     sees="a constant that is off by 10 %, an exponent that is off by 0.01",
     missing="no flow with ε = λ_n ran to its horizon",
-    cases=_algebraic_tail,
+    cases=each("flow", "runs", _algebraic_tail),
 )
 
 
@@ -236,7 +223,7 @@ def _plateaus(study: Study) -> Iterator[pd.DataFrame]:
             {"half_times": float, "half_times_predicted": float}
         )
         learnt = modes[np.isfinite(modes["half_times_predicted"]) & (modes["half_times_predicted"] > 0)]
-        yield learnt.assign(deviation=(learnt["half_times"] / learnt["half_times_predicted"] - 1).abs())
+        yield off(learnt, "half_times", "half_times_predicted")
 
 
 PLATEAUS = Statement(
@@ -277,6 +264,77 @@ POLYAK_LOJASIEWICZ = Statement(
 )
 
 
+def _contracted(trajectories: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Promised and measured fall of the excess loss where each step takes at least the `share` of a run."""
+    merged = with_runs(trajectories, runs, ["share", "excess_initial"])
+    merged = merged[(merged["step"] > 0) & _above_rounding(merged)]
+    return _fallen(merged, -merged["step"] * np.log1p(-merged["share"]))
+
+
+def _contraction(study: Study) -> Iterator[pd.DataFrame]:
+    for runs, trajectories in study.training("descent", ["step", "excess"]):
+        covered = runs[certified(runs) & runs["descent_rate"].notna()]
+        yield _contracted(trajectories, covered.assign(share=covered["eta"] * covered["descent_rate"]))
+
+
+CONTRACTION = _Bound(
+    kind="descent",
+    name="contraction of descent",
+    source="reconstructed",
+    statement="Under the step-size conditions of the authors' program each step contracts the excess loss",
+    formula="η ≤ min(η_1, η_2, η_3) ⇒ L_i − L* ≤ (1 − η r)^i (L_0 − L*)",
+    test="Every record of descents whose η meets the conditions and whose promised fall is at least 1e-6; "
+    "r = 4 N c^{2(2N−1)/N} K for ε > 0, 2 N c^{2(N−1)/N} for ε = 0 and k = n.",
+    missing="no run has a step size that the conditions allow, with a promise of at least 1e-6",
+    cases=_contraction,
+    refuted="docs/paper.md section 8",
+)
+
+
+def _layer_contraction(study: Study) -> Iterator[pd.DataFrame]:
+    for runs, trajectories in study.training("descent", ["step", "excess"]):
+        proved = runs[(runs["descent_global_rate"] > 0) & (runs["descent_global_rate"] < 1)]
+        yield _contracted(trajectories, proved.assign(share=proved["descent_global_rate"]))
+
+
+LAYER_CONTRACTION = _Bound(
+    kind="descent",
+    name="contraction of one layer",
+    source="ours",
+    statement="One layer, k = n, ε < λ_n, η ≤ 1/2, any start of full rank: each step takes this share of the loss",
+    formula="L_{i+1} ≤ (1 − 4 η (1 − η) m/(m + ε)) L_i, m = min(σ_n(W_0)², λ_n − ε)",
+    test="Every record of descents with N = 1 and k = n, whose promised fall is at least 1e-6; a theorem, proved in "
+    "docs/paper.md.",
+    missing="no descent with one layer, k = n and ε < λ_n",
+    cases=_layer_contraction,
+)
+
+
+def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
+    for runs in study.tables("descent", "runs"):
+        if "relative_step" not in runs or not (runs["relative_step"] > 1).any():
+            continue
+        near = runs[full_rank(runs) & (runs["sharp_rate"] > 0)]
+        right = (near["stop_reason"] == StopReason.CONVERGED) == (near["relative_step"] < 1)
+        yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
+
+
+STABLE_STEP = Statement(
+    kind="descent",
+    name="stable step",
+    source="ours",
+    statement="At full rank, ε < λ_n, descent ends at the optimum for η below 2/λ_max of the Hessian there, and for no "
+    "other",
+    formula="converges ⇔ η < 2 / λ_max(∇²L^N)",
+    test="Outcome of descents at given shares of 2/λ_max.",
+    unit="2/λ_max, between η and 2/λ_max where the outcome is the other one",
+    tolerance=0.0,
+    sees="a largest stable step that is off by more than the shares next to 1, 5 % in the default study",
+    missing="no descent at full rank near the largest stable step",
+    cases=_stable_step,
+)
+
+
 def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]) -> Iterator[pd.DataFrame]:
     """Deviation from 1 of the fitted order of a column of runs in the step size; one case per cell and seed.
 
@@ -293,8 +351,19 @@ def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]
         yield from rows
 
 
-def _balance(study: Study) -> Iterator[pd.DataFrame]:
-    yield from _orders(study, "balancedness_final", lambda runs: runs["lambda_max"] ** (1 / runs["depth"]))
+DESCENT_TO_FLOW = Statement(
+    kind="descent",
+    name="descent to flow",
+    source="ours",
+    statement="Gradient descent follows the flow as η → 0",
+    formula="‖S_η − S_flow‖ = O(η)",
+    test="Fitted order in η of the distance at a fixed time, one case a depth, ε and seed.",
+    unit="the order",
+    tolerance=0.05,
+    sees="an order that is off by 0.05",
+    missing="no descent is compared with the flow",
+    cases=lambda study: _orders(study, "flow_error", lambda runs: pd.Series(1.0, runs.index)),
+)
 
 
 BALANCE = Statement(
@@ -308,82 +377,7 @@ BALANCE = Statement(
     tolerance=0.05,
     sees="an order that is off by 0.05",
     missing="no descent has step sizes at one end time",
-    cases=_balance,
-)
-
-
-def _descent_to_flow(study: Study) -> Iterator[pd.DataFrame]:
-    yield from _orders(study, "flow_error", lambda runs: pd.Series(1.0, runs.index))
-
-
-DESCENT_TO_FLOW = Statement(
-    kind="descent",
-    name="descent to flow",
-    source="ours",
-    statement="Gradient descent follows the flow as η → 0",
-    formula="‖S_η − S_flow‖ = O(η)",
-    test="Fitted order in η of the distance at a fixed time, one case a depth, ε and seed.",
-    unit="the order",
-    tolerance=0.05,
-    sees="an order that is off by 0.05",
-    missing="no descent is compared with the flow",
-    cases=_descent_to_flow,
-)
-
-
-def _contracted(trajectories: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Promised and measured fall of the excess loss where each step takes at least the `share` of a run."""
-    merged = with_runs(trajectories, runs, ["share", "excess_initial"])
-    merged = merged[(merged["step"] > 0) & _above_rounding(merged)]
-    with np.errstate(divide="ignore"):
-        fell = np.log(merged["excess_initial"] / merged["excess"])
-    return merged.assign(promised=-merged["step"] * np.log1p(-merged["share"]), fell=fell)
-
-
-def _contraction(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("descent", ["step", "excess"]):
-        covered = runs[certified(runs) & runs["descent_rate"].notna()]
-        yield _contracted(trajectories, covered.assign(share=covered["eta"] * covered["descent_rate"]))
-
-
-CONTRACTION = Statement(
-    kind="descent",
-    name="contraction of descent",
-    source="reconstructed",
-    statement="Under the step-size conditions of the authors' program each step contracts the excess loss",
-    formula="η ≤ min(η_1, η_2, η_3) ⇒ L_i − L* ≤ (1 − η r)^i (L_0 − L*)",
-    test="Every record of descents whose η meets the conditions and whose promised fall is at least 1e-6; "
-    "r = 4 N c^{2(2N−1)/N} K for ε > 0, 2 N c^{2(N−1)/N} for ε = 0 and k = n.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
-    missing="no run has a step size that the conditions allow, with a promise of at least 1e-6",
-    cases=_contraction,
-    bound=True,
-    refuted="docs/paper.md section 8",
-)
-
-
-def _layer_contraction(study: Study) -> Iterator[pd.DataFrame]:
-    for runs, trajectories in study.training("descent", ["step", "excess"]):
-        proved = runs[(runs["descent_global_rate"] > 0) & (runs["descent_global_rate"] < 1)]
-        yield _contracted(trajectories, proved.assign(share=proved["descent_global_rate"]))
-
-
-LAYER_CONTRACTION = Statement(
-    kind="descent",
-    name="contraction of one layer",
-    source="ours",
-    statement="One layer, k = n, ε < λ_n, η ≤ 1/2, any start of full rank: each step takes this share of the loss",
-    formula="L_{i+1} ≤ (1 − 4 η (1 − η) m/(m + ε)) L_i, m = min(σ_n(W_0)², λ_n − ε)",
-    test="Every record of descents with N = 1 and k = n, whose promised fall is at least 1e-6; a theorem, proved in "
-    "docs/paper.md.",
-    unit="the promised fall (logarithms)",
-    tolerance=1e-3,
-    sees="a fall that is 0.1 % short of the promise",
-    missing="no descent with one layer, k = n and ε < λ_n",
-    cases=_layer_contraction,
-    bound=True,
+    cases=lambda study: _orders(study, "balancedness_final", lambda runs: runs["lambda_max"] ** (1 / runs["depth"])),
 )
 
 
@@ -412,29 +406,4 @@ LOSSES_COMPARED = Statement(
     sees="a pair in which the square loss needs no more steps",
     missing="no descent with both losses at ε = 0",
     cases=_losses_compared,
-)
-
-
-def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
-    for runs in study.tables("descent", "runs"):
-        if "relative_step" not in runs or not (runs["relative_step"] > 1).any():
-            continue
-        near = runs[full_rank(runs) & (runs["sharp_rate"] > 0)]
-        right = (near["stop_reason"] == StopReason.CONVERGED) == (near["relative_step"] < 1)
-        yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
-
-
-STABLE_STEP = Statement(
-    kind="descent",
-    name="stable step",
-    source="ours",
-    statement="At full rank, ε < λ_n, descent ends at the optimum for η below 2/λ_max of the Hessian there, and for no "
-    "other",
-    formula="converges ⇔ η < 2 / λ_max(∇²L^N)",
-    test="Outcome of descents at given shares of 2/λ_max.",
-    unit="2/λ_max, between η and 2/λ_max where the outcome is the other one",
-    tolerance=0.0,
-    sees="a largest stable step that is off by more than the shares next to 1, 5 % in the default study",
-    missing="no descent at full rank near the largest stable step",
-    cases=_stable_step,
 )

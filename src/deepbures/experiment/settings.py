@@ -5,9 +5,10 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
+from ..initialization import BALANCES, DISTRIBUTIONS, NEAR_A_POINT
 from ..target_files import is_drawn
 
 T = TypeVar("T")
@@ -17,10 +18,10 @@ T = TypeVar("T")
 class Initialization:
     """How the initial layers are drawn; see `initialization` in config/README.md."""
 
-    kind: str
-    balance: str | None = None
-    scale: float | None = None
-    end_rank: int | None = None
+    kind: str = field(metadata={"enum": (*NEAR_A_POINT, *DISTRIBUTIONS)})
+    balance: str | None = field(default=None, metadata={"enum": BALANCES})
+    scale: float | None = field(default=None, metadata={"exclusiveMinimum": -1})
+    end_rank: int | None = field(default=None, metadata={"minimum": 1})
 
     def needed_scale(self) -> float:
         """The scale, for a kind that needs one."""
@@ -31,11 +32,11 @@ class Initialization:
 class Integration:
     """How a gradient flow is followed, and when it ends; see `integration` in config/README.md."""
 
-    rtol: float
-    excess_tolerance: float
-    max_time: float
-    max_steps: int
-    samples: int
+    rtol: float = field(metadata={"exclusiveMinimum": 0, "exclusiveMaximum": 1})
+    excess_tolerance: float = field(metadata={"minimum": 0})
+    max_time: float = field(metadata={"exclusiveMinimum": 0})
+    max_steps: int = field(metadata={"minimum": 1})
+    samples: int = field(metadata={"minimum": 2})
     keep_factors: bool = False
 
     def of_flow(self) -> dict[str, Any]:
@@ -106,17 +107,15 @@ class Settings:
             if key == "target" or not (key in own or isinstance(value, Mapping))
         }
         sections: dict[str, Any] = {}
-        for section, type_ in options.items():
+        trains = "landscape" not in options
+        for section, type_ in {**options, **({"initialization": Initialization} if trains else {})}.items():
             if section not in given:
                 raise ValueError(f"{where} lack {section!r}")
-            sections[section] = _record(type_, _mapping(section, given[section]), where)
-        trains = "landscape" not in options
-        if trains:
-            if "initialization" not in given:
-                raise ValueError(f"{where} lack 'initialization'")
-            start = _mapping("initialization", given["initialization"])
-            values["initialization"] = _record(Initialization, start, where)
-        settings = _record(cls, {**values, "options": sections}, where)
+            if not isinstance(given[section], Mapping):
+                raise ValueError(f"{section} must be of type dict, not {given[section]!r}")
+            sections[section] = _record(type_, given[section], where)
+        start = sections.pop("initialization", None)
+        settings = _record(cls, {**values, "initialization": start, "options": sections}, where)
         for key in ("spectrum", "mode") if is_drawn(settings.target) else ():
             if key not in settings.target:
                 raise ValueError(f"{where} lack {key!r}")
@@ -134,19 +133,13 @@ def needed(value: T | None, key: str, what: str) -> T:
     return value
 
 
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be of type dict, not {value!r}")
-    return value
-
-
 def _record(type_: type[T], given: Mapping[str, Any], where: str) -> T:
     """A dataclass from a mapping: every key known, none missing, every value of its type."""
-    known = {field.name: field for field in fields(type_)}  # type: ignore[arg-type]
+    known = {one.name: one.default for one in fields(type_)}  # type: ignore[arg-type]
     for key in (key for key in given if key not in known):
         raise ValueError(f"{where} hold an unknown key {key!r}; allowed: {', '.join(known)}")
-    for name, field in known.items():
-        if name not in given and field.default is MISSING:
+    for name, default in known.items():
+        if name not in given and default is MISSING:
             raise ValueError(f"{where} lack {name!r}")
     hints = typing.get_type_hints(type_)
     return type_(**{key: _typed(key, value, hints[key]) for key, value in given.items()})

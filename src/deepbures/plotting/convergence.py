@@ -41,15 +41,13 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
         "covariance_distance": r"$\Vert S - S^* \Vert_F$",
     }
     figure, axes = style.panels(1, 3, style.TEXT, 2.4, sharex=True)
-    depths = sorted(trajectories["depth"].unique())
     times = frames.time_grid(trajectories)
     with_global = rate == "bound_rate" and runs["global_rate"].notna().all()
-    for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
-        cell, cell_runs = trajectories[trajectories["depth"] == depth], runs[runs["depth"] == depth]
+    for depth, cell, color in frames.colored(trajectories, "depth"):
+        cell_runs = runs[runs["depth"] == depth]
         for axis, column in zip(axes[0], panels, strict=True):
-            mean, low, high = frames.band(frames.curves(cell, column, times))
-            axis.plot(times, mean, color=color, label=frames.label(depth=depth))
-            axis.fill_between(times, low, high, color=color, **style.BAND)
+            values = frames.band(frames.curves(cell, column, times))
+            style.band(axis, times, values, color, label=frames.label(depth=depth))
         axis = axes[0, 0]
         bound = flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs[rate].mean())
         axis.plot(times, bound, **{**style.THEORY, "color": color})
@@ -140,8 +138,7 @@ def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figur
     epsilon = frames.only_value(runs, "epsilon")
     figure, axes = style.panels(1, 1, style.COLUMN, 3.0)
     axis = axes[0, 0]
-    values = sorted(table[by].unique())
-    for (value, cell), color in zip(frames.groups(table, by), style.sequential(len(values)), strict=True):
+    for value, cell, color in frames.colored(table, by):
         cell = cell[cell[f"{slope}_count"] > 0]
         if len(cell) < 2:
             continue
@@ -149,8 +146,7 @@ def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figur
         a, intercept = np.polyfit(N, mean, 1)
         r_squared = np.corrcoef(N, mean)[0, 1] ** 2
         text = f"{frames.label(**{by: value})}: $a = {a:.3g}$, $r^2 = {r_squared:.4f}$"
-        axis.plot(N, mean, "o", color=color, label=text, markersize=2.8)
-        axis.fill_between(N, mean - deviation, mean + deviation, color=color, **style.BAND)
+        style.band(axis, N, (mean, mean - deviation, mean + deviation), color, "o", label=text, markersize=2.8)
         axis.plot(N, intercept + a * N, color=color, linewidth=0.8)
         axis.plot(N, cell["sharp_mean"], **{**style.THEORY, "color": color})
     axis.set(xlabel="depth $N$", ylabel="slope (decades per unit time)")
@@ -210,8 +206,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     figure, axes = style.panels(1, 3, style.TEXT, 2.4)
     first, second, third = axes[0]
     table = _measured_rates(shown)
-    values = sorted(table["smin"].unique())
-    for (smin, cell), color in zip(frames.groups(table, "smin"), style.sequential(len(values)), strict=True):
+    for smin, cell, color in frames.colored(table, "smin"):
         first.plot(
             cell["depth"], cell["measured_mean"], "o", color=color, markersize=2.5, label=frames.label(smin=smin)
         )
@@ -269,14 +264,9 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
         cells = runs.groupby(axes_of(runs.columns))[f"{kind}_slope"]
         relative = (runs[f"{kind}_slope"] / cells.transform("mean") - 1).abs() * 100
         table = runs.assign(relative=relative).dropna(subset=["relative"])
-        for (epsilon, part), color in zip(
-            frames.groups(table, "epsilon"), style.distinct(table["epsilon"].nunique()), strict=True
-        ):
-            by_smin = part.groupby("smin")["relative"]
-            axis.plot(by_smin.median().index, by_smin.median(), "o-", color=color, label=frames.label(epsilon=epsilon))
-            axis.fill_between(
-                by_smin.median().index, by_smin.quantile(0.1), by_smin.quantile(0.9), color=color, **style.BAND
-            )
+        for epsilon, part, color in frames.colored(table, "epsilon", style.distinct):
+            smin, values = frames.quantiles(part["relative"], part["smin"])
+            style.band(axis, smin, values, color, "o-", label=frames.label(epsilon=epsilon))
         axis.set(xlabel=r"$s_{\min}$", ylim=(0, None))
         axis.set_title(text)
     axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
@@ -329,10 +319,7 @@ def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
         share = (table[column] / table["sharp_rate"]).where(table[column] > 0)
         if share.isna().all():
             continue
-        by_depth = share.groupby(table["depth"])
-        axis.plot(by_depth.median(), label=text, linewidth=0.9, **line)
-        low, high = by_depth.quantile(0.1), by_depth.quantile(0.9)
-        axis.fill_between(low.index, low, high, color=line["color"], **style.BAND)
+        style.band(axis, *frames.quantiles(share, table["depth"]), label=text, linewidth=0.9, **line)
     axis.axhline(1, **style.THEORY)
     axis.set(yscale="log", xlabel="depth $N$")
 

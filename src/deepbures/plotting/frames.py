@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..axes import AXES, axes_of
 from ..psd import Array
+from . import style
 
 #: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
 #: where logarithms are taken.
@@ -31,9 +32,22 @@ def label(**values: float | str) -> str:
     )
 
 
+def label_of_cell(frame: pd.DataFrame, axes: Iterable[str] = ()) -> str:
+    """What the rows of a frame have in common: their one value on each of the axes, by default on all."""
+    return label(**{axis: only_value(frame, axis) for axis in axes or axes_of(frame.columns)})
+
+
 def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Sub-frames by one column, in ascending order."""
     yield from frame.groupby(by, sort=True)
+
+
+def colored(
+    frame: pd.DataFrame, by: str, colors: Callable[[int], list[Any]] = style.sequential
+) -> Iterator[tuple[Any, pd.DataFrame, Any]]:
+    """Sub-frames by one column, in ascending order, each with a colour of its own."""
+    for (value, part), color in zip(groups(frame, by), colors(frame[by].nunique()), strict=True):
+        yield value, part, color
 
 
 def only_value(frame: pd.DataFrame, axis: str) -> Any:
@@ -99,3 +113,9 @@ def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Arra
     deviation = data.std(axis=0, ddof=1) if len(data) > 1 else np.full_like(mean, np.nan)
     bounds = mean, mean - deviation, mean + deviation
     return tuple(10**b for b in bounds) if logarithmic else bounds
+
+
+def quantiles(values: pd.Series, by: pd.Series) -> tuple[pd.Index, tuple[pd.Series, pd.Series, pd.Series]]:
+    """What values are grouped by, in ascending order, and the median, 10 % and 90 % of each group."""
+    grouped = values.groupby(by)
+    return grouped.median().index, (grouped.median(), grouped.quantile(0.1), grouped.quantile(0.9))

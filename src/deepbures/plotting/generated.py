@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -84,14 +87,8 @@ def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: in
     axis.set(xscale="log", yscale="log", xlabel="index $i$", ylabel="eigenvalue", title=f"(a) $n = {n:,}$")
     axis.legend()
     side, channels = shape
-    grid = right.subplots(len(rows), _IMAGES, squeeze=False)
-    for axes, (name, pictures) in zip(grid, rows.items(), strict=True):
-        for image_axis, image in zip(axes, np.clip(pictures, 0, 1), strict=True):
-            picture = image.reshape(side, side, channels)
-            image_axis.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
-            image_axis.set(xticks=[], yticks=[])
-            image_axis.spines[:].set_visible(False)
-        axes[0].set_title(name, loc="left", fontsize=7.5)
+    size = (side, side, 3) if channels == 3 else (side, side)
+    _draw_rows(right, {name: np.clip(row, 0, 1) for name, row in rows.items()}, size, cmap="gray", vmin=0, vmax=1)
     right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8)
     return figure
 
@@ -131,14 +128,16 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     axis.axvline(k + 0.5, **style.THEORY)
     axis.set(yscale="log", xlabel="index $i$", ylabel="eigenvalue", title=f"(a) {frames.label(rank=k)}")
     axis.legend()
-    low, high = samples.min(), samples.max()
-    grid = right.subplots(len(rows), _IMAGES, squeeze=False)
-    for axes, (name, pictures) in zip(grid, rows.items(), strict=True):
-        for image_axis, image in zip(axes, pictures, strict=True):
-            image_axis.imshow(image.reshape(side, side), cmap="Greys", vmin=low, vmax=high)
-            image_axis.set(xticks=[], yticks=[])
-            image_axis.spines[:].set_visible(False)
-        axes[0].set_title(name, loc="left", fontsize=7.5)
-    names = {axis: run[axis] for axis in ("epsilon", "depth")}
-    right.suptitle(f"(b) {frames.label(**names)}", fontsize=8)
+    _draw_rows(right, rows, (side, side), cmap="Greys", vmin=samples.min(), vmax=samples.max())
+    right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8)
     return figure
+
+
+def _draw_rows(figure: Any, rows: Mapping[str, Array], shape: tuple[int, ...], **options: Any) -> None:
+    """Images of a shape, a row under each name."""
+    for axes, (name, pictures) in zip(figure.subplots(len(rows), _IMAGES, squeeze=False), rows.items(), strict=True):
+        for axis, image in zip(axes, pictures, strict=True):
+            axis.imshow(image.reshape(shape), **options)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        axes[0].set_title(name, loc="left", fontsize=7.5)

@@ -67,7 +67,6 @@ def paths(table: pd.DataFrame) -> Figure:
     """
     losses = [name for name in LOSSES if name in set(table["loss_name"])]
     figure, axes = style.panels(2, len(losses), style.TEXT, 3.9, sharex=True, sharey="row")
-    depths = sorted(table["depth"].unique())
     spaces = ["loss_between_matrices", "loss_between_layers"]
     for (upper, lower), name in zip(axes.T, losses, strict=True):
         cells = table[table["loss_name"] == name]
@@ -78,11 +77,11 @@ def paths(table: pd.DataFrame) -> Figure:
         cells = cells[["depth", "seed", "t"]].assign(
             place=cells["pair"] + cells["t"], **share, above=share[spaces[1]] - share[spaces[0]]
         )
-        for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
-            cell, text = cells[cells["depth"] == depth], f"layers, {frames.label(depth=depth)}"
+        for depth, cell, color in frames.colored(cells, "depth"):
+            text = f"layers, {frames.label(depth=depth)}"
             upper.plot(cell.groupby("place")[spaces[1]].mean(), color=color, label=text)
             _draw_band(lower, cell, "above", color, text)
-        one = cells[cells["depth"] == depths[0]]
+        one = cells[cells["depth"] == cells["depth"].min()]
         _draw_band(upper, one, spaces[0], style.PALETTE[1], "matrices $W$")
         upper.plot(one[one["t"] == 0].groupby("place")[spaces[0]].mean(), "o", color="black", zorder=5)
         upper.set_title(LOSSES[name] + (f", {frames.label(epsilon=epsilon)}" if name == "bures-wasserstein" else ""))
@@ -112,14 +111,8 @@ def second_order_model(lines: pd.DataFrame) -> Figure:
             axis.plot(cell["distance"], cell["loss"], color=style.PALETTE[0], label="loss")
             axis.plot(cell["distance"], cell["model"], **style.THEORY, label="second order, closed form")
             every = cell.iloc[:: max(len(cell) // 15, 1)]
-            axis.plot(
-                every["distance"],
-                every["numerical_model"],
-                "o",
-                color=style.PALETTE[1],
-                fillstyle="none",
-                label="numerical derivatives",
-            )
+            points = {"color": style.PALETTE[1], "fillstyle": "none", "label": "numerical derivatives"}
+            axis.plot(every["distance"], every["numerical_model"], "o", **points)
             axis.set_title(f"{place}, {line}")
             axis.margins(y=0.1)
         axes[row, 0].set_ylabel("loss $L^N$")
@@ -127,8 +120,7 @@ def second_order_model(lines: pd.DataFrame) -> Figure:
         axis.set_xlabel("distance $t$ along the line")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     style.label_panels(axes.ravel())
-    names = {axis: frames.only_value(lines, axis) for axis in ("epsilon", "rank", "depth")}
-    figure.suptitle(f"{frames.label(**names)}, one seed", fontsize=8)
+    figure.suptitle(f"{frames.label_of_cell(lines, ('epsilon', 'rank', 'depth'))}, one seed", fontsize=8)
     return figure
 
 
@@ -183,8 +175,7 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     for axis in (axes[0, 1], axes[0, 2]):
         axis.legend()
     style.label_panels(axes[0])
-    names = {axis: frames.only_value(escapes, axis) for axis in ("epsilon", "rank")}
-    figure.suptitle(frames.label(**names), fontsize=8)
+    figure.suptitle(frames.label_of_cell(escapes, ("epsilon", "rank")), fontsize=8)
     return figure
 
 
@@ -212,18 +203,9 @@ def whole_landscape(surface: pd.DataFrame, points: pd.DataFrame, flows: pd.DataF
             axis.contour(grid.columns, grid.index, grid, levels[::2], colors="black", linewidths=0.25)
             for _, way in ways.groupby("start"):
                 axis.plot(way["x"], way["y"], color="white", linewidth=0.9)
+            edge = {"markersize": 6, "markeredgecolor": "black", "markeredgewidth": 0.6}
             for kind, marker, color, text in _kinds(marked):
-                axis.plot(
-                    kind["x"],
-                    kind["y"],
-                    marker,
-                    color=color,
-                    markersize=6,
-                    markeredgecolor="black",
-                    markeredgewidth=0.6,
-                    label=text,
-                    zorder=5,
-                )
+                axis.plot(kind["x"], kind["y"], marker, color=color, label=text, zorder=5, **edge)
             axis.set(aspect="equal", title=frames.label(depth=depth, epsilon=epsilon))
         axes[row, 0].set_ylabel(r"$w_2$, along $\Omega_2$")
     for axis in axes[-1]:
@@ -259,17 +241,14 @@ def _by_point(axis: Axes, cells: pd.DataFrame, column: str, *, logarithmic: bool
     number = len(series)
     for (text, part), color, marker in zip(series, style.distinct(number), style.markers(number), strict=True):
         table = part.pivot(index="seed", columns="point", values=column)
-        mean, low, high = frames.band(table.to_numpy(), logarithmic=logarithmic)
-        axis.plot(table.columns, mean, marker=marker, color=color, label=text)
-        axis.fill_between(table.columns, low, high, color=color, **style.BAND)
+        values = frames.band(table.to_numpy(), logarithmic=logarithmic)
+        style.band(axis, table.columns, values, color, marker=marker, label=text)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_band(axis: Axes, cells: pd.DataFrame, column: str, color: Any, text: str) -> None:
     table = cells.pivot_table(index="seed", columns="place", values=column)
-    mean, low, high = frames.band(table.to_numpy(), logarithmic=False)
-    axis.plot(table.columns, mean, color=color, label=text)
-    axis.fill_between(table.columns, low, high, color=color, **style.BAND)
+    style.band(axis, table.columns, frames.band(table.to_numpy(), logarithmic=False), color, label=text)
 
 
 def _sizes(cells: pd.DataFrame) -> tuple[Array, Array, Array, Array]:
@@ -282,15 +261,12 @@ def _sizes(cells: pd.DataFrame) -> tuple[Array, Array, Array, Array]:
 
 
 def _against_sigma(axis: Axes, low: pd.DataFrame) -> None:
-    for (epsilon, cell), color in zip(
-        frames.groups(low, "epsilon"), style.distinct(low["epsilon"].nunique()), strict=True
-    ):
-        sigma, mean, below, above = _sizes(cell)
+    for epsilon, cell, color in frames.colored(low, "epsilon", style.distinct):
+        sigma, *band = _sizes(cell)
         text = frames.label(epsilon=epsilon)
         if epsilon == 0:
-            text += rf": $\sigma^{{{derived.exponent_at_zero(sigma, mean):.3f}}}$"
-        axis.plot(sigma, mean, "o-", color=color, label=text)
-        axis.fill_between(sigma, below, above, color=color, **style.BAND)
+            text += rf": $\sigma^{{{derived.exponent_at_zero(sigma, band[0]):.3f}}}$"
+        style.band(axis, sigma, band, color, "o-", label=text)
         if epsilon == 0:
             law = np.exp(np.log(cell["predicted"].abs() * cell["sigma"]).mean()) / sigma
             axis.plot(sigma, law, **style.THEORY, label=r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$")
@@ -301,11 +277,9 @@ def _levels(axis: Axes, smoothed: pd.DataFrame) -> None:
     """Level of |λ_min| at σ = 0 against ε, with its power law, and the closed form of an empty column."""
     one = smoothed.drop_duplicates(["epsilon", "seed"])
     table = one.assign(size=one["level"].abs()).pivot(index="seed", columns="epsilon", values="size")
-    mean, low, high = frames.band(table.to_numpy())
-    epsilon = table.columns.to_numpy()
-    p = derived.exponent(epsilon[:3], mean[:3])
-    axis.plot(epsilon, mean, "o", label=rf"measured: $\varepsilon^{{{p:.2f}}}$")
-    axis.fill_between(epsilon, low, high, color=style.PALETTE[0], **style.BAND)
+    band, epsilon = frames.band(table.to_numpy()), table.columns.to_numpy()
+    p = derived.exponent(epsilon[:3], band[0][:3])
+    style.band(axis, epsilon, band, style.PALETTE[0], "o", label=rf"measured: $\varepsilon^{{{p:.2f}}}$")
     closed = np.log(one["level_of_empty_columns"].abs()).groupby(one["epsilon"]).mean()
     axis.plot(epsilon, np.exp(closed), **style.THEORY, label=r"$2(\lambda_{\max}(T) - 1)$")
     axis.set(xscale="log", yscale="log", xlabel=r"$\varepsilon$", title=r"level at $\sigma_{\min} = 0$")

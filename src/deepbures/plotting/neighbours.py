@@ -39,11 +39,8 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
             steps = runs.groupby("condition")["steps"].mean()
             ax.plot(steps.index, steps, "o-", color=color, markersize=3, label=f"$N = {depth}$")
             plain = conditions[(conditions["loss_name"] == loss) & (conditions["depth"] == depth)]
-            factor = (
-                plain[(plain["contraction"] > 0) & (plain["contraction"] < 1)]
-                .groupby("condition")["contraction"]
-                .mean()
-            )
+            plain = plain[plain["contraction"].between(0, 1, inclusive="neither")]
+            factor = plain.groupby("condition")["contraction"].mean()
             ax.plot(factor.index, np.log(_ACCURACY) / np.log(factor), "--", color=color)
         ax.set(
             xscale="log", yscale="log", xlabel=r"condition number $\kappa$ of $\Sigma_0$", ylabel="steps", title=name

@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..aligned_flow import half_times, mode_times
-from ..axes import axes_of
 from ..diagnostics import effective_rank
 from ..psd import Array
 from . import frames, style
@@ -21,9 +20,7 @@ def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
         cells, cell_runs = trajectories[trajectories["epsilon"] == epsilon], runs[runs["epsilon"] == epsilon]
         times = frames.time_grid(cells)
-        depths = sorted(cells["depth"].unique())
-        for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
-            cell = cells[cells["depth"] == depth]
+        for depth, cell, color in frames.colored(cells, "depth"):
             for column, line in (("effective_rank", "-"), ("numerical_rank", ":")):
                 mean, low, high = frames.band(frames.curves(cell, column, times, logarithmic=False), logarithmic=False)
                 axis.plot(times, mean, line, color=color, label=frames.label(depth=depth) if line == "-" else None)
@@ -50,7 +47,7 @@ def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     predicted loss there, if every eigenvalue follows its own equation from scale²: exact for aligned starts,
     approximate for random ones.
     """
-    epsilons, depths = sorted(trajectories["epsilon"].unique()), sorted(trajectories["depth"].unique())
+    epsilons = sorted(trajectories["epsilon"].unique())
     figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.6)
     seed = trajectories["seed"].min()
     for axis, epsilon in zip(axes[0], epsilons, strict=True):
@@ -60,8 +57,7 @@ def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
         for i, level in enumerate(run["energy_levels"]):
             axis.axhline(level, **style.THEORY | {"linewidth": 0.5})
             axis.annotate(f"$i={i}$", (1.005, level), xycoords=("axes fraction", "data"), fontsize=5.5, va="center")
-        for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
-            cell = cells[cells["depth"] == depth]
+        for depth, cell, color in frames.colored(cells, "depth"):
             axis.plot(cell["time"], cell["loss"], color=color, label=frames.label(depth=depth))
             half, there = _half_done(run, int(depth))
             axis.plot(half, there, "x", color=color, markersize=5, markeredgewidth=1.1)
@@ -80,7 +76,6 @@ def relative_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     seed = trajectories["seed"].min()
     cells, run = trajectories[trajectories["seed"] == seed], runs[runs["seed"] == seed].iloc[0]
     levels = np.asarray(run["energy_levels"]) - run["loss_minimum"]
-    depths = sorted(cells["depth"].unique())
     figure, axes = style.panels(1, 1, style.TEXT / 1.5, 2.9)
     axis = axes[0, 0]
     shown = levels[:-1] / levels[0]
@@ -88,8 +83,7 @@ def relative_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
         axis.axhline(level, **style.THEORY | {"linewidth": 0.5})
         if i < 5 or i == len(shown) - 1:
             axis.annotate(f"$i={i}$", (1.01, level), xycoords=("axes fraction", "data"), fontsize=5.5, va="center")
-    for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
-        cell = cells[(cells["depth"] == depth) & (cells["time"] > 0)]
+    for depth, cell, color in frames.colored(cells[cells["time"] > 0], "depth"):
         axis.plot(cell["time"], cell["excess"] / levels[0], color=color, label=frames.label(depth=depth))
     axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=r"$(L - L^*)/(L(0) - L^*)$")
     axis.set_title(frames.label(epsilon=run["epsilon"], rank=run["rank"]))
@@ -126,9 +120,8 @@ def eigenvalue_distances(trajectories: pd.DataFrame) -> Figure:
         times = frames.time_grid(cell)
         distances = np.abs(np.stack(cell["eigenvalue_distances"].to_numpy()))
         for i, color in enumerate(style.sequential(distances.shape[1])):
-            mean, low, high = frames.band(frames.curves(cell.assign(distance=distances[:, i]), "distance", times))
-            axis.plot(times, mean, color=color, label=f"$i={i + 1}$")
-            axis.fill_between(times, low, high, color=color, **style.BAND)
+            values = frames.band(frames.curves(cell.assign(distance=distances[:, i]), "distance", times))
+            style.band(axis, times, values, color, label=f"$i={i + 1}$")
         epsilon, rank = frames.only_value(cell, "epsilon"), frames.only_value(cell, "rank")
         axis.set(xscale="log", yscale="log", ylim=(1e-8, None), xlabel=r"time $t$")
         axis.set_title(frames.label(depth=depth, epsilon=epsilon, rank=rank))
@@ -168,7 +161,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
     )
     right.legend()
     style.label_panels(axes[0])
-    figure.suptitle(_cell(runs), fontsize=8)
+    figure.suptitle(frames.label_of_cell(runs), fontsize=8)
     return figure
 
 
@@ -185,18 +178,11 @@ def spectra(runs: pd.DataFrame) -> Figure:
         "final": (r"final model $s_i^2$", "o"),
     }
     for (name, (text, marker)), color in zip(series.items(), style.distinct(len(series)), strict=True):
-        values = np.stack(runs[f"eigenvalues_{name}"].to_numpy())
-        mean, low, high = frames.band(values, logarithmic=False)
-        axis.plot(index, mean, marker=marker, color=color, label=text, linewidth=0.8)
-        axis.fill_between(index, low, high, color=color, **style.BAND)
+        values = frames.band(np.stack(runs[f"eigenvalues_{name}"].to_numpy()), logarithmic=False)
+        style.band(axis, index, values, color, marker=marker, label=text, linewidth=0.8)
     optimum = np.maximum(np.stack(runs["eigenvalues_target"].to_numpy()) - shift, 0).mean(axis=0)
     axis.plot(index, optimum, **style.THEORY, label=r"optimum $\lambda_i - \varepsilon$")
     axis.set(xlabel="index $i$", ylabel="eigenvalue", xticks=index[::3])
-    axis.set_title(_cell(runs), fontsize=7.5)
+    axis.set_title(frames.label_of_cell(runs), fontsize=7.5)
     axis.legend()
     return figure
-
-
-def _cell(runs: pd.DataFrame) -> str:
-    """Title that names the one cell of a figure."""
-    return frames.label(**{axis: frames.only_value(runs, axis) for axis in axes_of(runs.columns)})

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import derived
@@ -40,11 +39,9 @@ def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
         for depth, color, marker in zip(depths, style.sequential(len(depths)), style.markers(len(depths)), strict=True):
             table = cells[cells["depth"] == depth].pivot(index="seed", columns="step_size", values=column)
             eta, values = table.columns.to_numpy(), table.to_numpy()
-            mean, low, high = frames.band(values)
-            order = derived.exponent(eta, mean)
-            label = f"{frames.label(depth=depth)}: order {order:.3f}"
-            axis.plot(eta, mean, marker=marker, color=color, label=label)
-            axis.fill_between(eta, low, high, color=color, **style.BAND)
+            band = frames.band(values)
+            label = f"{frames.label(depth=depth)}: order {derived.exponent(eta, band[0]):.3f}"
+            style.band(axis, eta, band, color, marker=marker, label=label)
         axis.plot(reference_eta, reference, **style.THEORY, label="order 1")
         axis.set_xscale("log")
         axis.set(yscale="log", xlabel=r"step size $\eta$", title=frames.label(epsilon=epsilon))
@@ -78,16 +75,8 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
         allowed = part.assign(eta_paper=derived.log10_theorem_step(part))
         bands = allowed.groupby("depth")["eta_paper"].agg(["mean", "min", "max"])
         if bands["mean"].notna().any():
-            left.plot(
-                bands["mean"],
-                "--",
-                color=color,
-                marker=marker,
-                markersize=size,
-                fillstyle="none",
-                label=f"theorem's, {text}",
-            )
-            left.fill_between(bands.index, bands["min"], bands["max"], color=color, **style.BAND)
+            points = {"marker": marker, "markersize": size, "fillstyle": "none", "label": f"theorem's, {text}"}
+            style.band(left, bands.index, bands.to_numpy().T, color, "--", **points)
         by_step = part.groupby("relative_step")["share"].mean()
         right.plot(by_step, marker=marker, markersize=size, color=color, label=text)
     left.set(xscale="log", xlabel="depth $N$", ylabel=r"step size $\eta$")
@@ -158,8 +147,8 @@ def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
             outcome = f"{reasons.count(StopReason.CONVERGED)}, {reasons.count(StopReason.DIVERGED)}"
             for axis, quantity in zip(axes[:, column], ("excess", "balancedness"), strict=True):
                 values = _held(frames.curves(cell, quantity, steps, against="step"))
-                axis.plot(steps, np.median(values, axis=0), color=color, label=f"{frames.label(name=name)} ({outcome})")
-                axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, **style.BAND)
+                band = np.median(values, axis=0), values.min(axis=0), values.max(axis=0)
+                style.band(axis, steps, band, color, label=f"{frames.label(name=name)} ({outcome})")
         axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e12))
         axes[1, column].set(yscale="log", ylim=(1e-16, 1e6), xlabel="step")
         axes[0, column].set_title(titles[balance])
@@ -197,12 +186,11 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
         ours = (trajectories["loss_name"] == name) & (trajectories["epsilon"] == epsilon)
         mine = trajectories[ours & (trajectories["depth"] == depth)]
         relative = mine.assign(excess=mine["excess"] / mine.groupby("seed")["excess"].transform("first"))
-        mean, low, high = frames.band(_held(frames.curves(relative, "excess", steps, against="step")))
-        curves.plot(steps, mean, color=color, label=text)
-        curves.fill_between(steps, low, high, color=color, **style.BAND)
-        _draw_by_depth(settling, cells.assign(value=derived.settling_steps(cells)), color, marker)
+        band = frames.band(_held(frames.curves(relative, "excess", steps, against="step")))
+        style.band(curves, steps, band, color, label=text)
         measured = derived.final_rate(cells)
-        _draw_by_depth(decay, cells.assign(value=measured), color, marker)
+        for axis, values in ((settling, derived.settling_steps(cells)), (decay, measured)):
+            style.band(axis, *frames.quantiles(values, cells["depth"]), color, marker=marker, linewidth=0.8)
         predicted = derived.predicted_rate(cells).where(measured.notna()).groupby(cells["depth"]).median()
         decay.plot(predicted, **{**style.THEORY, "color": color})
         stuck = np.array([_steps_at_saddles(run, mine[mine["seed"] == run["seed"]]) for _, run in
@@ -236,14 +224,6 @@ def loss_kinds(runs: pd.DataFrame) -> dict[str, tuple[str, float]]:
     if (runs["loss_name"] == "frobenius").any():
         kinds["Frobenius"] = ("frobenius", runs.loc[runs["loss_name"] == "frobenius", "epsilon"].min())
     return kinds
-
-
-def _draw_by_depth(axis: Axes, cells: pd.DataFrame, color: str, marker: str) -> None:
-    by_depth = cells.groupby("depth")["value"]
-    axis.plot(by_depth.median(), color=color, marker=marker, linewidth=0.8)
-    axis.fill_between(
-        by_depth.median().index, by_depth.quantile(0.1), by_depth.quantile(0.9), color=color, **style.BAND
-    )
 
 
 def _steps_at_saddles(run: pd.Series, trajectory: pd.DataFrame) -> Sequence[float]:

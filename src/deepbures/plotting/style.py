@@ -70,6 +70,13 @@ def without(data: str) -> Figure:
     return figure
 
 
+def band(axis: Any, x: Any, values: Sequence[Any], color: Any, form: str = "-", **line: Any) -> None:
+    """A line, and a band of its colour around it: `values` are those of the line, and the lower and upper ones."""
+    middle, low, high = values
+    axis.plot(x, middle, form, color=color, **line)
+    axis.fill_between(x, low, high, color=color, **BAND)
+
+
 def legend(axis: Any, **options: Any) -> None:
     """The legend of an axis, if anything on it has a name."""
     if axis.get_legend_handles_labels()[0]:

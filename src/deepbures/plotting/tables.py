@@ -49,11 +49,9 @@ HEADINGS = {
     "largest": r"$\lambda_{\max}$",
     "relative_condition": r"$\kappa_{\mathrm{rel}}$",
     "absolute_condition": r"$\kappa_{\mathrm{abs}}$",
-    "escapes": "escapes",
     "escape_rate": r"$\max_r (-r)$",
     "measured_rate": "measured",
     "plateau_time": "plateau time",
-    "exponent": "exponent",
     "level": r"$\lambda_{\min}$ at $\sigma = 0$",
     "level_of_empty_columns": r"$2(1 - \lambda_{\max}(T))$",
 }
@@ -62,18 +60,8 @@ HESSIAN = ["smallest", "largest", "relative_condition", "absolute_condition"]
 ESCAPES = ["escapes", "escape_rate", "measured_rate", "plateau_time"]
 BLOW_UP = ["exponent", "level", "level_of_empty_columns"]
 #: Columns of the table of step sizes, in LaTeX.
-STEP_SIZES = [
-    "margin",
-    "C_0",
-    "M",
-    "log10_Delta",
-    "log10_eta_paper",
-    "eta",
-    "eta_stable",
-    "descent_rate",
-    "final_rate",
-    "predicted_rate",
-]
+STEP_SIZES = ["margin", "C_0", "M", "log10_Delta", "log10_eta_paper", "eta", "eta_stable"]
+STEP_SIZES += ["descent_rate", "final_rate", "predicted_rate"]
 
 
 def constants(runs: pd.DataFrame) -> pd.DataFrame:
@@ -93,18 +81,8 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     problem.
     """
     table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
-    columns = [
-        "authors_slope",
-        "authors_r_squared",
-        "tail_slope",
-        "tail_r_squared",
-        "tail_rate",
-        "ratio",
-        "sharp_rate",
-        "global_rate",
-        "bound_rate",
-        "power_law_slope",
-    ]
+    columns = ["authors_slope", "authors_r_squared", "tail_slope", "tail_r_squared", "tail_rate", "ratio"]
+    columns += ["sharp_rate", "global_rate", "bound_rate", "power_law_slope"]
     summary = over_seeds(table, columns)
     axes = axes_of(runs.columns)
     grouped = runs.groupby(axes, sort=True)
@@ -234,7 +212,7 @@ def _with_outcomes(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 def with_deviations(summary: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Columns `x_mean`, `x_std` joined into one text column, mean ± std, under the heading of `x`."""
     joined = {
-        HEADINGS[name]: [
+        HEADINGS.get(name, name): [
             "--"
             if np.isnan(mean)
             else (f"${mean:.4g}$" if np.isnan(deviation) else rf"${mean:.4g} \pm {deviation:.2g}$")

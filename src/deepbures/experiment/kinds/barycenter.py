@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,6 @@ TABLES = {
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "spread"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.5
 #: Descent ends at this share of the trace.
 TOLERANCE = 1e-20
@@ -66,13 +65,12 @@ PLANE, PROFILE = 61, 181
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    starts: int
-    max_steps: int
-    spreads: tuple[float, ...] | None = None
-    covariances: int | None = None
+    starts: int = field(metadata={"minimum": 2})
+    max_steps: int = field(metadata={"minimum": 1})
+    spreads: tuple[float, ...] | None = field(default=None, metadata={"minimum": 0})
+    covariances: int | None = field(default=None, metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

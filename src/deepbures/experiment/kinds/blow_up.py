@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,6 @@ TABLES = {
         level_of_empty_columns=FLOAT,
     )
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.06
 
 
@@ -43,11 +42,10 @@ COST = 0.06
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    singular_values: tuple[float, ...]
-    vanishing: tuple[int, ...]
+    singular_values: tuple[float, ...] = field(metadata={"exclusiveMinimum": 0})
+    vanishing: tuple[int, ...] = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

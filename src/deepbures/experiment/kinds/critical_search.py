@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,6 @@ TABLES = {
     ),
     "trials": schema(family=NAME, size=FLOAT, loss=FLOAT, loss_minimum=FLOAT, excess=FLOAT),
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.21
 #: A point is critical if the norm of the gradient of all layers, for Σ0/λ_1 in place of Σ0, is below this …
 GRADIENT_TOLERANCE = 1e-9
@@ -70,10 +69,9 @@ RANDOM_SIZES = (1e-2, 3.0)
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    starts: int
+    starts: int = field(metadata={"minimum": 2})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 
@@ -116,7 +114,7 @@ def _starts(
         U, V = (random_orthogonal(rng, n)[:, :width] for _ in range(2))
         W = (U * _log_uniform(rng, SINGULAR_VALUES, width)) @ V.T
         layers = with_bottleneck(DeepLinearNetwork.balanced(W, depth, width), width).layers
-        layers = [layer + NOISE * _root_mean_square(layer) * rng.standard_normal(layer.shape) for layer in layers]
+        layers = [layer + NOISE * np.sqrt(np.mean(layer**2)) * rng.standard_normal(layer.shape) for layer in layers]
         drawn.setdefault(width, []).append((start, layers))
     return {
         width: (
@@ -129,10 +127,6 @@ def _starts(
 
 def _log_uniform(rng: np.random.Generator, ends: tuple[float, float], *shape: int) -> Array:
     return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), shape))
-
-
-def _root_mean_square(layer: Array) -> float:
-    return float(np.sqrt(np.mean(layer**2)))
 
 
 def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,6 @@ TABLES = {
         rates=VECTOR,
     )
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.3
 #: A plateau ends once the loss has fallen by the first share of L(W_J) − L*; below the second the flow is linear.
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
@@ -45,11 +44,10 @@ HORIZON = 1.5
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    points: int
-    perturbation: float
+    points: int = field(metadata={"minimum": 2})
+    perturbation: float = field(metadata={"exclusiveMinimum": 0, "exclusiveMaximum": 0.1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 
@@ -76,9 +74,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             {
                 "seed": seed,
                 "point": i,
-                "kept": point.kept,
-                "order": point.order,
-                "value": point.value,
+                **asdict(point),
                 "loss_minimum": float(loss.minimum_value(rank)),
                 "perturbation": options.perturbation,
                 "escapes": spectrum.escapes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,6 @@ TABLES = {
         numerical_curvature=FLOAT,
     )
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.04
 #: Where the lines start: the global minimum, the saddle in the middle of the order (left out if no point of rank k is a
 #: saddle), a random network.
@@ -53,11 +52,10 @@ LINES = ("random", "eigenvector")
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    samples: int
-    reach: float
+    samples: int = field(metadata={"minimum": 3})
+    reach: float = field(metadata={"exclusiveMinimum": 0})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 
@@ -76,16 +74,10 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             distance = np.linspace(-reach, reach, options.samples)
             for line in LINES:
                 direction = _direction(loss, layers, line, rng)
-                parts.append(_along(loss, layers, direction, distance) | {"place": place, "line": line})
-        numbers = [name for name in parts[0] if name not in ("place", "line")]
-        yield {
-            "lines": {
-                "seed": np.full(len(parts) * options.samples, seed),
-                "place": np.repeat([part["place"] for part in parts], options.samples),
-                "line": np.repeat([part["line"] for part in parts], options.samples),
-                **{name: np.concatenate([part[name] for part in parts]) for name in numbers},
-            }
-        }
+                names = {name: np.full(options.samples, value) for name, value in (("place", place), ("line", line))}
+                parts.append({**names, **_along(loss, layers, direction, distance)})
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        yield {"lines": {"seed": np.full(len(parts) * options.samples, seed), **columns}}
 
 
 def _places(loss: CovarianceLoss, depth: int, rank: int, rng: np.random.Generator) -> Iterator[tuple[str, list[Array]]]:

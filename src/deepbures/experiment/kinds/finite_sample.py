@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ TABLES = {
         samples=COUNT, time=FLOAT, loss=FLOAT, population_loss=FLOAT, loss_minimum=FLOAT, population_minimum=FLOAT
     ),
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.34
 
 
@@ -35,11 +34,10 @@ COST = 0.34
 class Sampling:
     """What is drawn from the population: sample sizes, and the number of draws of each."""
 
-    sizes: tuple[int, ...]
-    draws: int
+    sizes: tuple[int, ...] = field(metadata={"minimum": 2})
+    draws: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"integration": Integration, "sampling": Sampling}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,6 @@ TABLES = {
         spectrum_error=FLOAT,
     )
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.04
 #: With more parameters the dense Hessian takes too long, and only its extreme eigenvalues are computed.
 DENSE_PARAMETERS = 1500
@@ -57,10 +56,9 @@ DENSE_PARAMETERS = 1500
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    points: int
+    points: int = field(metadata={"minimum": 2})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 
@@ -87,19 +85,11 @@ def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int,
     parameters = sum(layer.size for layer in network.layers)
     nonzero, curvature = _spectrum(loss, network, parameters)
     return {
-        "kept": point.kept,
-        "order": point.order,
-        "value": point.value,
+        **asdict(point),
         "value_error": abs(float(loss.value(W)) - point.value) / loss.unit,
         "gradient_norm": float(np.linalg.norm(target.gradient(W / np.sqrt(loss.eigenvalues[0])))),
         "parameters": parameters,
-        "smallest": curvature.smallest,
-        "largest": curvature.largest,
-        "negative": curvature.negative,
-        "zero": curvature.zero,
-        "positive": curvature.positive,
-        "relative_condition": curvature.relative_condition,
-        "absolute_condition": curvature.absolute_condition,
+        **asdict(curvature),
         "escapes": expected.escapes,
         "escape_rate": expected.escape_rate,
         "predicted_zero": parameters - len(predicted),

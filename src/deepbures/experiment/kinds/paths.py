@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,6 @@ from ..settings import Settings
 
 #: Loss between critical points `pair` and `pair` + 1.
 TABLES = {"paths": schema(pair=COUNT, t=FLOAT, loss_between_matrices=FLOAT, loss_between_layers=FLOAT)}
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.02
 
 
@@ -25,11 +24,10 @@ COST = 0.02
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    points: int
-    samples: int
+    points: int = field(metadata={"minimum": 2})
+    samples: int = field(metadata={"minimum": 3})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

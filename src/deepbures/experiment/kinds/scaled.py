@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,6 @@ TABLES = {
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.8
 STARTS = ("gaussian", "nystrom", "orthonormal")
 #: A run has converged at the first share of its unit; its tail lies between the other two.
@@ -60,14 +59,13 @@ _PERTURBATION = 1e-3
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    conditions: tuple[float, ...]
-    target_ranks: tuple[int, ...]
-    shares: tuple[float, ...]
-    start_kinds: tuple[str, ...]
-    max_steps: int
+    conditions: tuple[float, ...] = field(metadata={"minimum": 1})
+    target_ranks: tuple[int, ...] = field(metadata={"minimum": 1})
+    shares: tuple[float, ...] = field(metadata={"minimum": 0, "exclusiveMaximum": 1})
+    start_kinds: tuple[str, ...] = field(metadata={"enum": STARTS})
+    max_steps: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

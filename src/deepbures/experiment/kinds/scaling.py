@@ -6,7 +6,7 @@ The only kind whose numbers are times: a second run gives different ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import process_time
 from typing import Any
 
@@ -25,7 +25,6 @@ from ..settings import Settings
 TABLES = {"timings": schema(n=COUNT, form=NAME, seconds=FLOAT, difference=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
-#: CPU seconds that a cell takes for one seed, on a small machine.
 COST = 10.0
 
 
@@ -33,13 +32,12 @@ COST = 10.0
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    condition: float
-    halvings: int
-    largest_dense: int
-    repeats: int
+    condition: float = field(metadata={"minimum": 1})
+    halvings: int = field(metadata={"minimum": 2})
+    largest_dense: int = field(metadata={"minimum": 1})
+    repeats: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

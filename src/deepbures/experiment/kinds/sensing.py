@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from ..settings import Settings
 TABLES = {"sensed": schema(copies=COUNT, method=NAME, error=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "wishart"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 2.0
 
 
@@ -26,12 +25,11 @@ COST = 2.0
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    measurements: int
-    copies: tuple[int, ...]
-    max_steps: int
+    measurements: int = field(metadata={"minimum": 1})
+    copies: tuple[int, ...] = field(metadata={"minimum": 0})
+    max_steps: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from ..settings import Settings
 TABLES = {"recoveries": schema(share=FLOAT, method=NAME, steps=COUNT, converged=FLAG, error=FLOAT)}
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 2.0
 
 
@@ -26,12 +25,11 @@ COST = 2.0
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    condition: float
-    corrupted: tuple[float, ...]
-    max_steps: int
+    condition: float = field(metadata={"minimum": 1})
+    corrupted: tuple[float, ...] = field(metadata={"minimum": 0, "maximum": 1})
+    max_steps: int = field(metadata={"minimum": 1})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ TABLES = {
     "points": schema(rank_of_point=COUNT, x=FLOAT, y=FLOAT, loss=FLOAT, escapes=COUNT),
     "flows": schema(start=COUNT, time=FLOAT, x=FLOAT, y=FLOAT, loss=FLOAT),
 }
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 1.1
 #: Half the side of the plane, and radius of the starts, in units of √λ_1.
 REACH, RADIUS = 1.4, 1.25
@@ -36,11 +35,10 @@ EXCESS_TOLERANCE, MAX_TIME = 1e-9, 1e4
 class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
-    starts: int
-    samples: int
+    starts: int = field(metadata={"minimum": 2})
+    samples: int = field(metadata={"minimum": 3})
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"landscape": Options}
 
 
@@ -97,13 +95,7 @@ def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str
             excess_tolerance=EXCESS_TOLERANCE * loss.unit,
         )
         F = (loss.eigenvectors.T @ flow.factors)[..., 0]
-        parts.append((number, flow.times, F * np.sign(F @ start)[:, None], flow.loss))  # its sign is arbitrary
-    lengths = [len(times) for _, times, _, _ in parts]
-    return {
-        "seed": np.full(sum(lengths), seed),
-        "start": np.repeat([number for number, *_ in parts], lengths),
-        "time": np.concatenate([times for _, times, _, _ in parts]),
-        "x": np.concatenate([F[:, 0] for _, _, F, _ in parts]),
-        "y": np.concatenate([F[:, 1] for _, _, F, _ in parts]),
-        "loss": np.concatenate([values for *_, values in parts]),
-    }
+        x, y = (F * np.sign(F @ start)[:, None]).T  # its sign is arbitrary
+        same = {"seed": np.full(len(x), seed), "start": np.full(len(x), number)}
+        parts.append({**same, "time": flow.times, "x": x, "y": y, "loss": flow.loss})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
