@@ -21,6 +21,8 @@ WELL_CONDITIONED = 1e-3
 #: iterations, which in a stack of hundreds take as long as an `eigh`. It does not pay below so many rows, nor in stacks
 #: of ten, where calls cost more than arithmetic.
 _NEAR_DIAGONAL, _FEWEST_ROWS = 0.3, 8
+#: As many of them at once as the caches hold.
+_AT_ONCE = 1000
 _MOST_ITERATIONS = 14
 
 
@@ -188,7 +190,7 @@ def integer_power(matrix: Array, exponent: int) -> Array:
 
 
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")
-def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
+def near_diagonal_inverse_root(M: Array, correlations: float = _NEAR_DIAGONAL) -> tuple[Array, NDArray[np.bool_]]:
     """M^{-1/2} of those matrices of a stack, symmetric positive definite, that are nearly diagonal.
 
     Newton's method for Y M Y = I with the derivative of the diagonal: with d = √diag M,
@@ -203,6 +205,8 @@ def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     Parameters
     ----------
     M : (..., n, n)
+    correlations
+        Largest Frobenius norm of the correlations of a matrix that is taken.
 
     Returns
     -------
@@ -212,36 +216,44 @@ def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
         Whether it was found: the next iteration would leave Y M Y − I with a Frobenius norm below 2 n eps.
     """
     n, batch = M.shape[-1], M.shape[:-2]
-    tolerance = 2 * n * float(np.finfo(M.dtype).eps)
     M = M.reshape(int(np.prod(batch, dtype=int)), n, n)
     result, found = np.zeros_like(M), np.zeros(len(M), dtype=bool)
-    if n >= _FEWEST_ROWS:
-        unit = np.eye(n, dtype=M.dtype)
-        d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
-        E = unit - M / (d[:, :, None] * d[:, None, :])
-        size = _frobenius(E, np.empty_like(E))
-        members = np.argsort(-size)  # the largest first: apart from a few, those that go on come first
-        members = members[size[members] <= _NEAR_DIAGONAL]  # not where it is NaN
-    if n >= _FEWEST_ROWS and members.size:
-        M, d, E, size = M[members], d[members], E[members], size[members]
-        weight, Y, products = 1 / (d[:, :, None] + d[:, None, :]), unit / d[:, None, :], np.empty_like(M)
-        before = np.ones_like(size)
-        for _ in range(_MOST_ITERATIONS):
-            E *= weight
-            Y += E
-            ended = size * size <= tolerance * before  # what the next one would be, by the rate of the last two
-            if ended.any():
-                ended &= ~found[members]
-                result[members[ended]], found[members[ended]] = Y[ended], True
-                count = int(np.max(np.flatnonzero(~found[members]), initial=-1)) + 1
-                if not count:
-                    break
-                members, size, M, Y = members[:count], size[:count], M[:count], Y[:count]
-                E, weight, products = E[:count], weight[:count], products[:count]
-            np.matmul(np.matmul(Y, M, out=products), Y, out=E)
-            np.subtract(unit, E, out=E)
-            before, size = size, _frobenius(E, products)
+    for start in range(0, len(M) if n >= _FEWEST_ROWS else 0, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        _near_diagonal_roots(M[part], correlations, result[part], found[part])
     return result.reshape(*batch, n, n), found.reshape(batch)[()]
+
+
+def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: NDArray[np.bool_]) -> None:
+    """Fill in what is found for a stack M (m, n, n)."""
+    n = M.shape[-1]
+    tolerance = 2 * n * float(np.finfo(M.dtype).eps)
+    unit = np.eye(n, dtype=M.dtype)
+    d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
+    E = unit - M / (d[:, :, None] * d[:, None, :])
+    size = _frobenius(E, np.empty_like(E))
+    members = np.argsort(-size)  # the largest first: apart from a few, those that go on come first
+    members = members[size[members] <= correlations]  # not where it is NaN
+    if not members.size:
+        return
+    M, d, E, size = M[members], d[members], E[members], size[members]
+    weight, Y, products = 1 / (d[:, :, None] + d[:, None, :]), unit / d[:, None, :], np.empty_like(M)
+    before = np.ones_like(size)
+    for _ in range(_MOST_ITERATIONS):
+        E *= weight
+        Y += E
+        ended = size * size <= tolerance * before  # what the next one would be, by the rate of the last two
+        if ended.any():
+            ended &= ~found[members]
+            result[members[ended]], found[members[ended]] = Y[ended], True
+            count = int(np.max(np.flatnonzero(~found[members]), initial=-1)) + 1
+            if not count:
+                return
+            members, size, M, Y = members[:count], size[:count], M[:count], Y[:count]
+            E, weight, products = E[:count], weight[:count], products[:count]
+        np.matmul(np.matmul(Y, M, out=products), Y, out=E)
+        np.subtract(unit, E, out=E)
+        before, size = size, _frobenius(E, products)
 
 
 def _frobenius(matrices: Array, squares: Array) -> Array:
