@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,11 @@ _FLOW_RTOL = 1e-9
 class Descent:
     """When descent ends and what is recorded; see `descent` in config/README.md."""
 
-    max_steps: int | None = None
-    end_time: float | None = None
-    excess_tolerance: float = 0.0
-    samples: int | None = None
-    record_every: int | None = None
+    max_steps: int | None = field(default=None, metadata={"minimum": 1})
+    end_time: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
+    excess_tolerance: float = field(default=0.0, metadata={"minimum": 0})
+    samples: int | None = field(default=None, metadata={"minimum": 2})
+    record_every: int | None = field(default=None, metadata={"minimum": 1})
     compare_with_flow: bool = False
 
 
