@@ -4,6 +4,7 @@ import json
 from dataclasses import fields
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from deepbures import closed_form_rates, experiment, parquet, provenance
 from deepbures.__main__ import main
 from deepbures.code_digest import code_digest
-from deepbures.experiment import checked, run_cell
+from deepbures.experiment import checked, complete, run_cell
 from deepbures.experiment.kinds import kind as kind_of
 from deepbures.experiment.problem import make_loss, make_start
 from deepbures.grid import cells
@@ -408,3 +409,25 @@ def test_the_log_says_what_to_change_where_runs_did_not_converge(caplog):
         run_cell(short, [0, 1])
     assert caplog.messages == ["2 of 2 runs ended on end time: raise max_time to see it converge"]
     assert all(reason.remedy for reason in StopReason if reason is not StopReason.CONVERGED)
+
+
+def test_cells_that_share_a_stack_get_the_bits_they_get_alone(tmp_path):
+    low = {**SETTINGS, **SMALL}
+    # Of eight cells six go as two stacks, ε = 0 and ε > 0; the wrong one stops none of its stack, and is named.
+    grid = [{**low, "epsilon": epsilon, "smin": smin} for smin in (0.5, 1) for epsilon in (0, 0.1, 0.2)]
+    wrong = {**low, "epsilon": 0.1, "smin": 1.5, "integration": {**low["integration"], "excess_tolerance": 1e9}}
+    other = {**low, "epsilon": 0.1, "depth": low["depth"] + 1}
+    assert len({kind_of("flow").stack_of(checked(settings)) for settings in grid}) == 2
+    assert None not in {kind_of("flow").stack_of(checked(settings)) for settings in grid}
+    store = Store(tmp_path, kind_of("flow").TABLES)
+    found = complete(store, [(settings, range(2)) for settings in (*grid, wrong, other)])
+    assert found.runs == 14
+    assert len(found.mistakes) == 1
+    assert '"smin": 1.5' in found.mistakes[0]
+    for key, part in found.held.items():
+        alone = run_cell(part["cell"], range(2))
+        for table in kind_of("flow").TABLES:
+            pd.testing.assert_frame_equal(
+                store.read(table, key).to_pandas(), alone[table].to_pandas(), check_exact=True
+            )
+    assert complete(store, [(grid[0], range(2))]).runs == 0

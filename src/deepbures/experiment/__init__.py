@@ -5,9 +5,11 @@ Each kind of experiment is a module of `kinds`.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -18,6 +20,9 @@ from ..store import Store, key_of, part_of
 from ..trajectory import StopReason
 from .kinds import kind
 from .settings import Settings
+
+#: Settings of a cell, and the indices of its seeds.
+Cell = tuple[Mapping[str, Any], Sequence[int]]
 
 
 def checked(settings: Mapping[str, Any]) -> Settings:
@@ -57,17 +62,30 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
         seed) and `trajectories` (one row per seed and sample).
     """
     typed = checked(settings)
-    module = kind(typed.kind)
     parts, progress = [], Progress(f"{typed.kind}, seeds", len(seeds))
-    for part in module.run(typed, seeds):
+    for part in kind(typed.kind).run(typed, seeds):
         parts.append(part)
         progress.update(len(parts))
+    return _tables(settings, seeds, parts)
+
+
+def run_cells(cells: Sequence[Cell]) -> list[dict[str, pa.Table]]:
+    """Compute cells of one `stack_of` of their kind together: each is what `run_cell` gives, bit for bit."""
+    members = [(checked(settings), seed) for settings, seeds in cells for seed in seeds]
+    parts = kind(members[0][0].kind).run_stack(members)
+    return [_tables(settings, seeds, list(itertools.islice(parts, len(seeds)))) for settings, seeds in cells]
+
+
+def _tables(
+    settings: Mapping[str, Any], seeds: Sequence[int], parts: Sequence[Mapping[str, Mapping[str, Any]]]
+) -> dict[str, pa.Table]:
+    """The tables of a cell, from what its seeds give."""
     _log_ends(parts)
-    part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
-    metadata = {"parts": [part], **provenance.of_code(root(typed.kind))}
+    name = settings["kind"]
+    metadata = {"parts": [part_of(settings, f"{seeds[0]}-{seeds[-1]}")], **provenance.of_code(root(name))}
     tables = {}
-    for table, schema in module.TABLES.items():
-        columns = {name: [value for part in parts for value in part[table][name]] for name in schema.names}
+    for table, schema in kind(name).TABLES.items():
+        columns = {column: [value for part in parts for value in part[table][column]] for column in schema.names}
         tables[table] = parquet.table_of(columns, schema, metadata)
     return tables
 
@@ -103,7 +121,7 @@ class Completed(NamedTuple):
     runs: int
 
 
-def complete(store: Store, parts: Sequence[tuple[Mapping[str, Any], Sequence[int]]]) -> Completed:
+def complete(store: Store, parts: Sequence[Cell]) -> Completed:
     """Compute the cells of one kind, each for its seeds, that a store does not hold yet, and put them there.
 
     A mistake in one cell does not stop the others.
@@ -117,7 +135,8 @@ def complete(store: Store, parts: Sequence[tuple[Mapping[str, Any], Sequence[int
     """
     code = provenance.of_code(root(parts[0][0]["kind"]))["code"]
     held: dict[str, dict[str, Any]] = {}
-    mistakes, runs, progress = [], 0, Progress(f"{parts[0][0]['kind']}, cells", len(parts))
+    runs = _complete_stacks(store, parts, code)
+    mistakes, progress = [], Progress(f"{parts[0][0]['kind']}, cells", len(parts))
     for number, (settings, seeds) in enumerate(parts, start=1):
         try:
             part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
@@ -131,3 +150,25 @@ def complete(store: Store, parts: Sequence[tuple[Mapping[str, Any], Sequence[int
             mistakes.append(str(mistake) if len(parts) == 1 else f"{mistake} (cell {json.dumps(place)})")
         progress.update(number)
     return Completed(held, mistakes, runs)
+
+
+def _complete_stacks(store: Store, parts: Sequence[Cell], code: str) -> int:
+    """Compute the missing cells that may share a stack with others, and return the number of runs.
+
+    A stack with a mistake is left as it is: `complete` computes its cells one by one, and says which one is wrong.
+    """
+    module = kind(parts[0][0]["kind"])
+    stacks: dict[Hashable, list[tuple[str, Cell]]] = {}
+    for cell in parts if hasattr(module, "stack_of") else ():
+        settings, seeds = cell
+        with contextlib.suppress(ValueError):
+            shared, key = module.stack_of(checked(settings)), key_of(part_of(settings, f"{seeds[0]}-{seeds[-1]}"), code)
+            if shared is not None and key not in store:
+                stacks.setdefault(shared, []).append((key, cell))
+    runs = 0
+    for keys, cells in (zip(*stack, strict=True) for stack in stacks.values() if len(stack) > 1):
+        with contextlib.suppress(ValueError):
+            for key, (_, seeds), tables in zip(keys, cells, run_cells(cells), strict=True):
+                store.add(key, tables)
+                runs += len(seeds)
+    return runs

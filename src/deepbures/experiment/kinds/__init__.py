@@ -3,7 +3,8 @@
 A kind declares its tables (`TABLES`, the schema of each), its options (`OPTIONS`, a dataclass by section of an
 experiment's block; the metadata of a field says in words of JSON schema what its values may be), what a cell of the
 default study costs (`COST`: CPU seconds for one seed, on a small machine), and how it is computed:
-`run(settings, seeds)` yields the columns of its tables, seed by seed.
+`run(settings, seeds)` yields the columns of its tables, seed by seed. One whose cells may share a stack says so by
+`stack_of` and `run_stack`, see `flow`.
 """
 
 from __future__ import annotations
