@@ -8,7 +8,7 @@ import itertools
 import string
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -22,6 +22,8 @@ P = ParamSpec("P")
 
 #: Widths in inches of a column and of the text of a two-column page.
 COLUMN, TEXT = 3.3, 6.8
+#: Pixels per inch in a notebook.
+_SCREEN = 96
 #: Okabe and Ito's palette, distinguishable with every common colour vision; black is kept for theory.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
 MARKERS = "os^Dv<>P"
@@ -160,12 +162,23 @@ def label_panels(axes: Sequence[Any]) -> None:
         axis.set_title(f"({letter}) {title}".rstrip(), loc="left")
 
 
-def save(figure: Figure, folder: str | Path, name: str) -> Figure:
-    """Write `folder/name.pdf` and `.png`, the same bytes for the same figure, and return it."""
+class Saved(NamedTuple):
+    """A figure that is written; a notebook shows the PNG, and need not draw it once more."""
+
+    png: Path
+    width: float  #: in inches
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.png.read_bytes(), {"width": round(self.width * _SCREEN)}
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> Saved:
+    """Write `folder/name.pdf` and `.png`, the same bytes for the same figure, and close it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _style():
-        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+        figure.set_layout_engine("none")  # it is laid out: that takes as long as drawing
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     plt.close(figure)
-    return figure
+    return Saved(folder / f"{name}.png", figure.get_figwidth())
