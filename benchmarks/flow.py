@@ -128,8 +128,8 @@ def step_against_eigh() -> None:
         reference = seconds(lambda: [np.linalg.eigh(M) for _ in range(2000)]) / 2000
         for depth in (1, 2, 3, 10, 100):
             Z = U * s ** (1 / depth)
-            flow, z = FactorFlow(loss, depth, Z.shape), Z.ravel()
-            step = seconds(lambda flow=flow, z=z: [flow(0.0, z) for _ in range(2000)]) / 2000
+            flow = FactorFlow(loss, depth)
+            step = seconds(lambda flow=flow, Z=Z: [flow.field(Z) for _ in range(2000)]) / 2000
             print(
                 f"gradient of the reduced flow, ε = {epsilon}, N = {depth}: {1e6 * step:.0f} µs, "
                 f"{step / reference:.2f} times one 20×20 eigh ({1e6 * reference:.0f} µs)"
@@ -160,10 +160,11 @@ def against_layers() -> None:
         y = np.concatenate([W.ravel() for W in layers])
         U, s, _ = np.linalg.svd(loss.eigenvectors.T @ start)
         Z = U * s ** (1 / depth)
-        flow = FactorFlow(loss, depth, Z.shape)
+        flow = FactorFlow(loss, depth)
         options = {"method": "DOP853", "rtol": 1e-8, "atol": 1e-10}
         slow = seconds(lambda: solve_ivp(field, (0, time_), y, **options))
-        fast = seconds(lambda: solve_ivp(flow, (0, time_), Z.ravel(), **options))
+        reduced = lambda _t, z, flow=flow, shape=Z.shape: flow.field(z.reshape(shape)).ravel()  # noqa: E731
+        fast = seconds(lambda: solve_ivp(reduced, (0, time_), Z.ravel(), **options))
         print(
             f"N = {depth}: layers {1e3 * slow:.0f} ms, reduced flow {1e3 * fast:.0f} ms, {slow / fast:.1f} times faster"
         )
