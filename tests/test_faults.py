@@ -234,9 +234,9 @@ def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
     # A close start of rank 1 has no margin here.
     folder = project(tmp_path, shared)
     edit(folder / "tiny.yaml", "figures:\n", f"{MINE}figures:\n")
-    wanted = [*AGGREGATES, "results/small/mine/runs.parquet"]
-    edit(folder / "tiny.yaml", "figures:\n", f"{MINE}figures:\n")
     edit(folder / "tiny.yaml", "descent]", "descent, mine]")
+    wanted = [*AGGREGATES, "results/small/mine/runs.parquet"]
+    run = snakemake(folder, *wanted)
     assert run.returncode != 0
     assert "Error in rule run_mine" in run.stderr
     logs = [line.split()[1] for line in run.stderr.splitlines() if line.strip().startswith("log: logs/")]
