@@ -43,7 +43,7 @@ LAYERS = [
         "provenance",
         "reduced_flow",
     },
-    {"critical_points", "curvature", "explicit", "gradient_descent", "scaled_descent", "store"},
+    {"collocation_path", "critical_points", "curvature", "explicit", "gradient_descent", "scaled_descent", "store"},
     {"critical_point_search", "gradient_flow"},
     {"experiment"},
 ]

@@ -72,6 +72,9 @@ class ExplicitPath:
         The first Z.
     """
 
+    #: Samples that a step is given.
+    samples_per_step = 1.0
+
     def __init__(self, flow: FactorFlow, start: float, state: Array) -> None:
         self.flow = flow
         self.knots, self.states = [start], [state]

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .collocation import ROUNDING, Stack, Step, dense_output
+from .collocation import ROUNDING, Stack
+from .collocation_path import CollocationPath
 from .diagnostics import norm_over_layers
 from .explicit import ExplicitPath, ExplicitStack
 from .linear_forms import is_thin
@@ -23,11 +24,7 @@ from .psd import Array, finite_array, principal_columns
 from .reduced_flow import (
     FactorFlow,
     RootFlow,
-    in_eigenbasis,
-    nearest_factor,
     pivoted,
-    root,
-    root_factor,
     symmetric_top,
 )
 from .trajectory import FlowTrajectory, StopReason
@@ -39,8 +36,6 @@ METHODS = ("auto", "explicit")
 _MANY_REJECTIONS = 30
 #: Below full rank the minimum is near where no entry of S − S*, in the target's basis, exceeds this share of s*_k.
 _NEAR = 0.1
-#: A step of collocation goes about as far as so many explicit ones, and is given as many samples.
-_SAMPLES_PER_STEP = 5.0
 #: A path is cut where the logarithm of L − L* is less than this below that of the tolerance, in at most so many tries.
 _CUT_SHARE, _MAX_CUTS = 0.1, 30
 _TINY = float(np.finfo(float).tiny)
@@ -227,63 +222,6 @@ def _of_one_rank(runs: Sequence[_Run], members: Sequence[int]) -> list[list[int]
     return list(groups.values())
 
 
-class CollocationPath:
-    """Where a flow went under exponential collocation.
-
-    Parameters
-    ----------
-    depth
-        N.
-    start
-        Time of the first state.
-    state, frame
-        State of `RootFlow`, and the order of its coordinates.
-    """
-
-    def __init__(self, depth: int, start: float, state: Array, frame: NDArray[np.intp] | None) -> None:
-        self.depth, self.state, self.frame = depth, state, frame
-        self.knots = [start]
-        self.steps: list[Step] = []
-
-    def add(self, step: Step, time: float, state: Array, frame: NDArray[np.intp] | None) -> None:
-        """Take note of a step, and of where it led."""
-        self.steps.append(step)
-        self.knots.append(time)
-        self.state, self.frame = state, frame
-
-    def factors(self, times: Array) -> Array:
-        """F at times after the first, up to the last, (m, n, k)."""
-        after = np.clip(np.searchsorted(self.knots, times), 1, len(self.steps))  # t_{after−1} < time ≤ t_after
-        steps = [self.steps[j - 1] for j in after]
-        states, frames = dense_output(steps, times), [step.frame for step in steps]
-        k = states.shape[-1]
-        states[:, :k] = (states[:, :k] + states[:, :k].mT) / 2
-        order = None if frames[0] is None else np.array(frames)
-        F = root_factor(states, self.depth)
-        for i in np.flatnonzero(~np.isfinite(F).all(axis=(-2, -1))):  # indefinite by the error of the step
-            F[i] = nearest_factor(states[i], self.depth)
-        return in_eigenbasis(F, order)
-
-    def end(self) -> Array:
-        """F at the last knot, (n, k)."""
-        F = root_factor(self.state, self.depth)
-        return F if self.frame is None else F[np.argsort(self.frame)]
-
-    def root(self) -> Array:
-        """Z at the last knot, (n, k)."""
-        Z = root(self.state)
-        return Z if self.frame is None else Z[np.argsort(self.frame)]
-
-    def drop(self) -> None:
-        """Take the last step back. There is no going on from there."""
-        self.steps.pop()
-        self.knots.pop()
-
-    def cut(self, time: float) -> None:
-        """Let the last step end earlier. There is no going on from there."""
-        self.knots[-1] = time
-
-
 class _Run:
     """One start on its way: the path so far, and why it ended."""
 
@@ -313,7 +251,7 @@ class _Run:
         self.time = 0.0
         self.Z: Array = U[:, :k] * s[:k] ** (1 / depth)
         self.flow = FactorFlow(loss, depth)
-        self.evaluations = 0
+        self.evaluations = self.explicit_steps = 0
         self.paths: list[ExplicitPath | CollocationPath] = []
         self.reason: StopReason | None = None
 
@@ -391,14 +329,14 @@ class _Run:
 
         Explicit steps are interpolated where there are fewer than samples; else their ends are the samples.
         """
-        dense = np.concatenate([[isinstance(path, CollocationPath)] * (len(path.knots) - 1) for path in paths])
-        weights = np.append(0.0, np.cumsum(np.where(dense, _SAMPLES_PER_STEP, 1.0)))
+        samples = np.concatenate([[path.samples_per_step] * (len(path.knots) - 1) for path in paths])
+        weights = np.append(0.0, np.cumsum(samples))
         wanted = np.linspace(0, weights[-1], self.samples)
         times = np.interp(wanted, weights, knots)
-        if len(dense) >= self.samples:
-            step = np.clip(np.searchsorted(weights, wanted) - 1, 0, len(dense) - 1)
+        if len(samples) >= self.samples:
+            step = np.clip(np.searchsorted(weights, wanted) - 1, 0, len(samples) - 1)
             nearest = step + (wanted - weights[step] > weights[step + 1] - wanted)
-            times = np.where(dense[step], times, knots[nearest])
+            times = np.where(samples[step] > 1, times, knots[nearest])
         return np.unique(np.append(times[:-1], knots[-1]))
 
     def trajectory(self) -> FlowTrajectory:
@@ -421,7 +359,6 @@ class _Run:
         F, directions, lengths = principal_columns(np.concatenate(factors))
         gradient, excess = self.loss.gradient_and_excess_near_diagonal(F, self.rank)
         assert self.reason is not None
-        explicit = [path for path in paths if isinstance(path, ExplicitPath)]
         return FlowTrajectory(
             times=times,
             loss=self.loss.minimum_value(self.rank) + excess,
@@ -430,8 +367,8 @@ class _Run:
             gradient_norm=norm_over_layers(directions, lengths, gradient, self.depth),
             stop_reason=self.reason,
             n_steps=self.n_steps,
-            evaluations=self.evaluations + sum(path.evaluations for path in explicit),
-            explicit_steps=sum(path.n_steps for path in explicit),
+            evaluations=self.evaluations + sum(path.evaluations for path in paths),
+            explicit_steps=self.explicit_steps,
         )
 
 
@@ -461,6 +398,7 @@ def _explicitly(loss: CovarianceLoss, runs: Sequence[_Run], to_the_end: bool) ->
             run, path, time = runs[stack.members[j]], paths[stack.members[j]], float(stack.time[j])
             wanted = run.interpolated(path.knots[-1], time)
             path.add(time, stack.state[j].copy(), stack.stages[:, j].copy() if wanted else None)
+            run.explicit_steps += 1
             lost = stack.length[j] <= ROUNDING * np.linalg.norm(path.states[-2])
             if below:
                 run.reason = StopReason.CONVERGED
@@ -503,16 +441,16 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
         Z = np.take_along_axis(Z, order[..., None], axis=-2)
     states = Z @ Z.mT if order is None else np.array([symmetric_top(start) for start in Z])
     flow = RootFlow(loss, first.depth, order)
-    for i, run in enumerate(runs):
-        run.paths.append(CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)))
+    paths = [CollocationPath(run.depth, run.time, states[i].copy(), flow.frame(i)) for i, run in enumerate(runs)]
+    for run, path in zip(runs, paths, strict=True):
+        run.paths.append(path)
     times, ends = np.array([run.time for run in runs]), np.array([run.end for run in runs])
     stack = Stack(flow, states, times, ends, first.rtol, first.atol)
     while stack.members.size:
         stepped, measure, steps = stack.sweep()
         going: NDArray[np.bool_] = np.ones(len(stack.members), dtype=bool)
         for j, step in zip(np.flatnonzero(stepped), steps, strict=True):
-            run, path = runs[stack.members[j]], runs[stack.members[j]].paths[-1]
-            assert isinstance(path, CollocationPath)
+            run, path = runs[stack.members[j]], paths[stack.members[j]]
             path.add(step, float(stack.time[j]), stack.state[j].copy(), stack.equations.frame(int(j)))
             run.reason = _reason(run, path, float(stack.length[j]), float(measure[j]))
             going[j] = run.reason is None
@@ -520,10 +458,8 @@ def _collocate(loss: CovarianceLoss, runs: Sequence[_Run]) -> None:
         collapsed = ~stepped & (stack.size * np.linalg.norm(stack.velocity, axis=(-2, -1)) <= lost)
         going &= ~(collapsed | (stack.rejections > _MANY_REJECTIONS))
         for j in np.flatnonzero(~going):
-            run = runs[stack.members[j]]
+            run, path = runs[stack.members[j]], paths[stack.members[j]]
             run.evaluations += int(stack.evaluations[j])
-            path = run.paths[-1]
-            assert isinstance(path, CollocationPath)
             run.time, run.Z = path.knots[-1], path.root()
         stack.keep(going)
 
