@@ -18,7 +18,15 @@ PACKAGE = Path(deepbures.__file__).parent
 
 LAYERS = [
     {"axes", "code_digest", "file_kinds", "files", "progress", "psd", "schema", "seeds"},
-    {"closed_form_rates", "delimited_text", "eigenbasis", "exponential", "inverse_root", "sample_covariance"},
+    {
+        "closed_form_rates",
+        "delimited_text",
+        "eigenbasis",
+        "exponential",
+        "inverse_root",
+        "root_path",
+        "sample_covariance",
+    },
     {"covariance_loss", "linear_forms", "matrix_files", "sample_files"},
     {"bures_wasserstein", "frobenius"},
     {

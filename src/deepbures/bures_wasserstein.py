@@ -26,6 +26,7 @@ from .psd import (
     soft_threshold,
     well_conditioned_inverse_root,
 )
+from .root_path import RootPath
 from .sample_covariance import sample_spectrum
 
 #: Below this μ_n/μ_1 the spectrum of M is taken from singular values instead: eigh gives it to an
@@ -37,6 +38,8 @@ _GRAM_CONDITION = 1e-5
 _FEWEST_ROWS_BY_MAPS = 12
 #: Singular values below this many rank tolerances count as rounding of a product of layers.
 _PRODUCT_ROUNDING = 1e3
+#: A share of μ_1 below all that counts: so that no root of a μ, which is not used, is 0.
+_LEAST = 1e-30
 
 
 class BuresWasserstein(CovarianceLoss):
@@ -331,7 +334,7 @@ class BuresWasserstein(CovarianceLoss):
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """2 (F − T F), from one eigh of M; for ε = 0 from the polar factor of R F."""
         if not self.smoothed:
-            return 2 * (F - self._root * _polar_factor(self._root * F)[0])
+            return 2 * (F - self._root * _polar_factor(self._root * F))
         if is_thin(self.dimension, F.shape[-1]):
             return self._each(linear_forms.smoothed_gradient, F)
         sigma, Q = self._root_spectrum(F)
@@ -341,27 +344,61 @@ class BuresWasserstein(CovarianceLoss):
         gradient[..., : self._support, :] -= 2 * transported
         return gradient
 
-    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
+    def gradient_along(self, F: Array, roots: RootPath) -> Array:
+        """As `gradient_in_eigenbasis`, with M^{-1/2}, or (Xᵀ X)^{-1/2} of the polar factor, along a path."""
+        if not self._may_follow(F):
+            return self.gradient_in_eigenbasis(F)
+        return self._step_along(F, roots)[0]
+
+    def gradient_and_excess_along(self, F: Array, rank: int, roots: RootPath) -> tuple[Array, Array]:
         """From one root of M where it is well conditioned and S + εI is regular, else each by itself.
 
         Without smoothing the loss is ‖F − R Q‖² with the polar factor Q: ‖∇L‖²/4.
         """
-        if self.dimension < _FEWEST_ROWS_BY_MAPS or not self._has_maps(F, rank):
-            return super().gradient_and_excess_in_eigenbasis(F, rank)
-        condition: Array
+        if self.dimension < _FEWEST_ROWS_BY_MAPS or not (self._may_follow(F) and self._has_maps(F, rank)):
+            return super().gradient_and_excess_along(F, rank, roots)
+        gradient, T, condition = self._step_along(F, roots)
         if self.smoothed:
-            sigma, Q = self._root_spectrum(F)
-            condition = (sigma[..., 0] / sigma[..., -1]) ** 2
-            T = self._root_outer * ((Q / sigma[..., None, :]) @ Q.mT)
-            gradient, excess = self._gradient_and_excess_by_maps(F, rank, T)
+            excess = self._excess_by_maps(F, rank, T, gradient)
         else:
-            polar, condition = _polar_factor(self._root * F)
-            gradient = 2 * (F - self._root * polar)
             excess = np.asarray(np.sum(gradient**2, axis=(-2, -1)) / 4)
         poor = ~(condition > WELL_CONDITIONED)
         if poor.any():
             excess[poor] = self._of_members(poor)._excess_by_svd(F[poor], rank)
         return gradient, excess
+
+    def _may_follow(self, F: Array) -> bool:
+        """Whether the roots of a stack can be followed: a regular target, and no form linear in n."""
+        n, width = F.shape[-2:]
+        return F.ndim == 3 and self._support == n and not (self.smoothed and is_thin(n, width))
+
+    def _step_along(self, F: Array, roots: RootPath) -> tuple[Array, Array, Array]:
+        """Gradient, transport maps (of ε = 0 the polar factors of R F), and the condition of what was inverted."""
+        if self.smoothed:
+
+            def spectrum(members: NDArray[np.bool_]) -> tuple[Array, Array]:
+                return self._of_members(members)._root_spectrum(F[members])
+
+            inverse_root, condition = roots.inverse_root(self._smoothed_product(F), spectrum)
+            T = self._root_outer * inverse_root
+            return 2 * (F - T @ F), T, condition
+        X = self._root * F
+        tall = X if X.shape[-2] >= X.shape[-1] else X.mT
+        polar, poor = np.empty_like(tall), np.zeros(len(X), dtype=bool)
+
+        def gram_spectrum(members: NDArray[np.bool_]) -> tuple[Array, Array]:
+            mu, V = np.linalg.eigh(gram[members])
+            poor[members] = mu[:, 0] <= _GRAM_CONDITION * mu[:, -1]
+            largest = mu[:, -1:]
+            return np.sqrt(np.where(largest > 0, np.maximum(mu, _LEAST * largest), 1)), V
+
+        gram = tall.mT @ tall
+        inverse_root, condition = roots.inverse_root(gram, gram_spectrum)
+        polar = tall @ inverse_root
+        if poor.any():
+            polar[poor], condition[poor] = _polar_by_svd(tall[poor]), 0.0
+        polar = polar if tall is X else polar.mT
+        return 2 * (F - self._root * polar), polar, condition
 
     def gradient_near_diagonal(self, F: Array) -> Array:
         """2 (F − T F), with M^{-1/2} by `near_diagonal_inverse_root` where that finds it."""
@@ -379,7 +416,9 @@ class BuresWasserstein(CovarianceLoss):
         if not self._has_maps(F, rank):
             return super().gradient_and_excess_near_diagonal(F, rank)
         inverse_root, well = well_conditioned_inverse_root(self._smoothed_product(F))
-        gradient, excess = self._gradient_and_excess_by_maps(F, rank, self._root_outer * inverse_root)
+        T = self._root_outer * inverse_root
+        gradient = 2 * (F - T @ F)
+        excess = self._excess_by_maps(F, rank, T, gradient)
         if not well.all():
             poor, some = F[~well], self._of_members(~well)
             gradient[~well], excess[~well] = some.gradient_in_eigenbasis(poor), some._excess_by_svd(poor, rank)
@@ -398,15 +437,13 @@ class BuresWasserstein(CovarianceLoss):
             return self
         return self.take(np.ravel_multi_index(np.nonzero(which)[-len(self.shape) :], self.shape))
 
-    def _gradient_and_excess_by_maps(self, F: Array, rank: int, T: Array) -> tuple[Array, Array]:
-        """Gradient and excess from the transport maps T, those of a well-conditioned M. See `_has_maps`.
+    def _excess_by_maps(self, F: Array, rank: int, T: Array, gradient: Array) -> Array:
+        """Excess from the transport maps T, those of a well-conditioned M, and the gradient. See `_has_maps`.
 
         With t the eigenvalues of T*, `_excess_by_svd` is ‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj,
         D = T*^{1/2} − T*^{-1/2} T: where no direction is empty D = I − T and L − L* = ‖∇L‖²/4 + ε ‖D‖².
         """
         n = self.dimension
-        transported = T @ F
-        gradient = 2 * (F - transported)
         if not self.smoothed or (self.minimum_spectrum(rank) > 0).all():
             excess = np.sum(gradient**2, axis=(-2, -1)) / 4
             if self.smoothed:
@@ -415,10 +452,11 @@ class BuresWasserstein(CovarianceLoss):
             epsilon = self._epsilon_column[..., 0]
             t = np.where(self.minimum_spectrum(rank) > 0, 1.0, np.sqrt(self.eigenvalues / epsilon))
             root = np.sqrt(t)[..., :, None]
+            transported = F - gradient / 2
             excess = np.sum((root * F - transported / root) ** 2, axis=(-2, -1))
             excess += self.epsilon * np.sum((root * np.eye(n) - T / root) ** 2, axis=(-2, -1))
             excess += np.sum(np.sum(F**2, axis=-1) * (1 - t), axis=-1)
-        return gradient, np.asarray(excess)
+        return np.asarray(excess)
 
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
         """2 (I − T) V − 2 R D R F (paper.md section 2); through the derivative of the polar factor for ε = 0."""
@@ -478,19 +516,23 @@ def _thin_factor(F: Array, rank: int) -> Array:
     return (U * sigma[..., None, :])[..., :rank]
 
 
-def _polar_factor(X: Array) -> tuple[Array, Array]:
-    """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding; and (σ_min/σ_max)²."""
+def _polar_factor(X: Array) -> Array:
+    """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
     tall = X if X.shape[-2] >= X.shape[-1] else X.mT
     mu, V = np.linalg.eigh(tall.mT @ tall)
     poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
-    condition = np.where(poor, 0, mu[..., 0]) / np.where(poor, 1, mu[..., -1])
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
     polar = tall @ ((V / sigma[..., None, :]) @ V.mT)
     if poor.any():
-        U, sigma, Vh = np.linalg.svd(tall[poor], full_matrices=False)
-        kept = sigma > rank_tolerance(X) * sigma[..., :1]
-        polar[poor] = (U * kept[..., None, :]) @ Vh
-    return (polar if tall is X else polar.mT), condition
+        polar[poor] = _polar_by_svd(tall[poor])
+    return polar if tall is X else polar.mT
+
+
+def _polar_by_svd(X: Array) -> Array:
+    """The same from the SVD of X (..., n, d), n ≥ d."""
+    U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
+    kept = sigma > rank_tolerance(X) * sigma[..., :1]
+    return (U * kept[..., None, :]) @ Vh
 
 
 def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:

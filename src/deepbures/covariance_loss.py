@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from .psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array, gram_pseudo_inverse, spectrum, symmetrize
+from .root_path import RootPath
 from .sample_covariance import sample_spectrum
 
 
@@ -373,9 +374,13 @@ class CovarianceLoss(ABC):
     def gradient_in_eigenbasis(self, F: Array) -> Array:
         """Ωᵀ ∇L from F = Ωᵀ W."""
 
-    def gradient_and_excess_in_eigenbasis(self, F: Array, rank: int) -> tuple[Array, Array]:
-        """Both at once, the gradient bit for bit `gradient_in_eigenbasis`: a loss may share a decomposition."""
-        return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
+    def gradient_along(self, F: Array, roots: RootPath) -> Array:
+        """`gradient_in_eigenbasis` of a stack (B, n, d) that goes on from call to call: a loss may use `roots`."""
+        return self.gradient_in_eigenbasis(F)
+
+    def gradient_and_excess_along(self, F: Array, rank: int, roots: RootPath) -> tuple[Array, Array]:
+        """Both at once, the gradient bit for bit `gradient_along`: a loss may share a decomposition."""
+        return self.gradient_along(F, roots), self.excess_in_eigenbasis(F, rank)
 
     def gradient_near_diagonal(self, F: Array) -> Array:
         """`gradient_in_eigenbasis` of a stack in which most F Fᵀ are nearly diagonal: a loss may exploit that."""
@@ -383,7 +388,7 @@ class CovarianceLoss(ABC):
 
     def gradient_and_excess_near_diagonal(self, F: Array, rank: int) -> tuple[Array, Array]:
         """Both at once, likewise."""
-        return self.gradient_and_excess_in_eigenbasis(F, rank)
+        return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
 
     @abstractmethod
     def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:

@@ -18,6 +18,7 @@ from .losses import CovarianceLoss
 from .network import DeepLinearNetwork, balancedness, layer_gradients, prefix_products
 from .progress import Progress
 from .psd import Array
+from .root_path import RootPath
 from .trajectory import DescentTrajectory, StopReason
 
 #: Recorded steps where none are given.
@@ -141,7 +142,7 @@ class _Run:
             raise ValueError(
                 f"step_size must be a positive {self.dtype.name} number, as the layers, not {_short(step)}"
             )
-        self.loss = loss.take(np.arange(self.size))
+        self.loss, self.roots = loss.take(np.arange(self.size)), RootPath()
         with np.errstate(over="ignore", invalid="ignore"):
             start = np.abs(prefix_products(self.layers)[-1]).max(axis=(-2, -1))
         largest = float(np.finfo(self.dtype).max) ** 0.25  # the loss squares W twice
@@ -174,9 +175,9 @@ class _Run:
                 if check:
                     progress.update(step)
                 if looked_at and not (self.loss.has_kink and W.shape[-1] > self.rank):
-                    gradient, excess = self.loss.gradient_and_excess_in_eigenbasis(W, self.rank)
+                    gradient, excess = self.loss.gradient_and_excess_along(W, self.rank, self.roots)
                 else:
-                    gradient = self.loss.gradient_in_eigenbasis(W)
+                    gradient = self.loss.gradient_along(W, self.roots)
                     if looked_at:  # what rounding adds to the rank counts where there is a kink
                         excess = self.loss.excess_in_eigenbasis(_thin(W, self.rank), self.rank)
                 gradients = layer_gradients(self.layers, prefixes, gradient.astype(self.dtype, copy=False))
@@ -223,6 +224,7 @@ class _Run:
         self.layers = [layer[~ended] for layer in self.layers]
         self.step, self.limit, self.members = self.step[~ended], self.limit[~ended], self.members[~ended]
         self.loss = self.loss.take(~ended)
+        self.roots.keep(~ended)
 
     def trajectory(self, step_size: Array) -> DescentTrajectory:
         """The records as arrays, NaN where a run has none."""

@@ -231,7 +231,7 @@ def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: ND
     unit = np.eye(n, dtype=M.dtype)
     d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
     E = unit - M / (d[:, :, None] * d[:, None, :])
-    size = _frobenius(E, np.empty_like(E))
+    size = frobenius(E, np.empty_like(E))
     members = np.argsort(-size)  # the largest first: apart from a few, those that go on come first
     members = members[size[members] <= correlations]  # not where it is NaN
     if not members.size:
@@ -253,12 +253,12 @@ def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: ND
             E, weight, products = E[:count], weight[:count], products[:count]
         np.matmul(np.matmul(Y, M, out=products), Y, out=E)
         np.subtract(unit, E, out=E)
-        before, size = size, _frobenius(E, products)
+        before, size = size, frobenius(E, products)
 
 
-def _frobenius(matrices: Array, squares: Array) -> Array:
-    """Frobenius norm of each matrix of a stack (m, n, n), with room for the squares."""
-    np.multiply(matrices, matrices, out=squares)
+def frobenius(matrices: Array, squares: Array | None = None) -> Array:
+    """Frobenius norm of each matrix of a stack (m, n, n), with room for the squares, if there is some."""
+    squares = np.multiply(matrices, matrices, out=squares)
     return np.sqrt(squares.reshape(len(matrices), -1).sum(axis=-1))
 
 
