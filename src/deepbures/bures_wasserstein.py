@@ -355,7 +355,7 @@ class BuresWasserstein(CovarianceLoss):
 
         Without smoothing the loss is ‖F − R Q‖² with the polar factor Q: ‖∇L‖²/4.
         """
-        if self.dimension < _FEWEST_ROWS_BY_MAPS or not (self._may_follow(F) and self._has_maps(F, rank)):
+        if not (self._may_follow(F) and self._has_maps(F, rank)):
             return super().gradient_and_excess_along(F, rank, roots)
         gradient, T, condition = self._step_along(F, roots)
         if self.smoothed:
@@ -370,7 +370,8 @@ class BuresWasserstein(CovarianceLoss):
     def _may_follow(self, F: Array) -> bool:
         """Whether the roots of a stack can be followed: a regular target, and no form linear in n."""
         n, width = F.shape[-2:]
-        return F.ndim == 3 and self._support == n and not (self.smoothed and is_thin(n, width))
+        regular = F.ndim == 3 and self._support == n >= _FEWEST_ROWS_BY_MAPS
+        return regular and not (self.smoothed and is_thin(n, width))
 
     def _step_along(self, F: Array, roots: RootPath) -> tuple[Array, Array, Array]:
         """Gradient, transport maps (of ε = 0 the polar factors of R F), and the condition of what was inverted."""
