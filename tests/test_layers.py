@@ -51,7 +51,15 @@ LAYERS = [
         "provenance",
         "reduced_flow",
     },
-    {"collocation_path", "critical_points", "curvature", "explicit", "gradient_descent", "scaled_descent", "store"},
+    {
+        "collocation_path",
+        "critical_points",
+        "curvature",
+        "explicit",
+        "gradient_descent",
+        "scaled_descent",
+        "store",
+    },
     {"critical_point_search", "gradient_flow"},
     {"experiment"},
 ]

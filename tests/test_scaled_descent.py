@@ -10,7 +10,7 @@ from deepbures.losses import BuresWasserstein, Frobenius
 from deepbures.network import DeepLinearNetwork
 from deepbures.predicted_rates import descent_contraction, rates_at_minimum, stable_step
 from deepbures.psd import symmetrize
-from deepbures.scaled_descent import natural_step, nystrom_start, right_scaling, scaled_descent
+from deepbures.scaled_descent import natural_step, nystrom_start, scaled_descent
 from deepbures.seeds import generator
 from deepbures.trajectory import StopReason
 
@@ -117,7 +117,7 @@ def test_scaled_rates_are_equal_at_the_minimum(make_target, loss_of):
     loss = loss_of(make_target([1, 0.3, 0.1, 1e-2], diagonal=True))
     s = loss.minimum_spectrum(4)
     W = np.diag(np.sqrt(s))
-    scaled = lambda V: loss.gradient(V) @ right_scaling(loss, V)  # noqa: E731
+    scaled = lambda V: loss.gradient(V) @ loss.right_scaling(V)  # noqa: E731
     jacobian = []
     for j in range(16):
         step = np.zeros(16)
@@ -223,7 +223,7 @@ def test_layers_move_the_product_as_one_layer(make_target, rng, depth):
     loss = BuresWasserstein(make_target([3, 2, 1, 0.5]), 0.2)
     W = 0.1 * rng.standard_normal((4, 4)) + np.diag([2, 1.5, 1, 0.8])
     start = DeepLinearNetwork.balanced(W, depth)
-    direction = loss.gradient(W) @ right_scaling(loss, W)
+    direction = loss.gradient(W) @ loss.right_scaling(W)
     remainders = []
     for eta in (1e-3, 1e-4):
         moved = DeepLinearNetwork(scaled_descent(loss, start, eta, n_steps=1).layers).end_to_end()
