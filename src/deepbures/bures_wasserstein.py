@@ -385,7 +385,7 @@ class BuresWasserstein(CovarianceLoss):
             return 2 * (F - T @ F), T, condition
         X = self._root * F
         tall = X if X.shape[-2] >= X.shape[-1] else X.mT
-        polar, poor = np.empty_like(tall), np.zeros(len(X), dtype=bool)
+        poor = np.zeros(len(X), dtype=bool)
 
         def gram_spectrum(members: NDArray[np.bool_]) -> tuple[Array, Array]:
             mu, V = np.linalg.eigh(gram[members])
@@ -413,7 +413,7 @@ class BuresWasserstein(CovarianceLoss):
         return gradient
 
     def gradient_and_excess_near_diagonal(self, F: Array, rank: int) -> tuple[Array, Array]:
-        """As `gradient_and_excess_in_eigenbasis`, with M^{-1/2} by `near_diagonal_inverse_root` where that finds it."""
+        """As `gradient_near_diagonal`, and the excess from the same root of M where that is well conditioned."""
         if not self._has_maps(F, rank):
             return super().gradient_and_excess_near_diagonal(F, rank)
         inverse_root, well = well_conditioned_inverse_root(self._smoothed_product(F))
