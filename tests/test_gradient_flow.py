@@ -316,6 +316,16 @@ def test_flow_without_a_tolerance_ends_at_the_minimum(make_target, rng):
     assert trajectory.excess[-1] < 1e-20
 
 
+@each("method", ["auto", "explicit"])
+@each(
+    "loss",
+    [BuresWasserstein(np.diag(SPECTRUM)), BuresWasserstein(np.diag(SPECTRUM), 0.1), Frobenius(np.diag(SPECTRUM))],
+)
+def test_a_start_without_a_gradient_ends_at_once_whatever_the_horizon(method, loss):
+    flow = gradient_flow(loss, np.zeros((4, 2)), 3, max_time=np.inf, method=method)
+    assert (flow.stop_reason, flow.n_steps) == (StopReason.STATIONARY, 0)
+
+
 def test_step_underflow():
     # A gradient that is NaN below a loss of 1: no step is small enough to get there.
     loss = Frobenius(np.diag(SPECTRUM))

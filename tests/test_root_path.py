@@ -49,6 +49,22 @@ def test_every_root_is_right_to_rounding(rng, drift, condition):
         assert sum(counts) >= 50
 
 
+def test_a_basis_that_grows_old_is_noticed(rng):
+    # M turns, slowly at first and then faster: one iteration is enough in most calls, and converges ever more slowly.
+    generator = rng.standard_normal((N, N))
+    w, U = np.linalg.eig((generator - generator.T) / np.linalg.norm(generator - generator.T, 2))
+    for first, growth in ((1e-7, 1.002), (1e-8, 1.005), (1e-5, 1.0)):
+        angles = np.cumsum(first * growth ** np.arange(4000))
+        turns = [((U * np.exp(w * angle)) @ U.conj().T).real for angle in angles[angles < 0.3]]
+        path = [(R * np.geomspace(1, 0.1, N)) @ R.T for R in turns]
+        found, counts = follow([(M + M.T)[None] / 2 for M in path])
+        residuals = [
+            np.linalg.norm(root[0] @ M @ root[0] - np.eye(N)) for M, (root, _) in zip(path, found, strict=True)
+        ]
+        assert max(residuals) <= 500 * EPS
+        assert sum(counts) < len(path) / 20
+
+
 def test_members_get_the_bits_they_get_alone(rng):
     # Slow, fast, and one that jumps; some leave on the way.
     paths = [walk(rng, 80, drift, condition) for drift, condition in ((1e-6, 10), (1e-3, 100), (1e-4, 3), (0.3, 30))]

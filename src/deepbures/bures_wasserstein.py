@@ -73,6 +73,7 @@ class BuresWasserstein(CovarianceLoss):
     name = "bures-wasserstein"
     degree = 2
     label = "Bures-Wasserstein"
+    takes_smoothing = True
     has_linear_part = True
     _stacked = (*CovarianceLoss._stacked, "epsilon", "_root")
     _derived = (*CovarianceLoss._derived, "_root_outer", "_smoothing_diagonal")

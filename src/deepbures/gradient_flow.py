@@ -74,7 +74,7 @@ def gradient_flow(
         samples end there. Default: `samples` times from 0 to where the flow stopped, spread evenly over
         the integrator's steps, so that they are dense where the solution changes fast.
     rank
-        k, the bottleneck that L − L* refers to; default the numerical rank of W(0).
+        k ≤ min(n, d_0), the bottleneck that L − L* refers to; default the numerical rank of W(0).
     rtol
         Error allowed in a step, relative to the distance |X(t + h) − X(t)| of the step itself, X = S^{1/N} (in
         the explicit method: Z, X = Z Zᵀ). So the distance to the limit keeps a relative accuracy of about
@@ -304,7 +304,7 @@ class _Run:
             self.reason = StopReason.CONVERGED
         elif self.end == 0:
             self.reason = StopReason.END_TIME
-        elif speed * self.end <= _EPS * size:
+        elif speed == 0 or speed * self.end <= _EPS * size:  # the end may be inf
             self.reason = StopReason.STATIONARY
 
     def suits_collocation(self) -> bool:

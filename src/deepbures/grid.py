@@ -145,8 +145,9 @@ def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
     """Every job of an experiment by its name, which is a path: the parts that one process computes.
 
-    A part has a job of its own, or shares one of `study.shared_jobs`: which one depends only on its path, so adding
-    cells moves no other.
+    A part has a job of its own, or shares one of `study.shared_jobs`: which one depends on its path and their number
+    alone, so that adding cells moves no other, unless so many are added that the number doubles. What is computed is
+    found from there as well.
     """
     distinct = {part.path: part for part in parts(config, experiment)}
     number = shared_jobs(config, experiment)

@@ -19,7 +19,8 @@ from .psd import Array, frobenius
 _FEWEST_ROWS = 12
 #: Iterations of a call; a basis that needs so many is renewed in the next.
 _MOST_ITERATIONS, _MANY_ITERATIONS = 6, 5
-#: The rate of convergence is known from earlier calls, and may have grown by this since.
+#: The rate of convergence is measured in a call of two iterations, and may have grown by this in each one since: the
+#: basis grows old.
 _SAFETY = 2.0
 #: After a call that failed a member takes its next roots by `eigh`: one, and twice as many after each further failure.
 _LONGEST_WAIT = 64
@@ -119,6 +120,7 @@ class RootPath:
             going &= ~(_SAFETY * rate * size <= tolerance)  # what the next one would be; NaN goes on
             if not going.any():
                 break
+        rate = np.where(iterations == 1, _SAFETY * rate, rate)  # not measured in this call
         diagonal = np.diagonal(N, axis1=-2, axis2=-1)
         conditions = diagonal.min(axis=-1) / diagonal.max(axis=-1)
         found = ~going & (conditions > _WORST_CONDITION)

@@ -158,7 +158,7 @@ def limit_rate(times: Array, excess: Array, gradient_norm: Array, decades: float
     from scipy.interpolate import PchipInterpolator  # imported here because it takes a tenth of a second to load
 
     y, kept = _log10_finite(excess)
-    t, rate = np.asarray(times)[kept], (gradient_norm**2 / excess)[kept]
+    t, rate = np.asarray(times)[kept], gradient_norm[kept] ** 2 / excess[kept]
     if y.size == 0 or y.max() < y[-1] + decades:
         return float("nan")
     first = max(int(np.flatnonzero(y >= y[-1] + decades)[-1]) - 1, 0)

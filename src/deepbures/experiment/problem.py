@@ -61,7 +61,7 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
         found = (Path(file).stat() for file in files_of(target) if Path(file).exists())
         identity = tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
         loss = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
-    if not loss.has_kink:  # nor a smoothing, then
+    if not loss.takes_smoothing:
         return loss
     epsilon = limited_smoothing(settings.epsilon, loss.eigenvalues, settings.rank)
     check_target(loss.eigenvalues, settings.rank, epsilon)
@@ -117,9 +117,10 @@ def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
 
 def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
     """One loss on the stack of the targets of losses of one kind; of one target that all share, the loss on it."""
-    if all(loss.eigenvalues is losses[0].eigenvalues for loss in losses):
-        return losses[0]
-    return type(losses[0]).stacked(losses)
+    one = losses[0]
+    if all(loss.eigenvalues is one.eigenvalues and loss.smoothing == one.smoothing for loss in losses):
+        return one
+    return type(one).stacked(losses)
 
 
 def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkStart:
