@@ -140,7 +140,7 @@ class CovarianceLoss(ABC):
 
     @property
     def unit(self) -> float:
-        """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, to which errors are compared."""
+        """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, the unit of errors; of one target."""
         return float(np.sum(self.eigenvalues ** (self.degree / 2)))
 
     def normalized(self) -> Self:
