@@ -24,7 +24,9 @@ def what_will_run():
         f"  {name:16} {count[name]:6} jobs  {cost.duration(time):>8}"
         for name, time in times.most_common()
     ]
-    at_once = min(workflow.cores or 1, count.total())
+    # On a cluster there is a number of jobs, and none of cores.
+    settings = workflow.resource_settings
+    at_once = min(settings.cores or settings.nodes or 1, count.total())
     return "\n".join(
         [
             "To be computed, with the CPU time of each kind of experiment and of the notebooks, which draw the figures:",
