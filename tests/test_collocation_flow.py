@@ -10,6 +10,7 @@ from cases import each
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deepbures.barycenter import Barycenter
 from deepbures.gradient_flow import gradient_flow, gradient_flows
 from deepbures.initialization import close_start, small_start
 from deepbures.losses import BuresWasserstein, Frobenius
@@ -351,6 +352,14 @@ class Plugged(Frobenius):
 def test_a_loss_without_jacobian_is_integrated_explicitly():
     flow = gradient_flow(Plugged(np.diag(SPECTRUM)), np.eye(4), 2, max_time=0.5)
     assert flow.explicit_steps == flow.n_steps > 0
+
+
+def test_a_loss_without_a_linear_part_says_so():
+    loss = Barycenter(np.array([np.eye(3), np.diag([3.0, 2.0, 1.0])]))
+    assert not loss.has_linear_part
+    for ask in (loss.multiplier, loss.curvature):
+        with pytest.raises(ValueError, match="'barycenter' has no linear part in closed form"):
+            ask(np.ones(3))
 
 
 def test_a_flow_of_full_rank_loads_no_scipy_integrator():

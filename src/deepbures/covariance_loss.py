@@ -326,8 +326,14 @@ class CovarianceLoss(ABC):
         return None
 
     def multiplier(self, spectrum: Array) -> Array:
-        """b with ∇L = diag(b) F at S = F Fᵀ = diag(s), s ≥ 0 of shape (..., n): see `has_linear_part`."""
-        raise NotImplementedError(f"the loss {self.name!r} has no linear part in closed form")
+        """b with ∇L = diag(b) F at S = F Fᵀ = diag(s), s ≥ 0; b and s (..., n), in the eigenbasis (paper.md section 4).
+
+        Raises
+        ------
+        ValueError
+            For a loss whose linear part is not known, see `has_linear_part`.
+        """
+        raise ValueError(f"the loss {self.name!r} has no linear part in closed form (has_linear_part)")
 
     def curvature(self, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
         """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F: see `has_linear_part`.
@@ -342,8 +348,13 @@ class CovarianceLoss(ABC):
         Returns
         -------
         curvature : (..., n, n) or (..., n, k)
+
+        Raises
+        ------
+        ValueError
+            For a loss whose linear part is not known, see `has_linear_part`.
         """
-        raise NotImplementedError(f"the loss {self.name!r} has no linear part in closed form")
+        raise ValueError(f"the loss {self.name!r} has no linear part in closed form (has_linear_part)")
 
     def least_excess(self, squared_gradient: float) -> float:
         """A lower bound on L − L* from ‖∇L‖²; 0 where none is known."""
