@@ -11,6 +11,7 @@ from deepbures import claims
 from deepbures.__main__ import main
 from deepbures.claims.evidence import judge
 from deepbures.code_digest import code_digest
+from deepbures.experiment import roots
 from deepbures.parquet import read_metadata
 
 #: For each claim a table and how to contradict it there: a column, and its values from the table.
@@ -256,4 +257,4 @@ def test_the_picture_has_a_row_a_claim(study):
 def test_aggregates_carry_their_provenance(study):
     found = read_metadata(study / "hessian/spectra.parquet")
     assert (found["experiment"], found["seeds"], found["parts"]) == ("hessian", 2, len(STUDY["hessian"][2]))
-    assert found["code"] == code_digest("experiment.kinds.hessian")
+    assert found["code"] == code_digest(*roots("hessian"))

@@ -1,10 +1,12 @@
 """The digest of the code that a result depends on."""
 
 import ast
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tokenize
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 import deepbures.code_digest as module
 from deepbures import provenance
 from deepbures.code_digest import code_digest
+from deepbures.experiment import roots
 from deepbures.experiment.kinds import KINDS
 
 
@@ -94,28 +97,92 @@ def test_digest_follows_the_code(package, name, old, new, changed):
     assert {root for root, one, other in zip(roots, before, after, strict=True) if one != other} == changed
 
 
-def test_digest_follows_every_layer(package):
-    # A change anywhere that an experiment can reach changes its digest.
-    reached = module._imported("experiment.kinds.descent")
-    assert {"psd", "losses", "gradient_flow", "predicted_rates", "seeds", "targets", "initialization"} <= reached
-    assert {"gradient_descent", "experiment.kinds.descent", "experiment.measure"} <= reached
-    assert reached.isdisjoint({"slopes", "configuration", "grid", "aggregate", "plotting", "store", "parquet", "files"})
-    digests = [code_digest("experiment.kinds.descent")]
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_of_any_module_that_a_run_passes_through_changes_the_digest(package, kind):
+    # Modules that the process of a run has loaded, callers of the kind's `run` and writers of its tables included.
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, deepbures.experiment.kinds.{kind}; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    reached = module._reached(roots(kind))
+    assert {"experiment", "parquet", "store", "psd", f"experiment.kinds.{kind}", "experiment.kinds"} <= reached
+    assert {f"deepbures.{name}" for name in reached} <= set(found.stdout.split())
+    digest = code_digest(*roots(kind))
     for name in sorted(reached):
         path = module._source(name)
-        path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        path.write_text(f"{text}\nADDED = 1\n", encoding="utf-8")
         code_digest.cache_clear()
-        digests.append(code_digest("experiment.kinds.descent"))
-        assert digests[-1] != digests[-2], name
+        assert code_digest(*roots(kind)) != digest, name
+        path.write_text(text, encoding="utf-8")
 
 
-def test_imports_are_those_of_the_syntax_trees():
-    # The statements are found without a tree of the whole file, which takes longer than the rest of the digest.
+def test_doubling_a_column_where_tables_are_assembled_changes_the_digest(package):
+    before = code_digest(*roots("flow"))
+    edit(package / "experiment/__init__.py", "value for part in parts", "2 * value for part in parts")
+    assert code_digest(*roots("flow")) != before
+
+
+def test_kinds_do_not_depend_on_each_other():
+    for kind in KINDS:
+        others = {f"experiment.kinds.{other}" for other in KINDS if other != kind}
+        assert others.isdisjoint(module._reached(roots(kind)))
+    reached = module._reached(roots("descent"))
+    assert reached.isdisjoint({"slopes", "configuration", "grid", "aggregate", "plotting", "claims"})
+
+
+def tokens(text, without=frozenset()):
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    found = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [one.string for one in found if one.type not in layout and one.start[0] not in without]
+
+
+def test_digest_is_of_all_the_code_and_of_nothing_else():
     for path in module._PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        statements = [node for found in module._RELATIVE_IMPORT.findall(text) for node in ast.parse(found).body]
-        in_tree = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
-        assert sorted(map(ast.dump, statements)) == sorted(map(ast.dump, in_tree)), path
+        silent = (
+            node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt) and module._says_nothing(node)
+        )
+        lines = {line for node in silent for line in range(node.lineno, node.end_lineno + 1)}
+        assert tokens(module._Parsed(path).code) == tokens(text, lines), path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from . import other\n",
+        "from .other import x\n",
+        "from deepbures import other\n",
+        "from deepbures.other import x\n",
+        "import deepbures.other\n",
+        "from .other import (\n    x,  # one of these (a parenthesis that closes here: ) )\n    y,\n)\n",
+        "def f():\n    try:\n        from . import other\n    except ImportError:\n        pass\n",
+        "if True:\n    pass\nelse:\n    from .inner.part import x\n",
+        "from .inner import part\n",
+        "from . import inner\n",
+        "from .inner import x\n",
+    ],
+)
+def test_digest_follows_every_form_of_import(tmp_path, monkeypatch, text):
+    files = {
+        "root.py": text,
+        "inner/__init__.py": "from .part import x\n",
+        "inner/part.py": "from ..other import x\n",
+        "other.py": "x = '#'  # a comment\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
+    code_digest.cache_clear()
+    before = code_digest("root")
+    edit(tmp_path / "other.py", "a comment", "another comment")
+    assert code_digest("root") == before
+    edit(tmp_path / "other.py", "'#'", "'##'")
+    assert code_digest("root") != before
+    code_digest.cache_clear()
 
 
 def test_digest_is_one_in_all_processes(package):
@@ -135,35 +202,6 @@ def test_digest_is_one_in_all_processes(package):
         for seed in (1, 2, 3)
     }
     assert len(found) == 1
-
-
-def test_flow_does_not_depend_on_descent():
-    # Editing descent recomputes no flow. Descent is compared with the flow, and so depends on it.
-    flow, descent = module._imported("experiment.kinds.flow"), module._imported("experiment.kinds.descent")
-    shared = {"psd", "losses", "gradient_flow", "predicted_rates", "initialization", "network", "experiment.problem"}
-    assert shared <= flow & descent
-    assert {"gradient_descent", "experiment.kinds.descent"} <= descent - flow
-    assert "experiment.kinds.flow" not in descent
-
-
-def test_digest_reads_packages_inside_the_package(tmp_path, monkeypatch):
-    # root → inner/__init__ → inner/part → other: relative imports of an __init__ start at its own folder.
-    files = {
-        "root.py": "from . import inner\n",
-        "inner/__init__.py": "from .part import x\n",
-        "inner/part.py": "from ..other import x\n",
-        "other.py": "x = 1\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
-    code_digest.cache_clear()
-    before = code_digest("root")
-    (tmp_path / "other.py").write_text("x = 2\n")
-    code_digest.cache_clear()
-    assert code_digest("root") != before
-    code_digest.cache_clear()
 
 
 def test_provenance_names_code_and_versions():

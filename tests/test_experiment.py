@@ -12,7 +12,7 @@ import pytest
 from deepbures import closed_form_rates, experiment, parquet, provenance
 from deepbures.__main__ import main
 from deepbures.code_digest import code_digest
-from deepbures.experiment import checked, complete, run_cell
+from deepbures.experiment import checked, complete, roots, run_cell
 from deepbures.experiment.kinds import kind as kind_of
 from deepbures.experiment.problem import make_loss, make_start
 from deepbures.grid import cells
@@ -118,7 +118,7 @@ def test_tables_have_their_schemas(change):
     assert set(samples["seed"].to_pylist()) == {3, 5}
     metadata = json.loads(runs.schema.metadata[b"deepbures"])
     assert [part["cell"] for part in metadata["parts"]] == [settings]
-    assert metadata["code"] == code_digest(f"experiment.kinds.{settings['kind']}")
+    assert metadata["code"] == code_digest(*roots(settings["kind"]))
     assert samples.schema.metadata == runs.schema.metadata
     for row in rows(runs):
         assert len(row["energy_levels"]) == settings["rank"] + 1
@@ -318,8 +318,8 @@ def test_what_is_broken_or_out_of_date_is_computed_again(tmp_path, computed, mon
     elif broken == "foreign":
         pq.write_table(pa.table({"a": [1]}), path)
     else:
-        versions = provenance.of_code("experiment.kinds.flow")
-        monkeypatch.setattr(provenance, "of_code", lambda _root: {**versions, "code": "0" * 16})
+        versions = provenance.of_code(*roots("flow"))
+        monkeypatch.setattr(provenance, "of_code", lambda *_roots: {**versions, "code": "0" * 16})
     _, after = job(tmp_path, (2, 0), (3, 0))
     assert computed == ([(2, 0), (3, 0)] if broken == "other code" else [(3, 0)])
     assert path.read_bytes() == content

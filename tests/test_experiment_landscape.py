@@ -24,7 +24,7 @@ from landscape_cells import (
 
 from deepbures import critical_points
 from deepbures.code_digest import code_digest
-from deepbures.experiment import run_cell
+from deepbures.experiment import roots, run_cell
 from deepbures.experiment.kinds import blow_up, critical_search, escape, expansion
 from deepbures.experiment.kinds import kind as kind_of
 from deepbures.gradient_flow import gradient_flow
@@ -65,7 +65,7 @@ def test_cell_has_the_tables_of_its_kind_bit_for_bit_whatever_its_block(kind, ch
         assert repr(rows(zero[name])).replace("'seed': 0", "'seed': 2") != repr(rows(two[name]))
         metadata = json.loads(table.schema.metadata[b"deepbures"])
         assert [part["cell"] for part in metadata["parts"]] == [cell]
-        assert metadata["code"] == code_digest(f"experiment.kinds.{kind}")
+        assert metadata["code"] == code_digest(*roots(kind))
 
 
 @pytest.mark.parametrize("kind", ["blow_up", "expansion", "critical_search"])

@@ -18,9 +18,9 @@ _PACKAGES = ("deepbures", "numpy", "scipy", "pyarrow")
 NAMES = ("code", "python", *_PACKAGES)
 
 
-def of_code(root: str) -> dict[str, str]:
-    """Digest of the code and versions that a result depends on; `root` is the module that computed it."""
-    return {"code": code_digest(root), "python": platform.python_version(), **_versions()}
+def of_code(*roots: str) -> dict[str, str]:
+    """Digest of the code and versions that a result depends on; `roots` are the modules that computed it."""
+    return {"code": code_digest(*roots), "python": platform.python_version(), **_versions()}
 
 
 @cache  # looking at the disk takes as long as a flow, and imports do not change within a process

@@ -5,7 +5,7 @@ import sys
 
 from deepbures import configuration, cost, environment, grid, store, target_files
 from deepbures.code_digest import code_digest, modules_of
-from deepbures.experiment import root
+from deepbures.experiment import roots
 from deepbures.experiment.kinds import kind
 from deepbures.files import checksum, digest_of
 
@@ -92,7 +92,7 @@ def key_of(experiment, part):
 
 def run_code(experiment):
     """Digest of the code that the cells of an experiment depend on."""
-    return code_digest(root(STUDY["experiments"][experiment]["kind"]))
+    return code_digest(*roots(STUDY["experiments"][experiment]["kind"]))
 
 
 def target_checksums(experiment):

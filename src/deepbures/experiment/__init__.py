@@ -82,7 +82,7 @@ def _tables(
     """The tables of a cell, from what its seeds give."""
     _log_ends(parts)
     name = settings["kind"]
-    metadata = {"parts": [part_of(settings, f"{seeds[0]}-{seeds[-1]}")], **provenance.of_code(root(name))}
+    metadata = {"parts": [part_of(settings, f"{seeds[0]}-{seeds[-1]}")], **provenance.of_code(*roots(name))}
     tables = {}
     for table, schema in kind(name).TABLES.items():
         columns = {column: [value for part in parts for value in part[table][column]] for column in schema.names}
@@ -98,9 +98,12 @@ def _log_ends(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
             logger.info("%d of %d runs ended on %s: %s", number, reasons.total(), reason, StopReason(reason).remedy)
 
 
-def root(kind: str) -> str:
-    """The module whose code the cells of a kind depend on, for `code_digest`."""
-    return f"experiment.kinds.{kind}"
+def roots(kind: str) -> tuple[str, str]:
+    """The modules whose code the cells of a kind depend on, for `code_digest`: the kind, and what assembles its tables.
+
+    This module loads kinds by name, so it imports none of them and does not tie one to the others.
+    """
+    return f"experiment.kinds.{kind}", "experiment"
 
 
 class Completed(NamedTuple):
@@ -133,7 +136,7 @@ def complete(store: Store, parts: Sequence[Cell]) -> Completed:
     parts
         Settings and seed indices.
     """
-    code = provenance.of_code(root(parts[0][0]["kind"]))["code"]
+    code = provenance.of_code(*roots(parts[0][0]["kind"]))["code"]
     held: dict[str, dict[str, Any]] = {}
     runs = _complete_stacks(store, parts, code)
     mistakes, progress = [], Progress(f"{parts[0][0]['kind']}, cells", len(parts))
