@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deepbures.gradient_descent import gradient_descent
-from deepbures.initialization import close_start
-from deepbures.losses import BuresWasserstein
-from deepbures.network import DeepLinearNetwork
-from deepbures.seeds import generator
-from deepbures.targets import draw_target
+from deepbures.descent.gradient_descent import gradient_descent
+from deepbures.losses.registry import BuresWasserstein
+from deepbures.model.network import DeepLinearNetwork
+from deepbures.model.starts import close_start
+from deepbures.model.targets import draw_target
+from deepbures.study.grid.seeds import generator
 
 try:
     import torch

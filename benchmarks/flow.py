@@ -15,13 +15,13 @@ from collections.abc import Callable
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from deepbures.gradient_flow import gradient_flow, gradient_flows
-from deepbures.initialization import close_start, small_start
-from deepbures.losses import BuresWasserstein
-from deepbures.network import DeepLinearNetwork
-from deepbures.reduced_flow import FactorFlow, RootFlow
-from deepbures.seeds import generator
-from deepbures.targets import draw_target
+from deepbures.flow.gradient_flow import gradient_flow, gradient_flows
+from deepbures.flow.reduced_flow import FactorFlow, RootFlow
+from deepbures.losses.registry import BuresWasserstein
+from deepbures.model.network import DeepLinearNetwork
+from deepbures.model.starts import close_start, small_start
+from deepbures.model.targets import draw_target
+from deepbures.study.grid.seeds import generator
 
 N_DIMENSION = 20
 EPSILONS, SMINS, DEPTHS = (0, 0.1, 0.5, 1), (-1, 0.5, 1, 2, 3, 5), (1, 2, 7, 10, 30, 50, 100)

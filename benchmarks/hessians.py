@@ -12,11 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from timing import median
 
-from deepbures import critical_points
-from deepbures.curvature import extreme_eigenvalues, network_hessian, network_hessian_product
-from deepbures.losses import BuresWasserstein
-from deepbures.seeds import generator
-from deepbures.targets import draw_target
+from deepbures.landscape import critical_points
+from deepbures.landscape.curvature import extreme_eigenvalues, network_hessian, network_hessian_product
+from deepbures.losses.registry import BuresWasserstein
+from deepbures.model.targets import draw_target
+from deepbures.study.grid.seeds import generator
 
 
 def main() -> None:

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import yaml
 
-from deepbures import configuration, grid
-from deepbures.experiment import run_cell
-from deepbures.parquet import write
+from deepbures.study.configuration import check as configuration
+from deepbures.study.grid import cells as grid
+from deepbures.study.results.parquet import write
+from deepbures.study.run import run_cell
 
 ROOT = Path(__file__).parents[1]
 CORES = "2"
@@ -183,7 +184,7 @@ def default_study(units: Units) -> None:
 #: Of the default study, as if nothing were there.
 DRY_RUN = (sys.executable, "-m", "snakemake", "--cores", CORES, "--dry-run", "--quiet", "all", "--forceall", "--nolock")
 #: What a run job of flows loads.
-START = "import deepbures.__main__, deepbures.store, deepbures.experiment.kinds.flow, scipy.integrate"
+START = "import deepbures.__main__, deepbures.study.results.store, deepbures.study.kinds.flow, scipy.integrate"
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import numpy as np
 import ot
 import timing
 
-from deepbures import gradient_flow, linear_forms
-from deepbures.initialization import random_frame, small_start
-from deepbures.linear_forms import is_thin
-from deepbures.losses import BuresWasserstein
-from deepbures.seeds import generator
+from deepbures import gradient_flow
+from deepbures.linalg.thin import is_thin
+from deepbures.losses import linear_forms
+from deepbures.losses.registry import BuresWasserstein
+from deepbures.model.starts import random_frame, small_start
+from deepbures.study.grid.seeds import generator
 
 EPSILON, RANK = 0.1, 10
 median, once = (functools.partial(timed, clock=time.process_time) for timed in (timing.median, timing.once))

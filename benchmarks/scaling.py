@@ -13,15 +13,15 @@ import numpy as np
 import ot
 from timing import median
 
-from deepbures import critical_points
-from deepbures.curvature import extreme_eigenvalues, network_hessian
-from deepbures.gradient_descent import gradient_descent
-from deepbures.gradient_flow import gradient_flow
-from deepbures.initialization import small_start
-from deepbures.losses import BuresWasserstein
-from deepbures.network import DeepLinearNetwork
-from deepbures.seeds import generator
-from deepbures.targets import draw_target
+from deepbures.descent.gradient_descent import gradient_descent
+from deepbures.flow.gradient_flow import gradient_flow
+from deepbures.landscape import critical_points
+from deepbures.landscape.curvature import extreme_eigenvalues, network_hessian
+from deepbures.losses.registry import BuresWasserstein
+from deepbures.model.network import DeepLinearNetwork
+from deepbures.model.starts import small_start
+from deepbures.model.targets import draw_target
+from deepbures.study.grid.seeds import generator
 
 EPSILON = 0.1
 

@@ -18,12 +18,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from deepbures.gradient_flow import gradient_flow
-from deepbures.initialization import close_start
-from deepbures.losses import BuresWasserstein
-from deepbures.reduced_flow import FactorFlow
-from deepbures.seeds import generator
-from deepbures.targets import draw_target
+from deepbures.flow.gradient_flow import gradient_flow
+from deepbures.flow.reduced_flow import FactorFlow
+from deepbures.losses.registry import BuresWasserstein
+from deepbures.model.starts import close_start
+from deepbures.model.targets import draw_target
+from deepbures.study.grid.seeds import generator
 
 FIGURE = Path(__file__).parent.parent / "docs/figures/work_precision.png"
 #: n, ε, smin, N and the end of each panel; n = 8 keeps the finite differences of Radau and BDF short.

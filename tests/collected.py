@@ -1,9 +1,9 @@
 """Cells computed and collected as the study does, without Snakemake."""
 
-from deepbures.aggregate import collect
-from deepbures.experiment import complete
-from deepbures.experiment.kinds import kind
-from deepbures.store import Store
+from deepbures.study.kinds import kind
+from deepbures.study.results.aggregate import collect
+from deepbures.study.results.store import Store
+from deepbures.study.run import complete
 
 
 def collect_cells(folder, points, seeds, provenance=None):

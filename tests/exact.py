@@ -6,7 +6,7 @@
 import mpmath as mp
 import numpy as np
 
-from deepbures.diagnostics import norm_over_layers
+from deepbures.model.diagnostics import norm_over_layers
 
 DIGITS = 120
 

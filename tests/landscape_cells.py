@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from collected import collect_cells
 
-from deepbures import provenance
-from deepbures.experiment import checked, run_cell
-from deepbures.experiment.problem import make_loss
-from deepbures.grid import cells
 from deepbures.plotting import frames
+from deepbures.study.cell.problem import make_loss
+from deepbures.study.grid.cells import cells
+from deepbures.study.results import provenance
+from deepbures.study.run import checked, run_cell
 
 LOSSES = ["bures-wasserstein", "frobenius"]
 ZIPF = {"spectrum": "zipf", "mode": "eigenvalues"}

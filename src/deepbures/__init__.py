@@ -8,16 +8,16 @@
 <StopReason.END_TIME: 'end time'>
 """
 
-from .gradient_descent import gradient_descent
-from .gradient_flow import gradient_flow, gradient_flows
-from .initialization import close_start, small_start
-from .losses import BuresWasserstein, Frobenius
-from .network import DeepLinearNetwork
-from .predicted_rates import local_rates, sharp_rate
-from .program_constants import paper_constants
-from .slopes import authors_slope, tail_slope
-from .targets import draw_target
-from .trajectory import DescentTrajectory, FlowTrajectory, StopReason, Trajectory
+from .descent.gradient_descent import gradient_descent
+from .flow.gradient_flow import gradient_flow, gradient_flows
+from .losses.registry import BuresWasserstein, Frobenius
+from .model.network import DeepLinearNetwork
+from .model.starts import close_start, small_start
+from .model.targets import draw_target
+from .model.trajectory import DescentTrajectory, FlowTrajectory, StopReason, Trajectory
+from .rates.measured import authors_slope, tail_slope
+from .rates.predicted import local_rates, sharp_rate
+from .rates.program_constants import paper_constants
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .shipped import WORKFLOW
+from .process.shipped import WORKFLOW
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,12 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from . import cost
-    from .experiment import complete, run_cell, tables_of
-    from .files import replacing
-    from .grid import seeds_of
-    from .parquet import write
-    from .store import Store
+    from .study import cost
+    from .study.grid.cells import seeds_of
+    from .study.results.atomic import replacing
+    from .study.results.parquet import write
+    from .study.results.store import Store
+    from .study.run import complete, run_cell, tables_of
 
     if len(options.cell) != len(options.seeds):
         raise ValueError(f"each cell needs its seeds: {len(options.cell)} cells, {len(options.seeds)} blocks of seeds")
@@ -93,7 +93,9 @@ def _settings(cell: str) -> dict[str, Any]:
 
 
 def _cells(options: argparse.Namespace) -> None:
-    from . import configuration, cost, grid
+    from .study import cost
+    from .study.configuration import check as configuration
+    from .study.grid import cells as grid
 
     schema = configuration.read(options.schema)
     families = configuration.read(Path(options.schema).parents[1] / "figures.yaml")
@@ -118,14 +120,14 @@ def _cells(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from .parquet import read_metadata
+    from .study.results.parquet import read_metadata
 
     print(json.dumps(read_metadata(options.file), indent=1, sort_keys=True))
 
 
 def _claims(options: argparse.Namespace) -> None:
     from .claims import insert, read
-    from .files import replacing
+    from .study.results.atomic import replacing
 
     with open(options.page, encoding="utf-8") as page:
         text = insert(page.read(), read(options.table))

@@ -12,6 +12,6 @@ rule archive:
     localrule: True
     params:
         configuration=STUDY,
-        code=code_digest("archive"),
+        code=code_digest("study.results.archive"),
     script:
         "../scripts/archive.py"

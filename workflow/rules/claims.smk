@@ -12,7 +12,7 @@ CLAIMS_EXPERIMENTS = {
     experiment: {
         "folder": f"{RESULTS}/{experiment}",
         "kind": block["kind"],
-        **target_files.stream_of(block["dimension"], block["target"]),
+        **target.stream_of(block["dimension"], block["target"]),
     }
     for experiment, block in STUDY["experiments"].items()
 }
@@ -31,7 +31,7 @@ PROVENANCE = [f"{RESULTS}/provenance.json", f"{RESULTS}/provenance.csv"]
 EXPECTED = expected_of(STUDY["experiments"])
 CLAIMS_FROM = digest_of([CLAIMS_EXPERIMENTS, CLAIMS_CODE, EXPECTED])
 OPENING_FROM = digest_of([CLAIMS_FROM, family_made_from("rates") if MAIN_FIGURE else 0])
-PROVENANCE_FROM = digest_of([EXPECTED, STUDY, code_digest("provenance")])
+PROVENANCE_FROM = digest_of([EXPECTED, STUDY, code_digest("study.results.provenance")])
 
 
 rule claims:
@@ -122,6 +122,6 @@ rule provenance:
         configuration=STUDY,
         digest=digest_of(STUDY),
         made_from=PROVENANCE_FROM,
-        code=code_digest("provenance"),
+        code=code_digest("study.results.provenance"),
     script:
         "../scripts/provenance.py"

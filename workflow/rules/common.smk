@@ -3,11 +3,16 @@ import json
 import os
 import sys
 
-from deepbures import configuration, cost, environment, grid, store, target_files
-from deepbures.code_digest import code_digest, modules_of
-from deepbures.experiment import roots
-from deepbures.experiment.kinds import kind
-from deepbures.files import checksum, digest_of
+from deepbures.study.configuration import check as configuration
+from deepbures.study import cost
+from deepbures.process import environment
+from deepbures.study.grid import cells as grid
+from deepbures.study.results import store
+from deepbures.study.grid import target
+from deepbures.study.results.code_digest import code_digest, modules_of
+from deepbures.study.run import roots
+from deepbures.study.kinds import kind
+from deepbures.study.results.atomic import checksum, digest_of
 
 # Jobs inherit it: the user's settings for other programs change no result and no figure.
 # Jobs run in the interpreter that runs Snakemake, whatever python is first on the path.
@@ -97,7 +102,7 @@ def run_code(experiment):
 
 def target_checksums(experiment):
     """Checksums of a target's files: a parameter of what is computed from them, as their dates say nothing."""
-    files = target_files.files_of(STUDY["experiments"][experiment]["target"])
+    files = target.files_of(STUDY["experiments"][experiment]["target"])
     return [checksum(file) for file in files] or None
 
 
@@ -136,7 +141,7 @@ def provenance_of(experiment):
     return {
         "experiment": experiment,
         "configuration": configuration_digest(experiment),
-        "collected_by": code_digest("aggregate"),
+        "collected_by": code_digest("study.results.aggregate"),
         "study_seed": STUDY["study"]["seed"],
         "seeds": STUDY["experiments"][experiment]["seeds"],
     }

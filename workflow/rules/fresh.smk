@@ -3,7 +3,7 @@
 # Figures, tables and pages cannot; a record beside them does, with their checksums.
 import functools
 
-from deepbures import freshness
+from deepbures.study.results import freshness
 
 
 @functools.cache

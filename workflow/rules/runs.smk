@@ -7,7 +7,7 @@ for experiment, block in STUDY["experiments"].items():
         name:
             f"run_{experiment}"
         input:
-            target=target_files.files_of(block["target"]),
+            target=target.files_of(block["target"]),
         output:
             job_list(experiment, "{job}"),
         log:

@@ -1,6 +1,6 @@
 """Pack a study into one file."""
 
-from deepbures.archive import write_archive
+from deepbures.study.results.archive import write_archive
 
 if __name__ == "__main__":
     experiments = ", ".join(snakemake.params.configuration["experiments"])

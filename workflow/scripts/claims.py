@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from deepbures import claims, freshness
-from deepbures.files import replacing
+from deepbures import claims
 from deepbures.plotting import save, verdicts
+from deepbures.study.results import freshness
+from deepbures.study.results.atomic import replacing
 
 if __name__ == "__main__":
     csv, markdown, figure, _ = map(Path, snakemake.output[:4])

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deepbures.aggregate import collect
-from deepbures.experiment.kinds import kind
-from deepbures.store import Store
+from deepbures.study.kinds import kind
+from deepbures.study.results.aggregate import collect
+from deepbures.study.results.store import Store
 
 if __name__ == "__main__":
     jobs, parameters = snakemake.params.jobs, snakemake.params

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import papermill
 
-from deepbures import cost, freshness
-from deepbures.files import replacing
-from deepbures.kernel import logging_to
+from deepbures.process.kernel import logging_to
+from deepbures.study import cost
+from deepbures.study.results import freshness
+from deepbures.study.results.atomic import replacing
 
 #: How often a kernel is started: of those that start at once, two may collide on a port.
 STARTS = 3

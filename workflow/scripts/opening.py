@@ -3,8 +3,9 @@
 import base64
 from pathlib import Path
 
-from deepbures import claims, freshness
-from deepbures.files import replacing
+from deepbures import claims
+from deepbures.study.results import freshness
+from deepbures.study.results.atomic import replacing
 
 if __name__ == "__main__":
     picture = snakemake.input.get("picture")

@@ -3,9 +3,9 @@
 import csv
 import json
 
-from deepbures import freshness
-from deepbures.files import replacing
-from deepbures.provenance import of_study, table
+from deepbures.study.results import freshness
+from deepbures.study.results.atomic import replacing
+from deepbures.study.results.provenance import of_study, table
 
 if __name__ == "__main__":
     content = of_study(snakemake.params.configuration, snakemake.input)

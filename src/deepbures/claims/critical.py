@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ..derived import exponent_at_zero
-from ..trajectory import StopReason
+from ..model.trajectory import StopReason
+from ..study.results.derived import exponent_at_zero
 from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off
 
 #: Rounding in eigenvalues of Hessians, as a share of λ_max.

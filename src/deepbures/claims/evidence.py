@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ..axes import axes_of
+from ..study.grid.axes import axes_of
 
 #: Whose a statement is: what the paper's abstract states; constants and conventions of the authors' program; what we
 #: take the paper to prove, reconstructed from both because we did not have its body; what goes beyond.

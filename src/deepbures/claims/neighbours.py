@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..psd import Array
+from ..linalg.psd import Array
 from .evidence import Statement, each, keys_of, off
 
 

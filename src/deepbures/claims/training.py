@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ..derived import certified, full_rank, order, settling_steps, tail_ratio
-from ..predicted_rates import algebraic_tail
-from ..trajectory import StopReason
+from ..model.trajectory import StopReason
+from ..rates.predicted import algebraic_tail
+from ..study.results.derived import certified, full_rank, order, settling_steps, tail_ratio
 from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off, with_runs
 
 #: An algebraic tail is compared where the excess loss is below the first share of λ_n, and the next mode has decayed by

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .. import derived
-from ..axes import axes_of
-from ..predicted_rates import flow_bound, global_bound
-from ..slopes import worst_ratio
+from ..rates.measured import worst_ratio
+from ..rates.predicted import flow_bound, global_bound
+from ..study.grid.axes import axes_of
+from ..study.results import derived
 from . import frames, style
 
 #: An excess loss counts as above a bound if it is larger by this share: flows are followed to a relative 1e-9 per step.

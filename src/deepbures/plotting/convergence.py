@@ -9,11 +9,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .. import derived
-from ..axes import axes_of
-from ..predicted_rates import algebraic_tail as algebraic_law
-from ..predicted_rates import flow_bound, global_bound
-from ..trajectory import StopReason
+from ..model.trajectory import StopReason
+from ..rates.predicted import algebraic_tail as algebraic_law
+from ..rates.predicted import flow_bound, global_bound
+from ..study.grid.axes import axes_of
+from ..study.results import derived
 from . import frames, style
 
 #: What the two measured slopes are called in figures.

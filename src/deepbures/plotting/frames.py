@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..axes import AXES, axes_of
-from ..psd import Array
+from ..linalg.psd import Array
+from ..study.grid.axes import AXES, axes_of
 from . import style
 
 #: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off

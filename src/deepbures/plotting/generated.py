@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..axes import axes_of
-from ..psd import Array
+from ..linalg.psd import Array
+from ..study.grid.axes import axes_of
 from . import frames, style
 
 #: Number of samples in each cloud of F8.

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .. import derived
-from ..psd import Array
+from ..linalg.psd import Array
+from ..study.results import derived
 from . import frames, style
 
 LOSSES = {"bures-wasserstein": "BW", "frobenius": "Frobenius"}

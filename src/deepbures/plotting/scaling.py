@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..derived import exponent
+from ..study.results.derived import exponent
 from . import style
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..aligned_flow import half_times, mode_times
-from ..diagnostics import effective_rank
-from ..psd import Array
+from ..linalg.psd import Array
+from ..model.diagnostics import effective_rank
+from ..rates.plateau_times import half_times, mode_times
 from . import frames, style
 
 

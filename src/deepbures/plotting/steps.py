@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import derived
-from ..psd import Array
-from ..trajectory import StopReason
+from ..linalg.psd import Array
+from ..model.trajectory import StopReason
+from ..study.results import derived
 from . import frames, style
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .. import derived
-from ..axes import AXES, axes_of
-from ..trajectory import StopReason
+from ..model.trajectory import StopReason
+from ..study.grid.axes import AXES, axes_of
+from ..study.results import derived
 from .frames import over_seeds
 
 #: LaTeX headings of the columns.

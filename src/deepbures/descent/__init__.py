@@ -1,0 +1,1 @@
+"""Gradient descent on all layers, and scaled descent."""

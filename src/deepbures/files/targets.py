@@ -1,0 +1,184 @@
+"""Target covariances that are not drawn: from files with covariances or samples, or from a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..linalg.psd import INPUT_TOLERANCE, Array, spectrum, symmetrize
+from .datasets import samples_of
+from .matrix_files import read_matrix
+from .moments import blocks_of, streamed_moments
+from .sample_files import streamed_file
+
+#: Rows per direction in which a rank is looked for, and the share of σ_1 above which a direction certainly counts.
+_ROWS, _CERTAIN = 2, 1e-5
+
+
+def read_target(target: Mapping[str, Any], dimension: int) -> Array:
+    """Covariance Σ0 of a target that is not drawn.
+
+    Parameters
+    ----------
+    target
+        With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a file that
+        `matrix_files.read_matrix` reads.
+    dimension
+        n, which the file must agree with.
+
+    Returns
+    -------
+    (n, n)
+        The covariance; of samples, the mean of (x − mean)(x − mean)ᵀ (maximum likelihood).
+
+    Raises
+    ------
+    ValueError
+        In one line, if the file is missing, of another format or dimension, not finite, or a covariance that is
+        not symmetric positive semidefinite.
+    """
+    if "covariance" in target:
+        return _read_covariance(target["covariance"], dimension)
+    if "samples" in target:
+        return _estimate_file(target["samples"], dimension)
+    return _estimate(target["dataset"], samples_of(target["dataset"], dimension), dimension)
+
+
+def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, Array]:
+    """Covariances Σ_i whose barycenter is the target, and their weights.
+
+    Parameters
+    ----------
+    target
+        With the key `barycenter`, a mapping. Its key `covariances` lists files of one covariance each; `samples` lists
+        files of samples, one file per group, or a single file, with `groups`, a file with a whole number for each row:
+        its group. `weights` (optional) has one number > 0 for each covariance, in the order of the files, or of the
+        groups' numbers; they are divided by their sum. Without it all are equal.
+    dimension
+        n, which the files must agree with.
+
+    Returns
+    -------
+    covariances : (m, n, n)
+    weights : (m,)
+        With sum 1.
+
+    Raises
+    ------
+    ValueError
+        In one line, as `read_target`; or if the keys, groups or weights do not fit.
+    """
+    given: Mapping[str, Any] = target["barycenter"]
+    if ("covariances" in given) == ("samples" in given):
+        raise ValueError("barycenter: exactly one of the keys 'covariances' and 'samples' is needed")
+    if "groups" in given and len(given.get("samples", ())) != 1:
+        raise ValueError("barycenter: groups need a single file of samples, whose rows they label")
+    if "covariances" in given:
+        found = [_read_covariance(file, dimension) for file in given["covariances"]]
+    elif "groups" in given:
+        found = _by_group(given["samples"][0], given["groups"], dimension)
+    else:
+        found = [_estimate_file(file, dimension) for file in given["samples"]]
+    for number, matrix in enumerate(found, start=1):
+        if not matrix.any():
+            raise ValueError(f"barycenter: matrix {number} of {len(found)}: its covariance is zero")
+    weights = np.asarray(given.get("weights", [1] * len(found)), dtype=float)
+    if weights.shape != (len(found),) or not (weights > 0).all():
+        raise ValueError(f"barycenter: weights must be {len(found)} numbers > 0, not {given['weights']}")
+    return np.array(found), weights / weights.sum()
+
+
+def _by_group(name: str, groups: str, dimension: int) -> list[Array]:
+    """The covariance of each group of rows, in the order of their numbers."""
+    samples, numbers = read_matrix(name, dimension).values, read_matrix(groups, 1).values
+    if numbers.shape != (len(samples), 1):
+        raise ValueError(f"{groups}: it must hold one number for each of the {len(samples)} rows of {name}")
+    labels = numbers[:, 0]
+    if (labels != np.round(labels)).any():
+        raise ValueError(f"{groups}: groups must be whole numbers, not {labels[labels != np.round(labels)][0]:g}")
+    return [_estimate(f"{name}, group {g:g}", samples[labels == g], dimension) for g in np.unique(labels)]
+
+
+def _read_covariance(name: str, dimension: int) -> Array:
+    matrix, precision = read_matrix(name, dimension, square=True)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}")
+    _check_dimension(name, matrix, dimension)
+    return _without_rounding(name, matrix, precision)
+
+
+def _estimate_file(name: str, dimension: int) -> Array:
+    """The covariance of the samples in a file; a large one is streamed."""
+    moments = streamed_file(name)
+    if moments is None:
+        return _estimate(name, read_matrix(name, dimension).values, dimension)
+    _check_dimension(name, moments.covariance, dimension)
+    return moments.covariance
+
+
+def _estimate(name: str, samples: Array, dimension: int) -> Array:
+    """The mean of (x − mean)(x − mean)ᵀ over the rows."""
+    if samples.shape[0] < 2:
+        raise ValueError(f"{name}: an estimate needs at least 2 samples (rows), not {samples.shape[0]}")
+    varies = np.ptp(samples, axis=0) > 0
+    if not varies.any():
+        raise ValueError(f"{name}: all samples are equal: their covariance is zero")
+    _check_dimension(name, samples, dimension)
+    if samples.dtype == np.float32:  # of a size at which one copy is enough
+        return streamed_moments(blocks_of(samples), name).covariance
+    centred = np.where(varies, samples - samples.mean(axis=0), 0)  # a constant column equals its mean exactly
+    with np.errstate(over="ignore", invalid="ignore"):  # it is then refused as not finite
+        matrix = symmetrize(centred.T @ centred / len(centred))
+    spectrum(name, matrix)
+    return matrix
+
+
+def _check_dimension(name: str, matrix: Array, dimension: int) -> None:
+    if matrix.shape[1] != dimension:
+        raise ValueError(f"{name}: it is of dimension {matrix.shape[1]}, but the experiment of dimension {dimension}")
+
+
+def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
+    """Rank of the covariance of a target that is not drawn; for large samples `enough` or more, if some rows have that.
+
+    Raises
+    ------
+    ValueError
+        As `read_target`.
+    """
+    if target.get("dataset") == "patches":
+        samples = samples_of("patches", dimension)
+        some = samples[:: max(1, len(samples) // (_ROWS * enough))].astype(float)
+        sigma = np.linalg.svd(some - some.mean(axis=0), compute_uv=False)
+        found = int(np.sum(sigma > _CERTAIN * sigma[0]))
+        if found >= enough:
+            return found
+    eigenvalues, _ = spectrum("target", read_target(target, dimension))
+    return int(np.sum(eigenvalues > 0))
+
+
+def _without_rounding(name: str, matrix: Array, precision: float) -> Array:
+    """A covariance that is positive semidefinite up to the rounding with which it was stored, made so in float64.
+
+    Entries that are rounded by a share u of the largest one, a, move an eigenvalue by about 2 √n u a at most. Where
+    one is negative within that, those below n u λ_1 cannot be told apart from zero, and are set to zero.
+    """
+    n, eps = len(matrix), float(np.finfo(float).eps)
+    if precision <= eps:
+        spectrum(name, matrix)
+        return symmetrize(matrix)
+    tolerance = max(10.0, 2 * n**0.5) * precision
+    scale = np.abs(matrix).max()
+    asymmetry = np.abs(matrix - matrix.T).max()
+    if asymmetry > max(tolerance, INPUT_TOLERANCE) * scale:
+        raise ValueError(f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry:.3g}")
+    matrix = symmetrize(matrix)
+    eigenvalues, eigenvectors = np.linalg.eigh(matrix)
+    if eigenvalues[0] < -max(tolerance, INPUT_TOLERANCE) * scale:
+        raise ValueError(f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}")
+    if eigenvalues[0] >= 0:
+        return matrix
+    kept = np.where(eigenvalues > n * precision * eigenvalues[-1], eigenvalues, 0)
+    return symmetrize((eigenvectors * kept) @ eigenvectors.T)

@@ -1,0 +1,1 @@
+"""Gradient flow of the end-to-end matrix: collocation, explicit methods, paths."""

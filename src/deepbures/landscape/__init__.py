@@ -1,0 +1,1 @@
+"""Critical points, Hessians, and the search for critical points."""

@@ -1,0 +1,328 @@
+"""Critical points over matrices of bounded rank, one for each index set J (paper.md section 3).
+
+W_J = Ω_J diag(s_J)^{1/2} Vᵀ keeps the directions Ω_a, a in J, of the target and leaves the others empty:
+s_a = λ_a − ε > 0 for the Bures-Wasserstein loss, s_a = λ_a > 0 for the Frobenius loss. Its loss is the sum of
+what the empty directions add, so that points of one rank can be ordered without computing matrices.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..linalg.psd import Array, equalized
+from ..linalg.thin import is_thin, squared_distance_to_diagonal
+from ..losses.registry import CovarianceLoss
+from ..model.network import DeepLinearNetwork, check_depth
+
+#: Largest number of index sets that `spread` walks through, in order of loss; each takes some microseconds.
+MAX_WALK = 1_000_000
+
+
+@dataclass(frozen=True)
+class CriticalPoint:
+    """The critical points of one index set; they differ by V, a rotation of the input.
+
+    Attributes
+    ----------
+    kept
+        J, as increasing indices from 0; its size is the rank of the point.
+    order
+        Position by loss among those enumerated, 0 the global minimum.
+    value
+        L(W_J), the sum over the directions that are not in J of (√λ_j − √ε)² or, for Frobenius, λ_j².
+    """
+
+    kept: tuple[int, ...]
+    order: int
+    value: float
+
+
+@dataclass(frozen=True)
+class LocalSpectrum:
+    """Eigenvalues of minus the Jacobian of the reduced flow at W_J: rates of decay (> 0) and of escape (< 0).
+
+    Apart from zeros they are also the eigenvalues of the Hessian of the deep loss at the balanced layers of W_J.
+
+    Attributes
+    ----------
+    in_block : (r (r+1)/2,)
+        Within the span of the r directions in J, all positive.
+    off_block : (r (n−r),)
+        Exchange of a in J for b outside, row by row; negative where λ_b > λ_a, and exactly 0 where the two agree to
+        rounding: that exchange moves along a manifold of critical points.
+    empty : ((k−r) (n−r),)
+        Filling one of the k − r empty columns with a direction b outside J, column by column: for N = 1 it is
+        2 (1 − √(λ_b/ε)) or, for Frobenius, −4 λ_b, and −∞ for ε = 0, where the loss has a kink; for N ≥ 2 all are
+        0, because the end-to-end matrix changes with the N-th power of the change of the layers.
+    zeros
+        The other entries of the Jacobian's spectrum, which has n k in all: r (r−1)/2 rotations of Z, and r (k−r).
+    """
+
+    in_block: Array
+    off_block: Array
+    empty: Array
+    zeros: int
+
+    @property
+    def rates(self) -> Array:
+        """All eigenvalues that are not zero by symmetry."""
+        return np.concatenate([self.in_block, self.off_block, self.empty])
+
+    @property
+    def escape_rate(self) -> float:
+        """The fastest escape, max |r| over r < 0; 0 where nothing escapes exponentially."""
+        return float(max(0.0, -self.rates.min(initial=0.0)))
+
+    @property
+    def escapes(self) -> int:
+        """Number of escape directions: the pairs a in J, b not in J with λ_b > λ_a, and empty columns for N = 1."""
+        return int(np.sum(self.rates < 0))
+
+
+def index_sets(loss: CovarianceLoss, rank: int) -> Iterator[tuple[int, ...]]:
+    """The index sets J of `rank` elements, one after the other, in order of the loss at W_J.
+
+    Lazy: the first m of the C(n, k) sets cost O(m k log m), by best-first search. From each set the search
+    goes on to those with one index replaced by the next one, whose loss is not lower. Ties come in order of J.
+    There is no set where fewer than `rank` directions can be kept (ε ≥ λ_j).
+    """
+    gain = _gain(loss)
+    if not 0 <= rank <= loss.dimension:
+        raise ValueError(f"rank must lie between 0 and the dimension {loss.dimension}, not {rank}")
+    if rank > len(gain):
+        return
+    first = tuple(range(rank))
+    waiting, seen = [(0.0, first)], {first}
+    while waiting:
+        _, J = heapq.heappop(waiting)
+        yield J
+        for i, a in enumerate(J):
+            after = J[i + 1] if i + 1 < rank else len(gain)
+            if a + 1 < after:
+                successor = (*J[:i], a + 1, *J[i + 1 :])
+                if successor not in seen:
+                    seen.add(successor)
+                    heapq.heappush(waiting, (float(gain[:rank].sum() - gain[list(successor)].sum()), successor))
+
+
+def critical_points(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = False) -> Iterator[CriticalPoint]:
+    """The critical points over matrices of rank ≤ k, in order of their loss, lazily.
+
+    Parameters
+    ----------
+    loss
+        With one target. Where positive eigenvalues agree to rounding there is a continuum of critical points, of
+        which those along the given eigenvectors are returned; those that differ only in tied directions have the
+        same loss (to rounding) and come in order of J.
+    rank
+        k.
+    lower_ranks
+        Also those with fewer than k directions, down to W = 0; they are critical points of every deep network
+        with N ≥ 2, and for ε > 0 also of the matrix loss.
+
+    Notes
+    -----
+    If fewer than k of the λ_j exceed ε, no point has rank k; the minimum then has a lower rank, and all points
+    are enumerated as with `lower_ranks`.
+    """
+    _one_target(loss)
+    available = len(_gain(loss))
+    if not 1 <= rank <= loss.dimension:
+        raise ValueError(f"rank must lie between 1 and the dimension {loss.dimension}, not {rank}")
+    ranks = range(min(rank, available) + 1) if lower_ranks or available < rank else [rank]
+    merged = heapq.merge(*(_ordered(loss, r) for r in ranks))
+    for order, (_, kept) in enumerate(merged):
+        yield CriticalPoint(kept, order, value(loss, kept))
+
+
+def count(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = False) -> int:
+    """Number of the `critical_points`: C(m, k), m the directions that can be kept, or the sum over ranks ≤ k."""
+    available = len(_gain(loss))
+    if lower_ranks or available < rank:
+        return sum(math.comb(available, r) for r in range(min(rank, available) + 1))
+    return math.comb(available, rank)
+
+
+def spread(loss: CovarianceLoss, rank: int, number: int, *, lower_ranks: bool = False) -> list[CriticalPoint]:
+    """`number` of the critical points, spread evenly over their order; 0 is the global minimum.
+
+    All of them if there are no more than that. The order is walked to its end.
+
+    Raises
+    ------
+    ValueError
+        If it is longer than a million points.
+    """
+    total = count(loss, rank, lower_ranks=lower_ranks)
+    if total > MAX_WALK:
+        raise ValueError(
+            f"rank {rank} of dimension {loss.dimension} has {total} critical points, more than the {MAX_WALK} "
+            "that can be put in order; take the first ones of critical_points(loss, rank) instead"
+        )
+    if number < 1:
+        raise ValueError(f"number must be at least 1, not {number}")
+    orders = np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(int))
+    points = critical_points(loss, rank, lower_ranks=lower_ranks)
+    steps = np.diff(orders, prepend=-1) - 1
+    return [next(islice(points, int(skipped), None)) for skipped in steps]
+
+
+def value(loss: CovarianceLoss, kept: tuple[int, ...]) -> float:
+    """L(W_J) in closed form: what the directions that are not in J add."""
+    return float(np.delete(loss.empty_costs(), _indices(loss, kept)).sum())
+
+
+def factor(loss: CovarianceLoss, kept: tuple[int, ...], width: int | None = None) -> Array:
+    """W_J = Ω_J diag(s_J)^{1/2} with V = I, as an n × k matrix: |J| columns, then zeros up to `width`."""
+    vectors, values = _factors(loss, kept, len(kept) if width is None else width)
+    return vectors * values
+
+
+def network(
+    loss: CovarianceLoss, kept: tuple[int, ...], depth: int, width: int, input_dimension: int | None = None
+) -> DeepLinearNetwork:
+    """Balanced layers of W_J: W_1 = s^{1/2N} [I 0], inner layers diag(s^{1/2N}), W_N = Ω_J s^{1/2N}.
+
+    Parameters
+    ----------
+    loss, kept
+        The loss, and J as in `CriticalPoint`.
+    depth
+        N. One layer is n × k, see `DeepLinearNetwork.of_factors`.
+    width
+        k ≥ |J|, the inner width; columns without a direction are exactly zero.
+    input_dimension
+        d_0 ≥ k for N ≥ 2; default n.
+    """
+    d_0 = loss.dimension if input_dimension is None else input_dimension
+    if d_0 < width and depth > 1:
+        raise ValueError(f"input_dimension must be at least the width {width}, not {d_0}")
+    return DeepLinearNetwork.of_factors(*_factors(loss, kept, width), np.eye(width, d_0), depth)
+
+
+def _factors(loss: CovarianceLoss, kept: tuple[int, ...], width: int) -> tuple[Array, Array]:
+    """Left singular vectors (n, k) and singular values (k,) of W_J, |J| of each and then zeros."""
+    J = _indices(loss, kept)
+    if width < len(J):
+        raise ValueError(f"width must be at least the rank of the point, {len(J)}, not {width}")
+    vectors, values = np.zeros((loss.dimension, width)), np.zeros(width)
+    vectors[:, : len(J)], values[: len(J)] = loss.eigenvector_columns(J), np.sqrt(_kept_spectrum(loss)[J])
+    return vectors, values
+
+
+def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank: int) -> LocalSpectrum:
+    """The whole spectrum of the reduced flow of N layers of inner width k at W_J, in closed form.
+
+    For the BW loss, s_a = λ_a − ε: in-block 2 (s_a + s_b)/(λ_a + λ_b) · (s_a − s_b)/(s_a^{1/N} − s_b^{1/N}), off-block
+    2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)), and in empty columns 2 (1 − √(λ_b/ε)) for N = 1, else 0. Source:
+    paper.md section 4 (`closed_form_rates`, also for the square loss), ours.
+    """
+    check_depth(depth)
+    J, n = _indices(loss, kept), loss.dimension
+    if not max(1, len(J)) <= rank <= n:
+        raise ValueError(f"rank must lie between {max(1, len(J))} and the dimension {n}, not {rank}")
+    rates, filling = loss.local_rates(depth, J), loss.filling_rates(J)
+    if rates is None or filling is None:
+        raise ValueError(f"the local spectrum of the loss {loss.name!r} is not known in closed form")
+    free = rank - len(J)
+    empty = np.tile(filling if depth == 1 else np.zeros_like(filling), free)
+    return LocalSpectrum(*rates, empty, len(J) * (len(J) - 1) // 2 + len(J) * free)
+
+
+def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...], float]:
+    """The J of the critical points of rank ≤ k that W is closest to in its diagonal blocks, and ‖W Wᵀ − S_J‖_F.
+
+    Within each group of equal eigenvalues the block of Ωᵀ W Wᵀ Ω is diagonalised: any orthonormal frame of the group is
+    one of eigenvectors. A direction is kept where that eigenvalue (for an untied direction the diagonal entry) exceeds
+    half of s_a; if these are more than k, the k with the largest shares are kept. The first indices of a tied group
+    stand for all of it, and S_J is the nearest point of the manifold.
+    """
+    F = loss.to_eigenbasis(W)
+    if is_thin(loss.dimension, F.shape[-1]):
+        return _nearest_thin(loss, F, rank)
+    S, spectrum = F @ F.T, _kept_spectrum(loss)
+    share, frames = np.zeros(loss.dimension), np.eye(loss.dimension)
+    for group in _tied_groups(loss):
+        block, Q = np.linalg.eigh(S[np.ix_(group, group)])
+        share[group] = block[::-1] / spectrum[group]
+        frames[np.ix_(group, group)] = Q[:, ::-1]
+    chosen = np.argsort(-share, kind="stable")[:rank]
+    kept = tuple(sorted(int(a) for a in chosen if share[a] > 0.5))
+    J = list(kept)
+    return kept, float(np.linalg.norm(S - (frames[:, J] * spectrum[J]) @ frames[:, J].T))
+
+
+def _nearest_thin(loss: CovarianceLoss, F: Array, rank: int) -> tuple[tuple[int, ...], float]:
+    """`nearest` without n × n arrays: for each group the thin SVD of its rows of F diagonalises its block."""
+    spectrum, turned = _kept_spectrum(loss), F.copy()
+    for group in _tied_groups(loss):
+        if len(group) > 1:
+            _, sigma, Vh = np.linalg.svd(F[group], full_matrices=False)
+            turned[group] = 0
+            turned[group[: len(sigma)]] = sigma[:, None] * Vh
+    share = np.divide(np.sum(turned**2, axis=-1), spectrum, out=np.zeros_like(spectrum), where=spectrum > 0)
+    chosen = np.argsort(-share, kind="stable")[:rank]
+    J = sorted(int(a) for a in chosen if share[a] > 0.5)
+    squared = squared_distance_to_diagonal(turned[J], np.delete(turned, J, axis=0), spectrum[J])
+    return tuple(J), float(np.sqrt(squared))
+
+
+def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:
+    """Index sets, each preceded by the loss that decides their order, in which tied directions count alike."""
+    costs = _tied_costs(loss)
+    return ((float(np.delete(costs, J).sum()), J) for J in index_sets(loss, rank))
+
+
+def _tied_spectrum(loss: CovarianceLoss) -> Array:
+    """λ, with equal numbers where eigenvalues agree to rounding, with one another or with ε."""
+    return equalized(loss.eigenvalues, float(loss.smoothing))
+
+
+def _tied_costs(loss: CovarianceLoss) -> Array:
+    """What each empty direction adds to the loss, the same number for tied ones."""
+    _, first, group = np.unique(-_tied_spectrum(loss), return_index=True, return_inverse=True)
+    return loss.empty_costs()[first][group]
+
+
+def _tied_groups(loss: CovarianceLoss) -> list[NDArray[np.int64]]:
+    """Indices of the directions that can be kept, in groups of equal eigenvalues."""
+    spectrum = _tied_spectrum(loss)[_kept_spectrum(loss) > 0]
+    return np.split(np.arange(len(spectrum)), np.flatnonzero(np.diff(spectrum)) + 1) if len(spectrum) else []
+
+
+def _kept_spectrum(loss: CovarianceLoss) -> Array:
+    """s_a for each direction, 0 where it cannot be kept."""
+    return loss.minimum_spectrum(loss.dimension)
+
+
+def _gain(loss: CovarianceLoss) -> Array:
+    """How much keeping a direction lowers the loss, for those that can be kept (the first m), in falling order."""
+    _one_target(loss)
+    return _tied_costs(loss)[_kept_spectrum(loss) > 0]
+
+
+def _one_target(loss: CovarianceLoss) -> None:
+    if loss.shape != ():
+        raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
+
+
+def _indices(loss: CovarianceLoss, kept: tuple[int, ...]) -> NDArray[np.int64]:
+    """J as an array of integers, checked."""
+    _one_target(loss)
+    J = np.asarray(kept, dtype=np.int64)
+    if len(set(kept)) < len(J) or np.any((J < 0) | (loss.dimension <= J)):
+        raise ValueError(f"kept must hold different indices from 0 to {loss.dimension - 1}, not {tuple(kept)}")
+    cannot = J[_kept_spectrum(loss)[J] == 0]
+    if len(cannot):
+        raise ValueError(
+            f"kept must hold directions with λ_j above the smoothing: index {cannot[0]} has "
+            f"{loss.eigenvalues[cannot[0]]:.6g}"
+        )
+    return J

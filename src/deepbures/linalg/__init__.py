@@ -1,0 +1,1 @@
+"""Symmetric positive semidefinite matrices: roots, powers, resolvents, eigenbases. It knows no loss."""

@@ -1,0 +1,162 @@
+"""Symmetric positive semidefinite matrices: checks, spectra, integer powers, divided differences."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.floating]
+
+#: Relative size (to the largest entry or eigenvalue) below which asymmetry and negative
+#: eigenvalues of an input count as rounding errors.
+INPUT_TOLERANCE = 1e-8
+#: Share of the larger below which the difference of two eigenvalues, or of one and ε, counts as rounding.
+EQUAL = 1e-8
+
+
+def symmetrize(matrix: Array) -> Array:
+    """Symmetric part (A + Aᵀ)/2 of a stack of square matrices (..., n, n)."""
+    return (matrix + matrix.mT) / 2
+
+
+def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
+    """Return `value` as a floating array with at least `dimensions` axes.
+
+    float32 stays float32; everything else becomes float64.
+
+    Raises
+    ------
+    ValueError
+        If it has fewer axes, an empty axis, or an entry that is not a finite real number.
+    """
+    array = np.asarray(value)
+    if array.dtype != np.float32:
+        try:
+            array = array.astype(np.float64, casting="same_kind", copy=False)
+        except TypeError:
+            raise ValueError(f"{name} must hold real numbers, not {array.dtype}") from None
+    if array.ndim < dimensions or 0 in array.shape:
+        raise ValueError(
+            f"{name} must be a non-empty array with at least {dimensions} axes, not of shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, but it holds {np.sum(~np.isfinite(array))} NaN or infinite entries")
+    return array
+
+
+def check_square_fits(name: str, dimension: int, itemsize: int = 8) -> None:
+    """Raise ValueError, in one line, if an n × n array would not fit in the memory of this machine."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not known on every system
+        return
+    needed = dimension**2 * itemsize
+    if needed > memory:
+        raise ValueError(
+            f"{name} of dimension n = {dimension} would be an n × n array of {needed / 1e9:.3g} GB, more than the "
+            f"{memory / 1e9:.3g} GB of this machine; use what takes factors of k columns instead"
+        )
+
+
+def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
+    """Eigenvalues, largest first, and eigenvectors of a covariance matrix, or of a stack of them.
+
+    Parameters
+    ----------
+    name
+        What to call the matrix in an error message.
+    covariance : (..., n, n)
+        Symmetric positive semidefinite, up to a relative 1e-8 (rounding); eigenvalues below
+        n · eps · λ_1 are set to zero.
+
+    Returns
+    -------
+    eigenvalues : (..., n)
+        λ_1 ≥ … ≥ λ_n ≥ 0.
+    eigenvectors : (..., n, n)
+        Ω, one eigenvector per column.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, not finite, not symmetric, or indefinite.
+    """
+    matrix = finite_array(name, covariance, 2)
+    if matrix.shape[-2] != matrix.shape[-1]:
+        raise ValueError(f"{name} must be a square matrix, not of shape {matrix.shape}")
+    scale = np.abs(matrix).max(axis=(-2, -1))
+    asymmetry = np.abs(matrix - matrix.mT).max(axis=(-2, -1))
+    eps = float(np.finfo(matrix.dtype).eps)
+    tolerance = max(INPUT_TOLERANCE, 10 * eps)
+    if np.any(asymmetry > tolerance * scale):
+        raise ValueError(
+            f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry.max():.3g}"
+        )
+    eigenvalues, eigenvectors = np.linalg.eigh(symmetrize(matrix))
+    if np.any(eigenvalues[..., 0] < -tolerance * scale):
+        raise ValueError(
+            f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[..., 0].min():.6g}"
+        )
+    floor = matrix.shape[-1] * eps * np.maximum(eigenvalues[..., -1:], 0)
+    eigenvalues = np.where(eigenvalues > floor, eigenvalues, 0).astype(matrix.dtype, copy=False)
+    return eigenvalues[..., ::-1].copy(), eigenvectors[..., ::-1].copy()
+
+
+def _rounding(larger: Array, largest: Array, dimension: int) -> Array:
+    """What separates two eigenvalues from being equal to rounding: 1e-8 of the larger, and n · eps · λ_1.
+
+    eigh gives every eigenvalue to n · eps · λ_1 only.
+    """
+    eps = float(np.finfo(larger.dtype).eps)
+    return EQUAL * larger + dimension * eps * largest
+
+
+def soft_threshold(eigenvalues: ArrayLike, threshold: ArrayLike) -> Array:
+    """(λ_j − ε)_+, and exactly 0 where λ_j and ε > 0 agree to rounding.
+
+    So rounding does not decide whether a direction with ε = λ_j exists. This decision is made only here.
+
+    Parameters
+    ----------
+    eigenvalues : (..., n)
+        λ_1 ≥ … ≥ λ_n ≥ 0.
+    threshold
+        ε ≥ 0; one number, or of shape (..., 1).
+    """
+    values = np.asarray(eigenvalues)
+    values = values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
+    epsilon = np.asarray(threshold, dtype=values.dtype)
+    above = values - epsilon
+    least = np.where(epsilon > 0, _rounding(values, values[..., :1], values.shape[-1]), 0)
+    return np.where(above > least, above, 0)
+
+
+def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
+    """The spectrum with one value for eigenvalues that agree to rounding: what is tied compares equal.
+
+    Each takes the value of the first in its group, or ε where it agrees with ε > 0. Zeros form a group of their own.
+
+    Parameters
+    ----------
+    eigenvalues : (n,)
+        λ_1 ≥ … ≥ λ_n ≥ 0.
+    threshold
+        ε ≥ 0.
+    """
+    values = np.array(eigenvalues, dtype=float)
+    if threshold > 0 and values.size:
+        larger = np.maximum(values, threshold)
+        near = np.abs(values - threshold) <= _rounding(larger, values[:1], values.size)
+        values[near & (values > 0)] = threshold
+    apart = values[:-1] - values[1:] > _rounding(values[:-1], values[:1], values.size)
+    if (apart | (values[1:] == 0)).all():
+        return values
+    first = 0
+    for i in range(1, values.size):
+        if values[first] - values[i] > _rounding(values[first], values[0], values.size) or values[i] == 0:
+            first = i
+        else:
+            values[i] = values[first]
+    return values

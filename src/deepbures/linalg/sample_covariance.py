@@ -1,0 +1,41 @@
+"""The covariance of samples: mean and scatter from streamed blocks, and the spectrum from a thin SVD."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .psd import Array, finite_array
+
+
+def sample_spectrum(X: ArrayLike) -> tuple[Array, Array]:
+    """Positive eigenvalues and eigenvectors of the covariance of samples, the mean of (x − x̄)(x − x̄)ᵀ.
+
+    Parameters
+    ----------
+    X : (m, n)
+        One sample per row, m ≥ 2.
+
+    Returns
+    -------
+    eigenvalues : (r,)
+        λ = σ²/m of the centred samples, falling; r ≤ min(m − 1, n), for σ above max(m, n) · eps · σ_1.
+    eigenvectors : (n, r)
+
+    Raises
+    ------
+    ValueError
+        On fewer samples, entries that are not finite, or samples that are all the same.
+    """
+    samples = finite_array("samples", X, 2)
+    if samples.ndim != 2 or len(samples) < 2:
+        raise ValueError(f"samples must be a matrix of at least 2 rows, one sample each, not of shape {samples.shape}")
+    m = len(samples)
+    centred = samples - samples.mean(axis=0)
+    _, sigma, Vt = np.linalg.svd(centred, full_matrices=False)
+    floor = max(samples.shape) * float(np.finfo(samples.dtype).eps)
+    # All that is left of constant columns is the rounding of their mean.
+    if sigma[0] <= floor * np.abs(samples).max() * np.sqrt(m):
+        raise ValueError(f"samples must differ: all {m} are the same")
+    kept = int(np.sum(sigma > floor * sigma[0]))
+    return sigma[:kept] ** 2 / m, Vt[:kept].T.copy()

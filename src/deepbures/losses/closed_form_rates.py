@@ -1,0 +1,132 @@
+"""Rates of the reduced flow in closed form, from spectra: local rates at critical points, global ones along a run.
+
+Eigenvalues that agree to rounding count as equal (`psd.equalized`). J is an index set of kept directions, from 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..linalg.powers import geometric_sum
+from ..linalg.psd import Array, equalized, soft_threshold
+
+
+def bures_wasserstein(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
+    """In-block and off-block rates at W_J for the BW loss (paper.md section 4, ours).
+
+    In-block, a ≤ b in J: r_ab = 2 (s_a + s_b)/(λ_a + λ_b) · P_ab, P_ab = (s_a − s_b)/(s_a^{1/N} − s_b^{1/N});
+    off-block, a in J, b not: r_ab = 2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)), with s_a = λ_a − ε.
+
+    Returns
+    -------
+    in_block : (|J| (|J|+1)/2,)
+    off_block : (|J| (n−|J|),)
+        Row by row; exactly 0 between equal eigenvalues. Where λ_a = ε = 0 and N = 1 the column is empty: −∞ where
+        λ_b > 0 (the loss has a kink), and 2 where λ_b = 0.
+
+    Raises
+    ------
+    ValueError
+        If ε exceeds some λ_a with a in J.
+    """
+    inside, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
+    if np.any(inside < epsilon):
+        raise ValueError(
+            f"epsilon must not exceed the kept eigenvalues, whose least is {inside.min():.6g}, not {epsilon}"
+        )
+    s = inside - epsilon
+    a, b = np.triu_indices(len(s))
+    total = inside[a] + inside[b]
+    share = np.divide(s[a] + s[b], total, out=np.ones_like(total), where=total > 0)  # 1 for ε = 0
+    in_block = 2 * share * _divided_differences(s, depth)
+    difference = inside[:, None] - outside
+    scale = inside[:, None] + np.sqrt(epsilon * outside)
+    pull = np.where(outside > 0, -np.inf, 1.0) * np.ones_like(difference)
+    np.divide(difference, scale, out=pull, where=scale > 0)
+    power = (s ** (1 - 1 / depth))[:, None]
+    off_block = 2 * np.multiply(power, pull, out=np.zeros_like(pull), where=power > 0)
+    return in_block, off_block.ravel()
+
+
+def bures_wasserstein_filling(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> Array:
+    """2 (1 − √(λ_b/ε)), b not in J: curvature along an empty column in direction b; for ε = 0, −∞, or 2 at λ_b = 0."""
+    _, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
+    if epsilon > 0:
+        return 2 * (1 - np.sqrt(outside / epsilon))
+    return np.where(outside > 0, -np.inf, 2.0)
+
+
+def frobenius(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
+    """In-block and off-block rates at W_J for the square loss (paper.md section 5, ours).
+
+    In-block, a ≤ b in J: r_ab = 4 (λ_a + λ_b) P_ab, P_ab = (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N});
+    off-block, a in J, b not: r_ab = 4 λ_a^{1−1/N} (λ_a − λ_b).
+    """
+    inside, outside = _kept_and_not(equalized(eigenvalues), kept)
+    a, b = np.triu_indices(len(inside))
+    in_block = 4 * (inside[a] + inside[b]) * _divided_differences(inside, depth)
+    off_block = 4 * (inside ** (1 - 1 / depth))[:, None] * (inside[:, None] - outside)
+    return in_block, off_block.ravel()
+
+
+def frobenius_filling(eigenvalues: ArrayLike, kept: ArrayLike) -> Array:
+    """−4 λ_b, b not in J: curvature of the square loss along an empty column in direction b."""
+    _, outside = _kept_and_not(equalized(eigenvalues), kept)
+    return 0.0 - 4 * outside
+
+
+def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> NDArray[np.bool_]:
+    """Which entries of `off_block` exchange a kept direction for an equal one outside: (|J| (n−|J|),) of bool.
+
+    Such an exchange moves along a manifold of critical points with the same loss. Its rate 0 says nothing about decay.
+    """
+    inside, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
+    tied = (inside[:, None] == outside) & (inside > epsilon)[:, None]
+    return tied.ravel()
+
+
+def nonzero_by_symmetry(
+    rates: tuple[Array, Array], tied: NDArray[np.bool_], filling: Array, depth: int, empty_columns: int
+) -> Array:
+    """All rates at a point except those that are zero because the loss does not change: in-block, off-block, empty.
+
+    The empty columns have the rates `filling` for N = 1 and 0 for N ≥ 2, where S changes with the 2N-th power of
+    the change of Z.
+    """
+    in_block, off_block = rates
+    empty = np.tile(filling if depth == 1 else np.zeros_like(filling), empty_columns)
+    return np.concatenate([in_block, off_block[~tied], empty])
+
+
+def bures_wasserstein_global(eigenvalues: ArrayLike, epsilon: float, depth: int, least_singular_value: float) -> float:
+    """4 N m^{2−1/N}/(m + ε), m = min(σ_n(W(0))², λ_n − ε), for k = n: L(t) ≤ L(0) exp(−rate · t) (paper.md section 8).
+
+    0 where m ≤ 0. For ε = 0 and N = 1 it is 4 for every W(0) of full rank, even where λ_n = 0.
+    """
+    if least_singular_value > 0 and depth == 1 and epsilon == 0:
+        return 4.0
+    m = retained(soft_threshold(eigenvalues, epsilon), least_singular_value)
+    return 4 * depth * m ** (2 - 1 / depth) / (m + epsilon) if m > 0 else 0.0
+
+
+def frobenius_global(eigenvalues: ArrayLike, depth: int, least_singular_value: float) -> float:
+    """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n), for k = n: L(t) ≤ L(0) exp(−rate · t) (paper.md section 8)."""
+    return 16 * depth * retained(np.asarray(eigenvalues, dtype=float), least_singular_value) ** (2 - 1 / depth)
+
+
+def retained(optimum: Array, least_singular_value: float) -> float:
+    """m = min(σ_n(W(0))², s*_n): σ_n(W(t))² ≥ m along the balanced flow (paper.md section 8)."""
+    return float(min(least_singular_value**2, optimum[-1]))
+
+
+def _kept_and_not(eigenvalues: Array, kept: ArrayLike) -> tuple[Array, Array]:
+    J = np.asarray(kept, dtype=int)
+    return eigenvalues[J], np.delete(eigenvalues, J)
+
+
+def _divided_differences(s: Array, depth: int) -> Array:
+    """P_ab = (s_a − s_b)/(s_a^{1/N} − s_b^{1/N}) for a ≤ b; N s_a^{1−1/N} where s_a = s_b."""
+    a, b = np.triu_indices(len(s))
+    root = s ** (1 / depth)
+    return geometric_sum(root[a], root[b], depth)

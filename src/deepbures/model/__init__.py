@@ -1,0 +1,1 @@
+"""Networks, targets, starts, trajectories, and what is measured along them."""

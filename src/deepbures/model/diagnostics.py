@@ -1,0 +1,150 @@
+"""What is measured along a run, from factors F of the end-to-end covariance S = F Fᵀ; all take stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..linalg.powers import pairwise_sums
+from ..linalg.psd import Array
+from ..linalg.roots import WELL_CONDITIONED, near_diagonal_inverse_root, well_conditioned_inverse_root
+from ..linalg.thin import is_thin, squared_distance_to_diagonal
+from ..losses.registry import BuresWasserstein
+
+#: Singular values below this share of the largest do not count towards the rank.
+RANK_TOLERANCE = 1e-2
+#: Up to these correlations the root of a nearly diagonal matrix takes less time than its eigenvalues.
+_FASTER_THAN_EIGENVALUES = 0.02
+
+
+def numerical_rank(singular_values: Array, tolerance: float = RANK_TOLERANCE) -> Array:
+    """Number of singular values (last axis) above `tolerance` times the largest."""
+    return np.sum(singular_values > tolerance * singular_values.max(axis=-1, keepdims=True), axis=-1)
+
+
+def effective_rank(singular_values: Array) -> Array:
+    """exp(−Σ p_i log p_i) with p_i = s_i / Σ s (Roy and Vetterli 2007; paper.md section 7)."""
+    p = singular_values / singular_values.sum(axis=-1, keepdims=True)
+    logarithm = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.exp(-np.sum(p * logarithm, axis=-1))
+
+
+def least_singular_value(F: Array, rank: int) -> Array:
+    """σ_k(F), the k-th singular value of F (..., n, p) with k = `rank`: 0 where F has fewer columns than k."""
+    return kth(np.linalg.svd(F, compute_uv=False), rank)
+
+
+def kth(singular_values: Array, rank: int) -> Array:
+    """σ_k of the singular values on the last axis (largest first), k = `rank`: 0 where there are fewer."""
+    if rank > singular_values.shape[-1]:
+        return np.zeros(singular_values.shape[:-1])
+    return singular_values[..., rank - 1]
+
+
+def squared_bures_distance(F: Array, G: Array) -> Array:
+    """B²(F Fᵀ, G Gᵀ) = min_Q ‖F − G Q‖²_F over orthogonal Q, for factors (..., n, p) and (..., n, q).
+
+    The minimiser is the polar factor of Gᵀ F, for q ≤ p with q orthonormal rows. As a sum of squares the result has
+    relative accuracy near 0.
+    """
+    if F.shape[-1] < G.shape[-1]:
+        F, G = G, F
+    X = G.mT @ F
+    inverse_root, well = well_conditioned_inverse_root(X @ X.mT)
+    polar = inverse_root @ X
+    if not well.all():
+        U, _, Vh = np.linalg.svd(X[~well], full_matrices=False)
+        polar[~well] = U @ Vh
+    return np.sum((F - G @ polar) ** 2, axis=(-2, -1))
+
+
+def nuclear_norm(X: Array) -> Array:
+    """‖X‖_* = Σ σ_i(X), from the Gram matrix of the shorter side where that is as accurate, to eps · σ_1."""
+    transposed = X.mT
+    gram = X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X
+    inverse_root, near = near_diagonal_inverse_root(gram, _FASTER_THAN_EIGENVALUES)
+    total = np.asarray(np.sum(gram * inverse_root, axis=(-2, -1)))  # tr G^{1/2} = tr G G^{-1/2}
+    if not near.all():
+        far = ~near
+        mu = np.linalg.eigvalsh(gram[far])
+        roots = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+        poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
+        if poor.any():
+            roots[poor] = np.linalg.svd(X[far][poor], compute_uv=False).sum(axis=-1)
+        total[far] = roots
+    return total[()]
+
+
+def covariance_distance(F: Array, covariance: Array) -> Array:
+    """‖F Fᵀ − S*‖_F."""
+    return np.linalg.norm(F @ F.mT - covariance, axis=(-2, -1))
+
+
+def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
+    """‖F Fᵀ − diag(s)‖_F for F (..., n, k) and s (n,), in blocks where k ≪ n."""
+    n, k = F.shape[-2:]
+    if not is_thin(n, k):
+        return covariance_distance(F, np.diag(spectrum))
+    filled = int(np.max(np.flatnonzero(spectrum), initial=-1)) + 1
+    return np.sqrt(squared_distance_to_diagonal(F[..., :filled, :], F[..., filled:, :], spectrum[:filled]))
+
+
+def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
+    """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with G = Q R_G.
+
+    Cheaper than `squared_bures_distance` of the factor [F, √ε I], linear in n, and accurate to eps · ‖F‖² only.
+    """
+    R = np.linalg.qr(G).R
+    product = G.mT @ F
+    smoothing = np.broadcast_to(np.sqrt(epsilon) * R.mT, (*product.shape[:-1], R.shape[-2]))
+    traces = np.sum(F**2, axis=(-2, -1)) + epsilon * F.shape[-2] + np.sum(G**2, axis=(-2, -1))
+    return traces - 2 * nuclear_norm(np.concatenate([product, smoothing], axis=-1))
+
+
+def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
+    """(Σ_j ‖∂L/∂W_j‖²)^{1/2} of the balanced network with end-to-end matrix P diag(s) Vᵀ, from ∇L V (..., n, k).
+
+    With A = Pᵀ ∇L V, layer j has the gradient s^{(N−j)/N} A s^{(j−1)/N}, and the top layer also the part
+    (I − P Pᵀ) ∇L V s^{(N−1)/N} that leaves the range of P. Its square is the rate at which the flow loses loss:
+    dL/dt = −Σ_j ‖∂L/∂W_j‖².
+    """
+    root = s ** (2 / depth)
+    inside = P.mT @ gradient
+    squares = np.sum(inside**2 * pairwise_sums(root, depth), axis=(-2, -1))
+    if P.shape[-1] < P.shape[-2]:
+        leaving = gradient - P @ inside
+        squares += np.sum(np.sum(leaving**2, axis=-2) * root ** (depth - 1), axis=-1)
+    return np.sqrt(squares)
+
+
+def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Array, Array]:
+    """Excess loss L − L* at an F near the minimum of rank k, split among the directions of local decay.
+
+    To second order, in the eigenbasis of the target and with s_a = λ_a − ε > 0 (ours): within the kept block
+    L is the squared Bures distance of S + εI from Σ0, (S − S*)_ab² / (λ_a + λ_b) for a < b and half of that for
+    a = b; a kept direction that leans towards an empty one adds (λ_a − λ_b) / (λ_a + √(ε λ_b)) · S_ab² / s_a.
+
+    Returns
+    -------
+    in_block : (k (k+1)/2,)
+    off_block : (k (n−k),)
+        In the order of `predicted_rates.local_rates`.
+    """
+    epsilon, kept, empty = float(loss.epsilon), loss.eigenvalues[:rank], loss.eigenvalues[rank:]
+    in_eigenbasis = loss.to_eigenbasis(F)
+    S, s = in_eigenbasis[:rank] @ in_eigenbasis.T, kept - epsilon
+    a, b = np.triu_indices(rank)
+    difference = S[:, :rank] - np.diag(s)
+    in_block = difference[a, b] ** 2 / (kept[a] + kept[b]) * np.where(a == b, 0.5, 1.0)
+    weight = (kept[:, None] - empty) / (kept[:, None] + np.sqrt(epsilon * empty)) / s[:, None]
+    return in_block, (weight * S[:, rank:] ** 2).ravel()
+
+
+def alignment(F: Array, to_eigenbasis: Callable[[Array], Array]) -> Array:
+    """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n).
+
+    From P ↦ Ωᵀ P, as `CovarianceLoss.to_eigenbasis`.
+    """
+    P, _, _ = np.linalg.svd(F, full_matrices=False)
+    return np.abs(np.swapaxes(to_eigenbasis(P), -1, -2))

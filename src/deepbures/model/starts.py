@@ -1,0 +1,321 @@
+"""Initial end-to-end matrices W(0), and layers W_j from random laws, balanced or as drawn (paper.md section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..linalg.psd import Array, equalized
+from ..linalg.thin import is_thin
+from ..losses.registry import BuresWasserstein, CovarianceLoss
+from .network import DeepLinearNetwork, check_depth
+
+#: Laws from which layers are drawn.
+DISTRIBUTIONS = (
+    "normal",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "orthogonal",
+)
+#: What is made of the draws: the layers as drawn; their product, balanced; one end-to-end matrix, balanced.
+BALANCES = ("none", "product", "end_to_end")
+
+#: Kinds of start near a point, balanced by construction: near the target, near the saddle W = 0, near 0 along Ω.
+NEAR_A_POINT = ("close", "small", "aligned")
+
+#: The authors' first scale of the `close` start, and the factor by which it shrinks after a draw without a margin.
+FIRST_SCALE, SHRINK = 10.95, 0.95
+#: Accuracy, as a share of tr Σ0, that a loss from differences of traces surely has.
+_TRACE_DIGITS = 1e-6
+#: After this many draws the scale has shrunk to 1e-13: there is no margin left to find.
+MAX_DRAWS = 600
+#: Number of draws that are examined together.
+_BLOCK = 12
+
+
+@dataclass(frozen=True)
+class Start:
+    """An initial end-to-end matrix, and how it was found.
+
+    Attributes
+    ----------
+    end_to_end : (n, d_0)
+        W(0).
+    scale
+        Scale of the perturbation (`close`) or the singular values (`small`, `aligned`).
+    draws
+        Number of draws until the start had a positive margin.
+    """
+
+    end_to_end: Array
+    scale: float
+    draws: int
+
+
+def random_orthogonal(rng: np.random.Generator, dimension: int) -> Array:
+    """Haar-distributed rotation in SO(n): QR of a Gaussian matrix, signs of R's diagonal moved into Q."""
+    return rotations(rng.standard_normal((dimension, dimension)))
+
+
+def rotations(gaussian: Array) -> Array:
+    """Haar-distributed rotations from square Gaussian matrices, (..., n, n)."""
+    Q, R = np.linalg.qr(gaussian)
+    Q = Q * np.where(np.diagonal(R, axis1=-2, axis2=-1) < 0, -1.0, 1.0)[..., None, :]
+    Q[..., 0] *= np.linalg.slogdet(Q)[0][..., None]
+    return Q
+
+
+def random_frame(rng: np.random.Generator, dimension: int, columns: int) -> Array:
+    """Haar-distributed n × k matrix with orthonormal columns: from a rotation where n is small, else drawn directly."""
+    if not is_thin(dimension, columns):
+        return random_orthogonal(rng, dimension)[:, :columns]
+    Q, R = np.linalg.qr(rng.standard_normal((dimension, columns)))
+    return Q * np.where(np.diag(R) < 0, -1.0, 1.0)
+
+
+def margin(loss: CovarianceLoss, W: Array, rank: int) -> float:
+    """c = √λ_k − √L(W): positive inside the ball in which the paper's convergence theorems hold."""
+    return float(np.sqrt(loss.eigenvalues[rank - 1]) - np.sqrt(loss.value(W)))
+
+
+def close_start(
+    rng: np.random.Generator,
+    loss: BuresWasserstein,
+    rank: int,
+    input_dimension: int | None = None,
+    *,
+    first_scale: float = FIRST_SCALE,
+) -> Start:
+    """The authors' `close` start: near the target, barely inside the theory's ball.
+
+    S(0) = Σ0 − εI + Γ diag(D) Γᵀ, D_i = scale · λ_n (2 − i/n), Γ a random rotation, cut to rank k;
+    W(0) = U diag(√eig S(0)) Vᵀ, V random. The scale starts at 10.95; while the margin
+    c = √λ_k − √L(0) is not positive, it shrinks by 0.95 and Γ is drawn again. A smaller first scale gives a
+    larger margin. A negative one (ours) gives a start below the optimum:
+    S(0) = S*^{1/2} (I + ½ scale Γ diag(2 − i/n) Γᵀ) S*^{1/2} with S* = Σ0 − εI.
+
+    Parameters
+    ----------
+    rng
+        Stream of the draws.
+    loss
+        Bures-Wasserstein loss with ε ≤ λ_n, on the target that the start is close to.
+    rank
+        k.
+    input_dimension
+        d_0 ≥ k, default n.
+    first_scale
+        First scale of the search, above −1 and not 0.
+
+    Raises
+    ------
+    ValueError
+        If L* ≥ λ_k, where no start has a margin (the authors' program never returns), if ε > λ_n, or if the
+        first scale is out of range.
+    """
+    if not (first_scale > -1 and first_scale != 0):
+        raise ValueError(f"the scale of a close start must be more than -1 and not 0, not {first_scale}")
+    n, eigenvalues = loss.dimension, loss.eigenvalues
+    if not 1 <= rank <= n:
+        raise ValueError(f"rank must lie between 1 and the dimension {n}, not {rank}")
+    floor = loss.minimum_value(rank)
+    if floor >= eigenvalues[rank - 1]:
+        raise ValueError(
+            f"no start close to the target has a margin: the minimal loss over rank {rank} is {floor:.6g}, "
+            f"not below λ_{rank} = {eigenvalues[rank - 1]:.6g}; use a higher rank or another initialization"
+        )
+    if loss.epsilon > equalized(eigenvalues, float(loss.epsilon))[-1]:
+        raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
+    scale, first = first_scale, 1
+    if rank == n:
+        tried = np.multiply.accumulate(np.append(first_scale, np.full(MAX_DRAWS, SHRINK)))
+        passed_by = int(np.argmin(np.append(_surely_outside(eigenvalues, tried[:-1]), False)))
+        rng.standard_normal((passed_by, n, n))  # the draws of Γ are consumed, but cannot matter
+        scale, first = float(tried[passed_by]), 1 + passed_by
+    while first <= MAX_DRAWS:
+        state = rng.bit_generator.state
+        count = min(_BLOCK, MAX_DRAWS + 1 - first)
+        scales = np.multiply.accumulate(np.append(scale, np.full(count - 1, SHRINK)))
+        S = _perturbed(loss, scales, rotations(rng.standard_normal((count, n, n))))
+        for i in np.flatnonzero(_maybe_inside(loss, S, rank)):
+            s, U = np.linalg.eigh(S[i])
+            factor = loss.eigenvectors @ (U * np.sqrt(np.maximum(s, 0)))[:, ::-1][:, :rank]
+            if margin(loss, factor, rank) > 0:
+                rng.bit_generator.state = state
+                rng.standard_normal((i + 1, n, n))
+                V = random_orthogonal(rng, input_dimension or n)
+                return Start(factor @ V[:, :rank].T, float(scales[i]), first + int(i))
+        scale, first = float(scales[-1]) * SHRINK, first + count
+    raise ValueError(f"no start close to the target with a margin after {MAX_DRAWS} draws")
+
+
+def _surely_outside(eigenvalues: Array, scales: Array) -> NDArray[np.bool_]:
+    """Where no rotation Γ gives a margin for k = n: S(0) + εI ≥ Σ0 + scale λ_n I, and L grows with S above Σ0.
+
+    ∂L/∂S = I − T, and T = (S + εI)^{-1} # Σ0 ≤ I where S + εI ≥ Σ0 (# the geometric mean, which is monotone).
+    """
+    shifted = eigenvalues + np.maximum(scales, 0)[:, None] * eigenvalues[-1]
+    least = np.sum((np.sqrt(shifted) - np.sqrt(eigenvalues)) ** 2, axis=-1)
+    return (scales > 0) & (least > eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum())
+
+
+def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
+    """S(0) of some draws, in the eigenbasis of the target; all scales have one sign."""
+    n, eigenvalues = loss.dimension, loss.eigenvalues
+    spread = 2 - np.arange(1, n + 1) / n
+    optimum = np.maximum(eigenvalues - loss.epsilon, 0)
+    if scales[0] > 0:
+        widths = scales[:, None, None] * eigenvalues[-1] * spread
+        return np.diag(optimum) + (Gamma * widths) @ Gamma.mT
+    root = np.sqrt(optimum)
+    widths = scales[:, None, None] / 2 * spread
+    return root[:, None] * (np.eye(n) + (Gamma * widths) @ Gamma.mT) * root
+
+
+def _maybe_inside(loss: BuresWasserstein, S: Array, rank: int) -> NDArray[np.bool_]:
+    """Which S may have a margin. For k = n the few digits of the loss as a difference of traces decide most of them."""
+    eigenvalues = loss.eigenvalues
+    if rank < loss.dimension:
+        return np.ones(len(S), dtype=bool)
+    root, smoothed = np.sqrt(eigenvalues), S + loss.epsilon * np.eye(loss.dimension)
+    mu = np.linalg.eigvalsh(root[:, None] * smoothed * root)
+    traces = np.trace(smoothed, axis1=-2, axis2=-1) + eigenvalues.sum()
+    value = traces - 2 * np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
+    return value <= eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum()
+
+
+def small_start(
+    rng: np.random.Generator, dimension: int, rank: int, scale: float, input_dimension: int | None = None
+) -> Start:
+    """Small balanced start W(0) = scale · U Vᵀ with random orthonormal n×k and d_0×k frames.
+
+    It lies near the saddle W = 0, from which the flow descends the energy levels one by one.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, not {scale}")
+    if not 1 <= rank <= min(dimension, input_dimension or dimension):
+        raise ValueError(
+            f"rank must lie between 1 and min(n, d_0) = {min(dimension, input_dimension or dimension)}, not {rank}"
+        )
+    U = random_frame(rng, dimension, rank)
+    V = random_frame(rng, input_dimension or dimension, rank)
+    return Start(scale * U @ V.T, scale, 1)
+
+
+def aligned_start(
+    rng: np.random.Generator, loss: CovarianceLoss, rank: int, scale: float, input_dimension: int | None = None
+) -> Start:
+    """Start W(0) = scale · Ω_k Vᵀ along the k leading eigenvectors of the target, V random orthonormal.
+
+    S(0) = scale² Ω_k Ω_kᵀ commutes with Σ0, and so does S(t): each eigenvalue follows its own equation
+    ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1) (paper.md section 9; `aligned_flow.mode_times`).
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, not {scale}")
+    V = random_frame(rng, input_dimension or loss.dimension, rank)
+    return Start(scale * loss.eigenvector_columns(np.arange(rank)) @ V.T, scale, 1)
+
+
+def draw_layer(rng: np.random.Generator, distribution: str, rows: int, columns: int, deviation: float = 1.0) -> Array:
+    """Layer W_j of the given shape d_j × d_{j−1}.
+
+    Parameters
+    ----------
+    rng
+        Stream of the draw.
+    distribution
+        `normal`: N(0, deviation²). `uniform`: U(−1, 1). Xavier: variance 2/(d_j + d_{j−1}) (Glorot and Bengio
+        2010); Kaiming: variance 2/d_{j−1} (He et al. 2015); each normal or uniform. `orthogonal`: U Vᵀ with
+        random orthonormal frames, so that all singular values are 1.
+    deviation
+        For `normal` only.
+
+    Raises
+    ------
+    ValueError
+        On an unknown distribution.
+    """
+    if distribution == "orthogonal":
+        width = min(rows, columns)
+        return random_frame(rng, rows, width) @ random_frame(rng, columns, width).T
+    family, _, law = distribution.rpartition("_")
+    if distribution not in DISTRIBUTIONS:
+        raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, not {distribution!r}")
+    if family:
+        deviation = np.sqrt(2 / (rows + columns if family == "xavier" else columns))
+    elif law == "uniform":
+        deviation = 1 / np.sqrt(3)
+    if law == "normal":
+        return deviation * rng.standard_normal((rows, columns))
+    return deviation * np.sqrt(3) * rng.uniform(-1, 1, (rows, columns))
+
+
+def draw_network(
+    rng: np.random.Generator,
+    dimension: int,
+    depth: int,
+    rank: int,
+    distribution: str,
+    *,
+    balance: str = "none",
+    gamma: float = 1.0,
+    input_dimension: int | None = None,
+) -> DeepLinearNetwork:
+    """Network with layers of a random law, balanced or not.
+
+    Parameters
+    ----------
+    rng
+        Stream of the draw.
+    dimension, depth, rank
+        n, N, and k, the width of all inner layers.
+    distribution
+        One of `DISTRIBUTIONS`, see `draw_layer`. `normal` takes the deviation that gives the entries
+        of the end-to-end matrix the variance d_0^{−γ}: σ^{2N} = d_0^{−γ} / (d_1 ⋯ d_{N−1}).
+    balance
+        `none`: the layers as drawn. `product`: the balanced network of their product (the authors'
+        `balance`). `end_to_end`: that of one n × d_0 matrix of this law, cut to rank k (their `balance-force`).
+    gamma
+        γ, for `normal` only.
+    input_dimension
+        d_0, default n.
+
+    Raises
+    ------
+    ValueError
+        On an unknown distribution or balance, or a depth or rank out of range.
+    """
+    d_0 = input_dimension or dimension
+    check_depth(depth)
+    if balance not in BALANCES:
+        raise ValueError(f"balance must be one of {', '.join(BALANCES)}, not {balance!r}")
+    if not 1 <= rank <= min(dimension, d_0):
+        raise ValueError(f"rank must lie between 1 and min(n, d_0) = {min(dimension, d_0)}, not {rank}")
+    widths = [d_0, *[rank] * (depth - 1), dimension]
+    if balance == "end_to_end" or (depth == 1 and rank < min(dimension, d_0)):  # one layer has no bottleneck
+        W = draw_layer(rng, distribution, dimension, d_0, d_0 ** (-gamma / 2))
+        return DeepLinearNetwork.balanced(W, depth, rank)
+    log_deviation = -(gamma * np.log(d_0) + np.sum(np.log(widths[1:-1]))) / (2 * depth)
+    deviation = float(np.exp(log_deviation))
+    shapes = [(rows, columns) for columns, rows in pairwise(widths)]
+    network = DeepLinearNetwork([draw_layer(rng, distribution, *shape, deviation) for shape in shapes])
+    return network if balance == "none" else DeepLinearNetwork.balanced(network.end_to_end(), depth, rank)
+
+
+def with_end_rank(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
+    """The network with its first and last layer cut to their best approximations of a lower rank r."""
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, not {rank}")
+
+    def cut(W: Array) -> Array:
+        U, s, Vh = np.linalg.svd(W, full_matrices=False)
+        return (U[..., :rank] * s[..., None, :rank]) @ Vh[..., :rank, :]
+
+    first, last = cut(network.layers[0]), cut(network.layers[-1])
+    return DeepLinearNetwork([first] if network.depth == 1 else [first, *network.layers[1:-1], last])

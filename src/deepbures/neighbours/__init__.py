@@ -1,0 +1,1 @@
+"""Neighbouring problems: barycenters, sparse recovery, sensing."""

@@ -1,0 +1,1 @@
+"""The process that a job runs in: environment, kernel, progress, files of the workflow."""

@@ -1,0 +1,1 @@
+"""Rates of convergence, predicted and measured; plateau times; sampling error."""

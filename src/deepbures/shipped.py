@@ -1,7 +1,0 @@
-"""Files of the workflow that the package needs wherever it is called: those of the repository, or copies in a wheel."""
-
-from pathlib import Path
-
-_COPIES = Path(__file__).parent / "workflow"
-#: Folder of `figures.yaml` and `schemas/`.
-WORKFLOW = _COPIES if _COPIES.is_dir() else Path(__file__).parents[2] / "workflow"

@@ -1,0 +1,1 @@
+"""A study: grid, results, cells, kinds of experiment, configuration, cost."""

@@ -1,0 +1,1 @@
+"""One cell of the grid: its settings, its problem, its measurements."""

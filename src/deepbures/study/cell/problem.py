@@ -1,0 +1,164 @@
+"""What a cell draws for a seed: the loss on its target, and the start."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ...files.targets import read_target
+from ...linalg.psd import Array, soft_threshold
+from ...linalg.thin import is_thin
+from ...losses.registry import LOSSES, BuresWasserstein, CovarianceLoss
+from ...model.network import DeepLinearNetwork, with_bottleneck
+from ...model.starts import (
+    FIRST_SCALE,
+    NEAR_A_POINT,
+    Start,
+    aligned_start,
+    close_start,
+    draw_network,
+    small_start,
+    with_end_rank,
+)
+from ...model.targets import draw_target
+from ..grid.seeds import generator
+from ..grid.target import files_of, is_drawn
+from .settings import Initialization, Settings
+
+
+@dataclass(frozen=True)
+class NetworkStart(Start):
+    """A start with its layers; `scale` is NaN where nothing was scaled.
+
+    Attributes
+    ----------
+    network
+        Initial layers.
+    """
+
+    network: DeepLinearNetwork
+
+
+def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
+    """The loss on the target of a seed, drawn or read, with ε limited to λ_k (paper.md section 6).
+
+    Raises
+    ------
+    ValueError
+        On an unknown loss, or a target that `check_target` refuses.
+    """
+    n, target = settings.dimension, settings.target
+    if settings.loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {settings.loss!r}")
+    if is_drawn(target):
+        rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=target["spectrum"])
+        covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
+        loss = LOSSES[settings.loss](covariance)
+    else:
+        found = (Path(file).stat() for file in files_of(target) if Path(file).exists())
+        identity = tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
+        loss = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
+    if not loss.takes_smoothing:
+        return loss
+    epsilon = limited_smoothing(settings.epsilon, loss.eigenvalues, settings.rank)
+    check_target(loss.eigenvalues, settings.rank, epsilon)
+    return loss.with_smoothing(epsilon)
+
+
+@lru_cache(maxsize=1)
+def _read_loss(name: str, target: str, dimension: int, _identity: tuple[tuple[int, ...], ...]) -> CovarianceLoss:
+    """The loss without smoothing on a target that is read, kept for the next cell: its spectrum takes O(n³)."""
+    return LOSSES[name](read_target(json.loads(target), dimension))
+
+
+def limited_smoothing(epsilon: float, eigenvalues: Array, rank: int) -> float:
+    """min(ε, λ_k) (paper.md section 6): λ_k exactly where the two agree to rounding (`psd.soft_threshold`).
+
+    The directions that a model of rank k leaves empty need no limit (paper.md section 3).
+    """
+    last = min(rank, len(eigenvalues)) - 1  # a rank above n is refused later
+    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[last] > 0 else float(eigenvalues[last])
+
+
+def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
+    """Refuse a zero target, and one of lower rank than k for ε = 0: W* would have no second derivatives.
+
+    Raises
+    ------
+    ValueError
+        In one line.
+    """
+    target_rank = int(np.sum(eigenvalues > 0))
+    if target_rank == 0:
+        raise ValueError("the target is zero: there is nothing to learn")
+    if epsilon == 0 and rank > target_rank:
+        limited = "" if target_rank == len(eigenvalues) else f" (ε is limited to its eigenvalue {rank}, which is 0)"
+        raise ValueError(f"rank {rank} exceeds the rank {target_rank} of the target{limited}")
+
+
+def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
+    """Refuse a tolerance of L − L* that W = 0 meets already: no training would be needed, nor mean anything.
+
+    Raises
+    ------
+    ValueError
+        In one line.
+    """
+    levels = loss.saddle_values(rank)
+    highest, where = float(levels[0] - levels[-1]), "excess loss of W = 0"
+    if highest == 0:  # ε = λ_1: W = 0 is the minimum
+        highest, where = float(loss.eigenvalues.sum()), "trace of the target"
+    if not tolerance < highest:
+        raise ValueError(f"excess_tolerance must be below the {where}, which is {highest:.6g}, not {tolerance:g}")
+
+
+def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
+    """One loss on the stack of the targets of losses of one kind; of one target that all share, the loss on it."""
+    one = losses[0]
+    if all(loss.eigenvalues is one.eigenvalues and loss.smoothing == one.smoothing for loss in losses):
+        return one
+    return type(one).stacked(losses)
+
+
+def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkStart:
+    """Draw the start of a seed.
+
+    The stream of an end-to-end matrix depends on its dimension and kind alone: starts are common to all ε,
+    smin, depths and ranks. Layers that are drawn one by one have a stream for each depth and rank.
+    """
+    initialization, depth, rank = settings.start(), settings.depth, settings.rank
+    kind, balance = initialization.kind, initialization.balance
+    depends_on = {"dimension": loss.dimension, "kind": kind}
+    if balance in ("none", "product"):
+        depends_on |= {"depth": depth, "rank": rank}
+    rng = generator(settings.study_seed, "initialization", seed, **depends_on)
+    if kind in NEAR_A_POINT:
+        start = _start_near_a_point(rng, initialization, rank, loss)
+        network = DeepLinearNetwork.balanced(start.end_to_end, depth, rank)
+    else:
+        network = draw_network(rng, loss.dimension, depth, rank, kind, balance=balance or "end_to_end")
+        start = Start(network.end_to_end(), float("nan"), 1)
+    network = with_bottleneck(network, rank)
+    if initialization.end_rank is not None:
+        network = with_end_rank(network, initialization.end_rank)
+        start = replace(start, end_to_end=network.end_to_end())
+    return NetworkStart(start.end_to_end, start.scale, start.draws, network)
+
+
+def _start_near_a_point(
+    rng: np.random.Generator, initialization: Initialization, rank: int, loss: CovarianceLoss
+) -> Start:
+    """Next to the target, or next to 0; of k ≪ n with d_0 = k: S = W Wᵀ, which is all that counts, is the same."""
+    inputs = rank if is_thin(loss.dimension, rank) else None
+    if initialization.kind == "small":
+        return small_start(rng, loss.dimension, rank, initialization.needed_scale(), inputs)
+    if initialization.kind == "aligned":
+        return aligned_start(rng, loss, rank, initialization.needed_scale(), inputs)
+    if not isinstance(loss, BuresWasserstein):
+        raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
+    scale = FIRST_SCALE if initialization.scale is None else initialization.scale
+    return close_start(rng, loss, rank, first_scale=scale)

@@ -1,0 +1,194 @@
+"""Barycenters as targets: descent to them at any depth, and the local minima over bounded rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...descent.scaled_descent import scaled_descent
+from ...files.targets import read_covariances
+from ...landscape.curvature import hessian
+from ...linalg.psd import Array
+from ...model.network import DeepLinearNetwork
+from ...neighbours.barycenter import Barycenter, RankBoundedMinimum, draw_covariances, rank_bounded_minima, truncated
+from ..cell import measure
+from ..cell.settings import Settings, needed
+from ..grid.seeds import generator
+from ..grid.target import is_drawn
+from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, schema
+
+#: Descent with scaled steps (k = n): tail factor, and (1 − r/2)² of the Hessian at the barycenter for one layer.
+#: Minima over rank ≤ k < n: each local minimum found, in order of its loss, with that of the truncated barycenter and
+#: of the one that descent from it reaches; `curvature` is the least eigenvalue of the Hessian off the rotations.
+#: Planes, k = 1: F on the plane through 0, the lowest minimum and the next one (where there is none, the second
+#: eigenvector), on a square grid of coordinates up to `reach`, row by row; the first axis points to the lowest minimum.
+#: `profile` is the least F over the length of W, by its angle from that axis, at PROFILE angles from 0 to 180°.
+#: `spread` is NaN for a set read from files.
+TABLES = {
+    "barycenters": schema(
+        spread=FLOAT,
+        trace=FLOAT,
+        steps=COUNT,
+        converged=FLAG,
+        distance=FLOAT,
+        factor=FLOAT,
+        expected=FLOAT,
+        excess=VECTOR,
+    ),
+    "minima": schema(
+        spread=FLOAT,
+        minimum=COUNT,
+        loss=FLOAT,
+        loss_full=FLOAT,
+        loss_truncated=FLOAT,
+        loss_from_truncated=FLOAT,
+        curvature=FLOAT,
+        reached=COUNT,
+        starts=COUNT,
+    ),
+    "planes": schema(
+        spread=FLOAT, reach=FLOAT, losses=VECTOR, lowest=VECTOR, other=VECTOR, loss_zero=FLOAT, profile=VECTOR
+    ),
+}
+#: How its targets are drawn, in the configuration.
+SPECTRUM = "spread"
+COST = 0.5
+#: Descent ends at this share of the trace.
+TOLERANCE = 1e-20
+#: Number of points along a side of a plane, and in its profile by angle.
+PLANE, PROFILE = 61, 181
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    starts: int = field(metadata={"minimum": 2})
+    max_steps: int = field(metadata={"minimum": 1})
+    spreads: tuple[float, ...] | None = field(default=None, metadata={"minimum": 0})
+    covariances: int | None = field(default=None, metadata={"minimum": 1})
+
+
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the tables `barycenters` (k = n) and `minima` (k < n, only at depth 1), seed by seed."""
+    options: Options = settings.options["landscape"]
+    if settings.loss != "bures-wasserstein" or settings.epsilon > 0:
+        raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
+    n, rank, depth = settings.dimension, settings.rank, settings.depth
+    for seed in seeds:
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        for spread, loss in _losses(settings, options, seed):
+            rng = generator(settings.study_seed, "initialization", seed, dimension=n, spread=spread, rank=rank)
+            keys = {"seed": seed, "spread": spread}
+            if rank == n:
+                tables["barycenters"].append({**keys, **_descent(loss, rng, depth, options.max_steps)})
+            elif depth == 1:
+                cut, starts = _starts(loss, rng, rank, options.starts)
+                found = rank_bounded_minima(loss, rank, starts)
+                tables["minima"] += [{**keys, **row} for row in _minima(loss, found, cut, len(starts))]
+                if rank == 1 and found:
+                    tables["planes"].append({**keys, **_plane(loss, found)})
+        yield {
+            name: measure.columns(rows) if rows else {column: [] for column in TABLES[name].names}
+            for name, rows in tables.items()
+        }
+
+
+def _losses(settings: Settings, options: Options, seed: int) -> Iterator[tuple[float, Barycenter]]:
+    """Sets of covariances, drawn for each spread, or the one in the files, whose spread is NaN."""
+    n = settings.dimension
+    if not is_drawn(settings.target):
+        yield float("nan"), Barycenter(*read_covariances(settings.target, n))
+        return
+    spreads = needed(options.spreads, "landscape.spreads", "a set of covariances that is drawn")
+    number = needed(options.covariances, "landscape.covariances", "a set of covariances that is drawn")
+    for spread in spreads:
+        rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=SPECTRUM, spread=spread)
+        yield spread, Barycenter(draw_covariances(rng, number, n, spread))
+
+
+def _descent(loss: Barycenter, rng: np.random.Generator, depth: int, max_steps: int) -> dict[str, Any]:
+    n = loss.dimension
+    trace = float(loss.eigenvalues.sum())
+    start = rng.standard_normal((n, n)) * np.sqrt(trace) / n
+    network = DeepLinearNetwork.balanced(start, depth)
+    trajectory = scaled_descent(loss, network, n_steps=max_steps, excess_tolerance=TOLERANCE * trace)
+    factor, expected = _tail(loss) if depth == 1 else (float("nan"), float("nan"))
+    return {
+        "trace": trace,
+        "steps": int(trajectory.last_step),
+        "converged": bool(trajectory.excess[-1] <= TOLERANCE * trace),
+        "distance": float(np.linalg.norm(trajectory.final - loss.covariance) / np.linalg.norm(loss.covariance)),
+        "factor": factor,
+        "expected": expected,
+        "excess": trajectory.excess,
+    }
+
+
+def _tail(loss: Barycenter) -> tuple[float, float]:
+    """Factor of a half step along the slowest mode of the Hessian, measured and (1 − r/2)²; NaN if it is singular."""
+    n = loss.dimension
+    if loss.eigenvalues[-1] == 0:
+        return float("nan"), float("nan")
+    optimum = loss.eigenvectors * np.sqrt(loss.eigenvalues)
+    rates, modes = np.linalg.eigh(hessian(loss, optimum))
+    slowest = n * (n - 1) // 2  # after the zeros of the rotations
+    start = optimum + 1e-3 * np.sqrt(loss.eigenvalues[-1]) * modes[:, slowest].reshape(n, n)
+    excess = scaled_descent(loss, [start], n_steps=5).excess
+    return float((excess[5] / excess[2]) ** (1 / 3)), float((1 - rates[slowest] / 2) ** 2)
+
+
+def _starts(loss: Barycenter, rng: np.random.Generator, rank: int, number: int) -> tuple[Array, Array]:
+    """The truncated barycenter; and it together with the leading part of each covariance and Gaussian starts."""
+    cut = truncated(loss, rank)
+    drawn = rng.standard_normal((number, loss.dimension, rank)) * np.sqrt(loss.eigenvalues[0])
+    return cut, np.concatenate([[cut], [_leading(S, rank) for S in loss.covariances], drawn])
+
+
+def _minima(loss: Barycenter, found: Sequence[RankBoundedMinimum], cut: Array, number: int) -> Iterator[dict[str, Any]]:
+    rank = cut.shape[1]
+    from_cut = rank_bounded_minima(loss, rank, cut[None])
+    for i, minimum in enumerate(found):
+        yield {
+            "minimum": i,
+            "loss": minimum.value,
+            "loss_full": float(loss.minimum_value(rank)),
+            "loss_truncated": float(loss.value(cut)),
+            "loss_from_truncated": from_cut[0].value if from_cut else float("nan"),
+            "curvature": minimum.curvature,
+            "reached": minimum.reached,
+            "starts": number,
+        }
+
+
+def _plane(loss: Barycenter, found: Sequence[RankBoundedMinimum]) -> dict[str, Any]:
+    """F on the plane of two minima of rank 1; on a ray r u, F = r² − 2 r g(u) + F(0), which is least at r = g(u)."""
+    lowest = found[0].factor[:, 0]
+    other = found[1].factor[:, 0] if len(found) > 1 else loss.eigenvectors[:, 1]
+    basis = np.linalg.qr(np.column_stack([lowest, other]))[0]
+    basis = basis * np.sign(np.einsum("ij,ij->j", basis, np.column_stack([lowest, other])))
+    reach = 1.4 * max(float(np.linalg.norm(minimum.factor)) for minimum in found[:2])
+    side = np.linspace(-reach, reach, PLANE)
+    points = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    angles = np.linspace(0, np.pi, PROFILE)
+    zero = float(loss.value(np.zeros((loss.dimension, 1))))
+    rays = loss.value((np.column_stack([np.cos(angles), np.sin(angles)]) @ basis.T)[:, :, None])
+    return {
+        "reach": reach,
+        "losses": loss.value((points @ basis.T)[:, :, None]),
+        "lowest": lowest @ basis,
+        "other": other @ basis if len(found) > 1 else np.full(2, np.nan),
+        "loss_zero": zero,
+        "profile": zero - ((1 + zero - rays) / 2) ** 2,
+    }
+
+
+def _leading(covariance: Array, rank: int) -> Array:
+    eigenvalues, basis = np.linalg.eigh(covariance)
+    return basis[:, ::-1][:, :rank] * np.sqrt(np.maximum(eigenvalues[::-1][:rank], 0))

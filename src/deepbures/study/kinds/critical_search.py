@@ -1,0 +1,209 @@
+"""Critical points found by a solver that knows nothing of the theorem: is every one among those enumerated?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...landscape import critical_points
+from ...landscape.critical_point_search import search
+from ...landscape.curvature import Curvature, network_hessian
+from ...linalg.psd import Array, equalized
+from ...losses.registry import CovarianceLoss
+from ...model.network import DeepLinearNetwork, with_bottleneck
+from ...model.starts import random_orthogonal
+from ..cell import measure
+from ..cell.problem import make_loss
+from ..cell.settings import Settings
+from ..grid.seeds import generator
+from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, schema
+
+#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
+#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
+#: and where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of
+#: rank k. Also losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree
+#: of the loss.
+TABLES = {
+    "searches": schema(
+        start=COUNT,
+        start_rank=COUNT,
+        evaluations=COUNT,
+        enumerated=COUNT,
+        enumerated_at_rank=COUNT,
+        reached=COUNT,
+        reached_at_rank=COUNT,
+        gradient_norm=FLOAT,
+        critical=FLAG,
+        matched=FLAG,
+        kept=INDICES,
+        distance=FLOAT,
+        loss=FLOAT,
+        loss_minimum=FLOAT,
+        value=FLOAT,
+        negative=COUNT,
+        escapes=COUNT,
+    ),
+    "trials": schema(family=NAME, size=FLOAT, loss=FLOAT, loss_minimum=FLOAT, excess=FLOAT),
+}
+COST = 0.21
+#: A point is critical if the norm of the gradient of all layers, for Σ0/λ_1 in place of Σ0, is below this …
+GRADIENT_TOLERANCE = 1e-9
+#: … and is the enumerated one if ‖S − S_J‖_F is below this share of λ_1.
+MATCH_TOLERANCE = 1e-5
+#: Singular values of a start, in units of √λ_1: the scale is all that a start knows of the target.
+SINGULAR_VALUES = (0.3, 1.2)
+#: How far the layers of a start are from balanced: deviation of Gaussian noise, relative to the balanced layers.
+NOISE = 0.1
+#: Negative eigenvalues of a Hessian above this share of λ_max in size are counted, if the closed form has no smaller.
+COUNTED = 1e-7
+#: Matrices in each family of `trials`; sizes of those near the minimiser, relative to it.
+TRIALS, DISTANCES = 100, (1e-6, 1.0)
+#: Singular values of random matrices among them, in units of √λ_1.
+RANDOM_SIZES = (1e-2, 3.0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    starts: int = field(metadata={"minimum": 2})
+
+
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the tables `searches`, one row per seed and random start, and `trials`, one row per seed and matrix.
+
+    The searches are for zeros of the gradients of all layers (`critical_point_search`), from starts of rank 1, 2, …, k
+    in turn. The trials are matrices of rank ≤ k, critical or not, whose loss must not be less than L*.
+    """
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        key = {"dimension": loss.dimension, "depth": depth, "rank": rank, "loss": loss.name}
+        starts = _starts(loss, depth, rank, options.starts, generator(settings.study_seed, "search", seed, **key))
+        rows: dict[int, dict[str, Any]] = {}
+        for width, (numbers, layers) in starts.items():
+            for number, row in zip(numbers, _searched(loss, layers, depth, rank), strict=True):
+                rows[number] = {"seed": seed, "start": number, "start_rank": width, **row}
+        counts = _counts(loss, depth, rank, list(rows.values()))
+        trials = _trials(loss, rank, generator(settings.study_seed, "trials", seed, **key))
+        yield {
+            "searches": measure.columns({**rows[number], **counts} for number in sorted(rows)),
+            "trials": {"seed": np.full(2 * TRIALS, seed), **trials},
+        }
+
+
+def _starts(
+    loss: CovarianceLoss, depth: int, rank: int, number: int, rng: np.random.Generator
+) -> dict[int, tuple[list[int], list[Array]]]:
+    """Numbers and stacked layers of the starts of each rank, in units of √λ_1.
+
+    For ε = 0 and N = 1 they only have rank k, or the target's rank if that is lower: a W that has lost rank is not a
+    critical point there.
+    """
+    n = loss.dimension
+    widest = min(rank, int(np.sum(loss.eigenvalues > 0))) if loss.has_kink else rank
+    drawn: dict[int, list[tuple[int, list[Array]]]] = {}
+    for start in range(number):
+        width = widest if loss.has_kink and depth == 1 else 1 + start % widest
+        U, V = (random_orthogonal(rng, n)[:, :width] for _ in range(2))
+        W = (U * _log_uniform(rng, SINGULAR_VALUES, width)) @ V.T
+        layers = with_bottleneck(DeepLinearNetwork.balanced(W, depth, width), width).layers
+        layers = [layer + NOISE * np.sqrt(np.mean(layer**2)) * rng.standard_normal(layer.shape) for layer in layers]
+        drawn.setdefault(width, []).append((start, layers))
+    return {
+        width: (
+            [start for start, _ in some],
+            [np.stack(parts) for parts in zip(*(layers for _, layers in some), strict=True)],
+        )
+        for width, some in drawn.items()
+    }
+
+
+def _log_uniform(rng: np.random.Generator, ends: tuple[float, float], *shape: int) -> Array:
+    return np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]), shape))
+
+
+def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) -> Iterator[dict[str, Any]]:
+    """Where the searches from a stack of starts ended: one row each."""
+    target = loss.normalized()
+    ends = search(target, starts)
+    loss_minimum = float(loss.minimum_value(rank))
+    for i, norm in enumerate(ends.gradient_norm):
+        layers = [layer[i] for layer in ends.layers]
+        W = DeepLinearNetwork(layers).end_to_end()
+        kept, distance = critical_points.nearest(target, W, rank)
+        critical = bool(norm <= GRADIENT_TOLERANCE and not ends.at_kink[i])
+        matched = bool(critical and distance <= MATCH_TOLERANCE)
+        spectrum = critical_points.local_spectrum(loss, kept, depth, rank)
+        countable = matched and len(kept) == rank == starts[0].shape[-1 if depth == 1 else -2]
+        yield {
+            "evaluations": -1 if ends.at_kink[i] else ends.evaluations[i],
+            "gradient_norm": norm,
+            "critical": critical,
+            "matched": matched,
+            "kept": kept,
+            "distance": distance,
+            "loss": float(target.value(W)) * float(loss.eigenvalues[0]) ** (loss.degree / 2),
+            "loss_minimum": loss_minimum,
+            "value": critical_points.value(loss, kept),
+            "negative": _negative(target, layers, spectrum.rates) if countable else -1,
+            "escapes": spectrum.escapes,
+        }
+
+
+def _negative(loss: CovarianceLoss, layers: list[Array], rates: Array) -> int:
+    """Number of negative eigenvalues of the Hessian; −1 if some are too small to be told apart from zero."""
+    sizes = np.abs(rates[rates != 0])
+    if sizes.min() <= 100 * COUNTED * sizes.max():
+        return -1
+    return Curvature.of(np.linalg.eigvalsh(network_hessian(loss, layers)), COUNTED).negative
+
+
+def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How many critical points there are, and how many of them the searches of one problem reached.
+
+    Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
+    only those of the highest rank are critical.
+    """
+    spectrum = equalized(loss.eigenvalues, float(loss.smoothing))[loss.minimum_spectrum(loss.dimension) > 0]
+    by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues
+    for size in np.unique(spectrum, return_counts=True)[1]:
+        by_rank = np.convolve(by_rank, np.ones(size + 1, dtype=int))
+    highest = min(rank, len(spectrum))
+    kink = depth == 1 and loss.has_kink
+    reached = {row["kept"] for row in rows if row["matched"]}
+    return {
+        "enumerated": int(by_rank[highest] if kink else by_rank[: highest + 1].sum()),
+        "enumerated_at_rank": int(by_rank[rank]) if rank == highest else 0,
+        "reached": len(reached),
+        "reached_at_rank": sum(len(kept) == rank for kept in reached),
+    }
+
+
+def _trials(loss: CovarianceLoss, rank: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Losses of matrices of rank ≤ k against the minimum: random ones of many sizes, and ones near the minimiser."""
+    shape = TRIALS, loss.dimension, rank
+    frames, _ = np.linalg.qr(rng.standard_normal(shape))
+    sizes = _log_uniform(rng, RANDOM_SIZES, TRIALS, rank)
+    sizes *= np.arange(rank) <= rng.integers(rank, size=(TRIALS, 1))  # of every rank from 1 to k
+    random = np.sqrt(loss.eigenvalues[0]) * frames * sizes[:, None, :]
+    minimiser = loss.eigenvectors[:, :rank] * np.sqrt(loss.minimum_spectrum(rank)[:rank])
+    directions = rng.standard_normal(shape)
+    directions *= np.sqrt(loss.eigenvalues[0]) / np.linalg.norm(directions, axis=(-2, -1), keepdims=True)
+    distances = _log_uniform(rng, DISTANCES, TRIALS)
+    W = np.concatenate([random, minimiser + distances[:, None, None] * directions])
+    values = loss.value(W)
+    minimum = float(loss.minimum_value(rank))
+    return {
+        "family": ["random"] * TRIALS + ["near the minimiser"] * TRIALS,
+        "size": np.concatenate([sizes.max(axis=-1), distances]),
+        "loss": values,
+        "loss_minimum": np.full(2 * TRIALS, minimum),
+        "excess": (values - minimum) / loss.unit,
+    }

@@ -1,0 +1,138 @@
+"""How fast the gradient flow leaves the saddles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...flow.gradient_flow import gradient_flows
+from ...landscape import critical_points
+from ...landscape.curvature import check_twice_differentiable
+from ...linalg.psd import Array
+from ...losses.registry import CovarianceLoss
+from ...model.trajectory import FlowTrajectory
+from ..cell import measure
+from ..cell.problem import make_loss
+from ..cell.settings import Settings
+from ..grid.seeds import generator
+from ..results.schema import COUNT, FLOAT, VECTOR, schema
+
+#: A flow that starts near a critical point: predicted and measured rate of the fastest escape, and how long it stays.
+TABLES = {
+    "escapes": schema(
+        **measure.POINT,
+        loss_minimum=FLOAT,
+        perturbation=FLOAT,
+        escapes=COUNT,
+        escape_rate=FLOAT,
+        measured_rate=FLOAT,
+        plateau_time=FLOAT,
+        rates=VECTOR,
+    )
+}
+COST = 0.3
+#: A plateau ends once the loss has fallen by the first share of L(W_J) − L*; below the second the flow is linear.
+PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
+#: The flow is followed for this many times ln(1/δ) / (escape rate).
+HORIZON = 1.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int = field(metadata={"minimum": 2})
+    perturbation: float = field(metadata={"exclusiveMinimum": 0, "exclusiveMaximum": 0.1})
+
+
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `escapes`, one row per seed and critical point but the minimum, which no flow leaves.
+
+    Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k; with √λ_1 for ‖W_J‖ where W_J = 0.
+    """
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        check_twice_differentiable(loss, rank)
+        points = critical_points.spread(loss, rank, options.points)
+        spectra = [critical_points.local_spectrum(loss, point.kept, depth, rank) for point in points]
+        left = [i for i, spectrum in enumerate(spectra) if spectrum.escapes]
+        escapes = [(float("nan"), float("nan"))] * len(points)
+        if left:
+            starts = [_beside(settings, seed, loss, points[i], options.perturbation) for i in left]
+            horizons = [HORIZON * np.log(1 / options.perturbation) / spectra[i].escape_rate for i in left]
+            flows = gradient_flows(loss, starts, depth, rank=rank, rtol=1e-6, max_time=horizons, samples=300)
+            for i, flow in zip(left, flows, strict=True):
+                escapes[i] = _leave(loss, points[i], rank, spectra[i], flow)
+        rows = [
+            {
+                "seed": seed,
+                "point": i,
+                **asdict(point),
+                "loss_minimum": float(loss.minimum_value(rank)),
+                "perturbation": options.perturbation,
+                "escapes": spectrum.escapes,
+                "escape_rate": spectrum.escape_rate,
+                "measured_rate": rate,
+                "plateau_time": plateau,
+                "rates": np.sort(spectrum.rates),
+            }
+            for i, (point, spectrum, (plateau, rate)) in enumerate(zip(points, spectra, escapes, strict=True))
+        ]
+        yield {"escapes": measure.columns(rows)}
+
+
+def _beside(
+    settings: Settings, seed: int, loss: CovarianceLoss, point: critical_points.CriticalPoint, perturbation: float
+) -> Array:
+    """A start next to a critical point."""
+    rng = generator(
+        settings.study_seed, "perturbation", seed, dimension=loss.dimension, rank=settings.rank, kept=point.kept
+    )
+    W = critical_points.factor(loss, point.kept, settings.rank)
+    noise = rng.standard_normal(W.shape)
+    size = np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0])
+    return np.asarray(W + perturbation * size / np.linalg.norm(noise) * noise)
+
+
+def _leave(
+    loss: CovarianceLoss,
+    point: critical_points.CriticalPoint,
+    rank: int,
+    spectrum: critical_points.LocalSpectrum,
+    flow: FlowTrajectory,
+) -> tuple[float, float]:
+    """Length of the plateau and measured rate of the fastest escape; NaN if the flow did not leave before its end.
+
+    In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t). Where an
+    empty column fills with b, it is the b-th row of Ωᵀ W, less its part in the span of the rows in J, that grows.
+    """
+    drop = (point.value - flow.loss) / (point.value - float(loss.minimum_value(rank)))
+
+    outside = np.delete(np.arange(loss.dimension), point.kept)
+    F = loss.eigenvectors.T @ flow.factors
+    if spectrum.off_block.min(initial=np.inf) <= spectrum.empty.min(initial=np.inf):
+        row, column = divmod(int(np.argmin(spectrum.off_block)), len(outside))
+        grown = np.abs(np.sum(F[:, point.kept[row]] * F[:, outside[column]], axis=-1))
+    else:
+        filling = F[:, outside[int(np.argmin(spectrum.empty)) % len(outside)], None]
+        full, _ = np.linalg.qr(F[:, list(point.kept)].mT)
+        grown = np.linalg.norm(filling - filling @ full @ full.mT, axis=(-2, -1))
+    linear = slice(0, int(np.argmax(drop > LINEAR_DROP)) or len(drop))
+    rate = float(np.polyfit(flow.times[linear], np.log(grown[linear]), 1)[0])
+    return _first_crossing(flow.times, drop, PLATEAU_DROP), rate
+
+
+def _first_crossing(times: Array, drop: Array, level: float) -> float:
+    """Time at which `drop` first exceeds `level`, interpolated in its logarithm."""
+    above = np.flatnonzero(drop > level)
+    if not len(above) or above[0] == 0:
+        return float("nan")
+    i = above[0]
+    return float(np.interp(np.log(level), np.log(np.maximum(drop[i - 1 : i + 1], 1e-300)), times[i - 1 : i + 1]))

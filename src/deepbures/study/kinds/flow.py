@@ -1,0 +1,133 @@
+"""Gradient flow from a balanced start, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...flow.gradient_flow import gradient_flows
+from ...linalg.psd import Array
+from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...model.diagnostics import excess_by_direction
+from ...model.trajectory import FlowTrajectory
+from ...rates.plateau_times import half_times
+from ...rates.predicted import local_rates, rates_at_minimum
+from ..cell import measure
+from ..cell.problem import check_tolerance, make_loss, make_start, stack_losses
+from ..cell.settings import Integration, Settings
+from ..grid.target import is_drawn
+from ..results.schema import FLOAT, VECTOR, extended
+
+#: For flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
+#: excess loss that is in its slowest directions at the end; and for aligned starts (else empty) the times at which the
+#: eigenvalues of S reach half of their limits, measured and in closed form.
+TABLES = {
+    "runs": extended(
+        measure.RUNS,
+        factor_initial=VECTOR,
+        factor_final=VECTOR,
+        slowest_share=FLOAT,
+        half_times=VECTOR,
+        half_times_predicted=VECTOR,
+    ),
+    "trajectories": measure.TRAJECTORIES,
+}
+#: Its options, by section of an experiment's block.
+OPTIONS = {"integration": Integration}
+#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
+COST = 0.035
+#: Up to this dimension a stack of several cells is faster than cell by cell: 3 times at n = 2, and hardly at n = 20.
+_STACKED_DIMENSION = 8
+#: Local rates that agree to this share of the largest belong to one direction of decay.
+_SAME_RATE = 1e-8
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the tables `runs` and `trajectories`, seed by seed; the flows advance as one stack."""
+    return run_stack([(settings, seed) for seed in seeds])
+
+
+def stack_of(settings: Settings) -> Hashable:
+    """Cells for which this is the same may be computed as one stack; None: it would not pay."""
+    if settings.dimension > _STACKED_DIMENSION or not is_drawn(settings.target):
+        return None
+    shape = (settings.dimension, settings.rank, settings.depth)
+    return (settings.loss, settings.epsilon > 0, *shape, settings.options["integration"])
+
+
+def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dict[str, Any]]]:
+    """As `run`, for cells with one `stack_of`, each with a seed."""
+    rank, depth = members[0][0].rank, members[0][0].depth
+    options: Integration = members[0][0].options["integration"]
+    ends = (0, -1) if options.keep_factors else ()
+    losses = [make_loss(settings, seed) for settings, seed in members]
+    for loss in losses:
+        check_tolerance(options.excess_tolerance, loss, rank)
+    starts = [make_start(settings, seed, loss) for (settings, seed), loss in zip(members, losses, strict=True)]
+    initials = np.stack([start.end_to_end for start in starts])
+    trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options.of_flow())
+    for (settings, seed), loss, start, trajectory in zip(members, losses, starts, trajectories, strict=True):
+        F = trajectory.factors
+        kept = [F[end].ravel() for end in ends] or [[], []]
+        measured: Any = []
+        predicted: Any = []
+        if settings.start().kind == "aligned" and isinstance(loss, BuresWasserstein):
+            measured = _half_times(trajectory, loss, rank)
+            predicted = half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2)
+        yield {
+            "runs": measure.one_row(
+                seed=seed,
+                **measure.summary(loss, start, rank, depth, F[-1]),
+                excess_initial=trajectory.excess[0],
+                stop_reason=trajectory.stop_reason,
+                time_final=trajectory.times[-1],
+                steps=trajectory.n_steps,
+                evaluations=trajectory.evaluations,
+                loss_final=trajectory.loss[-1],
+                excess_final=trajectory.excess[-1],
+                factor_initial=kept[0],
+                factor_final=kept[1],
+                slowest_share=slowest_share(loss, F[-1], depth, rank),
+                half_times=measured,
+                half_times_predicted=predicted,
+            ),
+            "trajectories": {
+                "seed": [seed] * len(trajectory.times),
+                "time": trajectory.times,
+                "loss": trajectory.loss,
+                "excess": trajectory.excess,
+                "gradient_norm": trajectory.gradient_norm,
+                **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
+            },
+        }
+
+
+def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> float:
+    """Share of the excess loss at F, near the minimum, that is in the directions of the least local rate.
+
+    The tail of log (L − L*) has the slope of the sharp rate only once this is near 1: where hardly anything is
+    in the slowest direction, no recorded slope shows it. NaN where there is no closed form: ε ≥ λ_k, and losses
+    other than Bures-Wasserstein.
+    """
+    if not isinstance(loss, BuresWasserstein) or not loss.epsilon < loss.eigenvalues[rank - 1]:
+        return float("nan")
+    shares = np.concatenate(excess_by_direction(loss, F, rank))
+    rates = np.concatenate(local_rates(loss.eigenvalues, float(loss.epsilon), depth, rank))
+    sharp, total = rates_at_minimum(loss, depth, rank).min(), float(shares.sum())
+    slowest = np.abs(rates - sharp) <= _SAME_RATE * rates.max()
+    return float(shares[slowest].sum()) / total if total > 0 else float("nan")
+
+
+def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:
+    """Times at which each eigenvalue of S reaches half of its limit, interpolated in log s; NaN if it does not."""
+    s = np.sum(trajectory.factors**2, axis=-2)
+    limits = loss.minimum_spectrum(rank)
+    times = np.full(rank, np.nan)
+    for i in range(min(rank, s.shape[-1])):
+        above = np.flatnonzero(s[:, i] >= limits[i] / 2)
+        if limits[i] > 0 and above.size and above[0] > 0:
+            j = above[0]
+            times[i] = np.interp(np.log(limits[i] / 2), np.log(s[j - 1 : j + 1, i]), trajectory.times[j - 1 : j + 1])
+    return times

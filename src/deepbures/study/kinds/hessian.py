@@ -1,0 +1,121 @@
+"""Spectra of the Hessian of the deep loss at its critical points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...landscape import critical_points
+from ...landscape.curvature import (
+    ZERO_TOLERANCE,
+    Curvature,
+    check_twice_differentiable,
+    extreme_eigenvalues,
+    network_hessian,
+)
+from ...linalg.psd import Array
+from ...losses.registry import CovarianceLoss
+from ...model.network import DeepLinearNetwork
+from ..cell import measure
+from ..cell.problem import make_loss
+from ..cell.settings import Settings
+from ..results.schema import COUNT, FLOAT, VECTOR, schema
+
+#: Hessian of the deep loss at a critical point (`value_error` in units of Σ_j λ_j^{d/2}, d the degree of the loss,
+#: `gradient_norm` of W for Σ0/λ_1): its extreme eigenvalues, the numbers of negative, zero and positive
+#: ones (−1 where only the extreme ones were computed), and the closed form they are compared with (`rates`).
+TABLES = {
+    "spectra": schema(
+        **measure.POINT,
+        value_error=FLOAT,
+        gradient_norm=FLOAT,
+        parameters=COUNT,
+        smallest=FLOAT,
+        largest=FLOAT,
+        negative=COUNT,
+        zero=COUNT,
+        positive=COUNT,
+        relative_condition=FLOAT,
+        absolute_condition=FLOAT,
+        escapes=COUNT,
+        escape_rate=FLOAT,
+        predicted_zero=COUNT,
+        rates=VECTOR,
+        spectrum_error=FLOAT,
+    )
+}
+COST = 0.04
+#: With more parameters the dense Hessian takes too long, and only its extreme eigenvalues are computed.
+DENSE_PARAMETERS = 1500
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int = field(metadata={"minimum": 2})
+
+
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `spectra`, one row per seed and critical point.
+
+    Counts of eigenvalues are −1 where there are more than 1,500 parameters: not counted, so that they neither agree
+    with the closed form nor contradict it.
+    """
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        check_twice_differentiable(loss, rank)
+        points = critical_points.spread(loss, rank, options.points)
+        rows = [_row(loss, point, depth, rank) for point in points]
+        yield {"spectra": measure.columns({"seed": seed, "point": i, **row} for i, row in enumerate(rows))}
+
+
+def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int, rank: int) -> dict[str, Any]:
+    network = critical_points.network(loss, point.kept, depth, rank)
+    W, target = network.end_to_end(), loss.normalized()
+    expected = critical_points.local_spectrum(loss, point.kept, depth, rank)
+    predicted = np.sort(expected.rates[expected.rates != 0])
+    parameters = sum(layer.size for layer in network.layers)
+    nonzero, curvature = _spectrum(loss, network, parameters)
+    return {
+        **asdict(point),
+        "value_error": abs(float(loss.value(W)) - point.value) / loss.unit,
+        "gradient_norm": float(np.linalg.norm(target.gradient(W / np.sqrt(loss.eigenvalues[0])))),
+        "parameters": parameters,
+        **asdict(curvature),
+        "escapes": expected.escapes,
+        "escape_rate": expected.escape_rate,
+        "predicted_zero": parameters - len(predicted),
+        "rates": predicted,
+        "spectrum_error": _deviation(nonzero, predicted, curvature),
+    }
+
+
+def _spectrum(loss: CovarianceLoss, network: DeepLinearNetwork, parameters: int) -> tuple[Array | None, Curvature]:
+    """The eigenvalues that are not zero and their summary; for many parameters the extreme ones, with counts of −1."""
+    if parameters > DENSE_PARAMETERS:
+        smallest, largest = extreme_eigenvalues(loss, network.layers)
+        relative = largest / smallest if smallest < -ZERO_TOLERANCE * largest else float("nan")
+        return None, Curvature(smallest, largest, -1, -1, -1, relative, float("nan"))
+    eigenvalues = np.linalg.eigvalsh(network_hessian(loss, network.layers))
+    floor = ZERO_TOLERANCE * np.abs(eigenvalues).max()
+    return eigenvalues[np.abs(eigenvalues) > floor], Curvature.of(eigenvalues)
+
+
+def _deviation(nonzero: Array | None, predicted: Array, curvature: Curvature) -> float:
+    """Largest deviation from the closed form, as a share of λ_max; infinite if the numbers of eigenvalues differ."""
+    if nonzero is None:
+        nonzero = np.array([curvature.smallest, curvature.largest])
+        predicted = np.array([predicted.min(initial=0), predicted.max(initial=0)])
+    if len(nonzero) != len(predicted):
+        return float("inf")
+    if not len(predicted):  # W = 0 and N > 2: all are zero
+        return 0.0
+    return float(np.abs(nonzero - predicted).max() / curvature.largest)

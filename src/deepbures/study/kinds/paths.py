@@ -1,0 +1,60 @@
+"""The loss along segments from one critical point to the next, between matrices and between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ...landscape import critical_points
+from ...landscape.curvature import network_loss, segment
+from ..cell.problem import make_loss
+from ..cell.settings import Settings
+from ..results.schema import COUNT, FLOAT, schema
+
+#: Loss between critical points `pair` and `pair` + 1.
+TABLES = {"paths": schema(pair=COUNT, t=FLOAT, loss_between_matrices=FLOAT, loss_between_layers=FLOAT)}
+COST = 0.02
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    points: int = field(metadata={"minimum": 2})
+    samples: int = field(metadata={"minimum": 3})
+
+
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `paths`, one row per seed, pair of consecutive points, and place between them.
+
+    The points are those of rank k; where there is only one (k = n), also those of lower rank.
+    """
+    rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
+    t = np.linspace(0, 1, options.samples)
+    for seed in seeds:
+        loss = make_loss(settings, seed)
+        alone = critical_points.count(loss, rank) == 1
+        points = critical_points.spread(loss, rank, options.points, lower_ranks=alone)
+        networks = [critical_points.network(loss, point.kept, depth, rank) for point in points]
+        matrices, layers = [], []
+        for lower, upper in pairwise(networks):
+            matrices.append(loss.value(segment(lower.end_to_end(), upper.end_to_end(), t)))
+            between = [segment(A, B, t) for A, B in zip(lower.layers, upper.layers, strict=True)]
+            layers.append(network_loss(loss, between))
+        pairs = len(points) - 1
+        yield {
+            "paths": {
+                "seed": np.full(pairs * len(t), seed),
+                "pair": np.repeat(np.arange(pairs), len(t)),
+                "t": np.tile(t, pairs),
+                "loss_between_matrices": np.concatenate(matrices),
+                "loss_between_layers": np.concatenate(layers),
+            }
+        }

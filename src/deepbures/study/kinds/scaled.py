@@ -1,0 +1,200 @@
+"""Scaled descent and Nyström starts on targets of a given condition number, compared with plain descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...descent.gradient_descent import gradient_descent
+from ...descent.scaled_descent import natural_step, nystrom_start, scaled_descent
+from ...linalg.psd import Array, symmetrize
+from ...losses.registry import LOSSES, BuresWasserstein, CovarianceLoss
+from ...model.network import DeepLinearNetwork
+from ...model.starts import random_orthogonal
+from ...rates.predicted import descent_contraction, rates_at_minimum, stable_step
+from ..cell import measure
+from ..cell.settings import Settings
+from ..grid.seeds import generator
+from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, schema
+
+#: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
+#: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
+#: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. `lemma` is the most by which L(W − ½∇) exceeds L − ¼‖∇‖²,
+#: in `unit`, where steps are such half steps; else NaN. Conditions: plain descent, η half the largest stable step,
+#: started on the slowest mode; its contraction per step, measured and in theory.
+TABLES = {
+    "scaled": schema(
+        condition=FLOAT,
+        target_rank=COUNT,
+        share=FLOAT,
+        start=NAME,
+        method=NAME,
+        unit=FLOAT,
+        local_unit=FLOAT,
+        steps=COUNT,
+        halved=COUNT,
+        converged=FLAG,
+        worst_ratio=FLOAT,
+        lemma=FLOAT,
+        tail_factor=FLOAT,
+        tail_expected=FLOAT,
+        excess=VECTOR,
+    ),
+    "conditions": schema(condition=FLOAT, contraction=FLOAT, expected=FLOAT),
+}
+#: How its targets are drawn, in the configuration.
+SPECTRUM = "geometric"
+COST = 0.8
+STARTS = ("gaussian", "nystrom", "orthonormal")
+#: A run has converged at the first share of its unit; its tail lies between the other two.
+TOLERANCE, TAIL = 1e-12, (1e-5, 1e-11)
+#: Relative size of the slowest mode at the start of plain descent.
+_PERTURBATION = 1e-3
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    conditions: tuple[float, ...] = field(metadata={"minimum": 1})
+    target_ranks: tuple[int, ...] = field(metadata={"minimum": 1})
+    shares: tuple[float, ...] = field(metadata={"minimum": 0, "exclusiveMaximum": 1})
+    start_kinds: tuple[str, ...] = field(metadata={"enum": STARTS})
+    max_steps: int = field(metadata={"minimum": 1})
+
+
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the tables `scaled` and `conditions`, seed by seed.
+
+    Σ0 has the eigenvalues 1 … 1/κ in geometric steps and then zeros, in a basis that is the same for all κ, ranks,
+    losses and depths of a seed; ε is a share of the least positive eigenvalue.
+    """
+    options: Options = settings.options["landscape"]
+    unknown = [start for start in options.start_kinds if start not in STARTS]
+    if unknown:
+        raise ValueError(f"landscape.start_kinds must be among {', '.join(STARTS)}, not {unknown[0]!r}")
+    n, rank, depth = settings.dimension, settings.rank, settings.depth
+    for seed in seeds:
+        basis = random_orthogonal(generator(settings.study_seed, "target", seed, dimension=n, spectrum=SPECTRUM), n)
+        rows, conditions = [], []
+        for condition in options.conditions:
+            for target_rank in options.target_ranks:
+                eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
+                covariance = symmetrize((basis * eigenvalues) @ basis.T)
+                for share in options.shares if settings.loss == BuresWasserstein.name else (0.0,):
+                    epsilon = share * eigenvalues[target_rank - 1]
+                    loss = _loss(settings.loss, covariance, epsilon)
+                    for start in options.start_kinds:
+                        rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
+                        network = _network(_start(rng, loss, rank, start), depth, rank)
+                        for method in _methods(loss, depth, rank, target_rank, share, start):
+                            row = _trained(loss, network, method, options.max_steps, target_rank)
+                            keys = {"condition": condition, "target_rank": target_rank, "share": share, "start": start}
+                            rows.append({"seed": seed, **keys, "method": method, **row})
+                    if (
+                        share == 0
+                        and target_rank == rank == n
+                        and not (loss.name == BuresWasserstein.name and depth == 1)
+                    ):
+                        measured, expected = _plain(loss, depth)
+                        found = {"condition": condition, "contraction": measured, "expected": expected}
+                        conditions.append({"seed": seed, **found})
+        empty: dict[str, list[Any]] = {name: [] for name in TABLES["conditions"].names}
+        yield {"scaled": measure.columns(rows), "conditions": measure.columns(conditions) if conditions else empty}
+
+
+def _loss(name: str, covariance: Array, epsilon: float) -> CovarianceLoss:
+    return BuresWasserstein(covariance, epsilon) if name == BuresWasserstein.name else LOSSES[name](covariance)
+
+
+def _start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, start: str) -> Array:
+    if start == "gaussian":
+        return rng.standard_normal((loss.dimension, loss.dimension)) / np.sqrt(loss.dimension)
+    return nystrom_start(rng, loss, rank, loss.dimension, orthonormal=start == "orthonormal").end_to_end
+
+
+def _network(W: Array, depth: int, rank: int) -> DeepLinearNetwork:
+    """Balanced layers of W, cut to inner width k."""
+    U, s, Vh = np.linalg.svd(W, full_matrices=False)
+    return DeepLinearNetwork.of_factors(U[:, :rank], s[:rank], Vh[:rank], depth)
+
+
+def _methods(loss: CovarianceLoss, depth: int, rank: int, target_rank: int, share: float, start: str) -> Iterator[str]:
+    """Layer-wise steps; where theory gives a tail for them, also plain half steps and steps without the repair."""
+    yield "layerwise"
+    if loss.name == BuresWasserstein.name and start == "gaussian":
+        if depth == 1 and share > 0 and target_rank == loss.dimension:
+            yield "none"
+        if depth > 1 and share == 0 and rank == target_rank < loss.dimension:
+            yield "unrepaired"
+
+
+def _trained(
+    loss: CovarianceLoss, network: DeepLinearNetwork, method: str, max_steps: int, target_rank: int
+) -> dict[str, Any]:
+    square = loss.name != BuresWasserstein.name
+    unit = float(np.sum(loss.eigenvalues ** (2 if square else 1)))
+    least = float(loss.eigenvalues[target_rank - 1]) ** (2 if square else 1)
+    rank = min(min(layer.shape) for layer in network.layers)
+    unrepaired = method == "unrepaired"
+    trajectory = scaled_descent(
+        loss,
+        network,
+        preconditioner="layerwise" if unrepaired else method,
+        n_steps=max_steps,
+        excess_tolerance=TOLERANCE * unit,
+        repair=not unrepaired,
+    )
+    excess = trajectory.excess
+    local = excess / least
+    full = natural_step(loss) / network.depth
+    whole = np.diff(trajectory.times) > 0.99 * full
+    late = np.flatnonzero(whole & (local[:-1] < 1e-2))
+    plain = not square and network.depth == 1 and (method == "none" or loss.smoothing == 0)
+    surplus = (np.diff(excess) + trajectory.gradient_norm[:-1] ** 2 / 4)[whole]
+    return {
+        "unit": unit,
+        "local_unit": least,
+        "steps": int(trajectory.last_step),
+        "halved": int(np.sum(~whole)),
+        "converged": bool(excess[-1] <= TOLERANCE * unit),
+        "worst_ratio": float(np.max(excess[late + 1] / excess[late], initial=0.0)),
+        "lemma": float(np.max(surplus / unit)) if plain and len(surplus) else float("nan"),
+        "tail_factor": _tail(excess / unit),
+        "tail_expected": _expected(loss, network.depth, rank, method, target_rank),
+        "excess": excess,
+    }
+
+
+def _tail(relative: Array) -> float:
+    """Factor of the last step between the shares `TAIL`, where it has settled to 0.2 % over three; else NaN."""
+    inside = relative[(relative < TAIL[0]) & (relative > TAIL[1])]
+    factors = inside[1:] / inside[:-1]
+    settled = len(factors) >= 3 and abs(factors[-1] / factors[-3] - 1) < 2e-3
+    return float(factors[-1]) if settled else float("nan")
+
+
+def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_rank: int) -> float:
+    """Tail factor in theory where there is one: (1 − 1/N)² unrepaired; the local rates for half steps on one layer."""
+    if method == "unrepaired":
+        return (1 - 1 / depth) ** 2
+    subspace = method == "layerwise" and rank < target_rank and loss.has_kink
+    if depth == 1 and loss.name == BuresWasserstein.name and (method == "none" or subspace):
+        return descent_contraction(rates_at_minimum(loss, 1, rank), 0.5)
+    return float("nan")
+
+
+def _plain(loss: CovarianceLoss, depth: int) -> tuple[float, float]:
+    """Contraction of L − L* in a step of plain descent from the slowest mode, λ_n, and in theory."""
+    rates = rates_at_minimum(loss, depth)
+    eta = stable_step(rates) / 2
+    s = np.sqrt(loss.eigenvalues)
+    s[-1] *= 1 + _PERTURBATION
+    excess = gradient_descent(loss, DeepLinearNetwork.balanced(loss.eigenvectors * s, depth), eta, 2).excess
+    return float(excess[2] / excess[1]), descent_contraction(rates, eta)

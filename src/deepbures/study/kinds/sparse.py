@@ -1,0 +1,51 @@
+"""Low rank plus sparse: which steps recover a covariance with corrupted entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...neighbours.sparse_recovery import METHODS, draw_corrupted, recover_low_rank
+from ..cell import measure
+from ..cell.settings import Settings
+from ..grid.seeds import generator
+from ..results.schema import COUNT, FLAG, FLOAT, NAME, schema
+
+#: One row per share of corrupted entries and method; `error` is ‖W Wᵀ − Σ*‖_F / ‖Σ*‖_F at the end.
+TABLES = {"recoveries": schema(share=FLOAT, method=NAME, steps=COUNT, converged=FLAG, error=FLOAT)}
+#: How its targets are drawn, in the configuration.
+SPECTRUM = "geometric"
+COST = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `landscape` in the configuration; see config/README.md."""
+
+    condition: float = field(metadata={"minimum": 1})
+    corrupted: tuple[float, ...] = field(metadata={"minimum": 0, "maximum": 1})
+    max_steps: int = field(metadata={"minimum": 1})
+
+
+OPTIONS = {"landscape": Options}
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the table `recoveries`, seed by seed."""
+    options: Options = settings.options["landscape"]
+    n, rank = settings.dimension, settings.rank
+    for seed in seeds:
+        rows = []
+        for share in options.corrupted:
+            rng = generator(settings.study_seed, "corrupted", seed, dimension=n, rank=rank, share=share)
+            drawn = draw_corrupted(rng, n, rank, options.condition, share)
+            for method in METHODS:
+                found = recover_low_rank(drawn.low_rank + drawn.sparse, rank, share, method, n_steps=options.max_steps)
+                error = np.linalg.norm(found.factor @ found.factor.T - drawn.low_rank) / np.linalg.norm(drawn.low_rank)
+                steps = len(found.changes)
+                row = {"share": share, "method": method, "steps": steps, "converged": found.converged}
+                rows.append({"seed": seed, **row, "error": float(error)})
+        yield {"recoveries": measure.columns(rows)}

@@ -1,0 +1,1 @@
+"""Tables of results: how they are written, found, collected and packed."""

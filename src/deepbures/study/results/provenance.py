@@ -1,0 +1,67 @@
+"""Where results come from: for a cell, code and versions; for a study, what its tables came from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .atomic import checksum, digest_of
+from .code_digest import code_digest
+from .parquet import read_metadata
+
+_PACKAGES = ("deepbures", "numpy", "scipy", "pyarrow")
+#: Keys of what `of_code` returns.
+NAMES = ("code", "python", *_PACKAGES)
+
+
+def of_code(*roots: str) -> dict[str, str]:
+    """Digest of the code and versions that a result depends on; `roots` are the modules that computed it."""
+    return {"code": code_digest(*roots), "python": platform.python_version(), **_versions()}
+
+
+@cache  # looking at the disk takes as long as a flow, and imports do not change within a process
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
+
+
+def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path]) -> dict[str, Any]:
+    """Configuration with its digest, and for each aggregate its checksum and metadata.
+
+    Parameters
+    ----------
+    configuration
+        The checked configuration, as the study ran with it.
+    aggregates
+        Files that `aggregate.collect` wrote.
+
+    Returns
+    -------
+    dict
+        `configuration`, `configuration_digest`, and `aggregates`: by path, `sha256` and the metadata (experiment,
+        digests of its configuration and code, seeds, versions). The same study gives the same content: no
+        times, hosts or absolute paths.
+    """
+    return {
+        "configuration": dict(configuration),
+        "configuration_digest": digest_of(configuration),
+        "aggregates": {
+            str(path): {"sha256": checksum(path), **read_metadata(path)} for path in sorted(map(str, aggregates))
+        },
+    }
+
+
+#: Columns of `table`; the last one holds the rest, the versions.
+_COLUMNS = ("experiment", "parts", "seeds", "study_seed", "configuration", "code", "collected_by", "sha256")
+
+
+def table(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `of_study` says about each aggregate, one row each: checksum, digests, seeds, versions."""
+    rows = []
+    for path, entry in provenance["aggregates"].items():
+        versions = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in _COLUMNS)
+        rows.append({"aggregate": path, **{name: entry.get(name, "") for name in _COLUMNS}, "versions": versions})
+    return rows

@@ -1,0 +1,234 @@
+"""The kinds of the neighbours on small grids: their configuration, their tables, and the claims on them."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepbures.claims import Study, Tables, neighbours
+from deepbures.claims.evidence import judge
+from deepbures.neighbours.barycenter import barycenter
+from deepbures.plotting import neighbours as figures
+from deepbures.study.configuration import check as configuration
+from deepbures.study.grid.cells import cells
+from deepbures.study.run import run_cell
+
+STATEMENTS = {
+    "scaled": [
+        neighbours.ONE_STEP,
+        neighbours.DESCENT_LEMMA,
+        neighbours.SCALED_TAILS,
+        neighbours.QUADRATIC,
+        neighbours.TENTHS,
+        neighbours.EXPONENTS,
+    ],
+    "barycenter": [neighbours.BARYCENTER_RATE, neighbours.BARYCENTER_FOUND],
+    "sparse": [neighbours.FEW_CORRUPTIONS],
+    "sensing": [neighbours.REWEIGHTED, neighbours.UNWEIGHTED],
+}
+SMALL = {
+    "scaled": {
+        "grid": {"depth": [1, 2, 10]},
+        "landscape": {"conditions": [1, 100, 10000], "shares": [0, 0.5], "start_kinds": ["gaussian", "nystrom"]},
+    },
+    "barycenter": {"grid": {"rank": [1, 5], "depth": [1]}, "landscape": {"spreads": [1, 2], "starts": 10}},
+    "sparse": {"grid": {"rank": [3]}, "landscape": {"corrupted": [0.04]}},
+    "sensing": {"landscape": {"copies": [0, 10000]}},
+}
+
+
+def small(shipped, kind):
+    config = shipped("neighbours.yaml")
+    block = config["experiments"][kind]
+    for section, changes in SMALL[kind].items():
+        block[section].update(changes)
+    return config
+
+
+def results_in(folder, config, kind, seeds):
+    tables = {}
+    for cell in cells(config, kind):
+        for name, table in run_cell(dict(cell.settings), range(seeds)).items():
+            tables.setdefault(name, []).append(table.to_pandas().assign(**cell.axes))
+    for name, frames in tables.items():
+        pd.concat(frames, ignore_index=True).to_parquet(folder / f"{name}.parquet")
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_claims_hold_and_can_fail(shipped, tmp_path, kind):
+    results_in(tmp_path, small(shipped, kind), kind, 1)
+    study = Study({kind: Tables(tmp_path, kind, kind)})
+    for statement in STATEMENTS[kind]:
+        claim = judge(statement, study)
+        assert (claim.verdict, claim.cases > 0) == ("holds", True), (claim.name, claim.verdict, claim.worst_deviation)
+    # one column of each table spoilt: the claims on it are violated
+    spoilt = {
+        "scaled": {"tail_factor": 1.1, "worst_ratio": 1e9, "unit": 1e-30, "lemma": -1e9},
+        "conditions": {"contraction": 0.5},
+        "barycenters": {"factor": 1.1, "distance": 1e12},
+        "recoveries": {"error": 1e9},
+        "sensed": {"error": 1e20},
+    }
+    for path in tmp_path.glob("*.parquet"):
+        frame = pd.read_parquet(path)
+        for column, factor in spoilt.get(path.stem, {}).items():
+            frame[column] = frame[column] * factor
+        if path.stem == "scaled":
+            frame["excess"] = [np.abs(excess) ** 0.1 * 1e-33 for excess in frame["excess"]]  # linear, and below 1e-2
+        if path.stem == "sensed":
+            frame.loc[frame["method"] != "reweighted", "error"] = 0.0
+        frame.to_parquet(path)
+    for statement in STATEMENTS[kind]:
+        assert judge(statement, study).verdict == "violated", statement.name
+
+
+MISTAKES = [
+    ("scaled", "target.spectrum", "zipf", "kind 'scaled' needs geometric, not 'zipf'"),
+    ("scaled", "grid.epsilon", [0.1], "kind 'scaled' needs [0]"),
+    ("scaled", "landscape.target_ranks", [21], "21 must be at most the dimension, 20"),
+    ("scaled", "landscape.conditions", [0.5], "must be at least 1"),
+    ("scaled", "landscape.start_kinds", ["gauss"], "'gauss' is not allowed"),
+    ("barycenter", "loss", "frobenius", "kind 'barycenter' needs bures-wasserstein"),
+    (
+        "barycenter",
+        "landscape",
+        {"starts": 5, "max_steps": 9, "covariances": 3},
+        "landscape.spreads: the key is missing",
+    ),
+    ("barycenter", "landscape.spreads", [-1], "-1 must be at least 0"),
+    ("barycenter", "target", {"covariance": "x.npy"}, "kind 'barycenter' needs spread, not 'a file'"),
+    ("barycenter", "target", {"barycenter": {"covariances": ["~/x.npy"]}}, "~ and $ are not replaced"),
+    (
+        "barycenter",
+        "target",
+        {"barycenter": {"covariances": ["absent.npy"]}},
+        "target: absent.npy: there is no such file",
+    ),
+    ("barycenter", "target", {"barycenter": {"covariances": []}}, "must hold at least 1 value"),
+    ("barycenter", "target", {"barycenter": {"files": ["x.npy"]}}, "unknown key 'files'"),
+    ("barycenter", "target", {"barycenter": {}}, "exactly one of the keys 'covariances' and 'samples' is needed"),
+    ("barycenter", "target", {"spectrum": "spread", "barycenter": {}}, "leave the other keys out"),
+    ("sparse", "target", {"barycenter": {"covariances": ["x.npy"]}}, "kind 'sparse' needs geometric, not 'a file'"),
+    ("sparse", "grid.depth", [2], "kind 'sparse' needs [1]"),
+    ("sparse", "grid.rank", [51], "51 must be at most the dimension, 50"),
+    ("sparse", "landscape.corrupted", [1.5], "1.5"),
+    ("sparse", "landscape.condition", 0.5, "0.5 must be at least 1"),
+    ("sensing", "landscape.copies", [-1], "-1 must be at least 0"),
+    ("sensing", "landscape.measurements", 0, "0 must be at least 1"),
+    ("sensing", "grid.rank", [11], "11 must be at most the dimension, 10"),
+]
+
+
+@pytest.mark.parametrize(("experiment", "key", "value", "message"), MISTAKES)
+def test_mistakes_give_one_line(shipped, schema, experiment, key, value, message):
+    config = copy.deepcopy(shipped("neighbours.yaml"))
+    configuration.check(config, schema)
+    block = config["experiments"][experiment]
+    *sections, last = key.split(".")
+    for section in sections:
+        block = block[section]
+    block[last] = value
+    with pytest.raises(configuration.ConfigurationError, match=r"^[^\n]*$") as error:
+        configuration.check(config, schema)
+    assert message in str(error.value)
+
+
+@pytest.fixture
+def from_files(shipped, tmp_path, monkeypatch, rng):
+    """The barycenter block on two files of samples, one of them singular."""
+    monkeypatch.chdir(tmp_path)
+    samples = [rng.standard_normal((40, 5)), rng.standard_normal((4, 5))]
+    for name, array in zip("ab", samples, strict=True):
+        np.save(f"{name}.npy", array)
+    config = shipped("neighbours.yaml")
+    block = config["experiments"]["barycenter"]
+    block["target"] = {"barycenter": {"samples": ["a.npy", "b.npy"], "weights": [3, 1]}}
+    block["grid"] |= {"rank": [1, 5], "depth": [2]}
+    block["landscape"] = {"starts": 5, "max_steps": 200}
+    return config, samples
+
+
+def test_descent_ends_at_the_barycenter_of_files(from_files, schema):
+    config, samples = from_files
+    checked = configuration.check(config, schema)
+    expected = barycenter([np.cov(X.T, bias=True) for X in samples], [0.75, 0.25])
+    full = cells(checked, "barycenter")[1]
+    rows = run_cell(dict(full.settings), range(2))["barycenters"].to_pandas()
+    np.testing.assert_allclose(rows["trace"], np.trace(expected), rtol=1e-10)
+    assert rows["converged"].all()
+    assert (rows["distance"] < 1e-8).all()
+    assert rows["spread"].isna().all()
+
+
+def test_sets_that_are_read_have_no_spread(from_files, schema):
+    config, _ = from_files
+    config["experiments"]["barycenter"]["landscape"]["spreads"] = [1]
+    with pytest.raises(
+        configuration.ConfigurationError, match=r"landscape.spreads: the covariances are read from files"
+    ):
+        configuration.check(config, schema)
+
+
+def test_only_barycenters_have_several_targets(shipped, schema):
+    config = shipped()
+    config["experiments"]["convergence"]["target"] = {"barycenter": {"covariances": ["x.npy"]}}
+    with pytest.raises(configuration.ConfigurationError, match=r"target.barycenter: kind 'flow' needs one target"):
+        configuration.check(config, schema)
+
+
+def test_a_plane_shows_the_minima_of_rank_one(shipped):
+    # F on the plane is least at the lowest minimum, and the profile by direction passes through both minima.
+    config = small(shipped, "barycenter")
+    config["experiments"]["barycenter"]["landscape"]["spreads"] = [3]
+    cell = cells(config, "barycenter")[0]
+    tables = {name: table.to_pandas() for name, table in run_cell(dict(cell.settings), [0]).items()}
+    losses, plane = tables["minima"]["loss"], tables["planes"].iloc[0]
+    assert len(losses) > 1
+    for point, loss in zip((plane["lowest"], plane["other"]), losses, strict=False):
+        assert plane["loss_zero"] - point @ point == pytest.approx(loss, rel=1e-9)  # F = F(0) − ‖W‖² at a minimum
+    assert plane["profile"].min() == pytest.approx(losses[0], rel=1e-12)
+    assert losses[0] <= plane["losses"].min() < losses[0] * 1.01
+    at = np.degrees(np.arctan2(*plane["other"][::-1])) % 180
+    assert np.interp(at, np.arange(181), plane["profile"]) == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.fixture
+def minima_and_planes(shipped):
+    config = small(shipped, "barycenter")
+    config["experiments"]["barycenter"]["landscape"]["spreads"] = [1, 3]
+    config["experiments"]["barycenter"]["grid"]["rank"] = [1, 2]
+    found = {"minima": [], "planes": []}
+    for cell in cells(config, "barycenter"):
+        for name, table in run_cell(dict(cell.settings), [0]).items():
+            if name in found:
+                found[name].append(table.to_pandas().assign(**cell.axes))
+    return tuple(pd.concat(frames, ignore_index=True) for frames in found.values())
+
+
+def test_every_limit_is_a_dot(minima_and_planes):
+    minima, _ = minima_and_planes
+    figure = figures.loss_against_rank(minima)
+    for ax, spread in zip(figure.axes, (1, 3), strict=True):
+        shown = minima[minima["spread"] == spread]
+        dots = ax.collections[0].get_offsets()
+        np.testing.assert_allclose(sorted(dots[:, 1]), sorted(shown["loss"]))
+        lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+        np.testing.assert_allclose(lines["lowest minimum"], shown.groupby("rank")["loss"].min())
+        np.testing.assert_allclose(lines["truncated"], shown.groupby("rank")["loss_truncated"].first())
+        assert set(lines["barycenter"]) == set(shown["loss_full"])
+
+
+def test_the_deepest_other_minimum_is_shown(minima_and_planes):
+    minima, planes = minima_and_planes
+    other = minima[(minima["rank"] == 1) & (minima["minimum"] == 1)]
+    assert list(other["spread"]) == [3]  # of the two sets this one has another minimum
+    left, right = figures.spurious_minimum(planes).axes
+    assert "spread 3" in left.get_title(loc="left")
+    marks = {line.get_label(): line.get_ydata()[0] for line in right.lines}
+    assert marks["other minimum"] == pytest.approx(other["loss"].iloc[0], rel=1e-9)
+    # without another minimum the plane is drawn with the lowest alone; a set that was read from files says so
+    read = planes[planes["spread"] == 1].assign(spread=np.nan)
+    left, right = figures.spurious_minimum(read).axes
+    assert "from files" in left.get_title(loc="left")
+    assert "other minimum" not in [line.get_label() for line in right.lines]
