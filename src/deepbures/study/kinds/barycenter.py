@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,10 @@ from ...descent.scaled_descent import scaled_descent
 from ...files.targets import read_covariances
 from ...landscape.curvature import hessian
 from ...linalg.psd import Array
+from ...losses.registry import BuresWasserstein
 from ...model.network import DeepLinearNetwork
 from ...neighbours.barycenter import Barycenter, RankBoundedMinimum, draw_covariances, rank_bounded_minima, truncated
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings, needed
 from ..grid.seeds import generator
 from ..grid.target import is_drawn
@@ -55,6 +56,8 @@ TABLES = {
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "spread"
+#: Keys of targets that are not drawn.
+SOURCES = ("barycenter",)
 COST = 0.5
 #: Descent ends at this share of the trace.
 TOLERANCE = 1e-20
@@ -75,10 +78,20 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """The loss without smoothing, and how sets of covariances are drawn, unless they are read from files."""
+    yield from checks.only(block, loss_name=BuresWasserstein.name, epsilon=0, smin=-1)
+    for key in ("spreads", "covariances"):
+        if is_drawn(block["target"]) and key not in block["landscape"]:
+            yield f"landscape.{key}: the key is missing: sets that are drawn need it"
+        if not is_drawn(block["target"]) and key in block["landscape"]:
+            yield f"landscape.{key}: the covariances are read from files; leave the key out"
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `barycenters` (k = n) and `minima` (k < n, only at depth 1), seed by seed."""
     options: Options = settings.options["landscape"]
-    if settings.loss != "bures-wasserstein" or settings.epsilon > 0:
+    if settings.loss != BuresWasserstein.name or settings.epsilon > 0:
         raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
     n, rank, depth = settings.dimension, settings.rank, settings.depth
     for seed in seeds:

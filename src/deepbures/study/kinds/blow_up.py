@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from ...linalg.psd import Array
 from ...losses.registry import BuresWasserstein, CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
@@ -47,6 +47,12 @@ class Options:
 
 
 OPTIONS = {"landscape": Options}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """No more singular values vanish than there are."""
+    least = min(block["grid"]["rank"])
+    yield from checks.at_most("landscape.vanishing", block["landscape"]["vanishing"], least, "rank")
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,9 @@ from ...model.diagnostics import least_singular_value
 from ...model.trajectory import FlowTrajectory
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
 from ...rates.program_constants import paper_constants
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
-from ..cell.settings import Settings, needed
+from ..cell.settings import Initialization, Settings, needed
 from ..grid.axes import STEP_AXES
 from ..results.schema import FLOAT, VECTOR, extended
 
@@ -63,7 +63,28 @@ class Descent:
 
 
 #: Its options, by section of an experiment's block.
-OPTIONS = {"descent": Descent}
+OPTIONS = {"initialization": Initialization, "descent": Descent}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """When descent ends, what is recorded, and what step sizes and the comparison with a flow need."""
+    options, step_sizes = block["descent"], block["grid"].get("step_size")
+    for one, other in (("max_steps", "end_time"), ("samples", "record_every")):
+        if (one in options) == (other in options):
+            yield f"descent: exactly one of the keys {one!r} and {other!r} is needed"
+    if "theorem_step" in block["grid"]:
+        yield from checks.only(block, "the axis 'theorem_step'", loss_name=BuresWasserstein.name)
+    if "end_time" in options:
+        if step_sizes is None:
+            yield "descent.end_time: needs the axis 'step_size' in the grid"
+        for i, eta in enumerate(step_sizes or ()):
+            steps = options["end_time"] / eta
+            if abs(steps - round(steps)) > 1e-9 * steps or round(steps) < 1:
+                yield f"grid.step_size[{i}]: {eta} must divide end_time, {options['end_time']}"
+    if options.get("compare_with_flow"):
+        if "end_time" not in options:
+            yield "descent.compare_with_flow: needs end_time"
+        yield from checks.balanced(block)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

@@ -13,10 +13,11 @@ from ...linalg.psd import Array
 from ...losses.registry import BuresWasserstein
 from ...model.diagnostics import squared_bures_distance
 from ...rates.sampling import expected_sampling_error
-from ..cell import measure
-from ..cell.problem import check_target, check_tolerance, limited_smoothing, make_loss, make_start
-from ..cell.settings import Integration, Settings
+from ..cell import checks, measure
+from ..cell.problem import check_target, check_tolerance, make_loss, make_start
+from ..cell.settings import Initialization, Integration, Settings
 from ..grid.seeds import generator
+from ..grid.target import limited_epsilon
 from ..results.schema import COUNT, FLOAT, schema
 
 #: Covariances Σ̂ of m samples: B²(Σ̂, Σ0) of each draw, and its expectation to first order in 1/m. Training on one
@@ -38,7 +39,17 @@ class Sampling:
     draws: int = field(metadata={"minimum": 1})
 
 
-OPTIONS = {"integration": Integration, "sampling": Sampling}
+OPTIONS = {"initialization": Initialization, "integration": Integration, "sampling": Sampling}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """The loss, balanced starts, and samples that span as many directions as the model has."""
+    yield from checks.only(block, loss_name=BuresWasserstein.name)
+    yield from checks.balanced(block)
+    largest = max(block["grid"]["rank"])
+    for i, size in enumerate(block["sampling"]["sizes"]):
+        if size < largest:
+            yield f"sampling.sizes[{i}]: {size} must be at least the rank, {largest}"
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -79,7 +90,7 @@ def _training(settings: Settings, seed: int, m: int, F: Array, population: Bures
     rank, depth, options = settings.rank, settings.depth, settings.options["integration"]
     covariance = F @ F.T
     eigenvalues = BuresWasserstein(covariance).eigenvalues
-    epsilon = limited_smoothing(float(population.epsilon), eigenvalues, rank)
+    epsilon = limited_epsilon(float(population.epsilon), eigenvalues, rank)
     check_target(eigenvalues, rank, epsilon)
     loss = BuresWasserstein(covariance, epsilon)
     check_tolerance(options.excess_tolerance, loss, rank)

@@ -14,9 +14,9 @@ from ...model.diagnostics import excess_by_direction
 from ...model.trajectory import FlowTrajectory
 from ...rates.plateau_times import half_times
 from ...rates.predicted import local_rates, rates_at_minimum
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.problem import check_tolerance, make_loss, make_start, stack_losses
-from ..cell.settings import Integration, Settings
+from ..cell.settings import Initialization, Integration, Settings
 from ..grid.target import is_drawn
 from ..results.schema import FLOAT, VECTOR, extended
 
@@ -35,13 +35,17 @@ TABLES = {
     "trajectories": measure.TRAJECTORIES,
 }
 #: Its options, by section of an experiment's block.
-OPTIONS = {"integration": Integration}
+OPTIONS = {"initialization": Initialization, "integration": Integration}
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.035
 #: Up to this dimension a stack of several cells is faster than cell by cell: 3 times at n = 2, and hardly at n = 20.
 _STACKED_DIMENSION = 8
 #: Local rates that agree to this share of the largest belong to one direction of decay.
 _SAME_RATE = 1e-8
+
+
+#: A flow needs balanced layers.
+check = checks.balanced
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

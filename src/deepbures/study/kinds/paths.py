@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -29,6 +29,13 @@ class Options:
 
 
 OPTIONS = {"landscape": Options}
+
+
+def check_rank_of_target(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
+    """A path joins two critical points of rank k."""
+    for i, rank in enumerate(block["grid"]["rank"]):
+        if rank >= target_rank:
+            yield f"grid.rank[{i}]: {rank} must be less than the rank of the target, {target_rank}, for two points"
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...losses.registry import LOSSES, BuresWasserstein, CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
 from ...rates.predicted import descent_contraction, rates_at_minimum, stable_step
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, schema
@@ -69,6 +69,13 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """ε comes from `shares`, and targets have at most as many positive eigenvalues as dimensions."""
+    yield from checks.only(block, epsilon=0, smin=-1)
+    ranks, dimension = block["landscape"]["target_ranks"], block["dimension"]
+    yield from checks.at_most("landscape.target_ranks", ranks, dimension, "dimension")
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `scaled` and `conditions`, seed by seed.
 
@@ -76,9 +83,6 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     losses and depths of a seed; ε is a share of the least positive eigenvalue.
     """
     options: Options = settings.options["landscape"]
-    unknown = [start for start in options.start_kinds if start not in STARTS]
-    if unknown:
-        raise ValueError(f"landscape.start_kinds must be among {', '.join(STARTS)}, not {unknown[0]!r}")
     n, rank, depth = settings.dimension, settings.rank, settings.depth
     for seed in seeds:
         basis = random_orthogonal(generator(settings.study_seed, "target", seed, dimension=n, spectrum=SPECTRUM), n)

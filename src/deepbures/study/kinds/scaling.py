@@ -5,7 +5,7 @@ The only kind whose numbers are times: a second run gives different ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import process_time
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from ...linalg.psd import Array
 from ...linalg.thin import is_thin
 from ...losses.registry import BuresWasserstein
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, NAME, schema
@@ -39,6 +39,11 @@ class Options:
 
 
 OPTIONS = {"landscape": Options}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """What does not vary here has one value."""
+    yield from checks.only(block, loss_name=BuresWasserstein.name, epsilon=0, smin=-1, depth=1)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...losses.registry import BuresWasserstein
 from ...neighbours.sensing import SENSING_LOSSES, Measurements, descend, reweighted, spectral_start
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, NAME, schema
@@ -31,6 +32,11 @@ class Options:
 
 
 OPTIONS = {"landscape": Options}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """What does not vary here has one value."""
+    yield from checks.only(block, loss_name=BuresWasserstein.name, epsilon=0, smin=-1, depth=1)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,12 @@ class Options:
 
 
 OPTIONS = {"landscape": Options}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """W is a point of the plane."""
+    if block["dimension"] != 2 or block["grid"]["rank"] != [1]:
+        yield "dimension: a surface needs dimension 2 and rank 1"
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
