@@ -140,4 +140,4 @@ def test_a_job_loads_neither_pandas_nor_matplotlib(tmp_path):
     check = f"import sys, {kinds}; from deepbures.__main__ import main; main({run}); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert (tmp_path / "a").exists()
-    assert {"pandas", "matplotlib", "snakemake", "jsonschema", "yaml"}.isdisjoint(found.stdout.split())
+    assert {"pandas", "matplotlib", "snakemake", "jsonschema", "yaml", "ruamel"}.isdisjoint(found.stdout.split())

@@ -141,7 +141,7 @@ def test_configuration_of_the_command_line_reaches_the_report(project):
     assert json.loads((project / "results/cli/provenance.json").read_text())["configuration"]["study"]["seed"] == 3
     refused = snakemake(project, project, "--config", "study={seed: 010}", "--", "runs")
     assert refused.returncode == 1
-    assert "configuration: --config: 010 is read as 8: write plain digits" in refused.stderr
+    assert "configuration: --config: 010: Snakemake reads 8 (YAML 1.1), YAML 1.2 reads 10: write" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

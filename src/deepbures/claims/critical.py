@@ -233,7 +233,7 @@ BLOW_UP_CONSTANT = Statement(
 
 def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
     last = _at_smallest_sigma(frame[frame["level"].notna()])
-    return off(last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]], "smallest", "level")
+    return off(last[last["sigma"] ** 2 <= _VANISHED * last["epsilon_effective"]], "smallest", "level")
 
 
 SATURATION = Statement(

@@ -19,7 +19,7 @@ from ..cell import checks, measure
 from ..cell.settings import Settings, needed
 from ..grid.seeds import generator
 from ..grid.target import is_drawn
-from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, schema
+from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, columns, schema
 
 #: Descent with scaled steps (k = n): tail factor, and (1 − r/2)² of the Hessian at the barycenter for one layer.
 #: Minima over rank ≤ k < n: each local minimum found, in order of its loss, with that of the truncated barycenter and
@@ -30,28 +30,23 @@ from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, schema
 #: `spread` is NaN for a set read from files.
 TABLES = {
     "barycenters": schema(
-        spread=FLOAT,
-        trace=FLOAT,
+        **columns(FLOAT, "spread", "trace"),
         steps=COUNT,
         converged=FLAG,
-        distance=FLOAT,
-        factor=FLOAT,
-        expected=FLOAT,
+        **columns(FLOAT, "distance", "factor", "expected"),
         excess=VECTOR,
     ),
     "minima": schema(
         spread=FLOAT,
         minimum=COUNT,
-        loss=FLOAT,
-        loss_full=FLOAT,
-        loss_truncated=FLOAT,
-        loss_from_truncated=FLOAT,
-        curvature=FLOAT,
-        reached=COUNT,
-        starts=COUNT,
+        **columns(FLOAT, "loss", "loss_full", "loss_truncated", "loss_from_truncated", "curvature"),
+        **columns(COUNT, "reached", "starts"),
     ),
     "planes": schema(
-        spread=FLOAT, reach=FLOAT, losses=VECTOR, lowest=VECTOR, other=VECTOR, loss_zero=FLOAT, profile=VECTOR
+        **columns(FLOAT, "spread", "reach"),
+        **columns(VECTOR, "losses", "lowest", "other"),
+        loss_zero=FLOAT,
+        profile=VECTOR,
     ),
 }
 #: How its targets are drawn, in the configuration.
@@ -98,19 +93,15 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         for spread, loss in _losses(settings, options, seed):
             rng = generator(settings.study_seed, "initialization", seed, dimension=n, spread=spread, rank=rank)
-            keys = {"seed": seed, "spread": spread}
             if rank == n:
-                tables["barycenters"].append({**keys, **_descent(loss, rng, depth, options.max_steps)})
+                tables["barycenters"].append({"spread": spread, **_descent(loss, rng, depth, options.max_steps)})
             elif depth == 1:
                 cut, starts = _starts(loss, rng, rank, options.starts)
                 found = rank_bounded_minima(loss, rank, starts)
-                tables["minima"] += [{**keys, **row} for row in _minima(loss, found, cut, len(starts))]
+                tables["minima"] += [{"spread": spread, **row} for row in _minima(loss, found, cut, len(starts))]
                 if rank == 1 and found:
-                    tables["planes"].append({**keys, **_plane(loss, found)})
-        yield {
-            name: measure.columns(rows) if rows else {column: [] for column in TABLES[name].names}
-            for name, rows in tables.items()
-        }
+                    tables["planes"].append({"spread": spread, **_plane(loss, found)})
+        yield {name: measure.from_rows(seed, rows, TABLES[name].names) for name, rows in tables.items()}
 
 
 def _losses(settings: Settings, options: Options, seed: int) -> Iterator[tuple[float, Barycenter]]:

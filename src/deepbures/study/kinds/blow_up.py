@@ -17,22 +17,17 @@ from ..cell import checks, measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, schema
+from ..results.schema import COUNT, FLOAT, columns, schema
 
 #: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest,
 #: from the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN);
-#: `smoothing`: ε after limiting.
+#: `epsilon_effective`: min(ε, λ_k).
 TABLES = {
     "curvatures": schema(
         dimension=COUNT,
-        smoothing=FLOAT,
+        epsilon_effective=FLOAT,
         vanishing=COUNT,
-        sigma=FLOAT,
-        smallest=FLOAT,
-        largest=FLOAT,
-        predicted=FLOAT,
-        level=FLOAT,
-        level_of_empty_columns=FLOAT,
+        **columns(FLOAT, "sigma", "smallest", "largest", "predicted", "level", "level_of_empty_columns"),
     )
 }
 COST = 0.06
@@ -78,9 +73,8 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 )
                 rows.append(
                     {
-                        "seed": seed,
                         "dimension": loss.dimension,
-                        "smoothing": float(loss.smoothing),
+                        "epsilon_effective": float(loss.smoothing),
                         "vanishing": vanishing,
                         "sigma": s[-1],
                         "smallest": eigenvalues[0],
@@ -89,7 +83,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                         **_levels(loss, U, s, vanishing, depth),
                     }
                 )
-        yield {"curvatures": measure.columns(rows)}
+        yield {"curvatures": measure.from_rows(seed, rows)}
 
 
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:

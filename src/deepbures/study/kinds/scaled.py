@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...rates.predicted import descent_contraction, rates_at_minimum, stable_ste
 from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, schema
+from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, columns, schema
 
 #: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
 #: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
@@ -30,20 +31,14 @@ TABLES = {
         condition=FLOAT,
         target_rank=COUNT,
         share=FLOAT,
-        start=NAME,
-        method=NAME,
-        unit=FLOAT,
-        local_unit=FLOAT,
-        steps=COUNT,
-        halved=COUNT,
+        **columns(NAME, "start", "method"),
+        **columns(FLOAT, "unit", "local_unit"),
+        **columns(COUNT, "steps", "halved"),
         converged=FLAG,
-        worst_ratio=FLOAT,
-        lemma=FLOAT,
-        tail_factor=FLOAT,
-        tail_expected=FLOAT,
+        **columns(FLOAT, "worst_ratio", "lemma", "tail_factor", "tail_expected"),
         excess=VECTOR,
     ),
-    "conditions": schema(condition=FLOAT, contraction=FLOAT, expected=FLOAT),
+    "conditions": schema(**columns(FLOAT, "condition", "contraction", "expected")),
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
@@ -87,30 +82,25 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     for seed in seeds:
         basis = random_orthogonal(generator(settings.study_seed, "target", seed, dimension=n, spectrum=SPECTRUM), n)
         rows, conditions = [], []
-        for condition in options.conditions:
-            for target_rank in options.target_ranks:
-                eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
-                covariance = symmetrize((basis * eigenvalues) @ basis.T)
-                for share in options.shares if settings.loss == BuresWasserstein.name else (0.0,):
-                    epsilon = share * eigenvalues[target_rank - 1]
-                    loss = _loss(settings.loss, covariance, epsilon)
-                    for start in options.start_kinds:
-                        rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
-                        network = _network(_start(rng, loss, rank, start), depth, rank)
-                        for method in _methods(loss, depth, rank, target_rank, share, start):
-                            row = _trained(loss, network, method, options.max_steps, target_rank)
-                            keys = {"condition": condition, "target_rank": target_rank, "share": share, "start": start}
-                            rows.append({"seed": seed, **keys, "method": method, **row})
-                    if (
-                        share == 0
-                        and target_rank == rank == n
-                        and not (loss.name == BuresWasserstein.name and depth == 1)
-                    ):
-                        measured, expected = _plain(loss, depth)
-                        found = {"condition": condition, "contraction": measured, "expected": expected}
-                        conditions.append({"seed": seed, **found})
-        empty: dict[str, list[Any]] = {name: [] for name in TABLES["conditions"].names}
-        yield {"scaled": measure.columns(rows), "conditions": measure.columns(conditions) if conditions else empty}
+        shares = options.shares if settings.loss == BuresWasserstein.name else (0.0,)
+        for condition, target_rank, share in product(options.conditions, options.target_ranks, shares):
+            eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
+            covariance = symmetrize((basis * eigenvalues) @ basis.T)
+            loss = _loss(settings.loss, covariance, share * eigenvalues[target_rank - 1])
+            for start in options.start_kinds:
+                rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
+                network = _network(_start(rng, loss, rank, start), depth, rank)
+                for method in _methods(loss, depth, rank, target_rank, share, start):
+                    keys = {"condition": condition, "target_rank": target_rank, "share": share, "start": start}
+                    row = _trained(loss, network, method, options.max_steps, target_rank)
+                    rows.append({**keys, "method": method, **row})
+            if share == 0 and target_rank == rank == n and not (loss.name == BuresWasserstein.name and depth == 1):
+                measured, expected = _plain(loss, depth)
+                conditions.append({"condition": condition, "contraction": measured, "expected": expected})
+        yield {
+            "scaled": measure.from_rows(seed, rows),
+            "conditions": measure.from_rows(seed, conditions, TABLES["conditions"].names),
+        }
 
 
 def _loss(name: str, covariance: Array, epsilon: float) -> CovarianceLoss:

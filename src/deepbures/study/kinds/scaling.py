@@ -66,8 +66,8 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 seconds["dense"], wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
                 difference = float(np.abs(wide[:, :k] - gradient).max() / np.abs(gradient).max())
             for form, median in seconds.items():
-                rows.append({"seed": seed, "n": n, "form": form, "seconds": median, "difference": difference})
-        yield {"timings": measure.columns(rows)}
+                rows.append({"n": n, "form": form, "seconds": median, "difference": difference})
+        yield {"timings": measure.from_rows(seed, rows)}
 
 
 def _timed(loss: BuresWasserstein, W: Array, repeats: int) -> tuple[float, Array]:

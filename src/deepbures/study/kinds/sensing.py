@@ -56,5 +56,5 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 found[loss] = W @ W.T
             for method, X in found.items():
                 error = float(np.linalg.norm(X - covariance) / np.linalg.norm(covariance))
-                rows.append({"seed": seed, "copies": copies, "method": method, "error": error})
-        yield {"sensed": measure.columns(rows)}
+                rows.append({"copies": copies, "method": method, "error": error})
+        yield {"sensed": measure.from_rows(seed, rows)}

@@ -53,5 +53,5 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 error = np.linalg.norm(found.factor @ found.factor.T - drawn.low_rank) / np.linalg.norm(drawn.low_rank)
                 steps = len(found.changes)
                 row = {"share": share, "method": method, "steps": steps, "converged": found.converged}
-                rows.append({"seed": seed, **row, "error": float(error)})
-        yield {"recoveries": measure.columns(rows)}
+                rows.append({**row, "error": float(error)})
+        yield {"recoveries": measure.from_rows(seed, rows)}
