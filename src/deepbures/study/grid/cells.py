@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...losses.registry import LOSSES
 from ...model.targets import least_eigenvalue
 from .axes import AXES, axes_of, placed
 from .target import is_drawn
@@ -72,7 +73,7 @@ def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
     full_rank = settings["rank"] == settings["dimension"]  # λ_k, to which ε is limited, is known beforehand for k = n
     known = drawn and full_rank
     least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if known else None
-    if settings["loss"] != "bures-wasserstein":
+    if not LOSSES[settings["loss"]].has_epsilon:
         settings["epsilon"] = 0
     elif least is not None:
         settings["epsilon"] = min(settings["epsilon"], least)

@@ -12,6 +12,7 @@ from ...descent.scaled_descent import scaled_descent
 from ...files.targets import read_covariances
 from ...landscape.curvature import hessian
 from ...linalg.psd import Array
+from ...losses.registry import LOSSES
 from ...model.network import DeepLinearNetwork
 from ...neighbours.barycenter import Barycenter, RankBoundedMinimum, draw_covariances, rank_bounded_minima, truncated
 from ..cell import measure
@@ -78,7 +79,7 @@ OPTIONS = {"landscape": Options}
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `barycenters` (k = n) and `minima` (k < n, only at depth 1), seed by seed."""
     options: Options = settings.options["landscape"]
-    if settings.loss != "bures-wasserstein" or settings.epsilon > 0:
+    if not LOSSES[settings.loss].is_bures_distance or settings.epsilon > 0:
         raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
     n, rank, depth = settings.dimension, settings.rank, settings.depth
     for seed in seeds:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...descent.gradient_descent import gradient_descent
 from ...flow.gradient_flow import gradient_flows
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...losses.registry import CovarianceLoss
 from ...model.diagnostics import least_singular_value
 from ...model.trajectory import FlowTrajectory
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
@@ -139,7 +139,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int) -> float:
     """min(η_1, η_2, η_3) of the descent theorem (paper.md section 5); formulas: `program_constants.Constants`."""
-    if not isinstance(loss, BuresWasserstein):
+    if not loss.is_bures_distance:
         raise ValueError(f"theorem_step needs the loss 'bures-wasserstein', not {loss.name!r}")
     initial = float(loss.value(start.end_to_end))
     constants = paper_constants(loss.eigenvalues, float(loss.epsilon), depth, initial, rank=rank)
@@ -153,7 +153,7 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
 
 def _global_share(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
     """Share of the loss that every step is proved to take (`predicted_rates`, NaN where none is)."""
-    if not isinstance(loss, BuresWasserstein):
+    if not loss.is_bures_distance:
         return float("nan")
     least = float(least_singular_value(start.end_to_end, rank))
     return descent_global_rate(loss.eigenvalues, float(loss.epsilon), depth, least, step_size, rank)

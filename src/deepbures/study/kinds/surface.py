@@ -54,7 +54,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 "seed": np.full(len(x), seed),
                 "x": x,
                 "y": y,
-                "loss": loss.value_in_eigenbasis(np.stack([x, y], axis=-1)[..., None]),
+                "loss": loss.form(1).value(np.stack([x, y], axis=-1)[..., None]),
             },
             "points": measure.columns(_points(loss, seed, settings.depth)),
             "flows": _flows(loss, seed, settings.depth, options.starts),
