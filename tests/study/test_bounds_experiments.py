@@ -8,7 +8,7 @@ from cases import each
 
 from deepbures.flow.gradient_flow import gradient_flow
 from deepbures.losses.registry import BuresWasserstein, Frobenius
-from deepbures.model.diagnostics import excess_by_direction, least_singular_value
+from deepbures.model.diagnostics import least_singular_value
 from deepbures.model.starts import aligned_start, close_start
 from deepbures.rates import predicted as predicted_rates
 from deepbures.rates.measured import worst_ratio
@@ -180,7 +180,7 @@ def test_excess_by_direction_adds_up_to_the_excess(make_target, rng, epsilon, ra
     errors = []
     for size in (1e-3, 1e-4):
         F = optimum + size * direction
-        total = sum(part.sum() for part in excess_by_direction(loss, F, rank))
+        total = sum(part.sum() for part in loss.excess_by_direction(F, rank))
         errors.append(abs(total / loss.excess(F, rank) - 1))
     assert errors[0] < 0.02
     assert errors[1] < errors[0] / 5  # of first order: the excess is cut off after the second

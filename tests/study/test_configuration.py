@@ -167,7 +167,7 @@ MISTAKES = [
     (C + "integration.samples", 1, [".integration.samples: 1 must be at least 2"]),
     # What types cannot say.
     (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
-    (C + "loss", "frobenius", [".loss: a start of the kind 'close' needs 'bures-wasserstein', not 'frobenius'"]),
+    (C + "loss", "frobenius", [".loss: a start of the kind 'close' needs bures-wasserstein, not 'frobenius'"]),
     ("study.only", ["flows"], ["study.only: there is no experiment 'flows'; there are convergence, "]),
     ("study.only", [], ["study.only"]),
     ("study.only", "convergence", ["study.only"]),
@@ -228,7 +228,7 @@ MISTAKES = [
     (F + "sampling", ..., [": the key 'sampling' is missing"]),
     (F + "sampling.sizes", [10, 4], [".sampling.sizes[1]: 4 must be at least the rank, 5"]),
     (F + "sampling.draws", 0, [".sampling.draws: 0 must be at least 1"]),
-    (F + "loss", "frobenius", [".loss: kind 'finite_sample' needs 'bures-wasserstein', not 'frobenius'"]),
+    (F + "loss", "frobenius", [".loss: kind 'finite_sample' needs bures-wasserstein, not 'frobenius'"]),
     (C + "sampling", {"sizes": [10], "draws": 1}, [": unknown key 'sampling'"]),
     # Losses, starts and balance: in the block or as an axis, and not both.
     (C + "grid.loss_name", ["frobenius"], [".convergence.grid.loss_name: loss is given too; keep one of the two"]),

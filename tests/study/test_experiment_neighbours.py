@@ -89,7 +89,7 @@ MISTAKES = [
     ("scaled", "landscape.target_ranks", [21], "21 must be at most the dimension, 20"),
     ("scaled", "landscape.conditions", [0.5], "must be at least 1"),
     ("scaled", "landscape.start_kinds", ["gauss"], "'gauss' is not allowed"),
-    ("barycenter", "loss", "frobenius", "kind 'barycenter' needs 'bures-wasserstein', not 'frobenius'"),
+    ("barycenter", "loss", "frobenius", "kind 'barycenter' needs bures-wasserstein, not 'frobenius'"),
     (
         "barycenter",
         "landscape",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...losses.registry import BuresWasserstein
+from ...losses.registry import LOSSES
 from ...model.starts import NEAR_A_POINT
 from ..grid.axes import AXES, value_of
 
@@ -26,19 +26,19 @@ def place(block: Mapping[str, Any], axis: str) -> str:
     return f"grid.{axis}" if axis in block["grid"] else AXES[axis].of or f"grid.{axis}"
 
 
-def only(block: Mapping[str, Any], who: str = "", **needed: Any) -> Iterator[str]:
-    """Axes, or the keys that they replace, that need to have one certain value.
-
-    Parameters
-    ----------
-    who
-        What needs it; by default the kind.
-    **needed
-        The value by axis.
-    """
+def only(block: Mapping[str, Any], **needed: float) -> Iterator[str]:
+    """Axes of the grid for which the kind needs one certain value."""
     for axis, value in needed.items():
         for other in (other for other in values(block, axis) if other != value):
-            yield f"{place(block, axis)}: {who or 'kind ' + repr(block['kind'])} needs {value!r}, not {other!r}"
+            yield f"grid.{axis}: kind {block['kind']!r} needs {value}, not {other}"
+
+
+def bures_distance(block: Mapping[str, Any], who: str = "") -> Iterator[str]:
+    """Losses that are not a squared Bures distance, which the kind or `who` needs."""
+    known = " or ".join(name for name, loss in LOSSES.items() if loss.is_bures_distance)
+    for name in (name for name in values(block, "loss_name") if not LOSSES[name].is_bures_distance):
+        where, who = place(block, "loss_name"), who or f"kind {block['kind']!r}"
+        yield f"{where}: {who} needs {known}, not {name!r}"
 
 
 def at_most(where: str, numbers: list[int], largest: int, what: str) -> Iterator[str]:
@@ -69,7 +69,7 @@ def starts(block: Mapping[str, Any]) -> Iterator[str]:
     if scales and drawn:
         yield f"{where}: the kind {drawn[0]!r} has no scale"
     if "close" in kinds:
-        yield from only(block, "a start of the kind 'close'", loss_name=BuresWasserstein.name)
+        yield from bures_distance(block, "a start of the kind 'close'")
     balances = values(block, "balance")
     if drawn and not balances:
         yield f"initialization: the key 'balance' is missing: the kind {drawn[0]!r} needs it"

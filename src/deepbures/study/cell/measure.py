@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...losses.registry import CovarianceLoss
 from ...model import diagnostics
 from ...model.starts import Start
 from ...rates.predicted import loss_global_rate, rates_at_minimum
@@ -65,10 +65,10 @@ def from_blocks(seed: int, blocks: Iterable[Mapping[str, Any]]) -> dict[str, Arr
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array) -> dict[str, Any]:
     """Target, start, theory and spectra of a run that ended at the factor `final`, (n, k)."""
     eigenvalues = loss.eigenvalues
-    epsilon = float(loss.smoothing)
+    epsilon = float(loss.epsilon)
     loss_initial = float(loss.value(start.end_to_end))
     least = float(diagnostics.least_singular_value(start.end_to_end, rank))
-    if isinstance(loss, BuresWasserstein):
+    if loss.is_bures_distance:
         constants = asdict(paper_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
         proved = rank == loss.dimension and bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
     else:  # the paper's theory is about the Bures-Wasserstein loss
@@ -103,7 +103,7 @@ def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> 
     factor = loss.to_eigenbasis(F)
     filled = max(1, int(np.sum(spectrum > 0)))
     optimum = np.eye(loss.dimension, filled) * np.sqrt(spectrum[:filled])
-    epsilon = float(loss.smoothing)
+    epsilon = float(loss.epsilon)
     squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(factor, optimum)
     if epsilon:
         squared_bures_logged = diagnostics.smoothed_squared_bures_by_traces(factor, epsilon, optimum)

@@ -11,7 +11,7 @@ import numpy as np
 from ...files.targets import read_target
 from ...linalg.psd import Array
 from ...linalg.thin import is_thin
-from ...losses.registry import LOSSES, BuresWasserstein, CovarianceLoss
+from ...losses.registry import LOSSES, CovarianceLoss
 from ...model.network import DeepLinearNetwork, with_bottleneck
 from ...model.starts import (
     FIRST_SCALE,
@@ -57,11 +57,11 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
         loss = LOSSES[settings.loss](covariance)
     else:
         loss = _read_loss(settings.loss, json.dumps(dict(target)), n, tuple(identities_of(target)))
-    if not loss.takes_smoothing:
+    if not loss.has_epsilon:
         return loss
     epsilon = limited_epsilon(settings.epsilon, loss.eigenvalues, settings.rank)
     check_target(loss.eigenvalues, settings.rank, epsilon)
-    return loss.with_smoothing(epsilon)
+    return loss.with_epsilon(epsilon)
 
 
 @lru_cache(maxsize=1)
@@ -105,7 +105,7 @@ def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
 def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
     """One loss on the stack of the targets of losses of one kind; of one target that all share, the loss on it."""
     one = losses[0]
-    if all(loss.eigenvalues is one.eigenvalues and loss.smoothing == one.smoothing for loss in losses):
+    if all(loss.target is one.target and loss.epsilon == one.epsilon for loss in losses):
         return one
     return type(one).stacked(losses)
 
@@ -144,7 +144,5 @@ def _start_near_a_point(
         return small_start(rng, loss.dimension, rank, initialization.needed_scale(), inputs)
     if initialization.kind == "aligned":
         return aligned_start(rng, loss, rank, initialization.needed_scale(), inputs)
-    if not isinstance(loss, BuresWasserstein):
-        raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
     scale = FIRST_SCALE if initialization.scale is None else initialization.scale
     return close_start(rng, loss, rank, first_scale=scale)

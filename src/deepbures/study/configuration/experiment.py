@@ -122,7 +122,7 @@ def _rank_of_target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]
     if found == 0:
         yield "target: its covariance is zero: there is nothing to learn"
     yield from kind.check_rank_of_target(block, found) if hasattr(kind, "check_rank_of_target") else ()
-    if any(LOSSES[name].takes_smoothing for name in checks.values(block, "loss_name")):
+    if any(LOSSES[name].has_epsilon for name in checks.values(block, "loss_name")):
         for i, rank in enumerate(ranks):  # ε is limited to λ_k, which is 0 there
             if rank > found:
                 yield f"grid.rank[{i}]: rank {rank} exceeds the rank {found} of the target"

@@ -71,7 +71,7 @@ def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
     full_rank = settings["rank"] == settings["dimension"]  # λ_k, to which ε is limited, is known beforehand for k = n
     known = drawn and full_rank
     least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if known else None
-    if not LOSSES[settings["loss"]].takes_smoothing:
+    if not LOSSES[settings["loss"]].has_epsilon:
         settings["epsilon"] = 0
     elif least is not None:
         settings["epsilon"] = _limited(settings["epsilon"], least)

@@ -12,7 +12,7 @@ from ...descent.scaled_descent import scaled_descent
 from ...files.targets import read_covariances
 from ...landscape.curvature import hessian
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein
+from ...losses.registry import LOSSES
 from ...model.network import DeepLinearNetwork
 from ...neighbours.barycenter import Barycenter, RankBoundedMinimum, draw_covariances, rank_bounded_minima, truncated
 from ..cell import checks, measure
@@ -75,7 +75,8 @@ OPTIONS = {"landscape": Options}
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
     """The loss without smoothing, and how sets of covariances are drawn, unless they are read from files."""
-    yield from checks.only(block, loss_name=BuresWasserstein.name, epsilon=0, smin=-1)
+    yield from checks.bures_distance(block)
+    yield from checks.only(block, epsilon=0, smin=-1)
     for key in ("spreads", "covariances"):
         if is_drawn(block["target"]) and key not in block["landscape"]:
             yield f"landscape.{key}: the key is missing: sets that are drawn need it"
@@ -86,7 +87,7 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `barycenters` (k = n) and `minima` (k < n, only at depth 1), seed by seed."""
     options: Options = settings.options["landscape"]
-    if settings.loss != BuresWasserstein.name or settings.epsilon > 0:
+    if not LOSSES[settings.loss].is_bures_distance or settings.epsilon > 0:
         raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
     n, rank, depth = settings.dimension, settings.rank, settings.depth
     for seed in seeds:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...landscape.curvature import blow_up_constant, check_twice_differentiable, network_hessian
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...losses.registry import CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
 from ..cell import checks, measure
@@ -74,7 +74,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 rows.append(
                     {
                         "dimension": loss.dimension,
-                        "epsilon_effective": float(loss.smoothing),
+                        "epsilon_effective": float(loss.epsilon),
                         "vanishing": vanishing,
                         "sigma": s[-1],
                         "smallest": eigenvalues[0],
@@ -99,10 +99,9 @@ def _levels(loss: CovarianceLoss, U: Array, s: Array, vanishing: int, depth: int
     An empty column changes S to second order only: its Hessian is 2 (I − T), T the transport map, and its most
     negative eigenvalue 2 (1 − λ_max(T)).
     """
-    if depth > 1 or not isinstance(loss, BuresWasserstein) or not loss.smoothed:
+    limit = U[:, : len(s)] * np.where(np.arange(len(s)) < len(s) - vanishing, s, 0)
+    of_empty_columns = loss.level_of_empty_columns(limit) if depth == 1 else None
+    if of_empty_columns is None:
         return {"level": float("nan"), "level_of_empty_columns": float("nan")}
-    limit = [U[:, : len(s)] * np.where(np.arange(len(s)) < len(s) - vanishing, s, 0)]
-    return {
-        "level": float(np.linalg.eigvalsh(network_hessian(loss, limit))[0]),
-        "level_of_empty_columns": float(2 * (1 - np.linalg.eigvalsh(loss.transport_map(limit[0]))[-1])),
-    }
+    level = float(np.linalg.eigvalsh(network_hessian(loss, [limit]))[0])
+    return {"level": level, "level_of_empty_columns": of_empty_columns}

@@ -161,7 +161,7 @@ def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, An
     Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
     only those of the highest rank are critical.
     """
-    spectrum = equalized(loss.eigenvalues, float(loss.smoothing))[loss.minimum_spectrum(loss.dimension) > 0]
+    spectrum = equalized(loss.eigenvalues, float(loss.epsilon))[loss.minimum_spectrum(loss.dimension) > 0]
     by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues
     for size in np.unique(spectrum, return_counts=True)[1]:
         by_rank = np.convolve(by_rank, np.ones(size + 1, dtype=int))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...descent.gradient_descent import gradient_descent
 from ...flow.gradient_flow import gradient_flows
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...losses.registry import CovarianceLoss
 from ...model.diagnostics import least_singular_value
 from ...model.trajectory import FlowTrajectory
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
@@ -67,7 +67,7 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
         if (one in options) == (other in options):
             yield f"descent: exactly one of the keys {one!r} and {other!r} is needed"
     if "theorem_step" in block["grid"]:
-        yield from checks.only(block, "the axis 'theorem_step'", loss_name=BuresWasserstein.name)
+        yield from checks.bures_distance(block, "the axis 'theorem_step'")
     if "end_time" in options:
         if step_sizes is None:
             yield "descent.end_time: needs the axis 'step_size' in the grid"
@@ -166,7 +166,7 @@ def _step_size(settings: Settings, loss: CovarianceLoss, start: NetworkStart) ->
 
 def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int) -> float:
     """min(η_1, η_2, η_3) of the descent theorem (paper.md section 5); formulas: `program_constants.Constants`."""
-    if not isinstance(loss, BuresWasserstein):
+    if not loss.is_bures_distance:
         raise ValueError(f"theorem_step needs the loss 'bures-wasserstein', not {loss.name!r}")
     initial = float(loss.value(start.end_to_end))
     constants = paper_constants(loss.eigenvalues, float(loss.epsilon), depth, initial, rank=rank)
@@ -180,7 +180,7 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
 
 def _global_rate(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
     """Share of the loss that every step is proved to take (`predicted_rates`, NaN where none is)."""
-    if not isinstance(loss, BuresWasserstein):
+    if not loss.is_bures_distance:
         return float("nan")
     least = float(least_singular_value(start.end_to_end, rank))
     return descent_global_rate(loss.eigenvalues, float(loss.epsilon), depth, least, step_size, rank)

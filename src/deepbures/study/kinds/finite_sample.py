@@ -10,7 +10,8 @@ import numpy as np
 
 from ...flow.gradient_flow import gradient_flow
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein
+from ...losses.registry import CovarianceLoss
+from ...losses.target import Target
 from ...model.diagnostics import squared_bures_distance
 from ...rates.sampling import expected_sampling_error
 from ..cell import checks, measure
@@ -44,7 +45,7 @@ OPTIONS = {"initialization": Initialization, "integration": Integration, "sampli
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
     """The loss, balanced starts, and samples that span as many directions as the model has."""
-    yield from checks.only(block, loss_name=BuresWasserstein.name)
+    yield from checks.bures_distance(block)
     yield from checks.balanced(block)
     largest = max(block["grid"]["rank"])
     for i, size in enumerate(block["sampling"]["sizes"]):
@@ -61,7 +62,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     options: Sampling = settings.options["sampling"]
     for seed in seeds:
         population = make_loss(settings, seed)
-        if not isinstance(population, BuresWasserstein):
+        if not population.is_bures_distance:
             raise ValueError(f"a finite sample needs the loss 'bures-wasserstein', not {population.name!r}")
         sampled, trained = [], []
         for m in options.sizes:
@@ -76,24 +77,23 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         yield {"sampling": measure.from_blocks(seed, sampled), "training": measure.from_blocks(seed, trained)}
 
 
-def _sample_factor(rng: np.random.Generator, population: BuresWasserstein, m: int) -> Array:
+def _sample_factor(rng: np.random.Generator, population: CovarianceLoss, m: int) -> Array:
     """F with F Fᵀ = Σ̂ of m samples, (n, min(n, m))."""
     white = rng.standard_normal((m, population.dimension))
     _, triangle = np.linalg.qr(white * np.sqrt(population.eigenvalues / m))
     return population.eigenvectors @ triangle.T
 
 
-def _training(settings: Settings, seed: int, F: Array, population: BuresWasserstein) -> dict[str, Any]:
+def _training(settings: Settings, seed: int, F: Array, population: CovarianceLoss) -> dict[str, Any]:
     """A flow on Σ̂ = F Fᵀ, and at its samples the loss against Σ0."""
     rank, depth, options = settings.rank, settings.depth, settings.options["integration"]
-    covariance = F @ F.T
-    eigenvalues = BuresWasserstein(covariance).eigenvalues
-    epsilon = limited_epsilon(float(population.epsilon), eigenvalues, rank)
-    check_target(eigenvalues, rank, epsilon)
-    loss = BuresWasserstein(covariance, epsilon)
+    target = Target.of_covariance(F @ F.T)
+    epsilon = limited_epsilon(float(population.epsilon), target.eigenvalues, rank)
+    check_target(target.eigenvalues, rank, epsilon)
+    loss = population.on(target, epsilon)
     check_tolerance(options.excess_tolerance, loss, rank)
     trajectory = gradient_flow(loss, make_start(settings, seed, loss).end_to_end, depth, rank=rank, **options.of_flow())
-    against = BuresWasserstein(population.covariance, epsilon)
+    against = population.with_epsilon(epsilon)
     return {
         "time": trajectory.times,
         "loss": trajectory.loss,

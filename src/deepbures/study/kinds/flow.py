@@ -9,11 +9,10 @@ import numpy as np
 
 from ...flow.gradient_flow import gradient_flows
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
-from ...model.diagnostics import excess_by_direction
+from ...losses.registry import CovarianceLoss
 from ...model.trajectory import FlowTrajectory
 from ...rates.plateau_times import half_times
-from ...rates.predicted import local_rates, rates_at_minimum
+from ...rates.predicted import rates_at_minimum
 from ..cell import checks, measure
 from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
 from ..cell.settings import Initialization, Integration, Settings
@@ -81,9 +80,9 @@ def _tables(
     kept = [F[0].ravel(), F[-1].ravel()] if settings.options["integration"].keep_factors else [[], []]
     measured: Any = []
     predicted: Any = []
-    if settings.start().kind == "aligned" and isinstance(loss, BuresWasserstein):
+    if settings.start().kind == "aligned" and loss.is_bures_distance:
         measured = _half_times(trajectory, loss, rank)
-        predicted = half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2)
+        predicted = half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2)
     run = {
         **measure.summary(loss, start, rank, depth, F[-1]),
         "excess_initial": trajectory.excess[0],
@@ -116,10 +115,11 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> floa
     in the slowest direction, no recorded slope shows it. NaN where there is no closed form: ε ≥ λ_k, and losses
     other than Bures-Wasserstein.
     """
-    if not isinstance(loss, BuresWasserstein) or not loss.epsilon < loss.eigenvalues[rank - 1]:
+    by_direction = loss.excess_by_direction(F, rank)
+    local = None if by_direction is None else loss.local_rates(depth, np.arange(rank))
+    if by_direction is None or local is None:
         return float("nan")
-    shares = np.concatenate(excess_by_direction(loss, F, rank))
-    rates = np.concatenate(local_rates(loss.eigenvalues, float(loss.epsilon), depth, rank))
+    shares, rates = np.concatenate(by_direction), np.concatenate(local)
     sharp, total = rates_at_minimum(loss, depth, rank).min(), float(shares.sum())
     slowest = np.abs(rates - sharp) <= _SAME_RATE * rates.max()
     return float(shares[slowest].sum()) / total if total > 0 else float("nan")

@@ -43,7 +43,8 @@ OPTIONS = {"landscape": Options}
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
     """What does not vary here has one value."""
-    yield from checks.only(block, loss_name=BuresWasserstein.name, epsilon=0, smin=-1, depth=1)
+    yield from checks.bures_distance(block)
+    yield from checks.only(block, epsilon=0, smin=-1, depth=1)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

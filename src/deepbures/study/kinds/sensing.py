@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ...losses.registry import BuresWasserstein
 from ...neighbours.sensing import SENSING_LOSSES, Measurements, descend, reweighted, spectral_start
 from ..cell import checks, measure
 from ..cell.settings import Settings
@@ -36,7 +35,8 @@ OPTIONS = {"landscape": Options}
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
     """What does not vary here has one value."""
-    yield from checks.only(block, loss_name=BuresWasserstein.name, epsilon=0, smin=-1, depth=1)
+    yield from checks.bures_distance(block)
+    yield from checks.only(block, epsilon=0, smin=-1, depth=1)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:

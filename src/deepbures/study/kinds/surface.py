@@ -55,7 +55,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         loss = make_loss(settings, seed)
         axis = REACH * np.sqrt(loss.eigenvalues[0]) * np.linspace(-1, 1, options.samples)
         x, y = (values.ravel() for values in np.meshgrid(axis, axis))
-        values = loss.value_in_eigenbasis(np.stack([x, y], axis=-1)[..., None])
+        values = loss.form(1).value(np.stack([x, y], axis=-1)[..., None])
         yield {
             "surface": measure.from_blocks(seed, [{"x": x, "y": y, "loss": values}]),
             "points": measure.from_rows(seed, _points(loss, settings.depth)),
