@@ -1,7 +1,7 @@
 """Tables of numbers in text: separated by comma, semicolon, tab or space, with decimal comma, heading, row names.
 
-Files that numpy, pandas, R, MATLAB and Excel write by default are read if they have only one meaning; others are refused
-with a one-line message. The rules, in order:
+Files that numpy, pandas, R, MATLAB and Excel write by default are read if they have only one meaning; others are
+refused with a one-line message. The rules, in order:
 
 1. Text is UTF-8, or UTF-16 with a byte-order mark. Blank lines and lines that begin with # or % are skipped, and so are
    empty rows at the end and empty columns at the right (Excel). A first line `sep=;` names the separator.

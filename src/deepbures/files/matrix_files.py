@@ -24,8 +24,8 @@ def read_matrix(path: str | Path, dimension: int | None = None, square: bool = F
     Parameters
     ----------
     path
-        A `.npy` array, a `.npz` archive of one array, a `.parquet` table, or text (`.csv`, `.tsv`, `.txt`, `.dat`),
-        whose separator, decimal sign, heading and row names are found by the rules of `delimited_text`.
+        A `.npy` array, a `.npz` archive of one array, a `.parquet` table, or text (`.csv`, `.tsv`, `.txt`, `.dat`)
+        with a separator, decimal sign, heading and row names by the rules of `delimited_text`.
     dimension
         Expected number of columns, if known: it distinguishes a column that counts the rows from data.
     square

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 #: Variables of Python that jobs inherit: paths of modules, and encodings of text.
-_INHERITED = (
+_PYTHON = (
     "PYTHONPATH",
     "PYTHONHOME",
     "PYTHONUTF8",
@@ -21,14 +21,13 @@ _SETTINGS = ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "IPYTH
 def neutral(environment: Mapping[str, str]) -> dict[str, str]:
     """A copy of an environment without settings that change what a program prints, draws or loads.
 
-    Variables of Python are removed (`PYTHONSTARTUP`, `PYTHONWARNINGS`, `PYTHONOPTIMIZE`, …), except paths of modules and
-    encodings of text; variables by which Jupyter and IPython find settings and kernels are removed, too. matplotlib
-    draws without windows (`MPLBACKEND`) and reads an empty file of settings (`MATPLOTLIBRC`), because figures make their
-    own.
+    Variables of Python are removed (`PYTHONSTARTUP`, `PYTHONWARNINGS`, `PYTHONOPTIMIZE`, …), except paths of modules
+    and encodings of text; so are variables by which Jupyter and IPython find settings and kernels. matplotlib draws
+    without windows (`MPLBACKEND`) and reads an empty file of settings (`MATPLOTLIBRC`), because figures have their own.
     """
     inherited = {
         name: value
         for name, value in environment.items()
-        if name not in _SETTINGS and (name in _INHERITED or not name.startswith("PYTHON"))
+        if name not in _SETTINGS and (name in _PYTHON or not name.startswith("PYTHON"))
     }
     return {**inherited, "MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull, "JUPYTER_NO_CONFIG": "1"}
