@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cases import each
 
 from deepbures.plotting import style
 from deepbures.rates.measured import tail_slope
@@ -50,7 +49,7 @@ def test_the_theorem_covers_runs_with_margin_and_a_small_step(runs):
     assert derived.full_rank(runs).tolist() == [False, True, True]
 
 
-@each("exponent", [-1, -0.5, 0, 2])
+@pytest.mark.parametrize("exponent", [-1, -0.5, 0, 2])
 def test_exponents_of_exact_powers(exponent):
     # Near 0 over σ ≤ 0.02 σ_max alone. Another LAPACK solves the least squares to 2.4e-10.
     sigma = np.array([1, 0.5, 0.02, 1e-2, 1e-4])
@@ -76,7 +75,7 @@ def test_order_of_seeds_with_different_constants():
     assert derived.order(pd.concat([runs, runs.assign(error=0.0)]), "error") == pytest.approx(2, abs=1e-12)
 
 
-@each("number", [1, 3, 7, 10, 30])
+@pytest.mark.parametrize("number", [1, 3, 7, 10, 30])
 def test_there_are_as_many_colours_and_markers_as_are_asked_for(number):
     colours = style.distinct(number)
     assert len(set(colours)) == number == len(style.markers(number))
