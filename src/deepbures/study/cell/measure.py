@@ -63,6 +63,13 @@ def from_blocks(seed: int, blocks: Iterable[Mapping[str, Any]]) -> dict[str, Arr
     return {name: np.concatenate([block[name] for block in complete]) for name in complete[0]}
 
 
+def tables(seed: int, run: Mapping[str, Any], samples: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """Columns of `runs` and `trajectories` of one run, with the first and last excess and the last loss as its own."""
+    excess = samples["excess"]
+    ends = {"excess_initial": excess[0], "loss_final": samples["loss"][-1], "excess_final": excess[-1]}
+    return {"runs": from_rows(seed, [{**run, **ends}]), "trajectories": from_blocks(seed, [samples])}
+
+
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array) -> dict[str, Any]:
     """Target, start, theory and spectra of a run with the final factor F (n, k) of its covariance."""
     eigenvalues = loss.eigenvalues

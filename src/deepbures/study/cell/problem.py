@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -100,6 +101,16 @@ def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
         highest, where = float(loss.eigenvalues.sum()), "trace of the target"
     if not tolerance < highest:
         raise ValueError(f"excess_tolerance must be below the {where}, which is {highest:.6g}, not {tolerance:g}")
+
+
+def make_problems(
+    members: Sequence[tuple[Settings, int]], excess_tolerance: float
+) -> tuple[list[CovarianceLoss], list[NetworkStart]]:
+    """Losses and starts of runs, each given by a cell and a seed, that end at a tolerance of L − L*."""
+    losses = [make_loss(settings, seed) for settings, seed in members]
+    for (settings, _), loss in zip(members, losses, strict=True):
+        check_tolerance(excess_tolerance, loss, settings.rank)
+    return losses, [make_start(settings, seed, loss) for (settings, seed), loss in zip(members, losses, strict=True)]
 
 
 def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:

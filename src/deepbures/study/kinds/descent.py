@@ -19,7 +19,7 @@ from ...model.trajectory import FlowTrajectory
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
 from ...rates.program_constants import paper_constants
 from ..cell import checks, measure
-from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
+from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Settings, needed
 from ..grid.axes import STEP_AXES
 from ..results.schema import FLOAT, VECTOR, columns, extended
@@ -81,10 +81,7 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `runs` and `trajectories` for each seed."""
     rank, depth, options = settings.rank, settings.depth, settings.options["descent"]
-    losses = [make_loss(settings, seed) for seed in seeds]
-    starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
-    for loss in losses:
-        check_tolerance(options.excess_tolerance, loss, rank)
+    losses, starts = make_problems([(settings, seed) for seed in seeds], options.excess_tolerance)
     step_sizes = [_step_size(settings, loss, start) for loss, start in zip(losses, starts, strict=True)]
     n_steps = options.max_steps or round(_end_time(options) / needed(settings.step_size, "step_size", "end_time"))
     stacked = stack_losses(losses)
@@ -109,41 +106,32 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             "balancedness": trajectory.balancedness[recorded, i],
             **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
         }
-        run = {
-            **_summary(loss, start, rank, depth, eta, F, samples),
+        row = {
+            **_summary(loss, start, rank, depth, eta, F[-1]),
             "stop_reason": trajectory.stop_reason[i],
             "time_final": trajectory.last_step[i] * eta,
             "steps": trajectory.last_step[i],
             "evaluations": trajectory.last_step[i] + 1,
+            "balancedness_initial": samples["balancedness"][0],
+            "balancedness_final": samples["balancedness"][-1],
             "flow_error": _distance(F[-1], flows[i]),
         }
-        yield {"runs": measure.from_rows(seed, [run]), "trajectories": measure.from_blocks(seed, [samples])}
+        yield measure.tables(seed, row, samples)
 
 
 def _summary(
-    loss: CovarianceLoss,
-    start: NetworkStart,
-    rank: int,
-    depth: int,
-    eta: float,
-    F: Array,
-    samples: Mapping[str, Array],
+    loss: CovarianceLoss, start: NetworkStart, rank: int, depth: int, eta: float, final: Array
 ) -> dict[str, Any]:
-    """Theory of a run with step size η, and its first and last sample; F (m, n, k) are the factors of the samples."""
+    """Theory of a run with step size η, and its ends; `final` (n, k) is a factor of the final covariance."""
     rates = rates_at_minimum(loss, depth, rank)
     return {
-        **measure.summary(loss, start, rank, depth, F[-1]),
-        "excess_initial": samples["excess"][0],
-        "loss_final": samples["loss"][-1],
-        "excess_final": samples["excess"][-1],
+        **measure.summary(loss, start, rank, depth, final),
         "eta": eta,
         "eta_stable": stable_step(rates),
         "contraction": descent_contraction(rates, eta),
         "descent_global_rate": _global_rate(loss, start, depth, rank, eta),
-        "balancedness_initial": samples["balancedness"][0],
-        "balancedness_final": samples["balancedness"][-1],
         "plane_initial": _in_plane(loss, start.end_to_end),
-        "plane_final": _in_plane(loss, F[-1]),
+        "plane_final": _in_plane(loss, final),
     }
 
 

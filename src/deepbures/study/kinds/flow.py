@@ -14,7 +14,7 @@ from ...model.trajectory import FlowTrajectory
 from ...rates.plateau_times import half_times
 from ...rates.predicted import rates_at_minimum
 from ..cell import checks, measure
-from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
+from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Integration, Settings
 from ..grid.target import is_drawn
 from ..results.schema import FLOAT, VECTOR, columns, extended
@@ -60,10 +60,7 @@ def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dic
     """Columns as of `run` for each member, a cell with a seed; `stack_of` is the same for all cells."""
     rank, depth = members[0][0].rank, members[0][0].depth
     options: Integration = members[0][0].options["integration"]
-    losses = [make_loss(settings, seed) for settings, seed in members]
-    for loss in losses:
-        check_tolerance(options.excess_tolerance, loss, rank)
-    starts = [make_start(settings, seed, loss) for (settings, seed), loss in zip(members, losses, strict=True)]
+    losses, starts = make_problems(members, options.excess_tolerance)
     initials = np.stack([start.end_to_end for start in starts])
     trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options.of_flow())
     yield from map(_tables, members, losses, starts, trajectories)
@@ -83,13 +80,10 @@ def _tables(
         predicted = half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2)
     run = {
         **measure.summary(loss, start, rank, depth, F[-1]),
-        "excess_initial": trajectory.excess[0],
         "stop_reason": trajectory.stop_reason,
         "time_final": trajectory.times[-1],
         "steps": trajectory.n_steps,
         "evaluations": trajectory.evaluations,
-        "loss_final": trajectory.loss[-1],
-        "excess_final": trajectory.excess[-1],
         "factor_initial": ends[0],
         "factor_final": ends[1],
         "slowest_share": slowest_share(loss, F[-1], depth, rank),
@@ -103,7 +97,7 @@ def _tables(
         "gradient_norm": trajectory.gradient_norm,
         **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
     }
-    return {"runs": measure.from_rows(seed, [run]), "trajectories": measure.from_blocks(seed, [samples])}
+    return measure.tables(seed, run, samples)
 
 
 def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> float:
