@@ -15,7 +15,7 @@ if __name__ == "__main__":
         table.to_csv(temporary, index=False)
     with replacing(markdown) as temporary:
         text = (
-            f"{claims.markdown(table)}\nHow each was tested, and what the test can see:\n\n{claims.explanation(table)}"
+            f"{claims.markdown(table)}\nHow each was tested, and what the test detects:\n\n{claims.explanation(table)}"
         )
         temporary.write_text(text, encoding="utf-8")
     save(verdicts.claims(table), figure.parent, figure.stem)
