@@ -38,7 +38,7 @@ def with_ratios(runs: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**dict(zip(("program_ratio", "global_ratio"), np.array(ratios).T, strict=True)))
 
 
-@style.styled
+@style.lettered
 def where_bounds_hold(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """G2 in a small dimension: where the program's bound is violated, what the global one promises, what is measured.
 
@@ -63,7 +63,6 @@ def where_bounds_hold(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     for axis in [*axes[0, 3:], *axes[1, len(depths) :]]:
         axis.set_visible(False)
     axes[1, 0].set_ylabel(r"margin $c / \sqrt{\lambda_n}$")
-    style.label_panels([*axes[0, :3], *axes[1, : len(depths)]])
     return figure
 
 

@@ -50,6 +50,14 @@ def colored(
         yield value, part, color
 
 
+def marked(
+    frame: pd.DataFrame, by: str, colors: Callable[[int], list[Any]] = style.sequential
+) -> Iterator[tuple[Any, pd.DataFrame, dict[str, Any]]]:
+    """As `colored`, each with the keywords of a colour and a marker of its own."""
+    for (value, part), look in zip(groups(frame, by), style.looks(frame[by].nunique(), colors), strict=True):
+        yield value, part, look
+
+
 def only_value(frame: pd.DataFrame, axis: str) -> Any:
     """The only value of an axis in a frame.
 

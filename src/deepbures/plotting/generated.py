@@ -1,4 +1,4 @@
-"""What a trained generator draws: samples in a plane (F8), images (G9)."""
+"""Samples of trained generators: in a plane (F8), as images (G9) and as patches (G15)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLOUD = 400
 _IMAGES = 8
 
 
-@style.styled
+@style.lettered
 def samples_in_plane(runs: pd.DataFrame) -> Figure:
     """F8: samples of target and generator before and after training, along Ω_1 and Ω_2, with 2σ ellipses; one run."""
     run = runs.iloc[0]
@@ -43,7 +43,6 @@ def samples_in_plane(runs: pd.DataFrame) -> Figure:
         axis.set_title(title)
     axes[0, 0].set_ylabel(r"coordinate along $\Omega_2$")
     axes[0, 0].legend(loc="upper right")
-    style.label_panels(axes[0])
     values = frames.label(**{axis: run[axis] for axis in axes_of(runs.columns)})
     figure.suptitle(f"{values}, one seed", fontsize=8)
     return figure

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from . import style
@@ -22,7 +19,7 @@ _METHODS = {"frobenius": "Frobenius", "scaled": "scaled", "bures-wasserstein": "
 _SENSING = {"square": "square loss", "sliced": "sliced loss", "reweighted": "reweighted"}
 
 
-@style.styled
+@style.lettered
 def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> Figure:
     """N1: steps to a relative 1e-12 against κ, plain descent (dashed) and scaled (solid), one colour per depth; k = n.
 
@@ -46,13 +43,12 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
             xscale="log", yscale="log", xlabel=r"condition number $\kappa$ of $\Sigma_0$", ylabel="steps", title=name
         )
         ax.minorticks_off()
-    _legend(axes[0, 0], [("scaled", {"linestyle": "-", "marker": "o"}), ("plain", {"linestyle": "--"})])
+    style.key(axes[0, 0], [("scaled", {"linestyle": "-", "marker": "o"}), ("plain", {"linestyle": "--"})])
     axes[0, 1].legend(fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def excess_by_start(scaled: pd.DataFrame) -> Figure:
     """N2: relative excess against the step from three starts, exact rank k < n; one line per condition, one seed.
 
@@ -77,11 +73,10 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
         ax.set(yscale="log", xlabel="step", ylabel=rf"$(L - L^*) / {unit}$", title=name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].legend(fontsize=6, title=rf"$\kappa = {_power(largest)}$ (faint: smaller)", title_fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     """N3: (a) relative excess to the barycenter by spread, a line style per depth, one seed; (b) bounded rank.
 
@@ -102,7 +97,7 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
         (f"$N = {depth}$", {"color": "gray", "linestyle": lines[i % len(lines)]}) for i, depth in enumerate(depths)
     ]
     blank = [("", {"linestyle": ""})] * (len(styles) - len(named))  # so that each gets a column of its own
-    _legend(left, [*named, *blank, *styles], ncols=2)
+    style.key(left, [*named, *blank, *styles], ncols=2)
     sets = _with_sets(minima)
     keys = ["set", "seed", "rank"]
     sets["lowest"] = sets.groupby(keys)["loss"].transform("min")
@@ -116,12 +111,11 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     right.set(yscale="log", xlabel="rank $k$", ylabel="loss above the lowest minimum,\nrelative")
     right.set_xticks(sorted(minima["rank"].unique()))
     gray = {"color": "gray", "linestyle": ""}
-    _legend(right, [("other minimum", {**gray, "marker": "."}), ("truncated", {**gray, "marker": "_"})])
-    style.label_panels(axes[0])
+    style.key(right, [("other minimum", {**gray, "marker": "."}), ("truncated", {**gray, "marker": "_"})])
     return figure
 
 
-@style.styled
+@style.lettered
 def loss_against_rank(minima: pd.DataFrame) -> Figure:
     """N6: loss against k, one panel per spread: truncated barycenter, lowest minimum, all limits of descent as dots.
 
@@ -144,11 +138,10 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
         ax.set_xticks(sorted(shown["rank"].unique()))
         ax.margins(x=0.15)
     axes[0, 0].legend(fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def spurious_minimum(planes: pd.DataFrame) -> Figure:
     """N7: a local minimum of rank 1 that is not global: (a) F on the plane of 0 and both minima; (b) F by direction.
 
@@ -180,11 +173,10 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
     right.set(xlabel="direction of $W$, degrees", ylabel="least $F$ over its length", title="by direction")
     right.set_xticks([0, 45, 90, 135, 180])
     right.legend(fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def recoveries(runs: pd.DataFrame) -> Figure:
     """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel per method."""
     figure, axes = style.panels(1, len(_METHODS), style.TEXT, 2.3)
@@ -201,11 +193,10 @@ def recoveries(runs: pd.DataFrame) -> Figure:
         ax.set(xlabel="share corrupted", title=name)
         ax.spines[:].set_visible(False)
     axes[0, 0].set_ylabel("rank $k$")
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def sensing(runs: pd.DataFrame) -> Figure:
     """N5: share of seeds recovered to 1e-4 against copies of one measurement; a line per method, a panel per rank."""
     ranks = sorted(runs["rank"].unique())
@@ -219,7 +210,6 @@ def sensing(runs: pd.DataFrame) -> Figure:
         ax.set(xlabel="copies of the first measurement", ylim=(-0.05, 1.05), title=f"$k = {rank}$")
     axes[0, 0].set_ylabel("share recovered")
     axes[0, -1].legend(fontsize=6, loc="center right")
-    style.label_panels(axes[0])
     return figure
 
 
@@ -255,9 +245,3 @@ def _depth(plane: Any) -> float:
         return 0.0
     at = round(np.arctan2(plane.other[1], plane.other[0]) % np.pi / np.pi * (len(profile) - 1))
     return float((min(profile[:at].max(), profile[at:].max()) - profile[at]) / profile[0])
-
-
-def _legend(ax: Axes, entries: Sequence[tuple[str, dict[str, Any]]], **options: Any) -> None:
-    """A legend of lines that are described but not drawn."""
-    lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
-    ax.legend(handles=lines, fontsize=6, **options)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from . import frames, style
 
 
-@style.styled
+@style.lettered
 def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
     """G13: B²(Σ̂, Σ0) against the number m of samples with its law, and training on Σ̂ judged by the population.
 
@@ -52,7 +52,6 @@ def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
     right.set_xlim(right=runs.loc[runs["loss"] > lowest / 100, "time"].max())
     right.set_title("solid: against $\\Sigma_0$; dotted: against $\\hat\\Sigma$", fontsize=7)
     right.legend(loc="lower left")
-    style.label_panels(axes[0])
     return figure
 
 

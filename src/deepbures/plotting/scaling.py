@@ -10,7 +10,7 @@ from ..study.results.derived import exponent
 from . import style
 
 
-@style.styled
+@style.lettered
 def time_against_n(timings: pd.DataFrame) -> Figure:
     """G17: (a) CPU time of a smoothed gradient in both forms, with exponents fitted; (b) their difference.
 
@@ -35,5 +35,4 @@ def time_against_n(timings: pd.DataFrame) -> Figure:
     for axis in (left, right):
         axis.set_xticks(dimensions, [f"{n:,}" for n in dimensions], fontsize=6)
         axis.set_xticks([], minor=True)
-    style.label_panels(axes[0])
     return figure

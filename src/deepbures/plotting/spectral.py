@@ -12,7 +12,7 @@ from ..rates.plateau_times import half_times, mode_times
 from . import frames, style
 
 
-@style.styled
+@style.lettered
 def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """F4: numerical and effective rank along training, by depth; dashed: the target's best rank-k approximation."""
     epsilons = sorted(trajectories["epsilon"].unique())
@@ -35,11 +35,10 @@ def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
         axis.set(xscale="log", xlabel=r"time $t$", title=f"{frames.label(epsilon=epsilon, rank=rank)}")
     axes[0, 0].set_ylabel("rank of $W$: effective (solid),\nnumerical (dotted)")
     axes[0, 0].legend()
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """F5: loss of one seed along training, with the saddle values Σ_{j>i} (√λ_j − √ε)² as horizontal lines.
 
@@ -66,7 +65,6 @@ def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
         axis.set_xlim(left=first / 100)
     axes[0, 0].set_ylabel(r"loss $L_\varepsilon$")
     axes[0, -1].legend(loc="center left", frameon=True, framealpha=1, edgecolor="none")
-    style.label_panels(axes[0])
     return figure
 
 
@@ -110,7 +108,7 @@ def _half_done(run: pd.Series, depth: int) -> tuple[Array, Array]:
     return half, run["loss_minimum"] + lacking.sum(axis=0)
 
 
-@style.styled
+@style.lettered
 def eigenvalue_distances(trajectories: pd.DataFrame) -> Figure:
     """F6: |s_i² − s*_i| along training, s*_i = (λ_i − ε)_+, by index i; one panel per depth, mean over seeds."""
     depths = sorted(trajectories["depth"].unique())
@@ -127,11 +125,10 @@ def eigenvalue_distances(trajectories: pd.DataFrame) -> Figure:
         axis.set_title(frames.label(depth=depth, epsilon=epsilon, rank=rank))
     axes[0, 0].set_ylabel(r"$|s_i^2 - (\lambda_i - \varepsilon)|$")
     axes[0, 0].legend(loc="lower left")
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def alignment(runs: pd.DataFrame) -> Figure:
     """F7: |cos| between the model's final eigenvectors and Ω (mean over seeds), and the eigenvalue distances."""
     n = len(runs["eigenvalues_target"].iloc[0])
@@ -160,7 +157,6 @@ def alignment(runs: pd.DataFrame) -> Figure:
         yscale="log", xlabel="index $i$", xticks=ticks, ylabel=r"$|s_i^2 - (\lambda_i - \varepsilon)|$ at the end"
     )
     right.legend()
-    style.label_panels(axes[0])
     figure.suptitle(frames.label_of_cell(runs), fontsize=8)
     return figure
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
@@ -16,6 +16,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
@@ -79,6 +80,12 @@ def band(axis: Any, x: Any, values: Sequence[Any], color: Any, form: str = "-", 
     axis.fill_between(x, low, high, color=color, **BAND)
 
 
+def key(axis: Any, entries: Iterable[tuple[str, dict[str, Any]]], **options: Any) -> None:
+    """A legend of lines that are described by name and keywords, and not drawn."""
+    lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
+    axis.legend(handles=lines, **{"fontsize": 6, **options})
+
+
 def legend(axis: Any, **options: Any) -> None:
     """The legend of an axis, if anything on it has a name."""
     if axis.get_legend_handles_labels()[0]:
@@ -107,6 +114,18 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
             return figure
 
     return draw
+
+
+def lettered(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """As `styled`, with a letter at the upper left of each panel."""
+
+    @functools.wraps(function)
+    def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
+        figure = function(*arguments, **options)
+        label_panels([axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"])
+        return figure
+
+    return styled(draw)
 
 
 def _label_logarithms(axis: Axis) -> None:
@@ -150,6 +169,19 @@ def distinct(number: int) -> list[Any]:
 def markers(number: int) -> list[str]:
     """That many markers; from the ninth on they repeat."""
     return list(itertools.islice(itertools.cycle(MARKERS), number))
+
+
+def looks(number: int, colors: Callable[[int], list[Any]] = sequential) -> list[dict[str, Any]]:
+    """Keywords of that many lines, each with a colour and a marker of its own."""
+    pairs = zip(colors(number), itertools.cycle(MARKERS), strict=False)
+    return [{"color": color, "marker": marker} for color, marker in pairs]
+
+
+def ticks(axis: Axis, places: Sequence[float], form: Any) -> None:
+    """Major ticks at the given places only, labelled in a form."""
+    axis.set_ticks(places, minor=False)
+    axis.set_ticks([], minor=True)
+    axis.set_major_formatter(form)
 
 
 def label_panels(axes: Sequence[Any]) -> None:
