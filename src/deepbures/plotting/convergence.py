@@ -176,14 +176,13 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
     runs = runs[(runs["sharp_rate"] > 0) & (runs["epsilon_effective"] >= runs["epsilon"] * (1 - 1e-9))]
     if runs.empty:
         return style.without("no flow has a sharp rate at an ε below λ_n")
-    epsilons = sorted(runs["epsilon"].unique())
-    figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.5, sharey=True)
-    for axis, epsilon in zip(axes[0], epsilons, strict=True):
-        _draw_tightness(axis, runs[runs["epsilon"] == epsilon])
+    figure, panels = frames.panels(runs, "epsilon", 2.5, sharey=True)
+    for axis, epsilon, cells in panels:
+        _draw_tightness(axis, cells)
         axis.set_title(frames.label(epsilon=epsilon))
-    axes[0, 0].set(ylabel="rate / sharp rate")
-    axes[0, 0].set_ylim(top=10)
-    style.legend(axes[0, -1], loc="center right", fontsize=6.5)
+    panels[0][0].set(ylabel="rate / sharp rate")
+    panels[0][0].set_ylim(top=10)
+    style.legend(panels[-1][0], loc="center right", fontsize=6.5)
     return figure
 
 

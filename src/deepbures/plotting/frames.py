@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..linalg.psd import Array
 from ..study.grid.axes import AXES, axes_of
@@ -56,6 +58,13 @@ def marked(
     """As `colored`, each with the keywords of a colour and a marker of its own."""
     for (value, part), look in zip(groups(frame, by), style.looks(frame[by].nunique(), colors), strict=True):
         yield value, part, look
+
+
+def panels(frame: pd.DataFrame, by: str, height: float, **options: Any) -> tuple[Figure, list[tuple[Axes, Any, Any]]]:
+    """Figure with a panel for each value of a column; the panels, each with its value and its rows."""
+    parts = list(groups(frame, by))
+    figure, axes = style.panels(1, len(parts), **{"width": style.TEXT, "height": height, **options})
+    return figure, [(axis, *part) for axis, part in zip(axes[0], parts, strict=True)]
 
 
 def only_value(frame: pd.DataFrame, axis: str) -> Any:

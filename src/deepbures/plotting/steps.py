@@ -31,10 +31,10 @@ def balancedness_drift(runs: pd.DataFrame) -> Figure:
 
 def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
     """A column against the step size on log-log axes: a panel per smoothing, a line per depth, order in the legend."""
-    figure, axes = style.panels(1, runs["epsilon"].nunique(), style.TEXT, 2.6, sharey=True)
+    figure, panels = frames.panels(runs, "epsilon", 2.6, sharey=True)
     reference_eta = np.sort(runs["step_size"].unique())
     reference = 0.5 * runs.loc[runs["step_size"] == reference_eta[0], column].min() * reference_eta / reference_eta[0]
-    for axis, (epsilon, cells) in zip(axes[0], frames.groups(runs, "epsilon"), strict=True):
+    for axis, epsilon, cells in panels:
         for depth, cell, look in frames.marked(cells, "depth"):
             table = cell.pivot(index="seed", columns="step_size", values=column)
             eta, values = table.columns.to_numpy(), table.to_numpy()
@@ -46,7 +46,7 @@ def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
         axis.set(yscale="log", xlabel=r"step size $\eta$", title=frames.label(epsilon=epsilon))
         axis.set_ylim(bottom=reference[0] / 100)  # room for the legend
         axis.legend(fontsize=6, loc="lower right")
-    axes[0, 0].set_ylabel(text)
+    panels[0][0].set_ylabel(text)
     return figure
 
 
