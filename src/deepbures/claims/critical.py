@@ -18,9 +18,8 @@ _HESSIAN_ROUNDING = 1e-8
 _TIED = 1e-8
 #: The curvature of the smoothed loss has levelled off where σ² is below this fraction of ε.
 _VANISHED = 0.01
-_Unsmoothed = partial(
-    Statement, kind="blow_up", missing="no experiment of the kind blow_up with ε = 0, depth 1 and rank < n"
-)
+_Spectrum = partial(Statement, kind="hessian")
+_BlowUp = partial(Statement, kind="blow_up")
 
 
 def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
@@ -44,7 +43,6 @@ MINIMISER = Statement(
     unit="the loss at W = 0, or at the start where that is larger",
     tolerance=LOSS_ROUNDING,
     sees="a loss below the minimum by 1e-12 of the loss at W = 0",
-    missing="no W to compare with",
     cases=_minimiser,
 )
 
@@ -54,8 +52,7 @@ def _curved_minimum(frame: pd.DataFrame) -> pd.DataFrame:
     return first.assign(deviation=np.maximum(-first["smallest"] / first["largest"], 0))
 
 
-CURVED_MINIMUM = Statement(
-    kind="hessian",
+CURVED_MINIMUM = _Spectrum(
     name="curvature at the minimiser",
     source="reconstructed",
     statement="At every depth and k, the Hessian of the layers at the minimiser of rank k is positive semidefinite",
@@ -63,13 +60,11 @@ CURVED_MINIMUM = Statement(
     test="Least eigenvalue of the Hessian of the layers at the minimiser.",
     unit="λ_max",
     tolerance=_HESSIAN_ROUNDING,
-    sees="a negative curvature of 1e-8 λ_max",
     cases=each("hessian", "spectra", _curved_minimum),
 )
 
 
-ENUMERATED = Statement(
-    kind="hessian",
+ENUMERATED = _Spectrum(
     name="W_J is critical",
     source="reconstructed",
     statement="For every set J of k directions of the target with λ_j > ε, the W_J that retains these directions with "
@@ -78,7 +73,6 @@ ENUMERATED = Statement(
     test="Norm of the gradient of all layers at a sample of the W_J.",
     unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
     tolerance=1e-10,
-    sees="a gradient of 1e-10 √λ_1",
     cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["gradient_norm"])),
 )
 
@@ -99,13 +93,11 @@ NO_OTHERS = Statement(
     unit="λ_1",
     tolerance=1e-5,
     sees="a critical point at a distance of 1e-5 λ_1 from every W_J; not points that the search misses",
-    missing="no search found a critical point",
     cases=each("critical_search", "searches", _no_others),
 )
 
 
-VALUES = Statement(
-    kind="hessian",
+VALUES = _Spectrum(
     name="critical values",
     source="reconstructed",
     statement="For every J, the loss at W_J is the sum of the losses that the directions outside J add",
@@ -113,7 +105,6 @@ VALUES = Statement(
     test="Computed loss against the closed form.",
     unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
     tolerance=1e-12,
-    sees="an error of 1e-12 of that sum",
     cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["value_error"])),
 )
 
@@ -126,8 +117,7 @@ def _saddles(frame: pd.DataFrame) -> pd.DataFrame:
     return others.assign(deviation=np.where(others["escapes"] > 0, off, np.inf))
 
 
-SADDLES = Statement(
-    kind="hessian",
+SADDLES = _Spectrum(
     name="saddles",
     source="reconstructed",
     statement="Every W_J of rank k that is not a minimiser is a saddle, with one negative direction for each exchange "
@@ -138,7 +128,6 @@ SADDLES = Statement(
     unit="directions",
     tolerance=0.0,
     sees="one direction more or less",
-    missing="no experiment of the kind hessian counts negative eigenvalues at a saddle",
     cases=each("hessian", "spectra", _saddles),
 )
 
@@ -148,8 +137,7 @@ def _local_spectrum(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(deviation=np.where(agrees, frame["spectrum_error"], np.inf))
 
 
-LOCAL_SPECTRUM = Statement(
-    kind="hessian",
+LOCAL_SPECTRUM = _Spectrum(
     name="local spectrum",
     source="ours",
     statement="At every W_J, the spectrum of the Hessian of the layers is known in closed form",
@@ -179,7 +167,7 @@ def _blows_up(study: Study) -> Iterator[pd.DataFrame]:
         yield run.assign(deviation=np.where(run["growth"] > 0, np.sqrt(run["reach"]) / run["growth"], np.inf))
 
 
-BLOWS_UP = _Unsmoothed(
+BLOWS_UP = _BlowUp(
     name="blow-up",
     source="abstract",
     statement="For ε = 0, N = 1 and k < n, the Hessian is unbounded as the least singular value of W tends to 0",
@@ -192,7 +180,7 @@ BLOWS_UP = _Unsmoothed(
 )
 
 
-BLOW_UP_EXPONENT = _Unsmoothed(
+BLOW_UP_EXPONENT = _BlowUp(
     name="blow-up exponent",
     source="ours",
     statement="For ε = 0, N = 1 and k < n, the most negative eigenvalue of the Hessian grows like the inverse of the "
@@ -201,7 +189,6 @@ BLOW_UP_EXPONENT = _Unsmoothed(
     test="Exponent fitted over the small σ_k, one case for each seed and number of vanishing singular values.",
     unit="the exponent",
     tolerance=0.01,
-    sees="an exponent that differs by 0.01",
     cases=lambda study: (run.assign(deviation=(run["exponent"] + 1).abs()) for run in _blow_up_fits(study)),
 )
 
@@ -216,7 +203,7 @@ def _blow_up_constant(frame: pd.DataFrame) -> pd.DataFrame:
     return off(last, "smallest", "predicted")
 
 
-BLOW_UP_CONSTANT = _Unsmoothed(
+BLOW_UP_CONSTANT = _BlowUp(
     name="blow-up constant",
     source="ours",
     statement="For ε = 0, N = 1 and one or several singular values of W that vanish together like σ, the product of σ "
@@ -225,7 +212,6 @@ BLOW_UP_CONSTANT = _Unsmoothed(
     test="Most negative eigenvalue at the smallest σ against the constant (docs/paper.md, section 2).",
     unit="the constant",
     tolerance=1e-3,
-    sees="a constant that differs by 0.1 %",
     cases=each("blow_up", "curvatures", _blow_up_constant),
 )
 
@@ -235,8 +221,7 @@ def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
     return off(last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]], "smallest", "level")
 
 
-SATURATION = Statement(
-    kind="blow_up",
+SATURATION = _BlowUp(
     name="smoothing",
     source="ours",
     statement="For every ε > 0 and N = 1, the most negative eigenvalue of the Hessian stays bounded as σ_k(W) → 0",
@@ -244,8 +229,6 @@ SATURATION = Statement(
     test="Most negative eigenvalue at the smallest σ, where σ² ≤ ε/100, against that at σ = 0.",
     unit="the level",
     tolerance=0.05,
-    sees="a level that differs by 5 %",
-    missing="no experiment of the kind blow_up with ε > 0, depth 1 and a σ of at most √ε/10",
     cases=each("blow_up", "curvatures", _saturation),
 )
 
@@ -259,6 +242,5 @@ ESCAPE_RATES = Statement(
     test="Fastest rate at which a flow leaves each saddle, measured against closed form.",
     unit="the closed-form rate",
     tolerance=1e-3,
-    sees="a rate that differs by 0.1 %",
     cases=each("escape", "escapes", lambda frame: off(frame[frame["escapes"] > 0], "measured_rate", "escape_rate")),
 )

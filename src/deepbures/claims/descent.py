@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from .evidence import Bound, Statement, Study, above_rounding, decayed, keys_of,
 
 #: Distances and drifts below this fraction of their unit are rounding.
 _NOISE = 1e-12
+_Descent, _DescentBound = partial(Statement, kind="descent"), partial(Bound, kind="descent")
 
 
 def _contractions(
@@ -30,8 +32,7 @@ def _contractions(
     return cases
 
 
-CONTRACTION = Bound(
-    kind="descent",
+CONTRACTION = _DescentBound(
     name="contraction of descent",
     source="reconstructed",
     statement="For every η that meets the step-size conditions of the authors' program, each step reduces the excess "
@@ -39,7 +40,6 @@ CONTRACTION = Bound(
     formula="η ≤ min(η_1, η_2, η_3) ⇒ L_i − L* ≤ (1 − η r)^i (L_0 − L*)",
     test="Every record of descents that meet the conditions, at which the promised decay is at least 1e-6; "
     "r = 4 N c^{2(2N−1)/N} K for ε > 0, 2 N c^{2(N−1)/N} for ε = 0 and k = n.",
-    missing="no run has a step size that the conditions allow, with a promise of at least 1e-6",
     cases=_contractions(
         lambda runs: certified(runs) & runs["descent_rate"].notna(), lambda runs: runs["eta"] * runs["descent_rate"]
     ),
@@ -47,8 +47,7 @@ CONTRACTION = Bound(
 )
 
 
-LAYER_CONTRACTION = Bound(
-    kind="descent",
+LAYER_CONTRACTION = _DescentBound(
     name="contraction of one layer",
     source="ours",
     statement="For N = 1, k = n, ε < λ_n, η ≤ 1/2 and from every start of full rank, each step reduces the loss by at "
@@ -56,7 +55,6 @@ LAYER_CONTRACTION = Bound(
     formula="L_{i+1} ≤ (1 − 4 η (1 − η) m/(m + ε)) L_i, m = min(σ_n(W_0)², λ_n − ε)",
     test="Every record of such descents at which the promised decay is at least 1e-6; a theorem, proved in "
     "docs/paper.md.",
-    missing="no descent with one layer, k = n and ε < λ_n",
     cases=_contractions(
         lambda runs: (runs["descent_global_rate"] > 0) & (runs["descent_global_rate"] < 1),
         lambda runs: runs["descent_global_rate"],
@@ -73,8 +71,7 @@ def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
         yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
 
 
-STABLE_STEP = Statement(
-    kind="descent",
+STABLE_STEP = _Descent(
     name="stable step",
     source="ours",
     statement="For k = n and ε < λ_n, descent converges to the optimum if and only if η is below 2/λ_max of the "
@@ -84,7 +81,6 @@ STABLE_STEP = Statement(
     unit="2/λ_max, between η and 2/λ_max where the outcome is the other one",
     tolerance=0.0,
     sees="a largest stable step that differs by more than the tested multiples next to 1, 5 % in the default study",
-    missing="no descent at full rank near the largest stable step",
     cases=_stable_step,
 )
 
@@ -105,8 +101,7 @@ def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]
         yield from rows
 
 
-DESCENT_TO_FLOW = Statement(
-    kind="descent",
+DESCENT_TO_FLOW = _Descent(
     name="descent to flow",
     source="ours",
     statement="At a fixed time and as η → 0, gradient descent approaches the flow at first order in η",
@@ -114,14 +109,11 @@ DESCENT_TO_FLOW = Statement(
     test="Fitted order in η of the distance at a fixed time, one case for each depth, ε and seed.",
     unit="the order",
     tolerance=0.05,
-    sees="an order that differs by 0.05",
-    missing="no descent is compared with the flow",
     cases=lambda study: _orders(study, "flow_error", lambda runs: pd.Series(1.0, runs.index)),
 )
 
 
-BALANCE = Statement(
-    kind="descent",
+BALANCE = _Descent(
     name="drift from balance",
     source="ours",
     statement="At a fixed time and as η → 0, the drift of gradient descent from balanced layers is of first order in η",
@@ -129,8 +121,6 @@ BALANCE = Statement(
     test="Fitted order in η of the drift at a fixed time, one case for each depth, ε and seed.",
     unit="the order",
     tolerance=0.05,
-    sees="an order that differs by 0.05",
-    missing="no descent has step sizes at one end time",
     cases=lambda study: _orders(study, "balancedness_final", lambda runs: runs["lambda_max"] ** (1 / runs["depth"])),
 )
 
@@ -146,8 +136,7 @@ def _losses_compared(study: Study) -> Iterator[pd.DataFrame]:
         yield pairs.reset_index().assign(deviation=(pairs["bures-wasserstein"] / pairs["frobenius"]).to_numpy())
 
 
-LOSSES_COMPARED = Statement(
-    kind="descent",
+LOSSES_COMPARED = _Descent(
     name="Bures-Wasserstein against square loss",
     source="ours",
     statement="For ε = 0 and from every small start tested, descent needs fewer steps on the Bures-Wasserstein loss "
@@ -158,6 +147,5 @@ LOSSES_COMPARED = Statement(
     unit="steps of the square loss",
     tolerance=1.0,
     sees="a pair in which the square loss needs no more steps",
-    missing="no descent with both losses at ε = 0",
     cases=_losses_compared,
 )

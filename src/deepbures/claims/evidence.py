@@ -48,7 +48,7 @@ class Stated:
     unit, tolerance
         Unit of a deviation, and the largest deviation allowed.
     sees
-        The smallest error that the test detects.
+        The smallest error that the test detects; by default a deviation of the tolerance.
     refuted
         For a statement known to be false, the place of the proved counterexample: the statement should be violated.
     """
@@ -60,8 +60,13 @@ class Stated:
     test: str
     unit: str
     tolerance: float
-    sees: str
+    sees: str = ""
     refuted: str = ""
+
+    def __post_init__(self) -> None:
+        """By default the test detects a deviation of the tolerance."""
+        if not self.sees:
+            object.__setattr__(self, "sees", f"a deviation of {self.tolerance:g} of {self.unit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +79,6 @@ class Statement(Stated):
         Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
         violation). A bound on the decay of the excess loss gives `promised` and `fell` instead, the natural logarithms
         of the promised and of the measured decay factor; its deviation is (1 − fell/promised)_+.
-    missing
-        The reason why a study has no cases; by default that it has no experiment of the kind.
     bound
         Whether the statement is such a bound.
     kind
@@ -84,7 +87,6 @@ class Statement(Stated):
     """
 
     cases: Callable[[Study], Iterator[pd.DataFrame]]
-    missing: str = ""
     bound: bool = False
     kind: str = ""
 
@@ -94,7 +96,6 @@ Bound = partial(
     Statement,
     unit="the promised decay (logarithms)",
     tolerance=1e-3,
-    sees="a decay that falls short of the promise by 0.1 %",
     bound=True,
 )
 
@@ -241,7 +242,7 @@ def judge(statement: Statement, study: Study) -> Claim:
     if violations:
         verdict = "violated"
     elif not len(deviations):
-        verdict = f"not testable here: {statement.missing or f'no experiment of the kind {statement.kind}'}"
+        verdict = "not testable here: no experiment has such a case"
     elif not enough:
         verdict = f"not testable here: the bound promises at most {largest_share:.1g} of the measured decay"
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from .evidence import LOSS_ROUNDING, Bound, Statement, Study, above_rounding, de
 _LATE, _DECAYED = 1e-5, 40.0
 #: The closed form of the tail must also have fallen to this fraction of the start, so that the start is forgotten.
 _BEGUN = 1e-3
+_Flow, _FlowBound = partial(Statement, kind="flow"), partial(Bound, kind="flow")
 
 
 def _decays(rate: str, covered: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Study], Iterator[pd.DataFrame]]:
@@ -40,8 +42,7 @@ def _flow_converges(runs: pd.DataFrame) -> pd.DataFrame:
     return ended.assign(deviation=ended["excess_final"] / ended["excess_initial"])
 
 
-FLOW_CONVERGES = Statement(
-    kind="flow",
+FLOW_CONVERGES = _Flow(
     name="convergence of the flow",
     source="abstract",
     statement="For 0 < ε < λ_k and from every start with a margin c > 0, gradient flow of the smoothed loss converges "
@@ -52,47 +53,40 @@ FLOW_CONVERGES = Statement(
     unit="L(0) − L*",
     tolerance=1e-6,
     sees="a flow that stays above 1e-6 of its start; not the speed of its decay",
-    missing="no flow with ε > 0 starts with a positive margin c",
     cases=each("flow", "runs", _flow_converges),
 )
 
 
-FLOW_BOUND = Bound(
-    kind="flow",
+FLOW_BOUND = _FlowBound(
     name="bound of the flow",
     source="reconstructed",
     statement="From every start with a margin c > 0, the excess loss of gradient flow decays at least at the rate "
     "rebuilt from the program's constants",
     formula="L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t)",
     test="Every record of every flow with c > 0 at which the bound promises a decay of at least 1e-6.",
-    missing="the bound promises a decay of at least 1e-6 nowhere",
     cases=_decays("bound_rate", lambda runs: runs["margin"] > 0),
     refuted="docs/paper.md section 8",
 )
 
 
-REPAIRED_BOUND = Bound(
-    kind="flow",
+REPAIRED_BOUND = _FlowBound(
     name="bound of the flow where W keeps the margin",
     source="ours",
     statement="For k = n and from every start at which W(0) and the optimum both have the margin c > 0, the loss "
     "decays at least at the same rate",
     formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
     test="The same at the flows that meet this condition, for which the bound is proved.",
-    missing="no flow meets the condition with a promise of at least 1e-6",
     cases=_decays("bound_rate", lambda runs: (runs["margin"] > 0) & (runs["bound_is_proved"] == 1)),
 )
 
 
-GLOBAL_RATE = Bound(
-    kind="flow",
+GLOBAL_RATE = _FlowBound(
     name="global rate of the flow",
     source="ours",
     statement="For k = n, ε < λ_n and from every balanced start of full rank, the loss decays at least at the global "
     "rate at all times",
     formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
     test="Every record of every such flow, with a margin or without; a theorem, proved in docs/paper.md.",
-    missing="no flow at full rank with ε < λ_n",
     cases=_decays("global_rate", lambda runs: runs["global_rate"] > 0),
 )
 
@@ -106,8 +100,7 @@ def _margin_kept(study: Study) -> Iterator[pd.DataFrame]:
         yield merged.assign(deviation=short / np.sqrt(merged["lambda_max"]))
 
 
-MARGIN_KEPT = Statement(
-    kind="flow",
+MARGIN_KEPT = _Flow(
     name="margin kept",
     source="ours",
     statement="From every start with a margin c > 0, the k-th singular value of the smoothed factor [W, √ε I] is at "
@@ -116,8 +109,6 @@ MARGIN_KEPT = Statement(
     test="Every record of every flow with c > 0. W alone need not keep the margin: its σ_k ends at (λ_k − ε)^{1/2}.",
     unit="√λ_1",
     tolerance=1e-9,
-    sees="a singular value that is 1e-9 √λ_1 below c",
-    missing="no flow starts with a positive margin c",
     cases=_margin_kept,
 )
 
@@ -130,8 +121,7 @@ def _loss_falls(study: Study) -> Iterator[pd.DataFrame]:
         yield merged.assign(deviation=rise)[before.notna()]
 
 
-LOSS_FALLS = Statement(
-    kind="flow",
+LOSS_FALLS = _Flow(
     name="loss falls",
     source="ours",
     statement="Along every gradient flow the loss never increases",
@@ -150,8 +140,7 @@ def _sharp_rate(runs: pd.DataFrame) -> pd.DataFrame:
     return tails.assign(deviation=(tail_ratio(tails) - 1).abs())
 
 
-SHARP_RATE = Statement(
-    kind="flow",
+SHARP_RATE = _Flow(
     name="sharp rate",
     source="ours",
     statement="For every N, k and ε < λ_k, the excess loss of gradient flow finally decays at the closed-form rate of "
@@ -162,8 +151,6 @@ SHARP_RATE = Statement(
     "‖∇L^N‖²/(L − L*), extrapolated from the last two decades: to 0.1 % for any two exponentials that pass this.",
     unit="the closed-form rate",
     tolerance=0.001,
-    sees="a rate that differs by 0.1 %",
-    missing="no flow has reached its tail",
     cases=each("flow", "runs", _sharp_rate),
 )
 
@@ -179,8 +166,7 @@ def _algebraic_tail(runs: pd.DataFrame) -> pd.DataFrame:
     return tails.assign(deviation=(tails["excess_final"] / closed - 1).abs())[alone & settled]
 
 
-ALGEBRAIC_TAIL = Statement(
-    kind="flow",
+ALGEBRAIC_TAIL = _Flow(
     name="algebraic tail",
     source="ours",
     statement="For k = n and ε = λ_n, the excess loss of gradient flow finally decays like a power of t with known "
@@ -191,7 +177,6 @@ ALGEBRAIC_TAIL = Statement(
     unit="the closed form",
     tolerance=0.1,
     sees="a constant that differs by 10 %, or an exponent that differs by 0.01",
-    missing="no flow with ε = λ_n ran to its horizon",
     cases=each("flow", "runs", _algebraic_tail),
 )
 
@@ -208,8 +193,7 @@ def _plateaus(study: Study) -> Iterator[pd.DataFrame]:
         yield off(learnt, "half_times", "half_times_predicted")
 
 
-PLATEAUS = Statement(
-    kind="flow",
+PLATEAUS = _Flow(
     name="plateau times",
     source="ours",
     statement="From every start along the target's eigenvectors, the plateaus of the loss end at times in closed form",
@@ -217,8 +201,6 @@ PLATEAUS = Statement(
     test="Time at which each eigenvalue of S reaches half of its limit, interpolated between records.",
     unit="the closed-form time",
     tolerance=0.01,
-    sees="a time that differs by 1 %",
-    missing="no flow starts along the target's eigenvectors",
     cases=_plateaus,
 )
 
@@ -231,8 +213,7 @@ def _polyak_lojasiewicz(study: Study) -> Iterator[pd.DataFrame]:
         yield merged.assign(deviation=(merged["gradient_norm"] ** 2 / (4 * merged["loss"]) - 1).abs())
 
 
-POLYAK_LOJASIEWICZ = Statement(
-    kind="flow",
+POLYAK_LOJASIEWICZ = _Flow(
     name="Polyak-Łojasiewicz equality",
     source="ours",
     statement="For ε = 0 and at every W of full rank, the squared gradient is four times the loss",
@@ -240,7 +221,5 @@ POLYAK_LOJASIEWICZ = Statement(
     test="Every record of flows with N = 1, ε = 0, k = n and a loss above 1e-12 tr Σ0.",
     unit="4 L_0",
     tolerance=1e-6,
-    sees="a gradient or a loss that differs by 1e-6",
-    missing="no flow with N = 1, ε = 0 and k = n",
     cases=_polyak_lojasiewicz,
 )
