@@ -22,7 +22,6 @@ from deepbures.neighbours.barycenter import (
     rank_bounded_minima,
     truncated,
 )
-from deepbures.neighbours.region_covariances import region_covariances
 
 WEIGHTS = np.array([0.4, 0.3, 0.2, 0.1])
 
@@ -278,20 +277,6 @@ def test_nearest_is_the_smallest_distance(rng):
     np.testing.assert_array_equal(nearest(means, points), np.argmin(distances, axis=1))
 
 
-def test_region_covariances_are_those_of_numpy(rng):
-    images = rng.uniform(0, 16, (3, 6, 5))
-    found = region_covariances(images)
-    scaled = images[1] / images.max()
-    down, across = np.gradient(scaled)
-    y, x = np.mgrid[-1:1:6j, -1:1:5j]
-    features = np.stack([x, y, scaled, np.abs(across), np.abs(down)]).reshape(5, -1)
-    np.testing.assert_allclose(found[1], np.cov(features, bias=True), atol=1e-14)
-    images[2] = 0  # a blank image: rank 2, and a barycenter all the same
-    mean = barycenter(region_covariances(images))
-    assert np.linalg.matrix_rank(region_covariances(images)[2]) == 2
-    assert np.all(np.linalg.eigvalsh(mean) > 0)
-
-
 # --- Bad input --------------------------------------------------------------------------------------------------
 
 
@@ -314,8 +299,6 @@ def test_region_covariances_are_those_of_numpy(rng):
         (lambda: nearest([np.eye(2)], [np.eye(3)]), "one dimension, not 2 and 3"),
         (lambda: draw_covariances(np.random.default_rng(0), 0, 3, 1), "at least 1"),
         (lambda: draw_covariances(np.random.default_rng(0), 1, 3, -1), "spread must be"),
-        (lambda: region_covariances(np.ones((2, 1, 5))), "at least 2 × 2 pixels"),
-        (lambda: region_covariances(np.zeros((2, 5, 5))), "not all be zero"),
     ],
 )
 def test_bad_input_gives_one_line(call, message):

@@ -18,6 +18,7 @@ from . import style
 #: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
 #: where logarithms are taken.
 _FLOOR = 1e-17
+_SHORT = {"bures-wasserstein": "BW"}
 
 
 def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
@@ -58,6 +59,20 @@ def marked(
     """As `colored`, each with the keywords of a colour and a marker of its own."""
     for (value, part), look in zip(groups(frame, by), style.looks(frame[by].nunique(), colors), strict=True):
         yield value, part, look
+
+
+def by_loss(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Sub-frames by loss and smoothing, each with its name; the square loss, which has no smoothing, once."""
+    for name, cells in groups(frame, "loss_name"):
+        for epsilon, part in groups(cells, "epsilon"):
+            yield name_of_loss(name, epsilon), part
+            if name == "frobenius":
+                break
+
+
+def name_of_loss(name: str, epsilon: float) -> str:
+    """Legend entry of a loss, with its smoothing if it has one."""
+    return "Frobenius" if name == "frobenius" else f"{_SHORT.get(name, name)}, {label(epsilon=epsilon)}"
 
 
 def panels(frame: pd.DataFrame, by: str, height: float, **options: Any) -> tuple[Figure, list[tuple[Axes, Any, Any]]]:

@@ -15,8 +15,6 @@ from ..linalg.psd import Array
 from ..study.results import derived
 from . import frames, style
 
-LOSSES = {"bures-wasserstein": "BW", "frobenius": "Frobenius"}
-
 
 @style.lettered
 def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
@@ -50,7 +48,7 @@ def _draw_points(axes: Any, spectra: pd.DataFrame, columns: Sequence[str], *, lo
     A column of panels per depth, a line per loss, mean and standard deviation over targets.
     """
     for (depth, cells), panels in zip(frames.groups(spectra, "depth"), axes.T, strict=True):
-        series = list(_series(cells))
+        series = list(frames.by_loss(cells))
         for axis, column in zip(panels, columns, strict=True):
             for (text, part), look in zip(series, style.looks(len(series), style.distinct), strict=True):
                 table = part.pivot(index="seed", columns="point", values=column)
@@ -69,12 +67,10 @@ def paths(table: pd.DataFrame) -> Figure:
     Above: (L − L_0) / (L_P − L_0) along both; below: by how much the loss on the segments between layers lies
     above that on the segments between matrices, in the same unit. Mean and standard deviation over targets.
     """
-    losses = [name for name in LOSSES if name in set(table["loss_name"])]
-    figure, axes = style.panels(2, len(losses), style.TEXT, 3.9, sharex=True, sharey="row")
+    figure, axes = style.panels(2, table["loss_name"].nunique(), style.TEXT, 3.9, sharex=True, sharey="row")
     spaces = ["loss_between_matrices", "loss_between_layers"]
-    for (upper, lower), name in zip(axes.T, losses, strict=True):
-        cells = table[table["loss_name"] == name]
-        epsilon = frames.only_value(cells, "epsilon")
+    for (upper, lower), (name, cells) in zip(axes.T, frames.groups(table, "loss_name"), strict=True):
+        upper.set_title(frames.name_of_loss(name, frames.only_value(cells, "epsilon")))
         ends = cells.groupby("seed")["loss_between_matrices"].agg(["first", "last"])
         first, last = (cells["seed"].map(ends[end]) for end in ("first", "last"))
         height = cells[spaces].sub(first, axis=0).div(last - first, axis=0)
@@ -88,7 +84,6 @@ def paths(table: pd.DataFrame) -> Figure:
         one = cells[cells["depth"] == cells["depth"].min()]
         _draw_band(upper, one, spaces[0], style.PALETTE[1], "matrices $W$")
         upper.plot(one[one["t"] == 0].groupby("place")[spaces[0]].mean(), "o", color="black", zorder=5)
-        upper.set_title(LOSSES[name] + (f", {frames.label(epsilon=epsilon)}" if name == "bures-wasserstein" else ""))
         lower.axhline(0, **style.THEORY)
         lower.set_xlabel("critical point $i$")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -215,16 +210,6 @@ def _kinds(points: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, str, str]]
     yield points[minimum], "*", style.PALETTE[4], "minimum, $J = \\{1\\}$"
     yield points[~minimum & (points["rank_of_point"] > 0)], "s", style.PALETTE[1], "saddle, $J = \\{2\\}$"
     yield points[points["rank_of_point"] == 0], "o", style.PALETTE[3], "$W = 0$"
-
-
-def _series(spectra: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """One sub-frame per loss and smoothing; the Frobenius loss, which has no smoothing, once."""
-    for name, text in LOSSES.items():
-        cells = spectra[spectra["loss_name"] == name]
-        for epsilon, part in frames.groups(cells, "epsilon"):
-            yield text if name == "frobenius" else f"{text}, {frames.label(epsilon=epsilon)}", part
-            if name == "frobenius":
-                break
 
 
 def _draw_band(axis: Axes, cells: pd.DataFrame, column: str, color: Any, text: str) -> None:

@@ -162,15 +162,13 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
     saddle i, at that depth: from the middle between the energy levels i − 1 and i to that between i and i + 1. (d)
     Final decay per step; dashed: theory.
     """
-    kinds = loss_kinds(runs)
+    series = list(frames.by_loss(runs))
     figure, axes = style.panels(2, 2, style.TEXT, 4.6)
     curves, settling, saddles, decay = axes.ravel()
     steps = np.unique(np.geomspace(1, trajectories["step"].max(), 300).round())
-    for (text, (name, epsilon)), look in zip(kinds.items(), style.looks(len(kinds), style.distinct), strict=True):
-        cells, samples = (
-            table[(table["loss_name"] == name) & (table["epsilon"] == epsilon)] for table in (runs, trajectories)
-        )
-        own = samples[samples["depth"] == depth]
+    at_depth = trajectories[trajectories["depth"] == depth]
+    for (text, cells), look in zip(series, style.looks(len(series), style.distinct), strict=True):
+        own = at_depth.merge(cells[["loss_name", "epsilon"]].drop_duplicates())
         relative = own.assign(excess=own["excess"] / own.groupby("seed")["excess"].transform("first"))
         band = frames.band(_extended(frames.curves(relative, "excess", steps, against="step")))
         style.band(curves, steps, band, look["color"], label=text)
@@ -194,17 +192,6 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
     for axis in (settling, decay):
         axis.set_xticks(sorted(runs["depth"].unique()))
     return figure
-
-
-def loss_kinds(runs: pd.DataFrame) -> dict[str, tuple[str, float]]:
-    """Losses to compare, by legend text: each smoothing of the Bures-Wasserstein loss, and the square loss once."""
-    kinds = {
-        f"BW, {frames.label(epsilon=epsilon)}": ("bures-wasserstein", epsilon)
-        for epsilon in sorted(runs.loc[runs["loss_name"] == "bures-wasserstein", "epsilon"].unique())
-    }
-    if (runs["loss_name"] == "frobenius").any():
-        kinds["Frobenius"] = ("frobenius", runs.loc[runs["loss_name"] == "frobenius", "epsilon"].min())
-    return kinds
 
 
 def _steps_at_saddles(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Array:
