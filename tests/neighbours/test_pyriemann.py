@@ -1,7 +1,7 @@
 """Barycenters and the classifier by minimum distance against pyRiemann."""
 
 import numpy as np
-from cases import each
+import pytest
 from pyriemann.classification import MDM
 from pyriemann.geometry.mean import mean_wasserstein
 from sklearn.datasets import load_digits
@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from deepbures.neighbours.barycenter import barycenter, draw_covariances, nearest
 
 
-@each("spread", [0.3, 1, 2])
+@pytest.mark.parametrize("spread", [0.3, 1, 2])
 def test_mean_to_ten_digits(rng, spread):
     covariances = draw_covariances(rng, 7, 6, spread)
     weights = rng.dirichlet(np.full(7, 3.0))

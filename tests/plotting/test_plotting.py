@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from cases import each
 from collected import collect_cells
 
 from deepbures.plotting import bounds, convergence, frames, sampling, spectral, style
@@ -77,7 +76,7 @@ def test_deviations_have_one_degree_of_freedom_less():
     assert np.isnan([low, high]).all()
 
 
-@each("unit", [1.0, 1e-12, 1e12])
+@pytest.mark.parametrize("unit", [1.0, 1e-12, 1e12])
 def test_floor_of_logarithms_is_relative(unit):
     # 1e-12 of the largest is data in every unit; 0 is cut off at 1e-17 of it.
     run = pd.DataFrame({"seed": 0, "time": [0.0, 1.0, 2.0], "value": unit * np.array([1, 1e-12, 0])})

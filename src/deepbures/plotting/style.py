@@ -117,12 +117,17 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def lettered(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """As `styled`, with a letter at the upper left of each panel."""
+    """As `styled`, with a letter (a), (b), …, (z), (aa), … at the upper left of each panel."""
 
     @functools.wraps(function)
     def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
         figure = function(*arguments, **options)
-        label_panels([axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"])
+        panels = [axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
+        pairs = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
+        for letter, axes in zip(itertools.chain(string.ascii_lowercase, pairs), panels, strict=False):
+            title = axes.get_title()
+            axes.set_title("")
+            axes.set_title(f"({letter}) {title}".rstrip(), loc="left")
         return figure
 
     return styled(draw)
@@ -166,11 +171,6 @@ def distinct(number: int) -> list[Any]:
     return list(PALETTE[:number]) if number <= len(PALETTE) else sequential(number)
 
 
-def markers(number: int) -> list[str]:
-    """That many markers; from the ninth on they repeat."""
-    return list(itertools.islice(itertools.cycle(MARKERS), number))
-
-
 def looks(number: int, colors: Callable[[int], list[Any]] = sequential) -> list[dict[str, Any]]:
     """Keywords of that many lines, each with a colour and a marker of its own."""
     pairs = zip(colors(number), itertools.cycle(MARKERS), strict=False)
@@ -182,16 +182,6 @@ def ticks(axis: Axis, places: Sequence[float], form: Any) -> None:
     axis.set_ticks(places, minor=False)
     axis.set_ticks([], minor=True)
     axis.set_major_formatter(form)
-
-
-def label_panels(axes: Sequence[Any]) -> None:
-    """Letters (a), (b), …, (z), (aa), … at the upper left of each panel."""
-    pairs = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
-    letters = itertools.islice(itertools.chain(string.ascii_lowercase, pairs), len(axes))
-    for letter, axis in zip(letters, axes, strict=True):
-        title = axis.get_title()
-        axis.set_title("")
-        axis.set_title(f"({letter}) {title}".rstrip(), loc="left")
 
 
 class Saved(NamedTuple):
