@@ -372,7 +372,7 @@ def test_command_line_writes_the_tables_asked_for(tmp_path):
     ("changes", "message"),
     [
         ({"seeds": "1-0"}, "seeds must be FIRST-LAST"),
-        ({"cell": json.dumps({**SETTINGS, "depth": 0})}, "depth must be an integer ≥ 1, not 0"),
+        ({"cell": json.dumps({**SETTINGS, "depth": 0})}, "cell.depth: 0 must be at least 1"),
         ({"cell": json.dumps({**SETTINGS, "rank": 7})}, "rank"),
         ({"cell": "{"}, "Expecting"),
         ({"write": ["run=x.parquet"]}, "write must be TABLE=FILE with a table of runs, trajectories, not 'run'"),

@@ -70,7 +70,7 @@ from deepbures import BuresWasserstein, configuration, gradient_descent, grid
 from deepbures.experiment import run_cell
 from deepbures.heavy_ball import heavy_ball
 schema = configuration.read("workflow/schemas/config.schema.yaml")
-config = configuration.check(configuration.merged(["config/config.yaml", "config/heavy_ball.yaml"]), schema)
+config = configuration.check(configuration.merged(["config/config.yaml", "config/heavy_ball.yaml"]))
 rows = [run_cell(cell.settings, [0, 1])["contractions"].to_pylist() for cell in grid.cells(config, "heavy_ball")]
 rng = np.random.default_rng(0)
 loss, layers = BuresWasserstein(np.diag([3.0, 2.0, 1.0]), 0.1), [0.5 * rng.standard_normal((3, 3)) for _ in range(2)]
@@ -105,7 +105,7 @@ from deepbures import configuration, grid
 from deepbures.experiment import run_cell
 from deepbures.plotting import frames
 schema = configuration.read("workflow/schemas/config.schema.yaml")
-config = configuration.check(configuration.merged(["config/config.yaml", "mine.yaml"]) | {"figures": {}}, schema)
+config = configuration.check(configuration.merged(["config/config.yaml", "mine.yaml"]) | {"figures": {}})
 cells = grid.cells(config, "mine")
 runs = [run_cell(cell.settings, [0])["runs"].to_pylist()[0]["eigenvalues_final"] for cell in cells]
 print(json.dumps([[cell.path for cell in cells], runs, frames.label(end_rank=2)]))
@@ -138,7 +138,7 @@ from deepbures.plotting import frames
 schema = configuration.read("workflow/schemas/config.schema.yaml")
 study = configuration.read("config/config.yaml")["study"]
 def checked(block):
-    return configuration.check({"study": study, "experiments": {"mine": block}, "figures": {}}, schema)
+    return configuration.check({"study": study, "experiments": {"mine": block}, "figures": {}})
 block, refused = json.loads(sys.argv[1]), []
 for section, key, value in (("grid", "magnitude", [0, -1]), ("landscape", "magnitude", 2)):
     try:

@@ -3,8 +3,7 @@ import json
 import os
 import sys
 
-from deepbures.study.configuration import check as configuration
-from deepbures.study import cost
+from deepbures.study import configuration, cost
 from deepbures.process import environment
 from deepbures.study.grid import cells as grid
 from deepbures.study.results import store
@@ -49,12 +48,8 @@ def checked_study():
                 config,
                 configuration.of_command_line(workflow.config_settings.config or {}),
             )
-        families = configuration.check_families(
-            read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
-        )
-        study = configuration.check(
-            config, read_yaml("../schemas/config.schema.yaml"), families
-        )
+        families = configuration.check_families(read_yaml("../figures.yaml"))
+        study = configuration.check(config, families)
     except configuration.ConfigurationError as mistake:
         sys.exit(f"configuration: {mistake}")
     return study, families
@@ -102,8 +97,7 @@ def run_code(experiment):
 
 def target_checksums(experiment):
     """Checksums of a target's files: a parameter of what is computed from them, as their dates say nothing."""
-    files = target.files_of(STUDY["experiments"][experiment]["target"])
-    return [checksum(file) for file in files] or None
+    return target.checksums_of(STUDY["experiments"][experiment]["target"]) or None
 
 
 def figure_files(*names):

@@ -218,7 +218,7 @@ BLOW_UP_CONSTANT = _BlowUp(
 
 def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
     last = _at_smallest_sigma(frame[frame["level"].notna()])
-    return off(last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]], "smallest", "level")
+    return off(last[last["sigma"] ** 2 <= _VANISHED * last["epsilon_effective"]], "smallest", "level")
 
 
 SATURATION = _BlowUp(

@@ -18,7 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..linalg.psd import Array, finite_array, spectrum, symmetrize
-from ..losses.registry import BuresWasserstein, CovarianceLoss
+from ..losses.base import CovarianceLoss
+from ..losses.bures_wasserstein import BuresWasserstein
+from ..losses.form import Form
+from ..losses.target import Target
 
 #: Number of half steps within which a fixed point must settle.
 MAX_STEPS = 20_000
@@ -100,38 +103,49 @@ class Barycenter(CovarianceLoss):
         """Not known for several targets: raises ValueError."""
         raise ValueError("what an empty direction adds is known only for a single target, not for a barycenter")
 
-    def value_in_eigenbasis(self, F: Array) -> Array:
-        """Σ_i w_i L_i."""
-        return self._terms.value(F)
+    def form(self, columns: int, rank: int | None = None) -> Form:
+        """The sum of the forms of the L_i, the excess excepted."""
+        return _BarycenterForm(self, rank)
 
-    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+
+class _BarycenterForm(Form):
+    """F(W) = Σ_i w_i L_i(W) for matrices in the eigenbasis of the barycenter."""
+
+    def __init__(self, loss: Barycenter, rank: int | None) -> None:
+        self.loss, self.rank = loss, rank
+
+    def value(self, F: Array) -> Array:
+        """Σ_i w_i L_i."""
+        return self.loss._terms.value(F)
+
+    def excess(self, F: Array) -> Array:
         """F(W) − F(barycenter) as a sum of squares.
 
         With A = [F, √ε I], R_i S̄^{1/2} = U_i σ_i V_iᵀ and the polar factor Q_i of R_i A it is
         Σ_i w_i (‖σ_i^{-1/2} U_iᵀ R_i A − σ_i^{1/2} U_iᵀ Q_i‖² + tr σ_i − ‖σ_i^{1/2} U_iᵀ Q_i‖²), because
         Σ_i w_i T_i = I on the range of the barycenter, plus what S has off this range.
         """
-        n = self.dimension
+        loss, n = self.loss, self.loss.dimension
         A = F
-        if self.epsilon > 0:
-            noise = np.broadcast_to(np.sqrt(self.epsilon) * np.eye(n), (*F.shape[:-1], n))
+        if loss.epsilon > 0:
+            noise = np.broadcast_to(np.sqrt(loss.epsilon) * np.eye(n), (*F.shape[:-1], n))
             A = np.concatenate([F, noise], axis=-1)
-        RA = self._roots @ A[..., None, :, :]
+        RA = loss._roots @ A[..., None, :, :]
         P, _, Vh = np.linalg.svd(RA, full_matrices=False)
-        turned = self._sigma * (self._U.mT @ P)
-        squares = np.sum((self._inverse * (self._U.mT @ RA) - turned @ Vh) ** 2, axis=(-2, -1))
+        turned = loss._sigma * (loss._U.mT @ P)
+        squares = np.sum((loss._inverse * (loss._U.mT @ RA) - turned @ Vh) ** 2, axis=(-2, -1))
         if A.shape[-1] < n:
-            squares = squares + np.sum(self._sigma**2, axis=(-2, -1)) - np.sum(turned**2, axis=(-2, -1))
-        outside = np.sum(A[..., self.eigenvalues == 0, :] ** 2, axis=(-2, -1))
-        return squares @ self.weights + outside
+            squares = squares + np.sum(loss._sigma**2, axis=(-2, -1)) - np.sum(turned**2, axis=(-2, -1))
+        outside = np.sum(A[..., loss.eigenvalues == 0, :] ** 2, axis=(-2, -1))
+        return squares @ loss.weights + outside
 
-    def gradient_in_eigenbasis(self, F: Array) -> Array:
+    def gradient(self, F: Array) -> Array:
         """Σ_i w_i ∇L_i = 2 (I − Σ_i w_i T_i) F."""
-        return self._terms.gradient(F)
+        return self.loss._terms.gradient(F)
 
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
-        """Σ_i w_i ∇²L_i[V]."""
-        return self._terms.hessian_product(F, V, rank)
+    def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
+        """V ↦ Σ_i w_i ∇²L_i[V]."""
+        return lambda V: self.loss._terms.hessian_product(F, V, self.rank)
 
 
 def barycenter(covariances: ArrayLike, weights: ArrayLike | None = None) -> Array:
@@ -245,7 +259,7 @@ def rank_bounded_minima(
         raise ValueError(f"starts must have the shape (p, {n}, {rank}), not {W.shape}")
     scale = float(np.sqrt(loss.eigenvalues.sum()))
     F, norms = _settle(loss._terms, loss.eigenvectors.T @ W, tolerance * scale, max_steps)
-    values = loss.value_in_eigenbasis(F)
+    values = loss.form(rank).value(F)
     found: list[RankBoundedMinimum] = []
     members: list[Array] = []
     for i in np.argsort(values, kind="stable"):
@@ -268,8 +282,8 @@ def rank_bounded_minima(
 def _least_curvature(loss: Barycenter, F: Array) -> float:
     """Least eigenvalue of the Hessian at F (n, k), orthogonal to the rotations F Θ, Θ antisymmetric."""
     directions = np.eye(F.size).reshape(F.size, *F.shape)
-    hessian = symmetrize(loss.hessian_product_in_eigenbasis(F, directions).reshape(F.size, F.size))
     k = F.shape[1]
+    hessian = symmetrize(loss.form(k).hessian_operator(F)(directions).reshape(F.size, F.size))
     a, b = np.triu_indices(k, 1)
     rotations = np.zeros((len(a), *F.shape))
     rotations[np.arange(len(a)), :, a] = F[:, b].T
@@ -285,19 +299,22 @@ class _Terms:
     """Σ_i w_i L_i for matrices W (..., n, d): one stack of losses for each rank of the Σ_i."""
 
     def __init__(self, covariances: Array, weights: Array, epsilon: float) -> None:
-        eigenvalues, _ = spectrum("covariances", covariances)
-        ranks = np.sum(eigenvalues > 0, axis=-1)
+        target = Target.of_covariance(covariances)
+        ranks = np.sum(target.eigenvalues > 0, axis=-1)
         groups = [ranks == rank for rank in np.unique(ranks)]
-        self.losses = [(BuresWasserstein(covariances[group], epsilon), weights[group]) for group in groups]
+        self.losses = [(BuresWasserstein(target.take(group), epsilon), weights[group]) for group in groups]
 
     def value(self, W: Array) -> Array:
-        return sum(loss.value_in_eigenbasis(_turned(loss, W)) @ weights for loss, weights in self.losses)
+        return sum(loss.form(W.shape[-1]).value(_turned(loss, W)) @ weights for loss, weights in self.losses)
 
     def gradient(self, W: Array) -> Array:
-        return self._summed(W, lambda loss, F: loss.gradient_in_eigenbasis(F))
+        return self._summed(W, lambda loss, F: loss.form(W.shape[-1]).gradient(F))
 
     def hessian_product(self, W: Array, V: Array, rank: int | None) -> Array:
-        return self._summed(W, lambda loss, F: loss.hessian_product_in_eigenbasis(F, _turned(loss, V), rank))
+        def term(loss: BuresWasserstein, F: Array) -> Array:
+            return loss.form(W.shape[-1], rank).hessian_operator(F)(_turned(loss, V))
+
+        return self._summed(W, term)
 
     def _summed(self, W: Array, term: Callable[[BuresWasserstein, Array], Array]) -> Array:
         return sum(

@@ -18,9 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..grid.target import files_of
+from ..grid.target import checksums_of
 from . import parquet, provenance
-from .atomic import checksum, digest_of, link
+from .atomic import digest_of, link
 
 #: Row groups hold whole cells, and at least so many rows.
 _GROUP = 100
@@ -29,7 +29,7 @@ _GROUP = 100
 def part_of(settings: Mapping[str, Any], seeds: str) -> dict[str, Any]:
     """Everything besides the code that a part (one cell for one block of seeds) is computed from, ready for JSON."""
     part = {"cell": dict(settings), "seeds": seeds}
-    checksums = [checksum(file) for file in files_of(settings["target"])]
+    checksums = checksums_of(settings["target"])
     return {**part, "target": checksums} if checksums else part
 
 
