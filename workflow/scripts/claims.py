@@ -14,7 +14,9 @@ if __name__ == "__main__":
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
     with replacing(markdown) as temporary:
-        parts = claims.markdown(table), "How each was tested, and what the test detects:\n", claims.explanation(table)
-        temporary.write_text("\n".join(parts), encoding="utf-8")
+        text = (
+            f"{claims.markdown(table)}\nHow each was tested, and what the test can see:\n\n{claims.explanation(table)}"
+        )
+        temporary.write_text(text, encoding="utf-8")
     save(verdicts.claims(table), figure.parent, figure.stem)
     freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.output[:4])
