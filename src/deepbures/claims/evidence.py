@@ -196,7 +196,7 @@ def each(
 
 
 def off(cases: pd.DataFrame, measured: str, expected: str) -> pd.DataFrame:
-    """Cases whose deviation is |measured / expected − 1|."""
+    """Cases with the deviation |measured / expected − 1|."""
     return cases.assign(deviation=(cases[measured] / cases[expected] - 1).abs())
 
 

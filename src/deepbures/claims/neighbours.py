@@ -136,8 +136,8 @@ def _exponents(runs: pd.DataFrame) -> pd.DataFrame:
 
 EXPONENTS = _Scaled(
     name="condition numbers of depth",
-    statement="For k = n, ε = 0 and every N, the condition number of the Hessian at the optimum is a power of κ whose "
-    "exponent grows with N",
+    statement="For k = n, ε = 0 and every N, the condition number of the Hessian at the optimum is a power of κ, with "
+    "an exponent that grows with N",
     formula="κ^{1−1/N} (Bures-Wasserstein), κ^{2−1/N} (square loss)",
     test="Slope in log κ of the logarithm of the condition number, measured as the contraction of the slowest mode.",
     unit="the exponent",

@@ -222,10 +222,10 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
 
 @style.lettered
 def algebraic_tail(runs: pd.DataFrame) -> Figure:
-    """G14: flows with ε = λ_n, whose excess loss falls as a power of t: exponent and size against depth.
+    """G14: exponent and size of the algebraic tails of flows with ε = λ_n, against depth.
 
-    Shown are flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
-    divided by its closed form (`rates.predicted.algebraic_tail`). Medians and 10 % to 90 % over targets.
+    Shown are the flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the
+    end divided by its closed form (`rates.predicted.algebraic_tail`). Medians and 10 % to 90 % over targets.
     """
     limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
     flows = runs[limited & (runs["stop_reason"] == StopReason.END_TIME)].drop_duplicates(["smin", "depth", "seed"])

@@ -15,8 +15,8 @@ from ..linalg.psd import Array
 from ..study.grid.axes import AXES, axes_of
 from . import style
 
-#: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
-#: where logarithms are taken.
+#: Floor of logarithms, relative to the largest value of a column: smaller values are rounding, or a sign change of a
+#: distance.
 _FLOOR = 1e-17
 _SHORT = {"bures-wasserstein": "BW"}
 
@@ -36,7 +36,7 @@ def label(**values: float | str) -> str:
 
 
 def label_of_cell(frame: pd.DataFrame, axes: Iterable[str] = ()) -> str:
-    """What the rows of a frame have in common: their one value on each of the axes, by default on all."""
+    """Legend entry of a frame with a single value on each of the axes, by default on all axes."""
     return label(**{axis: only_value(frame, axis) for axis in axes or axes_of(frame.columns)})
 
 
@@ -130,7 +130,7 @@ def curves(
 
 
 def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
-    """Logarithmic times from the first steps of the fastest run to the end of the slowest: two to four decades."""
+    """Logarithmic times from the first step of the fastest run to the end of the slowest run: two to four decades."""
     first, last = trajectories.loc[trajectories["time"] > 0, "time"].agg(["min", "max"])
     return np.geomspace(np.clip(first, 1e-4 * last, 1e-2 * last), last, number)
 
@@ -148,6 +148,6 @@ def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Arra
 
 
 def quantiles(values: pd.Series, by: pd.Series) -> tuple[pd.Index, tuple[pd.Series, pd.Series, pd.Series]]:
-    """What values are grouped by, in ascending order, and the median, 10 % and 90 % of each group."""
+    """The keys of the groups in ascending order, and the median, 10 % and 90 % quantiles of each group."""
     grouped = values.groupby(by)
     return grouped.median().index, (grouped.median(), grouped.quantile(0.1), grouped.quantile(0.9))

@@ -53,7 +53,7 @@ def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: in
     runs
         Runs that differ in rank, with their factors; one seed is shown.
     samples : (m, n)
-        The data, from 0 to 1; its mean is added to what is generated.
+        The data, from 0 to 1; its mean is added to the generated samples.
     shape
         Side and channels of a patch.
     seed
@@ -95,7 +95,7 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     runs
         Runs of one cell, with their factors; the first is shown.
     samples : (m, n)
-        The data; its mean is added to what is generated, as the generator has mean 0. n is a square.
+        The data; its mean is added to the generated samples, because the generator has mean 0. n is a square.
     seed
         Seed of the noise, which is the same before and after.
     """

@@ -25,7 +25,7 @@ P = ParamSpec("P")
 COLUMN, TEXT = 3.3, 6.8
 #: Pixels per inch in a notebook.
 _SCREEN = 96
-#: Okabe and Ito's palette, distinguishable with every common colour vision; black is kept for theory.
+#: Okabe and Ito's palette, distinguishable with every common colour vision; black is reserved for theory.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
 MARKERS = "os^Dv<>P"
 #: Theory in every figure: a thin black or dashed line.
@@ -67,7 +67,7 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
 
 
 def without(data: str) -> Figure:
-    """Figure that says what is missing from an experiment that cannot be drawn."""
+    """Figure with the reason why an experiment cannot be drawn."""
     figure = empty()
     figure.text(0.5, 0.5, f"not drawn: {data}", ha="center", va="center", wrap=True)
     return figure
@@ -136,7 +136,7 @@ def lettered(function: Callable[P, Figure]) -> Callable[P, Figure]:
 def _label_logarithms(axis: Axis) -> None:
     """Label 1, 2, 5 on a logarithmic axis that shows fewer than two powers of 10.
 
-    matplotlib's own labels overlap there. Ticks that were set one by one are kept.
+    matplotlib's own labels overlap there. Ticks that were set one by one stay.
     """
     if axis.get_scale() != "log" or not isinstance(axis.get_major_locator(), LogLocator):
         return
@@ -185,7 +185,7 @@ def ticks(axis: Axis, places: Sequence[float], form: Any) -> None:
 
 
 class Saved(NamedTuple):
-    """A figure that is written; a notebook shows the PNG, and need not draw it once more."""
+    """A written figure. A notebook shows its PNG instead of drawing it once more."""
 
     png: Path
     width: float  #: in inches
