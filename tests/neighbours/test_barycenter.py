@@ -17,7 +17,6 @@ from deepbures.neighbours.barycenter import (
     Barycenter,
     barycenter,
     draw_covariances,
-    nearest,
     rank_bounded_minima,
     truncated,
 )
@@ -269,13 +268,6 @@ def test_one_target_has_one_minimum(make_target, rng):
 # --- Classification ---------------------------------------------------------------------------------------------
 
 
-def test_nearest_is_the_smallest_distance(rng):
-    means, points = draw_covariances(rng, 3, 4, 1), draw_covariances(rng, 20, 4, 1)
-    zero = np.zeros(4)
-    distances = [[ot.gaussian.bures_wasserstein_distance(zero, zero, p, m) for m in means] for p in points]
-    np.testing.assert_array_equal(nearest(means, points), np.argmin(distances, axis=1))
-
-
 # --- Bad input --------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +287,6 @@ def test_nearest_is_the_smallest_distance(rng):
         (lambda: rank_bounded_minima(Barycenter([np.eye(2)]), 2, np.ones((1, 2, 2))), "between 1 and n − 1 = 1, not 2"),
         (lambda: rank_bounded_minima(Barycenter([np.eye(2)]), 1, np.ones((1, 3, 1))), "shape (p, 2, 1)"),
         (lambda: rank_bounded_minima(Barycenter([np.eye(2)], epsilon=0.1), 1, np.ones((1, 2, 1))), "epsilon = 0"),
-        (lambda: nearest([np.eye(2)], [np.eye(3)]), "one dimension, not 2 and 3"),
         (lambda: draw_covariances(np.random.default_rng(0), 0, 3, 1), "at least 1"),
         (lambda: draw_covariances(np.random.default_rng(0), 1, 3, -1), "spread must be"),
     ],

@@ -6,7 +6,8 @@ from pyriemann.classification import MDM
 from pyriemann.geometry.mean import mean_wasserstein
 from sklearn.datasets import load_digits
 
-from deepbures.neighbours.barycenter import barycenter, draw_covariances, nearest
+from deepbures import BuresWasserstein
+from deepbures.neighbours.barycenter import barycenter, draw_covariances
 
 
 @pytest.mark.parametrize("spread", [0.3, 1, 2])
@@ -23,10 +24,11 @@ def test_predictions_on_the_digits_are_the_same():
     down, across = np.gradient(images, axis=(1, 2))
     y, x = np.mgrid[-1:1:8j, -1:1:8j]
     features = np.stack(np.broadcast_arrays(x, y, images, abs(across), abs(down)), axis=1).reshape(-1, 5, 64)
-    covariances = np.array([np.cov(values, bias=True) for values in features])
+    factors = (features - features.mean(axis=-1, keepdims=True)) / 8
+    covariances = factors @ factors.mT
     train, test = np.arange(len(classes)) % 2 == 0, np.arange(len(classes)) % 2 == 1
     means = [barycenter(covariances[train & (classes == c)]) for c in range(10)]
-    found = nearest(means, covariances[test])
+    found = np.argmin([BuresWasserstein(mean).value(factors[test]) for mean in means], axis=0)
     expected = MDM(metric="wasserstein").fit(covariances[train], classes[train]).predict(covariances[test])
     np.testing.assert_array_equal(found, expected)
     assert np.mean(found == classes[test]) > 0.6

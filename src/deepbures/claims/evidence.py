@@ -157,8 +157,8 @@ class Study:
     def tables(self, kind: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """One table of each experiment of a kind: the experiment's name, its axes, and the given columns.
 
-        Grid points that denote the same problem, such as every ε with the square loss, have rows of their own in the
-        aggregates; only the first of them is returned.
+        Grid points that denote the same problem have rows of their own in the aggregates; only the first is returned:
+        of every table for the ε of the square loss, which has none, and of `runs` for each ε that was limited.
         """
         for name, tables in self.experiments.items():
             if tables.kind != kind:
@@ -169,7 +169,7 @@ class Study:
             if "loss_name" in frame:
                 square = frame["loss_name"] == "frobenius"
                 frame = frame[~square | (frame["epsilon"] == frame["epsilon"].min())]
-            if "epsilon_effective" in frame:
+            if table == "runs":
                 problem = [axis if axis != "epsilon" else "epsilon_effective" for axis in axes_of(frame.columns)]
                 frame = frame.drop_duplicates([*problem, "seed"])
             yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))

@@ -183,12 +183,8 @@ ALGEBRAIC_TAIL = _Flow(
 
 def _plateaus(study: Study) -> Iterator[pd.DataFrame]:
     for runs in study.tables("flow", "runs"):
-        aligned = runs[runs["half_times"].map(len) > 0]
-        if not len(aligned):
-            continue
-        modes = aligned.explode(["half_times", "half_times_predicted"]).astype(
-            {"half_times": float, "half_times_predicted": float}
-        )
+        columns = ["half_times", "half_times_predicted"]
+        modes = runs[runs["half_times"].map(len) > 0].explode(columns).astype(dict.fromkeys(columns, float))
         learnt = modes[np.isfinite(modes["half_times_predicted"]) & (modes["half_times_predicted"] > 0)]
         yield off(learnt, "half_times", "half_times_predicted")
 

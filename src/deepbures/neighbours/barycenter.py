@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, finite_array, spectrum, symmetrize
 from ..losses.base import CovarianceLoss
@@ -171,21 +171,6 @@ def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spre
     A = rng.standard_normal((number, dimension, dimension))
     exponents, basis = np.linalg.eigh((A + A.mT) / (2 * np.sqrt(dimension)))
     return symmetrize((basis * np.exp(spread * exponents)[..., None, :]) @ basis.mT)
-
-
-def nearest(means: ArrayLike, covariances: ArrayLike) -> NDArray[np.int64]:
-    """Index of the mean (c, n, n) that is nearest to each covariance (m, n, n) in Bures-Wasserstein distance: (m,).
-
-    With the barycenter of each class as its mean, this is the classifier by minimum distance to the mean (Barachant et
-    al. 2012, who use the affine-invariant metric), here for covariances of any rank.
-    """
-    centres, points = _checked_covariances(means), _checked_covariances(covariances)
-    if centres.shape[-1] != points.shape[-1]:
-        raise ValueError(
-            f"means and covariances must have one dimension, not {centres.shape[-1]} and {points.shape[-1]}"
-        )
-    roots = _roots(points)
-    return np.argmin([_Terms(centre[None], np.ones(1), 0.0).value(roots) for centre in centres], axis=0)
 
 
 @dataclass(frozen=True)

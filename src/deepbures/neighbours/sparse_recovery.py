@@ -10,8 +10,9 @@ Y − E, in one of three metrics (docs/neighbours/low_rank_plus_sparse.md):
 
 The thresholding is that of Yi, Park, Chen and Caramanis (2016), as in their program and that of Tong, Ma and Chi
 (2021): an entry is retained if it is among the γ α n largest of its row and of its column, γ ≥ 1. Both treat
-rectangular matrices with two factors, Yi et al. with a term that balances them and, on request, a projection onto incoherent ones;
-here the matrix is symmetric positive semidefinite, with one factor, which needs no balance, and no projection.
+rectangular matrices with two factors, Yi et al. with a term that balances them and, on request, a projection onto
+incoherent ones; here the matrix is symmetric positive semidefinite, with one factor, which needs no balance, and no
+projection.
 """
 
 from __future__ import annotations

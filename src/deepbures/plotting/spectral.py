@@ -159,13 +159,8 @@ def spectra(runs: pd.DataFrame) -> Figure:
     axis = axes[0, 0]
     index = np.arange(1, len(runs["eigenvalues_target"].iloc[0]) + 1)
     shift = runs["epsilon_effective"].to_numpy()[:, None]
-    for name, text, marker, color in zip(
-        ("target", "initial", "final"),
-        (r"target $\lambda_i$", r"initial model $s_i^2(0)$", r"final model $s_i^2$"),
-        "s^o",
-        style.PALETTE,
-        strict=False,
-    ):
+    texts = [r"target $\lambda_i$", r"initial model $s_i^2(0)$", r"final model $s_i^2$"]
+    for name, text, marker, color in zip(("target", "initial", "final"), texts, "s^o", style.PALETTE, strict=False):
         values = frames.band(np.stack(runs[f"eigenvalues_{name}"].to_numpy()), logarithmic=False)
         style.band(axis, index, values, color, marker=marker, label=text, linewidth=0.8)
     optimum = np.maximum(np.stack(runs["eigenvalues_target"].to_numpy()) - shift, 0).mean(axis=0)
