@@ -19,7 +19,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error the path of this folder must not hold spaces: $(CURDIR))
 endif
 
-.PHONY: study report archive docs test test-oldest slow-test fault-test lint format bench lock clean clean-venv
+.PHONY: study report archive docs test test-oldest slow-test fault-test extending-test lint format bench lock clean clean-venv
 
 # Progress bars where there is a terminal, plain lines in a log.
 study: $(VENV)/.installed
@@ -51,6 +51,10 @@ slow-test: $(VENV)/.installed
 
 fault-test: $(VENV)/.installed
 	python -m pytest -n auto -m faults
+
+# The fast tests once more for each example of docs/examples, in a copy of the project with that example.
+extending-test: $(VENV)/.installed
+	python -m pytest -m extending
 
 lint: $(VENV)/.installed
 	ruff format --check

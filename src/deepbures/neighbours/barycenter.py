@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, finite_array, spectrum, symmetrize
 from ..losses.base import CovarianceLoss
@@ -23,11 +23,11 @@ from ..losses.bures_wasserstein import BuresWasserstein
 from ..losses.form import Form
 from ..losses.target import Target
 
-#: Number of half steps within which a fixed point must settle.
+#: Largest number of half steps of a search.
 MAX_STEPS = 20_000
-#: The sum of the weights may differ from 1 by this much.
+#: Largest deviation of the sum of the weights from 1, for each weight.
 _WEIGHT_TOLERANCE = 1e-12
-#: Two minima are the same when their covariances differ by less than this share of the trace.
+#: Two minima are the same if their covariances differ by less than this fraction of the trace.
 _SAME = 1e-5
 
 
@@ -84,8 +84,8 @@ class Barycenter(CovarianceLoss):
         self._roots = _roots(basis.T @ self.covariances @ basis)
         # U_i σ_i V_iᵀ = R_i S̄^{1/2}: T_i = R_i U_i σ_i^{-1} U_iᵀ R_i is the map from the barycenter to Σ_i
         self._U, sigma, _ = np.linalg.svd(self._roots * np.sqrt(self.eigenvalues))
-        kept = sigma > self.dimension * np.finfo(float).eps * sigma[:, :1]
-        self._sigma = np.sqrt(np.where(kept, sigma, 0))[:, :, None]  # σ^{1/2}, as a column
+        positive = sigma > self.dimension * np.finfo(float).eps * sigma[:, :1]
+        self._sigma = np.sqrt(np.where(positive, sigma, 0))[:, :, None]  # σ^{1/2}, as a column
         self._inverse = np.divide(1, self._sigma, out=np.zeros_like(self._sigma), where=self._sigma > 0)
         self._value = float(self._terms.value(np.diag(np.sqrt(self.eigenvalues - self.epsilon))))
 
@@ -101,10 +101,10 @@ class Barycenter(CovarianceLoss):
 
     def empty_costs(self) -> Array:
         """Not known for several targets: raises ValueError."""
-        raise ValueError("what an empty direction adds is known only for a single target, not for a barycenter")
+        raise ValueError("the cost of an empty direction is known only for a single target, not for a barycenter")
 
     def make_form(self, columns: int, rank: int) -> Form:
-        """The sum of the forms of the L_i, the excess excepted."""
+        """The weighted sum of the forms of the L_i, with an excess of its own."""
         return _BarycenterForm(self, rank)
 
 
@@ -123,7 +123,7 @@ class _BarycenterForm(Form):
 
         With A = [F, √ε I], R_i S̄^{1/2} = U_i σ_i V_iᵀ and the polar factor Q_i of R_i A it is
         Σ_i w_i (‖σ_i^{-1/2} U_iᵀ R_i A − σ_i^{1/2} U_iᵀ Q_i‖² + tr σ_i − ‖σ_i^{1/2} U_iᵀ Q_i‖²), because
-        Σ_i w_i T_i = I on the range of the barycenter, plus what S has off this range.
+        Σ_i w_i T_i = I on the range of the barycenter, plus tr S off this range.
         """
         loss, n = self.loss, self.loss.dimension
         A = F
@@ -149,15 +149,15 @@ class _BarycenterForm(Form):
 
 
 def barycenter(covariances: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Bures-Wasserstein barycenter of covariances (m, n, n), by the fixed-point iteration; see `Barycenter`."""
+    """Bures-Wasserstein barycenter (n, n) of covariances (m, n, n), by the fixed-point iteration; see `Barycenter`."""
     return Barycenter(covariances, weights).covariance
 
 
 def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spread: float) -> Array:
     """Random covariances (m, n, n) of a given spread: Σ_i = exp(spread · H_i), H_i = (A + Aᵀ)/(2 √n), A Gaussian.
 
-    The eigenvalues of H_i fill about (−√2, √2) where n is large (Wigner's semicircle), so that each Σ_i has a condition
-    number of about exp(2 √2 · spread); for spread = 0 all are I.
+    For large n the eigenvalues of H_i fill (−√2, √2) (Wigner's semicircle), so that each Σ_i has a condition number of
+    about exp(2 √2 · spread). For spread = 0 every Σ_i is I.
 
     Raises
     ------
@@ -171,21 +171,6 @@ def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spre
     A = rng.standard_normal((number, dimension, dimension))
     exponents, basis = np.linalg.eigh((A + A.mT) / (2 * np.sqrt(dimension)))
     return symmetrize((basis * np.exp(spread * exponents)[..., None, :]) @ basis.mT)
-
-
-def nearest(means: ArrayLike, covariances: ArrayLike) -> NDArray[np.int64]:
-    """Index of the mean (c, n, n) that is nearest to each covariance (m, n, n) in Bures-Wasserstein distance: (m,).
-
-    With the barycenter of each class as its mean, this is the classifier by minimum distance to the mean (Barachant et
-    al. 2012, who use the affine-invariant metric), here for covariances of any rank.
-    """
-    centres, points = _checked_covariances(means), _checked_covariances(covariances)
-    if centres.shape[-1] != points.shape[-1]:
-        raise ValueError(
-            f"means and covariances must have one dimension, not {centres.shape[-1]} and {points.shape[-1]}"
-        )
-    roots = _roots(points)
-    return np.argmin([_Terms(centre[None], np.ones(1), 0.0).value(roots) for centre in centres], axis=0)
 
 
 @dataclass(frozen=True)
@@ -223,8 +208,8 @@ def rank_bounded_minima(
 ) -> list[RankBoundedMinimum]:
     """Local minima of F over rank ≤ k, in order of their value, by half steps from many starts at once.
 
-    W⁺ = W − ½ ∇F lowers F by at least ¼ ‖∇F‖², so each start ends at a critical point. Saddles that attract a start
-    are recognised by their curvature and dropped.
+    W⁺ = W − ½ ∇F reduces F by at least ¼ ‖∇F‖², so each start ends at a critical point. Saddles are recognised by
+    their curvature and left out.
 
     Parameters
     ----------
@@ -235,14 +220,14 @@ def rank_bounded_minima(
     starts : (p, n, k)
         For example `truncated`, the leading factor of each Σ_i, and random factors.
     tolerance
-        For ‖∇F‖ relative to √tr S̄: half steps go on until all starts are below it.
+        Tolerance of ‖∇F‖, relative to √tr S̄; the search ends when all starts meet it.
     max_steps
-        Largest number of half steps; starts that have not settled by then are left out.
+        Largest number of half steps; starts that do not meet the tolerance by then are left out.
 
     Returns
     -------
     list of RankBoundedMinimum
-        The distinct ones, whose S differ by 1e-5 of tr S̄ or more.
+        The distinct minima: two of them differ in S by at least 1e-5 tr S̄.
 
     Raises
     ------
@@ -329,7 +314,7 @@ def _turned(loss: BuresWasserstein, W: Array) -> Array:
 
 
 def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MAX_STEPS) -> tuple[Array, Array]:
-    """Half steps W ← W − ½ ∇F until ‖∇F‖ is at most the tolerance (0: until it stops falling); W and ‖∇F‖."""
+    """Half steps W ← W − ½ ∇F until ‖∇F‖ is at most the tolerance; with 0, until it stops falling. W and ‖∇F‖."""
     W = W.copy()
     gradient = terms.gradient(W)
     norm = np.linalg.norm(gradient, axis=(-2, -1))
@@ -340,7 +325,7 @@ def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MA
         W = W - gradient / 2
         gradient = terms.gradient(W)
         norm = np.linalg.norm(gradient, axis=(-2, -1))
-        if not tolerance:  # to the last digit: until it has not fallen by a tenth of a percent for a while
+        if not tolerance:  # to the last digit: until it has not fallen by 0.1 % in 20 steps
             waited = 0 if norm < 0.999 * best else waited + 1
             best = min(best, norm)
             if waited == 20 or norm == 0:
@@ -349,6 +334,7 @@ def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MA
 
 
 def _roots(covariances: Array) -> Array:
+    """Symmetric roots Σ_i^{1/2}, (m, n, n)."""
     eigenvalues, basis = spectrum("covariances", covariances)
     return (basis * np.sqrt(eigenvalues)[..., None, :]) @ basis.mT
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,9 +56,8 @@ class Declaration:
         A value that must be among those shown, by axis.
     options
         Values that options of the experiment must have.
-    several, several_in_grid
-        Axes that may show several values, and that may have several in the grid; the others have one. Without the key
-        any axis may have several.
+    several
+        Axes that may show several values; `show` names one of every other axis. By default any axis may show several.
     """
 
     kinds: tuple[str, ...] = field(metadata={"enum": KINDS})
@@ -70,7 +69,6 @@ class Declaration:
     values: Mapping[str, float] | None = None
     options: Mapping[str, Any] | None = None
     several: tuple[str, ...] | None = field(default=None, metadata=_AXES)
-    several_in_grid: tuple[str, ...] | None = field(default=None, metadata=_AXES)
 
 
 def check_families(given: Mapping[str, Any]) -> Mapping[str, Family]:
@@ -125,14 +123,9 @@ def _mistakes(
     for axis, value in family.get("values", {}).items():
         if value not in shown[axis]:
             yield f"show.{axis}", f"this family needs {value} among its values, which are {_listed(shown[axis])}"
-    for axis in _with_several(shown, family.get("several", grid)):
+    several = family.get("several", grid)
+    for axis in (axis for axis, some in shown.items() if len(some) > 1 and axis not in several):
         yield f"show.{axis}", f"this family shows one value of it, not {_listed(shown[axis])}: name one"
-    for axis in _with_several(grid, family.get("several_in_grid", grid)):
-        yield "experiment", f"this family needs one {axis} in the grid of {experiment!r}, not {_listed(grid[axis])}"
-
-
-def _with_several(values: Mapping[str, list[Any]], allowed: Container[str]) -> list[str]:
-    return [axis for axis, some in values.items() if len(some) > 1 and axis not in allowed]
 
 
 def _listed(values: list[Any]) -> str:
