@@ -46,13 +46,13 @@ def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
     return array
 
 
-def check_square_fits(name: str, dimension: int, itemsize: int = 8) -> None:
-    """Raise ValueError, in one line, if an n × n array would not fit in the memory of this machine."""
+def check_square_fits(name: str, dimension: int) -> None:
+    """Raise ValueError, in one line, if an n × n array of float64 would not fit in the memory of this machine."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not known on every system
         return
-    needed = dimension**2 * itemsize
+    needed = 8 * dimension**2
     if needed > memory:
         raise ValueError(
             f"{name} of dimension n = {dimension} would be an n × n array of {needed / 1e9:.3g} GB, more than the "
@@ -150,12 +150,9 @@ def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
         larger = np.maximum(values, threshold)
         near = np.abs(values - threshold) <= _rounding(larger, values[:1], values.size)
         values[near & (values > 0)] = threshold
-    apart = values[:-1] - values[1:] > _rounding(values[:-1], values[:1], values.size)
-    if (apart | (values[1:] == 0)).all():
-        return values
-    first = 0
+    tolerance, first = _rounding(values, values[:1], values.size), 0
     for i in range(1, values.size):
-        if values[first] - values[i] > _rounding(values[first], values[0], values.size) or values[i] == 0:
+        if values[first] - values[i] > tolerance[first] or values[i] == 0:
             first = i
         else:
             values[i] = values[first]

@@ -30,27 +30,16 @@ _ONCE = 100.0
 _WELL_CONDITIONED = -0.2
 
 
-@dataclass(frozen=True)
-class InverseRootRule:
-    """Points and weights of a quadrature for μ^{-1/2}.
+def inverse_root_rule(least: float, largest: float, accuracy: float) -> tuple[Array, Array]:
+    """Quadrature μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j) over least ≤ μ ≤ largest, of a relative error ≤ `accuracy`.
 
-    Attributes
-    ----------
+    It has the fewest points for which the bound 4 q/(1 − q) of the module's docstring is at most `accuracy`; rounding
+    adds a few eps.
+
+    Returns
+    -------
     shifts, weights : (m,)
-        τ_j > 0, increasing, and w_j > 0: μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j).
-    error
-        Bound on |√μ Σ_j w_j / (μ + τ_j) − 1| over the interval for which the rule was made.
-    """
-
-    shifts: Array
-    weights: Array
-    error: float
-
-
-def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseRootRule:
-    """Quadrature for μ^{-1/2} over least ≤ μ ≤ largest with the fewest points that give a relative error ≤ `accuracy`.
-
-    The bound is the one in the module's docstring; rounding adds a few eps.
+        τ_j > 0, increasing, and w_j > 0.
 
     Raises
     ------
@@ -66,15 +55,13 @@ def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseR
     ratio = min(least / largest, 0.5)  # use a wider interval where the series would be long
     K, period = float(ellipk(ratio)), float(ellipkm1(ratio))
     points = max(1, int(np.ceil(np.log1p(4 / accuracy) * period / (2 * np.pi * K))))
-    q = np.exp(-2 * np.pi * points * K / period)
     u = (np.arange((points + 1) // 2) + 0.5) * period / points  # up to K'/2, the others by symmetry
     sc, slope = _scaled_tangent(u, ratio, K, period)
     shifts, weights = least * sc**2, 2 * period / (np.pi * points) * np.sqrt(least) * slope
     mirror = 1 / (np.sqrt(ratio) * sc[: points // 2] ** 2)  # τ_{m+1−j} = a b/τ_j, w_{m+1−j} = w_j √(a b)/τ_j
-    return InverseRootRule(
-        shifts=np.concatenate([shifts, (shifts[: len(mirror)] * mirror**2)[::-1]]),
-        weights=np.concatenate([weights, (weights[: len(mirror)] * mirror)[::-1]]),
-        error=float(4 * q / (1 - q)),
+    return (
+        np.concatenate([shifts, (shifts[: len(mirror)] * mirror**2)[::-1]]),
+        np.concatenate([weights, (weights[: len(mirror)] * mirror)[::-1]]),
     )
 
 
@@ -142,9 +129,9 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     """
     k, identity = len(Yt), np.eye(len(Yt), dtype=Yt.dtype)
     eps = float(np.finfo(Yt.dtype).eps)
-    rule = _rule_of(D, Yt, accuracy)
+    shifts, weights = _rule_of(D, Yt, accuracy)
     stacked, outer, spare = np.empty_like(Yt), np.empty_like(Yt), np.empty_like(Yt)
-    for shift, weight in zip(rule.shifts.tolist(), rule.weights.tolist(), strict=True):
+    for shift, weight in zip(shifts.tolist(), weights.tolist(), strict=True):
         diagonal = 1 / (D + shift)
         root = np.sqrt(diagonal)
         np.multiply(Yt, root, out=stacked)
@@ -179,8 +166,8 @@ def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
         As for `resolvents`.
     """
     (k, n), eps = Yt.shape, float(np.finfo(Yt.dtype).eps)
-    rule = _rule_of(D, Yt, accuracy)
-    e = 1 / (D + rule.shifts.astype(Yt.dtype)[:, None])  # (m, n)
+    shifts, weights = _rule_of(D, Yt, accuracy)
+    e = 1 / (D + shifts.astype(Yt.dtype)[:, None])  # (m, n)
     firsts = np.cumsum([0, *range(k, 0, -1)])  # of the pairs (a, a), …, (a, k − 1)
     pairs = np.empty((firsts[-1], n), dtype=Yt.dtype)
     for a in range(k):
@@ -199,7 +186,7 @@ def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
     inverse = half.mT @ half
     if not np.abs(inverse).max() <= eps**_WELL_CONDITIONED:  # NaN: no
         return _by_resolvents(D, Yt, accuracy)
-    inverse *= rule.weights.astype(Yt.dtype)[:, None, None] / scale
+    inverse *= weights.astype(Yt.dtype)[:, None, None] / scale
     np.matmul(np.ascontiguousarray(inverse[:, rows, columns].T), e, out=pairs)
     product = np.zeros_like(Yt)
     for a in range(k):
@@ -217,7 +204,7 @@ def _by_resolvents(D: Array, Yt: Array, accuracy: float) -> Array:
     return product
 
 
-def _rule_of(D: Array, Yt: Array, accuracy: float) -> InverseRootRule:
+def _rule_of(D: Array, Yt: Array, accuracy: float) -> tuple[Array, Array]:
     """The quadrature for the spectrum of M."""
     energy = float(np.linalg.eigvalsh(Yt @ Yt.T)[-1])
     return inverse_root_rule(float(D.min()), float(D.max()) + max(energy, 0.0), accuracy)

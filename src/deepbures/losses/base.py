@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..linalg.psd import Array, check_square_fits, finite_array, symmetrize
+from ..linalg.sample_covariance import sample_spectrum
 from .form import Form, Minimum
 from .target import Target
 
@@ -105,7 +106,7 @@ class CovarianceLoss(ABC):
         ValueError
             On fewer samples, entries that are not finite, or samples that are all the same.
         """
-        return cls(Target.of_samples(X), *args, **more)
+        return cls.from_spectrum(*sample_spectrum(X), *args, **more)
 
     @classmethod
     def stacked(cls, losses: Sequence[Self]) -> Self:
