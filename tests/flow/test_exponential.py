@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from cases import each
 
-from deepbures.flow.collocation import Stack, dense_output
+from deepbures.flow.collocation import CollocationStack
+from deepbures.flow.collocation_path import dense_output
 from deepbures.flow.exponential import Collocation, lobatto_nodes, phi_functions
+from deepbures.flow.options import FlowOptions
 
 ARGUMENTS = np.concatenate(
     [[0.0], *(sign * np.geomspace(1e-300, 600, 60) for sign in (1, -1)), [-1e5, -1e10], np.linspace(-6, 6, 121)]
@@ -96,24 +98,20 @@ class Logistic:
     def admissible(self, y):
         return np.ones(len(y), dtype=bool)
 
-    def frame(self, member):
-        return None
-
     def moved(self, y, members):
         return np.zeros(len(members), dtype=bool)
 
 
 def solve(rates, start, end, rtol):
-    stack = Stack(Logistic(rates), start.copy(), np.zeros(len(start)), np.full(len(start), end), rtol, 0.0)
-    steps, calls = [[] for _ in start], 0
-    while stack.members.size:
-        members = stack.members
+    options, times = FlowOptions(depth=1, rtol=rtol), np.zeros(len(start))
+    stack = CollocationStack(Logistic(rates), start.copy(), times, np.full(len(start), end), options)
+    steps = [[] for _ in start]
+    while stack.active.place.size:
         stepped, _, made = stack.sweep()
-        calls += 1
-        for j, step in zip(members[stepped], made, strict=True):
+        for j, step in zip(stack.active.place[stepped], made, strict=True):
             steps[j].append(step)
-        stack.keep(stack.time < end)
-    return steps, calls
+        stack.keep(stack.active.time < end)
+    return steps
 
 
 def logistic(rates, start, times):
@@ -127,7 +125,7 @@ def test_tolerance_is_kept_along_the_steps(rate):
     start, times = np.array([[[0.2, 0.7]]]), np.linspace(0.01, 5, 97)
     errors = []
     for rtol in (1e-4, 1e-6, 1e-8):
-        (steps,), _ = solve(rates, start, 5.0, rtol)
+        (steps,) = solve(rates, start, 5.0, rtol)
         knots = np.array([step.time for step in steps])
         found = dense_output([steps[j] for j in np.searchsorted(knots, times) - 1], times)
         errors.append(np.abs(found - logistic(rates, start, times)).max())
@@ -157,9 +155,9 @@ def test_order_of_convergence():
 def test_members_get_the_bits_they_get_alone():
     rng = np.random.default_rng(1)
     rates, start = rng.uniform(0.1, 1e3, (7, 2, 2)), rng.uniform(0.1, 2, (7, 2, 2))
-    together, _ = solve(rates, start, 3.0, 1e-6)
+    together = solve(rates, start, 3.0, 1e-6)
     assert len({len(steps) for steps in together}) > 1
     for j in range(7):
-        (alone,), _ = solve(rates[j : j + 1], start[j : j + 1], 3.0, 1e-6)
+        (alone,) = solve(rates[j : j + 1], start[j : j + 1], 3.0, 1e-6)
         assert [step.size for step in alone] == [step.size for step in together[j]]
         np.testing.assert_array_equal(alone[-1].coefficients, together[j][-1].coefficients)
