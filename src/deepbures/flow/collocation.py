@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..linalg.psd import Array
 from ..linalg.stack import take
 from .collocation_path import SCHEME, Step
+from .exponential import combine
 from .options import ROUNDING, FlowOptions
 from .reduced_flow import RootFlow
 
@@ -170,7 +171,7 @@ class CollocationStack:
         a.evaluations += SCHEME.count
         a.sweeps += 1
         coefficients = SCHEME.coefficients(slope - a.velocity - a.jacobian * (a.stages - a.state))
-        stages = self.flow.projected(a.linear + a.size[:, None, None] * _integrated(coefficients, a.weights))
+        stages = self.flow.projected(a.linear + a.size[:, None, None] * combine(coefficients, a.weights[1:]))
         correction = stages - a.stages
         floor = ROUNDING * _norm(a.state)
         tolerance = self.rtol * _norm(stages[-1] - a.state) + floor + self.atol
@@ -201,7 +202,7 @@ class CollocationStack:
         near = size <= _FARTHEST * last
         ratio = np.where(near, size / np.where(near, last, 1.0), 0.0)[:, None, None]
         remainder = a.last_change[:, i] - J * a.last_offset[:, i]
-        stages = linear + h * _integrated(SCHEME.extrapolated(remainder, ratio), weights)
+        stages = linear + h * combine(SCHEME.extrapolated(remainder, ratio), weights[1:])
         a.linear[:, i] = linear
         a.stages[:, i] = self.flow.projected(stages)
         for q, weight in enumerate(weights):
@@ -280,14 +281,6 @@ class CollocationStack:
         size[measured] = np.minimum(size[measured], _MOST_CONTRACTION / a.coupling[i][measured])
         a.size[i] = np.minimum(size, a.end[i] - a.time[i])
         return [take(made, j) for j in range(len(i))]
-
-
-def _integrated(coefficients: list[Array], weights: list[Array] | Array) -> Array:
-    """Σ_q a_q w_q, in this order for every entry."""
-    total = coefficients[0] * weights[1]
-    for coefficient, weight in zip(coefficients[1:], weights[2:], strict=True):
-        total += coefficient * weight
-    return total
 
 
 def _norm(matrices: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg.psd import Array
-from .exponential import Collocation
+from .exponential import Collocation, combine
 from .reduced_flow import in_eigenbasis, nearest_factor, root, root_factor
 
 #: Three nodes: the fewest gradients over the authors' grid at rtol 1e-6 and 1e-7. At 1e-8 four need a fifth fewer.
@@ -53,15 +53,11 @@ def dense_output(steps: list[Step], times: Array) -> Array:
         state, velocity, jacobian, coefficients = (
             values[..., a, b] for values in (state, velocity, jacobian, coefficients)
         )
-    first, *others = SCHEME.weights(size * jacobian, theta)
-    total = first * velocity
-    for coefficient, weight in zip(coefficients, others, strict=True):
-        total += coefficient * weight
-    total = state + size * total
+    states = state + size * combine([velocity, *coefficients], SCHEME.weights(size * jacobian, theta))
     if not square:
-        return total
+        return states
     whole = np.empty((len(steps), n, n))
-    whole[:, a, b] = whole[:, b, a] = total
+    whole[:, a, b] = whole[:, b, a] = states
     return whole
 
 

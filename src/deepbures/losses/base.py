@@ -55,6 +55,7 @@ class CovarianceLoss(ABC):
     label: str
     #: ε, one number or one for each target of a stack; 0 for a loss without smoothing.
     smoothing: float | Array = 0.0
+    epsilon: float | Array = 0.0
     #: Whether it may have a smoothing ε > 0, see `with_smoothing`.
     takes_smoothing: bool = False
     #: Whether matrices of rank ≤ k < n have no second derivatives towards a higher rank: where W Wᵀ is singular the

@@ -128,7 +128,7 @@ class BuresWasserstein(CovarianceLoss):
     @classmethod
     def stacked(cls, losses: Sequence[Self]) -> Self:
         """One loss on the stack of the targets of losses of this type, each with its ε."""
-        return cls(np.stack([loss.covariance for loss in losses]), [loss.epsilon for loss in losses])
+        return cls(np.stack([loss.covariance for loss in losses]), np.array([loss.epsilon for loss in losses]))
 
     def normalized(self) -> Self:
         """See `CovarianceLoss.normalized`."""
