@@ -3,7 +3,6 @@
 import mpmath as mp
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.flow.collocation import CollocationStack
 from deepbures.flow.collocation_path import dense_output
@@ -27,7 +26,7 @@ def exact_phi(order, z):
         return value
 
 
-@each("order", [1, 2, 4, 6])
+@pytest.mark.parametrize("order", [1, 2, 4, 6])
 def test_phi_functions_in_fifty_digits(order):
     # Every argument of either sign, from 0 through 1e-300 to 600 and −1e10: to 1e-14 relative.
     found = phi_functions(ARGUMENTS, order)
@@ -44,7 +43,7 @@ def test_nodes_are_those_of_lobatto():
     np.testing.assert_allclose(2 * lobatto_nodes(4) - 1, [-((3 / 7) ** 0.5), 0, (3 / 7) ** 0.5, 1], atol=1e-15)
 
 
-@each("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_polynomials_are_integrated_exactly(count):
     # y' = z y + Σ_q a_q t^q, y(0) = 0, by quadrature in 30 digits, at every share of the step; and g from its values.
     scheme = Collocation(count)
@@ -118,7 +117,7 @@ def logistic(rates, start, times):
     return 1 / (1 + (1 / start - 1) * np.exp(-rates * times[:, None, None]))
 
 
-@each("rate", [1.0, 1e4])
+@pytest.mark.parametrize("rate", [1.0, 1e4])
 def test_tolerance_is_kept_along_the_steps(rate):
     # Rates of 1 and of rate in one matrix: errors between the steps follow rtol, whatever the stiffness.
     rates = np.array([[[1.0, rate]]])

@@ -53,10 +53,8 @@ def _active(runs: Sequence[Run]) -> list[int]:
 
 def _by_rank(runs: Sequence[Run], members: Sequence[int]) -> list[list[int]]:
     """The members in groups of one rank, each of which makes a stack."""
-    groups: dict[int, list[int]] = {}
-    for i in members:
-        groups.setdefault(runs[i].Z.shape[1], []).append(i)
-    return list(groups.values())
+    ranks = [runs[i].Z.shape[1] for i in members]
+    return [[i for i, rank in zip(members, ranks, strict=True) if rank == k] for k in dict.fromkeys(ranks)]
 
 
 def _suits_collocation(run: Run) -> bool:
@@ -89,34 +87,25 @@ def _advance_explicitly(loss: CovarianceLoss, runs: Sequence[Run], options: Flow
         run.paths.append(path)
     while (active := stack.active).place.size:
         stepped = np.flatnonzero(stack.attempt())
-        for i in active.place[active.failed]:
+        for i in active.place[stack.failed]:
             runs[i].reason = StopReason.STEP_UNDERFLOW
-        continues: NDArray[np.bool_] = ~active.failed
-        converged, near = _examined(loss, stack, stepped, runs[0], hand_over)
-        for j, below, handed in zip(stepped, converged, near, strict=True):
-            run, path, time = runs[active.place[j]], paths[active.place[j]], float(active.time[j])
-            interpolated = run.needs_interpolation(path.knots[-1], time)
-            path.add(time, active.state[j].copy(), stack.stages[:, j].copy() if interpolated else None)
-            run.explicit_steps += 1
-            stalled = None
-            if active.length[j] <= ROUNDING * np.linalg.norm(path.states[-2]) and not handed:
-                collapsed = path.has_collapsed(float(active.last_size[j]))
-                stalled = StopReason.STEP_UNDERFLOW if collapsed else StopReason.STATIONARY
-            run.reason = _stop_reason(run, bool(below), stalled)
-            continues[j] = run.reason is None and not handed
+        continues: NDArray[np.bool_] = ~stack.failed
+        if stepped.size:
+            there, F = loss.take(active.place[stepped]), stack.flow.factor(active.state[stepped])
+            converged = there.excess_in_eigenbasis(F, runs[0].rank) <= options.excess_tolerance
+            near = _is_near_minimum(there, F) if hand_over else np.zeros_like(converged)
+            for j, below, handed in zip(stepped, converged, near, strict=True):
+                run, path, time = runs[active.place[j]], paths[active.place[j]], float(active.time[j])
+                interpolated = run.needs_interpolation(path.knots[-1], time)
+                path.add(time, active.state[j].copy(), stack.stages[:, j].copy() if interpolated else None)
+                run.explicit_steps += 1
+                stalled = None
+                if active.length[j] <= ROUNDING * np.linalg.norm(path.states[-2]) and not handed:
+                    collapsed = path.has_collapsed(float(stack.tried[j]))
+                    stalled = StopReason.STEP_UNDERFLOW if collapsed else StopReason.STATIONARY
+                run.reason = _stop_reason(run, bool(below), stalled)
+                continues[j] = run.reason is None and not handed
         _release(stack, continues, runs, paths)
-
-
-def _examined(
-    loss: CovarianceLoss, stack: ExplicitStack, stepped: NDArray[np.intp], run: Run, hand_over: bool
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of the members that made a step have converged, and with `hand_over` which are near the minimum."""
-    neither = np.zeros(len(stepped), dtype=bool)
-    if not stepped.size:
-        return neither, neither
-    there, F = loss.take(stack.active.place[stepped]), stack.flow.factor(stack.active.state[stepped])
-    converged = there.excess_in_eigenbasis(F, run.rank) <= run.options.excess_tolerance
-    return converged, _is_near_minimum(there, F) if hand_over else neither
 
 
 def _advance_by_collocation(loss: CovarianceLoss, runs: Sequence[Run], options: FlowOptions) -> None:

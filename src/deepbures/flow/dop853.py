@@ -49,14 +49,14 @@ class ExplicitMembers:
         Time reached, and last time.
     state, velocity : (B, n, k)
         Z and dZ/dt.
-    size, last_size : (B,)
-        h of the next step to try, and of the last one.
+    size : (B,)
+        h of the next step to try.
     length : (B,)
         |Z(t + h) − Z(t)| of the last step.
     tolerance : (B,)
         Error allowed in an entry of Z in the next step.
-    rejected, failed : (B,)
-        Whether the last step was too inaccurate, and whether no step is small enough for the tolerance.
+    rejected : (B,)
+        Whether the last step was too inaccurate.
     evaluations : (B,)
         Number of gradients.
     """
@@ -67,11 +67,9 @@ class ExplicitMembers:
     state: Array
     velocity: Array
     size: Array
-    last_size: Array
     length: Array
     tolerance: Array
     rejected: NDArray[np.bool_]
-    failed: NDArray[np.bool_]
     evaluations: NDArray[np.int_]
 
 
@@ -93,8 +91,10 @@ class ExplicitStack:
     ----------
     active
         State of the members that are still being integrated.
+    tried, failed : (B,)
+        h of the last attempt of each, and whether no step is small enough for the tolerance.
     stages : (13, B, n, k)
-        Stages of the last step of each, the derivative at its end included.
+        Stages of that attempt, the derivative at its end included.
     """
 
     def __init__(self, flow: FactorFlow, states: Array, times: Array, ends: Array, options: FlowOptions) -> None:
@@ -109,11 +109,9 @@ class ExplicitStack:
             state=states,
             velocity=velocity,
             size=size,
-            last_size=np.zeros(count),
             length=size * speed,
             tolerance=self._allowed(states, size * speed),
             rejected=np.zeros(count, dtype=bool),
-            failed=np.zeros(count, dtype=bool),
             evaluations=np.ones(count, dtype=int),
         )
 
@@ -130,10 +128,10 @@ class ExplicitStack:
         """Try a step with every member; a mask of those that made it. The others will try a smaller one."""
         a, method = self.active, _tableau()
         least = 10 * np.spacing(a.time)
-        a.failed = a.rejected & (a.size < least)
-        h = np.minimum(np.maximum(a.size, least), a.end - a.time)
-        step = h[:, None, None]
+        self.failed = a.rejected & (a.size < least)
+        self.tried = h = np.minimum(np.maximum(a.size, least), a.end - a.time)
         self.stages = K = np.empty((13, *a.state.shape))
+        step = h[:, None, None]
         K[0] = a.velocity
         for i in range(1, 12):
             K[i] = self.flow.field(a.state + step * _combined(method.A[i], K[:i]))
@@ -141,7 +139,7 @@ class ExplicitStack:
         K[12] = self.flow.field(new)
         a.evaluations += 12
         error = self._error(new, h)
-        stepped: NDArray[np.bool_] = (error < 1) & ~a.failed
+        stepped: NDArray[np.bool_] = (error < 1) & ~self.failed
         with np.errstate(divide="ignore"):
             factor = _SAFETY * error ** (-1 / _ORDER)
         grown = np.where(a.rejected, 1.0, _MOST_GROWTH)
@@ -153,7 +151,6 @@ class ExplicitStack:
         a.tolerance = np.where(stepped, self._allowed(a.state, a.length), a.tolerance)
         a.state = np.where(stepped[:, None, None], new, a.state)
         a.velocity = np.where(stepped[:, None, None], K[12], a.velocity)
-        a.last_size = np.where(stepped, h, a.last_size)
         return stepped
 
     def _error(self, new: Array, h: Array) -> Array:

@@ -192,18 +192,12 @@ def pivoted(Z: Array) -> NDArray[np.intp]:
 
 
 def _greedy(Z: Array) -> NDArray[np.intp]:
-    """An order of the rows by pivoted Gram-Schmidt: the longest remainder first."""
+    """An order of the rows by pivoted Gram-Schmidt: k times the longest remainder, then the other rows."""
+    from scipy.linalg import qr  # imported here: few starts need it
+
     n, k = Z.shape
-    rest = Z.copy()
-    picked: list[int] = []
-    for _ in range(k):
-        lengths = np.sum(rest**2, axis=1)
-        lengths[picked] = -1.0
-        p = int(np.argmax(lengths))
-        picked.append(p)
-        direction = rest[p] / np.linalg.norm(rest[p])
-        rest = rest - np.outer(rest @ direction, direction)
-    return np.array(picked + [p for p in range(n) if p not in picked])
+    picked = qr(Z.T, mode="r", pivoting=True)[1][:k]
+    return np.concatenate([picked, np.setdiff1d(np.arange(n), picked)])
 
 
 def root(P: Array) -> Array:
