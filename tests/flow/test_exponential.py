@@ -45,7 +45,7 @@ def test_nodes_are_those_of_lobatto():
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_polynomials_are_integrated_exactly(count):
-    # y' = z y + Σ_q a_q t^q, y(0) = 0, by quadrature in 30 digits, at every share of the step; and g from its values.
+    # y' = z y + Σ_q a_q t^q, y(0) = 0, by quadrature in 30 digits, at two fractions of the step; and g from its values.
     scheme = Collocation(count)
     coefficients = np.random.default_rng(count).standard_normal(count)
     values = np.polynomial.polynomial.polyval(scheme.nodes, [0, *coefficients])
@@ -53,18 +53,18 @@ def test_polynomials_are_integrated_exactly(count):
     last = np.polynomial.polynomial.polyval(2.5 * (np.append(0, scheme.nodes[:-1]) - 1), [0, *coefficients])
     np.testing.assert_allclose(scheme.extrapolated(last[:, None], np.array([0.4]))[0], coefficients[:1], rtol=1e-10)
     for z in (-50.0, -1.0, 0.3, 4.0):
-        for share in (0.2, 1.0):
-            weights = scheme.weights(np.array([z]), share)
+        for theta in (0.2, 1.0):
+            weights = scheme.weights(np.array([z]), theta)
             found = sum(a * w for a, w in zip(coefficients, weights[1:], strict=True))
             with mp.workdps(30):
                 exact = mp.quad(
-                    lambda s, z=z, share=share: (
-                        mp.exp((share - s) * z) * sum(mp.mpf(float(a)) * s**q for q, a in enumerate(coefficients, 1))
+                    lambda s, z=z, theta=theta: (
+                        mp.exp((theta - s) * z) * sum(mp.mpf(float(a)) * s**q for q, a in enumerate(coefficients, 1))
                     ),
-                    mp.linspace(0, share, 9),
+                    mp.linspace(0, theta, 9),
                 )
             assert float(found[0]) == pytest.approx(float(exact), rel=1e-12, abs=1e-14)
-            assert weights[0][0] == pytest.approx(np.expm1(share * z) / z, rel=1e-14)
+            assert weights[0][0] == pytest.approx(np.expm1(theta * z) / z, rel=1e-14)
 
 
 def test_highest_coefficients_are_those_of_legendre():

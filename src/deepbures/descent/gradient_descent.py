@@ -180,7 +180,8 @@ class _Descent:
                 for layer, change in zip(self.layers, gradients, strict=True):
                     change *= self.active.step
                     layer -= change
-        self._end(n_steps, np.ones(self.active.place.size, dtype=bool), StopReason.STEP_BUDGET)
+        if self.active.place.size:
+            self._end(n_steps, np.ones(self.active.place.size, dtype=bool), StopReason.STEP_BUDGET)
 
     def _evaluate(self, W: Array, with_excess: bool) -> tuple[Array, Array | None]:
         """∇L at W (B, n, d_0), and L − L* if it is asked for."""
@@ -218,8 +219,10 @@ class _Descent:
         for final, layer in zip(self.final, [*lower, self.loss.take(ended).from_eigenbasis(top)], strict=True):
             final[gone] = layer
         self.layers = [layer[~ended] for layer in self.layers]
-        self.active, self.loss = take(self.active, ~ended), self.loss.take(~ended)
-        self.roots.keep(~ended)
+        self.active = take(self.active, ~ended)
+        if self.active.place.size:
+            self.loss = self.loss.take(~ended)
+            self.roots.keep(~ended)
 
     def trajectory(self, step_size: Array) -> DescentTrajectory:
         """The rows as arrays (m, ...), and how the runs ended."""

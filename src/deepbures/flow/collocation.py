@@ -1,6 +1,6 @@
-"""Exponential collocation for stacks of stiff equations y' = f(y) whose Jacobian is nearly diagonal, entry by entry.
+"""Exponential collocation for stacks of stiff equations y' = f(y) with a nearly diagonal Jacobian.
 
-A step freezes the Jacobian at its start, J, and fits g in f(y) = f_n + J∘(y − y_n) + g(θ), t = t_n + θh, by a
+A step freezes the entrywise Jacobian J at its start, and fits g in f(y) = f_n + J∘(y − y_n) + g(θ), t = t_n + θh, by a
 polynomial of degree m through m nodes. Variation of constants then gives (`exponential`)
 
     y(t_n + θh) = y_n + hθ φ_1(θhJ) f_n + h Σ_q q! θ^{q+1} φ_{q+1}(θhJ) a_q,    g(θ) = Σ_q a_q θ^q.

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg.psd import Array, equalized
-from ..linalg.thin import is_thin, squared_distance_to_diagonal
 from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork, check_depth
 
@@ -243,37 +242,18 @@ def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...],
     Within each group of equal eigenvalues the block of Ωᵀ W Wᵀ Ω is diagonalised, because any orthonormal frame of the
     group consists of eigenvectors. J has the directions of which the eigenvalue (for an untied direction the diagonal
     entry) exceeds s_a/2; if these are more than k, the k with the largest ratios to s_a. The first indices of a tied
-    group represent all of it, and S_J is the nearest point of the manifold.
+    group represent all of it, and S_J is the nearest point of the manifold. It forms n × n arrays, which are smaller
+    than the dense Hessian of a search.
     """
     F = loss.to_eigenbasis(W)
-    if is_thin(loss.dimension, F.shape[-1]):
-        return _nearest_thin(loss, F, rank)
     S, spectrum = F @ F.T, _retained_spectrum(loss)
     ratio, frames = np.zeros(loss.dimension), np.eye(loss.dimension)
     for group in _tied_groups(loss):
         block, Q = np.linalg.eigh(S[np.ix_(group, group)])
         ratio[group] = block[::-1] / spectrum[group]
         frames[np.ix_(group, group)] = Q[:, ::-1]
-    J = _filled(ratio, rank)
+    J = sorted(int(a) for a in np.argsort(-ratio, kind="stable")[:rank] if ratio[a] > 0.5)
     return tuple(J), float(np.linalg.norm(S - (frames[:, J] * spectrum[J]) @ frames[:, J].T))
-
-
-def _nearest_thin(loss: CovarianceLoss, F: Array, rank: int) -> tuple[tuple[int, ...], float]:
-    """`nearest` without n × n arrays: for each group the thin SVD of its rows of F diagonalises its block."""
-    spectrum, turned = _retained_spectrum(loss), F.copy()
-    for group in _tied_groups(loss):
-        if len(group) > 1:
-            _, sigma, Vh = np.linalg.svd(F[group], full_matrices=False)
-            turned[group] = 0
-            turned[group[: len(sigma)]] = sigma[:, None] * Vh
-    J = _filled(np.divide(np.sum(turned**2, axis=-1), spectrum, out=np.zeros_like(spectrum), where=spectrum > 0), rank)
-    squared = squared_distance_to_diagonal(turned[J], np.delete(turned, J, axis=0), spectrum[J])
-    return tuple(J), float(np.sqrt(squared))
-
-
-def _filled(ratio: Array, rank: int) -> list[int]:
-    """The directions, at most k, of which the ratio of eigenvalue to s_a exceeds ½: those with the largest ratios."""
-    return sorted(int(a) for a in np.argsort(-ratio, kind="stable")[:rank] if ratio[a] > 0.5)
 
 
 def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:
