@@ -422,15 +422,6 @@ def test_distances_of_factors(rng):
     )
 
 
-@each("kind", [0, 0.05, "frobenius"])
-def test_nearest_critical_point_without_its_covariance(form, rng, kind):
-    loss = from_spectrum(kind, np.geomspace(3, 0.1, 12), np.linalg.qr(rng.standard_normal((12, 12)))[0])
-    W = critical_points.factor(loss, (0, 2, 3)) + 1e-3 * rng.standard_normal((12, 3))
-    (kept, distance), (kept_dense, distance_dense) = both(form, lambda: critical_points.nearest(loss, W, 3))
-    assert kept == kept_dense == (0, 2, 3)
-    assert distance == pytest.approx(distance_dense, rel=1e-12)
-
-
 @each("kind", [0.05, "frobenius"])
 def test_descent_of_a_wide_first_layer_is_that_of_its_row_space(form, rng, kind):
     # d_0 = 40, d_1 = 3: the whole first layer, or R of W_1 = Rᵀ Qᵀ in its place, give the same run.
@@ -469,7 +460,6 @@ def test_no_square_array_at_a_large_dimension(traced, rng):
                 assert loss.excess(network.end_to_end(), k) == pytest.approx(0, abs=1e-20)
                 assert np.abs(loss.gradient(network.end_to_end())).max() < 1e-11
                 rates = critical_points.local_spectrum(loss, kept, 10, k).rates
-                assert critical_points.nearest(loss, start, k)[1] > 0
                 gradient_descent(loss, DeepLinearNetwork.balanced(start, 3, k), 1e-4, 5, [5])
                 loss.hessian_product(start, start)
             assert np.isfinite(rates).all()

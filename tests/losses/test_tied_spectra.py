@@ -169,7 +169,7 @@ def test_rounding_does_not_decide_on_the_last_direction(make_target, depth):
             assert spectrum.empty.tolist() == [0.0]
             assert spectrum.escapes == 0
             assert loss.minimum_value(10) == pytest.approx(0, abs=1e-16)
-            with pytest.raises(ValueError, match="λ_j above the smoothing: index 9"):
+            with pytest.raises(ValueError, match="λ_j above epsilon: index 9"):
                 factor(loss, (9,))
 
 

@@ -111,6 +111,11 @@ class DeepLinearNetwork:
         return balancedness(self.layers)
 
 
+def bottleneck(layers: Sequence[Array]) -> int:
+    """k = min_j d_j, the largest rank of the product of layers (..., d_j, d_{j−1})."""
+    return min(min(layer.shape[-2:]) for layer in layers)
+
+
 def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
     """The network, with a single layer written as n × k (see `DeepLinearNetwork.of_factors`).
 
