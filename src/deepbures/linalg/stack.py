@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 State = TypeVar("State", bound="DataclassInstance")
 
 
-def take(state: State, members: ArrayLike) -> State:
+def take(state: State, members: ArrayLike | tuple[ArrayLike, ...]) -> State:
     """The state of the selected members.
 
     Parameters
@@ -21,7 +21,8 @@ def take(state: State, members: ArrayLike) -> State:
     state
         Instance of a dataclass. Every field is an array of shape (B, ...), one entry of the first axis per member.
     members : (B,) of bool or (m,) of int
-        Mask or indices, as NumPy selects along the first axis.
+        Mask or indices, as NumPy selects along the first axis. A tuple of arrays of indices selects along several
+        leading axes.
 
     Returns
     -------
