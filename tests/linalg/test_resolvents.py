@@ -21,9 +21,10 @@ def relative_error(rule, mu):
 
 def bound(points, condition):
     """4 q/(1 − q) with q = exp(−2π m K/K'), m points, K = K(a/b), K' = K(1 − a/b), b/a the condition, at least 2."""
-    ratio = 1 / max(condition, 2.0)
-    q = np.exp(-2 * np.pi * points * float(mp.ellipk(ratio) / mp.ellipk(1 - mp.mpf(ratio))))
-    return 4 * q / (1 - q)
+    with mp.workdps(40):
+        ratio = 1 / mp.mpf(max(condition, 2.0))
+        q = mp.exp(-2 * mp.pi * points * mp.ellipk(ratio) / mp.ellipk(1 - ratio))
+        return float(4 * q / (1 - q))
 
 
 def product(parts, function):
