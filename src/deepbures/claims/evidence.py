@@ -153,7 +153,7 @@ class Study:
             if "loss_name" in frame:
                 square = frame["loss_name"] == "frobenius"
                 frame = frame[~square | (frame["epsilon"] == frame["epsilon"].min())]
-            if "epsilon_effective" in frame:
+            if table == "runs":
                 problem = [axis if axis != "epsilon" else "epsilon_effective" for axis in axes_of(frame.columns)]
                 frame = frame.drop_duplicates([*problem, "seed"])
             yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
