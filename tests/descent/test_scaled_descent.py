@@ -117,7 +117,10 @@ def test_scaled_rates_are_equal_at_the_minimum(make_target, loss_of):
     loss = loss_of(make_target([1, 0.3, 0.1, 1e-2], diagonal=True))
     s = loss.minimum_spectrum(4)
     W = np.diag(np.sqrt(s))
-    scaled = lambda V: loss.gradient(V) @ loss.right_scaling(V)  # noqa: E731
+
+    def scaled(V):
+        return loss.from_eigenbasis(loss.scaled_gradients(*map(loss.to_eigenbasis, (V, loss.gradient(V))))[0])
+
     jacobian = []
     for j in range(16):
         step = np.zeros(16)
@@ -223,7 +226,8 @@ def test_layers_move_the_product_as_one_layer(make_target, rng, depth):
     loss = BuresWasserstein(make_target([3, 2, 1, 0.5]), 0.2)
     W = 0.1 * rng.standard_normal((4, 4)) + np.diag([2, 1.5, 1, 0.8])
     start = DeepLinearNetwork.balanced(W, depth)
-    direction = loss.gradient(W) @ loss.right_scaling(W)
+    F, gradient = loss.to_eigenbasis(W), loss.to_eigenbasis(loss.gradient(W))
+    direction = loss.from_eigenbasis(loss.scaled_gradients(F, gradient)[0])
     remainders = []
     for eta in (1e-3, 1e-4):
         moved = DeepLinearNetwork(scaled_descent(loss, start, eta, n_steps=1).layers).end_to_end()

@@ -4,14 +4,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.files import moments
 from deepbures.files.moments import blocks_of, streamed_moments
 from deepbures.linalg.sample_covariance import sample_spectrum
 
 
-@each("rows", [1, 3, 7, 50, 1000])
+@pytest.mark.parametrize("rows", [1, 3, 7, 50, 1000])
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int16])
 def test_moments_of_blocks_are_those_of_the_whole(rng, rows, kind):
     # Any blocks, one sample each as well as more rows than there are, give numpy's mean and covariance.
@@ -100,13 +99,15 @@ def test_bad_blocks_are_refused_in_one_line(blocks, message):
         streamed_moments(blocks)
 
 
-@each(("shape", "rows", "message"), [((4,), None, "must be a matrix"), ((4, 2), 0, "at least 1 row")])
+@pytest.mark.parametrize(
+    ("shape", "rows", "message"), [((4,), None, "must be a matrix"), ((4, 2), 0, "at least 1 row")]
+)
 def test_blocks_that_make_no_sense_are_refused(shape, rows, message):
     with pytest.raises(ValueError, match=message):
         blocks_of(np.ones(shape), rows)
 
 
-@each("m", [4, 9, 30])
+@pytest.mark.parametrize("m", [4, 9, 30])
 def test_sample_spectrum_is_that_of_the_covariance(rng, m):
     X = rng.standard_normal((m, 9)) + 5
     eigenvalues, vectors = sample_spectrum(X)

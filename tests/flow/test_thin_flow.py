@@ -7,7 +7,7 @@ import pytest
 
 from deepbures import BuresWasserstein, Frobenius, gradient_flow
 from deepbures.flow.reduced_flow import RootFlow, half_power, pivoted, symmetric_top
-from deepbures.model.diagnostics import alignment, covariance_distance, distance_to_diagonal, excess_by_direction
+from deepbures.model.diagnostics import alignment, covariance_distance, distance_to_diagonal
 from deepbures.model.starts import aligned_start, small_start
 from deepbures.model.trajectory import StopReason
 from deepbures.rates.predicted import rates_at_minimum
@@ -55,7 +55,7 @@ def test_no_array_is_as_large_as_n_by_n(rng):
         gradient_flow(loss, W, 2, [0.0, 1e-3], rtol=1e-4)
         F = W + 0.0
         alignment(F, loss.to_eigenbasis)
-        excess_by_direction(loss, F, k)
+        loss.excess_by_direction(F, k)
         distance_to_diagonal(F, loss.minimum_spectrum(k))
         aligned_start(rng, loss, k, 0.1, k)
         largest = tracemalloc.get_traced_memory()[1]

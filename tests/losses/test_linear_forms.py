@@ -13,7 +13,7 @@ from deepbures.landscape.curvature import extreme_eigenvalues, hessian, network_
 from deepbures.linalg import psd, thin
 from deepbures.linalg.thin import is_thin
 from deepbures.losses import linear_forms
-from deepbures.losses.registry import BuresWasserstein, Frobenius
+from deepbures.losses.registry import BuresWasserstein, CovarianceLoss, Frobenius
 from deepbures.model import diagnostics
 from deepbures.model.network import DeepLinearNetwork
 from deepbures.model.starts import random_frame, small_start
@@ -25,7 +25,8 @@ KINDS = [0, 0.05, 0.5, 1e-6, 2.0, "frobenius"]
 
 @pytest.fixture
 def form(monkeypatch):
-    """Switch: the linear form at every size, or the dense one."""
+    """Switch: the linear form at every size, or the dense one; losses made before the switch follow it."""
+    monkeypatch.setattr(CovarianceLoss, "form", lambda loss, d, k=None: loss.make_form(d, k or min(loss.dimension, d)))
 
     def switch(linear):
         monkeypatch.setattr(thin, "_LARGE", 1 if linear else 10**9)

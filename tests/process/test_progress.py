@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.losses.polar import Polar
@@ -48,7 +47,7 @@ def test_time_left_is_extrapolated_from_the_pace_so_far(clock, lines):
     assert lines() == ["runs: 8 of 8 (100 %), at most 0 s left"]
 
 
-@each("interval", [1.0, 10.0])
+@pytest.mark.parametrize("interval", [1.0, 10.0])
 def test_at_most_one_line_an_interval(clock, lines, interval):
     work = Progress("runs", 100, interval)
     for done in range(1, 101):
@@ -65,7 +64,7 @@ def test_short_work_logs_nothing(clock, lines):
     assert lines() == []
 
 
-@each("total", [0, 5])
+@pytest.mark.parametrize("total", [0, 5])
 def test_no_pace_before_the_first_part_is_done(clock, lines, total):
     # Nothing to extrapolate from, and no division by zero; the first part that is done is told at once.
     work = Progress("runs", total)

@@ -4,7 +4,6 @@ import copy
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.flow.gradient_flow import gradient_flow
 from deepbures.losses.registry import BuresWasserstein, Frobenius
@@ -53,8 +52,8 @@ def column(samples, name):
 # --- The program's bound and ours --------------------------------------------------------------------------------
 
 
-@each(("depth", "by"), [(1, 0.4), (2, 0.1)])
-@each("epsilon", [1, 0.9])
+@pytest.mark.parametrize(("depth", "by"), [(1, 0.4), (2, 0.1)])
+@pytest.mark.parametrize("epsilon", [1, 0.9])
 def test_counterexample_breaks_the_programs_bound_and_not_ours(depth, by, epsilon):
     # n = 1, λ = 1, W(0) = 0.5, c = 0.88 at ε = 1: paper.md section 11.
     (run,), samples = rows(FLOW, **SCALAR, depth=depth, epsilon=epsilon)
@@ -68,8 +67,8 @@ def test_counterexample_breaks_the_programs_bound_and_not_ours(depth, by, epsilo
     assert run["bound_is_proved"] == 0
 
 
-@each("scale", [-0.95, -0.3, 0.01, 1.0])
-@each("epsilon", [0, 0.1, 0.7])
+@pytest.mark.parametrize("scale", [-0.95, -0.3, 0.01, 1.0])
+@pytest.mark.parametrize("epsilon", [0, 0.1, 0.7])
 def test_columns_of_the_bounds_are_those_of_theory(scale, epsilon):
     settings = {**FLOW, "epsilon": epsilon, "initialization": {"kind": "close", "scale": scale}}
     loss = make_loss(checked(settings), 1)
@@ -142,8 +141,8 @@ def test_close_start_refuses_a_scale_without_rank(make_target, scale):
         close_start(np.random.default_rng(0), BuresWasserstein(make_target([2.0, 1.0])), 2, first_scale=scale)
 
 
-@each("epsilon", [0, 0.2])
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("epsilon", [0, 0.2])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 def test_aligned_start_is_half_done_at_the_predicted_times(epsilon, depth):
     # S(t) commutes with Σ0; at the half-time of mode i its eigenvalue is (λ_i − ε)/2, to the accuracy of the flow.
     settings = {**FLOW, "initialization": {"kind": "aligned", "scale": 0.05}, "rank": 3, "epsilon": epsilon}
@@ -171,8 +170,8 @@ def test_other_starts_have_no_half_times():
 # --- The tail, by direction ---------------------------------------------------------------------------------------
 
 
-@each("epsilon", [0, 0.3])
-@each("rank", [2, 4])
+@pytest.mark.parametrize("epsilon", [0, 0.3])
+@pytest.mark.parametrize("rank", [2, 4])
 def test_excess_by_direction_adds_up_to_the_excess(make_target, rng, epsilon, rank):
     loss = BuresWasserstein(make_target([5.0, 3.0, 2.0, 1.0]), epsilon)
     optimum = loss.eigenvectors[:, :rank] * np.sqrt(loss.eigenvalues[:rank] - epsilon)
@@ -206,8 +205,8 @@ def test_slowest_share_tells_which_direction_is_left(make_target):
 # --- Steps of the theorem ------------------------------------------------------------------------------------------
 
 
-@each("epsilon", [0, 0.1])
-@each("share", [0.5, 1])
+@pytest.mark.parametrize("epsilon", [0, 0.1])
+@pytest.mark.parametrize("share", [0.5, 1])
 def test_theorem_step_is_a_share_of_the_least_of_three(epsilon, share):
     settings = {**DESCENT, "theorem_step": share, "epsilon": epsilon}
     for run in rows(settings, range(2))[0]:
@@ -252,7 +251,7 @@ def test_epsilon_next_to_the_least_eigenvalue_is_that_eigenvalue():
         assert (loss.minimum_spectrum(5) > 0).sum() == 4
 
 
-@each("settings", [FLOW, {**DESCENT, "descent": {"max_steps": 5, "samples": 2}}])
+@pytest.mark.parametrize("settings", [FLOW, {**DESCENT, "descent": {"max_steps": 5, "samples": 2}}])
 def test_tolerance_that_nothing_meets_too_soon(settings):
     # ε = 0: the excess loss of W = 0 is tr Σ0.
     trace = make_loss(checked({**settings, "epsilon": 0}), 0).eigenvalues.sum()
@@ -361,7 +360,7 @@ def test_another_unit_of_the_target_scales_every_column(tmp_path, factor, rank):
 # --- The shipped experiments -----------------------------------------------------------------------------------
 
 
-@each("experiment", ["certified_n1", "certified_n2", "certified_n5"])
+@pytest.mark.parametrize("experiment", ["certified_n1", "certified_n2", "certified_n5"])
 def test_certified_descents_promise_a_fall_above_rounding(shipped, experiment):
     # Else nothing is tested: at least 1e6 times the rounding of the loss, 1e-12, for ε > 0 within the shipped steps.
     for cell in cells(shipped("smoke.yaml"), experiment)[-1:]:
@@ -370,7 +369,7 @@ def test_certified_descents_promise_a_fall_above_rounding(shipped, experiment):
         assert promised > 1e-6
 
 
-@each("experiment", ["bounds_n1", "bounds_n2", "bounds_n5"])
+@pytest.mark.parametrize("experiment", ["bounds_n1", "bounds_n2", "bounds_n5"])
 def test_shipped_bounds_reach_both_sides_of_the_optimum(shipped, experiment):
     runs = [
         rows({**cell.settings, "integration": {**cell.settings["integration"], "max_steps": 3, "samples": 2}})[0][0]

@@ -140,7 +140,7 @@ RUNS = [
     ({"cell": with_(target="zipf")}, "cell.target: 'zipf' must be of type dictionary"),
     ({"cell": with_(target={})}, "cell.target: the key 'spectrum' is missing"),
     (
-        {"cell": with_(loss="cell.loss: 'l2' is not allowed; allowed: bures-wasserstein")},
+        {"cell": with_(loss="l2")},
         "cell.loss: 'l2' is not allowed; allowed: bures-wasserstein",
     ),
     ({"cell": with_(rank=9)}, "rank must lie between 1 and the dimension 3, not 9"),

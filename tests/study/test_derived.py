@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cases import each
 
 from deepbures.rates.measured import tail_slope
 from deepbures.study.results import derived
@@ -49,7 +48,7 @@ def test_the_theorem_covers_runs_with_margin_and_a_small_step(runs):
     assert derived.full_rank(runs).tolist() == [False, True, True]
 
 
-@each("exponent", [-1, -0.5, 0, 2])
+@pytest.mark.parametrize("exponent", [-1, -0.5, 0, 2])
 def test_exponents_of_exact_powers(exponent):
     # Near 0 over σ ≤ 0.02 σ_max alone. Another LAPACK solves the least squares to 2.4e-10.
     sigma = np.array([1, 0.5, 0.02, 1e-2, 1e-4])

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from cases import each
 from landscape_cells import (
     LOSSES,
     frame,
@@ -88,7 +87,7 @@ def test_searches_reach_most_of_the_points():
     assert min(critical[0]) > 0.85
 
 
-@each(("depth", "enumerated"), [(1, 3), (2, 7)])
+@pytest.mark.parametrize(("depth", "enumerated"), [(1, 3), (2, 7)])
 def test_without_smoothing_one_layer_has_no_critical_point_of_lower_rank(depth, enumerated):
     searches = frame("critical_search", [1, 2], epsilon=0, depth=depth)
     assert (searches["enumerated"] == enumerated).all()
@@ -135,7 +134,7 @@ def test_point_with_a_gradient_is_not_critical(monkeypatch, module, name, value)
         assert (searches["gradient_norm"] > 1e-8).all()
 
 
-@each("depth", [1, 3])
+@pytest.mark.parametrize("depth", [1, 3])
 def test_starts_know_the_scale_of_the_target_alone(depth):
     # Ranks 1, …, k in turn, singular values of √λ_1 in size, layers that are not balanced; no index set in sight.
     loss = loss_of("critical_search")
@@ -195,7 +194,7 @@ def trials(**changes):
     return run_cell(settings("critical_search", **changes), [0, 1])["trials"].to_pandas()
 
 
-@each("rank", [1, 2, 3])
+@pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize(("loss", "epsilon"), [(LOSSES[0], 0), (LOSSES[0], 0.1), (LOSSES[1], 0)])
 def test_no_trial_is_below_the_minimum_and_some_come_close(loss, epsilon, rank):
     # Gaussian matrices and perturbed minimisers, of rank ≤ k; the excess of the latter is quadratic in the distance.

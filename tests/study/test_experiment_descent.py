@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.flow.gradient_flow import gradient_flow
@@ -142,7 +141,7 @@ def test_seeds_do_not_depend_on_their_block():
 # --- Steps and records ------------------------------------------------------------------------------------------
 
 
-@each(("end_time", "step_size", "steps"), [(0.2, 1e-3, 200), (0.3, 1e-4, 3000), (0.7, 0.1, 7)])
+@pytest.mark.parametrize(("end_time", "step_size", "steps"), [(0.2, 1e-3, 200), (0.3, 1e-4, 3000), (0.7, 0.1, 7)])
 def test_end_time_over_step_size_is_the_number_of_steps(end_time, step_size, steps):
     # In floats, 0.3 / 1e-4 is 2999.9999999999995, and 0.7 / 0.1 is 6.999999999999999.
     options = {"end_time": end_time, "samples": 5}

@@ -5,7 +5,6 @@ import itertools
 
 import numpy as np
 import pytest
-from cases import each
 from landscape_cells import (
     BLOCKS,
     LOSSES,
@@ -150,7 +149,7 @@ def curvature(tables, **where):
     return found[np.logical_and.reduce([found[name] == value for name, value in where.items()])]
 
 
-@each("vanishing", [1, 2])
+@pytest.mark.parametrize("vanishing", [1, 2])
 def test_without_smoothing_below_full_rank_curvature_grows_like_one_over_sigma(tables, vanishing):
     for _, cell in curvature(tables, epsilon=0, rank=2, depth=1, vanishing=vanishing).groupby("seed"):
         small = cell[cell["sigma"] < 0.1 * cell["sigma"].max()]
@@ -265,7 +264,7 @@ def test_recorded_sigma_is_the_least_singular_value_of_the_matrix(monkeypatch, r
     np.testing.assert_allclose(found["sigma"], least, rtol=1e-9)
 
 
-@each(("rank", "vanishing"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (4, 2), (4, 3)])
+@pytest.mark.parametrize(("rank", "vanishing"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (4, 2), (4, 3)])
 def test_curvature_is_the_predicted_one_as_sigma_vanishes(rank, vanishing):
     # λ_min = −C/σ + O(1): at σ = 1e-5 of the others to 1e-4, and ten times closer for a tenth of σ.
     sizes = [1e-3, 1e-4, 1e-5]

@@ -225,10 +225,9 @@ class _Run:
             final[gone] = layer
         self.layers = [layer[~ended] for layer in self.layers]
         self.step, self.limit, self.members = self.step[~ended], self.limit[~ended], self.members[~ended]
-        if self.members.size:
-            self.loss = self.loss.take(~ended)
-            self.roots.keep(~ended)
-            self.form = self.loss.form(self.layers[0].shape[-1], self.rank).along(self.roots)
+        self.loss = self.loss.take(~ended)
+        self.roots.keep(~ended)
+        self.form = self.loss.form(self.layers[0].shape[-1], self.rank).along(self.roots)
 
     def trajectory(self, step_size: Array) -> DescentTrajectory:
         """The records as arrays, NaN where a run has none."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..linalg.psd import Array
 
 DATASETS = ("digits", "patches")
-#: Patches of photographs start at every 1/_STRIDES of their side.
+#: Patches of photographs start at multiples of 1/_STRIDES of their side.
 _STRIDES = 4
 
 
@@ -20,15 +20,19 @@ def samples_of(dataset: str, dimension: int | None = None) -> Array:
     Parameters
     ----------
     dataset
-        `digits`: 1,797 images of 8 × 8 pixels, n = 64. `patches`: all patches of the two photographs (427 × 640 pixels)
-        whose corners lie on a grid of a quarter of their side, in float32 from 0 to 1.
+        `digits`: 1,797 images of 8 × 8 pixels, n = 64. `patches`: patches of the two photographs (427 × 640 pixels)
+        with corners on a grid with a quarter of their side as spacing, in float32 from 0 to 1.
     dimension
         n, for patches: s² for s × s grey pixels, 3 s² for s × s × 3 of colour.
+
+    Returns
+    -------
+    (m, n)
 
     Raises
     ------
     ValueError
-        On an unknown name, an n for which there are no patches, or where scikit-learn is not installed.
+        On an unknown name, an n for which there are no patches, or without scikit-learn.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
@@ -48,7 +52,7 @@ def patch_shape(dimension: int) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        If there are none.
+        If n is of neither form.
     """
     for channels in (1, 3):
         side = math.isqrt(max(dimension, 0) // channels)
@@ -60,7 +64,7 @@ def patch_shape(dimension: int) -> tuple[int, int]:
 
 
 def _patches(photograph: NDArray[np.uint8], side: int, channels: int) -> Array:
-    """Patches of one photograph, (m, s² channels), from 0 to 1; grey is the mean of the colours."""
+    """Patches of one photograph, (m, s² · channels), from 0 to 1; grey is the mean of the colours."""
     pixels = photograph.astype(np.float32) / 255
     if channels == 1:
         pixels = pixels.mean(axis=-1, keepdims=True)

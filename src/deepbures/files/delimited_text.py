@@ -1,6 +1,6 @@
 """Tables of numbers in text: separated by comma, semicolon, tab or space, with decimal comma, heading, row names.
 
-What numpy, pandas, R, MATLAB and Excel write by default is read if it can mean only one thing; anything else is
+Files that numpy, pandas, R, MATLAB and Excel write by default are read if they have only one meaning; others are
 refused with a one-line message. The rules, in order:
 
 1. Text is UTF-8, or UTF-16 with a byte-order mark. Blank lines and lines that begin with # or % are skipped, and so are
@@ -28,14 +28,14 @@ import numpy as np
 
 from ..linalg.psd import Array
 
-#: Words for a value that is not there, or not finite.
+#: Words for a missing or infinite value.
 MISSING = frozenset(
     [
         *("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "nat", "null", "none", "nil", ".", "-", "?"),
         *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "1.#qnan", "1.#inf", "-1.#ind"),
     ]
 )
-#: Headings under which a count of the rows is not data.
+#: Headings of columns that count the rows and are not data.
 INDEX_NAMES = frozenset(
     ("", "index", "unnamed: 0", "level_0", "__index_level_0__", "rownames", "row.names", "row", "id")
 )
@@ -45,23 +45,23 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eEdD][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eEdD][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,.'\u2019\u00a0\u202f ][0-9]{3})+(?:[.,][0-9]*)?")
 _COMPLEX = re.compile(r"\(?[+-]?[0-9.]+(?:e[+-]?[0-9]+)?(?:[+-][0-9.]+(?:e[+-]?[0-9]+)?)?[ij]\)?", re.IGNORECASE)
-#: Lines that are not rows; what Excel writes for errors also begins with #, and must not be skipped.
+#: Lines that are not rows. Excel's errors also begin with #; a row that begins with one is not skipped.
 _COMMENT = re.compile(r"\s*(?:%|#(?!DIV/0!|N/A|NAME\?|NULL!|NUM!|REF!|VALUE!|#*(?:[\t;,|]|$)))")
 
 
-#: Numbers with fewer digits are taken as exact, being written by hand: MATLAB's dlmwrite rounds to five.
+#: Numbers with fewer digits are written by hand and exact; MATLAB's dlmwrite rounds to five.
 _FEWEST_DIGITS = 5
 
 
 class Table(NamedTuple):
-    """Numbers of a file.
+    """Numbers in a file.
 
     Attributes
     ----------
     values : (m, n)
         Rows as in the file, without heading and row names.
     precision
-        Relative rounding of the values: that of their type, or of the digits in a text file.
+        Relative rounding error of the values, from their type or from their digits in a text file.
     """
 
     values: Array
@@ -76,14 +76,14 @@ def parse(data: bytes, dimension: int | None = None, square: bool = False) -> Ta
     data
         Content of the file.
     dimension
-        Number of columns that is expected, if any: it distinguishes a column that counts the rows from data.
+        Expected number of columns, if known: it distinguishes a column that counts the rows from data.
     square
         Whether a square matrix is expected.
 
     Raises
     ------
     ValueError
-        In one line, if they cannot be read in exactly one way.
+        In one line, if the text has no meaning or more than one.
     """
     numbers, lines, separator = _lines(_decoded(data))
     first_is_quoted = _is_quoted(lines[0], separator) and not (len(lines) > 1 and '"' in lines[1])
@@ -158,13 +158,13 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _is_quoted(line: str, separator: str) -> bool:
-    """Whether every cell of a line is quoted."""
+    """Whether all cells of a line are quoted."""
     rest = re.sub(r'"(?:[^"]|"")*"', "", line)
     return '"' in line and not rest.replace(separator, "").strip()
 
 
 def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
-    """The rows without the columns at the right that are empty in all of them; the first row may be shorter."""
+    """The rows without empty columns at the right; the first row may be shorter."""
     width = max(map(len, rows))
     while width > 1 and {len(row) for row in rows[1:]} <= {width} and not any(
         row[-1] for row in rows if len(row) == width
@@ -179,7 +179,7 @@ def _cells_of(number: int) -> str:
 
 
 def _with_points(rows: list[list[str]]) -> tuple[list[list[str]], str]:
-    """The rows with decimal points, and a remark on it: a decimal comma is one that cannot mean thousands."""
+    """The rows with decimal points in place of decimal commas, which cannot mean thousands, and a remark on that."""
     commas = [cell for row in rows[1:] or rows for cell in row if "," in cell]
     if not commas:
         return rows, ""
@@ -266,10 +266,10 @@ def _is_heading(rows: list[list[str]], quoted: bool, square: bool) -> bool:
 
 
 def _may_label(rows: list[list[str]]) -> bool:
-    """Whether the first rows could be numbers that name the columns: what is in them is in no row below.
+    """Whether the first rows may be numbers that name the columns, unlike all rows below.
 
-    They are whole numbers that differ from column to column (pandas, with unnamed columns or several levels), or one
-    row of equally spaced numbers (years, wavelengths).
+    Such rows are whole numbers that differ from column to column (pandas, with unnamed columns or several levels), or
+    one row of equally spaced numbers (years, wavelengths).
     """
     whole = [all(map(_INTEGER.fullmatch, row)) for row in rows]
     levels = whole.index(False) if False in whole else len(rows)
@@ -290,7 +290,7 @@ def _in_equal_steps(row: list[str]) -> bool:
 def index_columns(
     names: Sequence[str] | None, body: Sequence[Sequence[str]], dimension: int | None, square: bool
 ) -> int:
-    """How many of the first columns are row names (rule 4).
+    """Number of columns at the left that hold row names (rule 4).
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ def index_columns(
     Raises
     ------
     ValueError
-        If a column that counts the rows could be data or row names.
+        If a column that counts the rows may be data or row names.
     """
     width, first = len(body[0]), [row[0] for row in body]
     if width == 1:
@@ -346,13 +346,13 @@ def index_columns(
 
 
 def _stored_index(names: Sequence[str]) -> int:
-    """How many of the first columns have the names that pandas gives to a former index."""
+    """Number of columns at the left with the names that pandas gives to a stored index."""
     levels = [re.fullmatch(r"index|unnamed: 0|level_[0-9]+|__index_level_[0-9]+__", name.lower()) for name in names]
     return levels.index(None) if None in levels[:-1] else 0
 
 
 def _numbers(body: list[list[str]], skipped: int, lines: list[int], names: Sequence[str] | None, seen: str) -> Table:
-    """The cells as numbers, and how precisely they are written."""
+    """The cells as numbers, with the relative precision of their digits."""
     digits, exact = 1, True
     values: list[list[float]] = []
     for i, row in enumerate(body):

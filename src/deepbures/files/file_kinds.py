@@ -1,28 +1,28 @@
-"""What a file is, judged by its first bytes: to say what was given instead of a table."""
+"""The format of a file, recognised by its first bytes, for messages about files that are not tables."""
 
 from __future__ import annotations
 
 import re
 
-#: First bytes of files, and what such files are.
+#: First bytes of files by format.
 _MAGIC = (
     (b"\x93NUMPY", "a NumPy array (.npy)"),
     (b"PAR1", "a Parquet table (.parquet)"),
     (b"PARE", "an encrypted Parquet table"),
     (b"version https://git-lfs", "a Git LFS pointer, not the data: fetch it with git lfs pull"),
     (b"/annex/objects/", "a git-annex pointer, not the data: fetch it with git annex get"),
-    (b"\x1f\x8b", "a gzip archive (R's .rds and .RData are, too)"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ", "an xz archive"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!", "a rar archive"),
+    (b"\x1f\x8b", "a gzip archive (R's .rds and .RData are, too): unpack it, or save it with write.csv"),
+    (b"BZh", "a bzip2 archive: unpack it"),
+    (b"\xfd7zXZ", "an xz archive: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
+    (b"Rar!", "a rar archive: unpack it"),
     (b"MATLAB ", "a MATLAB file (.mat): save it with writematrix"),
-    (b"\x89HDF", "an HDF5 file"),
+    (b"\x89HDF", "an HDF5 file: save the array with numpy.save"),
     (b"CDF\x01", "a NetCDF file"),
     (b"CDF\x02", "a NetCDF file"),
-    (b"ARROW1", "an Arrow (Feather) file"),
-    (b"FEA1", "an Arrow (Feather) file"),
+    (b"ARROW1", "an Arrow (Feather) file: save the table as Parquet"),
+    (b"FEA1", "an Arrow (Feather) file: save the table as Parquet"),
     (b"ORC", "an ORC file"),
     (b"Obj\x01", "an Avro file"),
     (b"RDX", "an R file (.RData): save it with write.csv"),
@@ -45,7 +45,7 @@ _MAGIC = (
     (b"%%MatrixMarket", "a Matrix Market file"),
     (b"-----BEGIN ", "a key or certificate"),
 )
-#: What a zip archive is, judged by the name of a member.
+#: Formats of zip archives, recognised by the name of a member.
 _ZIPPED = (
     (b"xl/", "an Excel workbook (.xlsx): save it as CSV"),
     (b"application/vnd.oasis", "an OpenDocument file (.ods): save it as CSV"),
@@ -53,7 +53,7 @@ _ZIPPED = (
     (b"data.pkl", "a PyTorch file (.pt): save it with numpy.save"),
     (b".npy", "an archive of NumPy arrays (.npz)"),
 )
-#: How text that is not a table begins; white space and a byte-order mark before it do not count.
+#: Beginnings of text that is not a table, after white space and a byte-order mark.
 _MARKUP = (
     (rb"<!doctype html|<html|<head|<body", "an HTML page"),
     (rb"<\?xml|<[a-z]", "an XML document"),
@@ -62,7 +62,7 @@ _MARKUP = (
 
 
 def kind_of(head: bytes) -> str | None:
-    """What a file is, or None for what could be a table of numbers in text.
+    """The format of a file, or None if it may be a table of numbers in text.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def kind_of(head: bytes) -> str | None:
         if head.startswith(magic):
             return kind
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return next((kind for part, kind in _ZIPPED if part in head), "a zip archive")
+        return next((kind for part, kind in _ZIPPED if part in head), "a zip archive: unpack it")
     if head[257:262] == b"ustar":
-        return "a tar archive"
+        return "a tar archive: unpack it"
     if re.match(rb"\x80[\x02-\x05]", head) or re.search(rb"^c?\(?(dp\d|lp\d|cnumpy|c__builtin__|ccopy_reg)", head):
         return "a pickle of Python: save it with numpy.save"
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -14,61 +14,47 @@ from .file_kinds import kind_of
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 FORMATS = (".npy", ".npz", *TEXT, ".parquet")
-#: Formats that are refused, and how to save their content instead.
-_ELSEWHERE = {
-    ".mat": "a MATLAB file: save the matrix with writematrix",
-    **dict.fromkeys((".xlsx", ".xls"), "an Excel workbook: save the sheet as CSV"),
-    ".ods": "an OpenDocument file: save the sheet as CSV",
-    **dict.fromkeys((".rds", ".rdata", ".rda"), "an R file: save the matrix with write.csv"),
-    **dict.fromkeys((".pkl", ".pickle"), "a pickle: save the array with numpy.save"),
-    ".pt": "a PyTorch file: save the array with numpy.save",
-    **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file: save the array with numpy.save"),
-    **dict.fromkeys((".feather", ".arrow"), "an Arrow file: save the table as Parquet"),
-    ".json": "JSON: save the matrix as CSV",
-    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar", ".tgz"), "an archive: unpack it"),
-}
+#: Number of bytes at the beginning of a file that say what it is.
 _HEAD = 4096
 
 
 def read_matrix(path: str | Path, dimension: int | None = None, square: bool = False) -> Table:
-    """The matrix in a file, with how precisely it is stored.
+    """The matrix in a file, and the precision with which it is stored.
 
     Parameters
     ----------
     path
-        A `.npy` array, a `.npz` archive of one array, a `.parquet` table, or text (`.csv`, `.tsv`, `.txt`, `.dat`),
-        whose separator, decimal sign, heading and row names are found by the rules of `delimited_text`.
+        A `.npy` array, a `.npz` archive of one array, a `.parquet` table, or text (`.csv`, `.tsv`, `.txt`, `.dat`)
+        with a separator, decimal sign, heading and row names by the rules of `delimited_text`.
     dimension
-        Number of columns that is expected, if any: it distinguishes a column that counts the rows from data.
+        Expected number of columns, if known: it distinguishes a column that counts the rows from data.
     square
         Whether a square matrix is expected.
 
     Returns
     -------
     Table
-        `values` in float64, without heading and row names, and the relative `precision` of what was stored.
+        `values` in float64, without heading and row names, and the relative `precision` of the stored numbers.
 
     Raises
     ------
     ValueError
-        In one line: if there is no such file, it is something else (which is named) or not a matrix of finite real
-        numbers, or its numbers can be read in more than one way.
+        In one line: if there is no such file, it has another format (which is named), it is not a matrix of finite
+        real numbers, or its numbers can be read in more than one way.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if path.is_dir():
         raise ValueError(f"{path}: it is a folder, not a file")
-    if suffix not in FORMATS:
-        what = f"{path.suffix!r}, {_ELSEWHERE[suffix]}" if suffix in _ELSEWHERE else f"{path.suffix or 'none'!r}"
-        raise ValueError(f"{path}: the format must be one of {', '.join(FORMATS)}, not {what}")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
     try:
-        data = path.read_bytes()
-        _must_be(suffix, data[:_HEAD])
-        table = _READERS.get(suffix, parse)(data, dimension, square)
+        with path.open("rb") as file:
+            _must_be(suffix, file.read(_HEAD))
+        table = _READERS.get(suffix, parse)(path.read_bytes(), dimension, square)
     except (ValueError, OSError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as {suffix[1:]}: {' '.join(str(error).split())}") from None
+        form = f" as {suffix[1:]}" if suffix in FORMATS else ""
+        raise ValueError(f"{path}: cannot be read{form}: {' '.join(str(error).split())}") from None
     values = table.values
     if values.ndim != 2:
         raise ValueError(f"{path}: it must hold a matrix, not an array of shape {values.shape}")
@@ -82,11 +68,14 @@ def read_matrix(path: str | Path, dimension: int | None = None, square: bool = F
 
 
 def _must_be(suffix: str, head: bytes) -> None:
-    """Refuse a file that is not what its name says, and say what it is."""
+    """Refuse a file of another format, or with other content than its name says, and say what it is."""
     expected = {".npy": b"\x93NUMPY", ".npz": b"PK", ".parquet": b"PAR1"}.get(suffix)
     if expected is not None and head.startswith(expected):
         return
     kind = kind_of(head)
+    if suffix not in FORMATS:
+        what = f"{suffix or 'none'!r}{f', {kind}' if kind else ''}"
+        raise ValueError(f"the format must be one of {', '.join(FORMATS)}, not {what}")
     if kind is not None:
         raise ValueError(f"it is {kind}")
     if expected is not None:

@@ -1,4 +1,4 @@
-"""Mean and covariance of samples that are read block by block."""
+"""Mean and covariance of samples in blocks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, check_square_fits
 
-#: Bytes of samples that are converted to float64 at a time.
+#: Size of a block of samples in float64, in bytes.
 _BLOCK_BYTES = 2**24
-#: Rows of the triangle that are mirrored at a time.
+#: Number of rows of the triangle that are mirrored at a time.
 _MIRRORED = 128
 
 
@@ -27,7 +27,7 @@ class Moments:
     mean : (n,)
         x̄.
     covariance : (n, n)
-        The mean of (x − x̄)(x − x̄)ᵀ (maximum likelihood).
+        (1/m) Σ_i (x_i − x̄)(x_i − x̄)ᵀ (maximum likelihood).
     """
 
     count: int
@@ -36,13 +36,13 @@ class Moments:
 
 
 def blocks_of(samples: ArrayLike, rows: int | None = None) -> Iterator[Array]:
-    """Consecutive rows of a matrix in blocks; from a memory-mapped one only the current block is read.
+    """Consecutive rows of a matrix in blocks; of a memory-mapped matrix only the current block is read.
 
     Parameters
     ----------
     samples : (m, n)
     rows
-        Rows of a block; default 16 MB of them as float64.
+        Number of rows of a block; by default 16 MB of float64.
     """
     matrix = np.asanyarray(samples)
     if matrix.ndim != 2:
@@ -54,24 +54,27 @@ def blocks_of(samples: ArrayLike, rows: int | None = None) -> Iterator[Array]:
 
 
 def streamed_moments(blocks: Iterable[ArrayLike], name: str = "samples") -> Moments:
-    """Mean and covariance of samples that come in blocks, in one pass; memory for n² numbers and one block.
+    """Mean and covariance of samples in blocks, in one pass, with memory for n² numbers and one block.
 
-    Blocks are joined by the pairwise update (Chan, Golub and LeVeque 1983, The American Statistician 37(3)): with m
-    and b samples of means x̄ and ȳ, scatter + Σ (y − ȳ)(y − ȳ)ᵀ + (m b/(m + b)) (ȳ − x̄)(ȳ − x̄)ᵀ. So a mean that is large
-    compared with the deviations costs no digits.
+    A block of b samples y with mean ȳ joins m samples with mean x̄ and scatter matrix C = Σ_i (x_i − x̄)(x_i − x̄)ᵀ by
+
+        C ← C + Σ_i (y_i − ȳ)(y_i − ȳ)ᵀ + (m b/(m + b)) (ȳ − x̄)(ȳ − x̄)ᵀ
+
+    (Chan, Golub and LeVeque 1983, The American Statistician 37(3)), so that a mean that is large compared with the
+    deviations costs no digits.
 
     Parameters
     ----------
     blocks
-        Matrices (b, n), one sample per row, b ≥ 1; they are summed in float64 whatever their type.
+        Matrices (b, n), one sample per row, b ≥ 1, of any type; sums are in float64.
     name
-        What to call the samples in an error message.
+        Name of the samples in error messages.
 
     Raises
     ------
     ValueError
-        In one line, on blocks of different widths, fewer than 2 samples in all, or an entry that is not finite, whose
-        row is given, counted from 1.
+        In one line, on blocks of different widths, fewer than 2 samples in all, or an entry that is not finite; the
+        message gives its row, counted from 1.
     """
     from scipy.linalg.blas import dsyrk
 
@@ -102,7 +105,7 @@ def streamed_moments(blocks: Iterable[ArrayLike], name: str = "samples") -> Mome
 
 
 def _checked_block(block: Array, name: str, number: int, before: int) -> Array:
-    """A block as float64, all of it finite; `before` samples came before it."""
+    """A block as finite float64; `before` is the number of samples in earlier blocks."""
     if block.ndim != 2 or 0 in block.shape:
         raise ValueError(f"{name}: block {number} must be a matrix with rows and columns, not of shape {block.shape}")
     if block.dtype.kind not in "fiub":

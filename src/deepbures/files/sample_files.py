@@ -1,4 +1,4 @@
-"""Samples in files that are too large to be copied: read in blocks, `.npy` memory-mapped, `.parquet` by row groups."""
+"""Samples in files too large for memory, read in blocks: `.npy` memory-mapped, `.parquet` by row groups."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from ..linalg.psd import Array
 from ..process.progress import Progress
 from .moments import Moments, blocks_of, streamed_moments
 
-#: Files from this size on are streamed; smaller ones are read whole, by the rules of `matrix_files`.
+#: Size in bytes from which on files are read in blocks; smaller ones are read whole by `matrix_files`.
 LARGE = 2**26
 
 
 def streamed_file(path: str | Path) -> Moments | None:
-    """Mean and covariance of the samples in a large file, in one pass: with n² numbers and one block in memory.
+    """Mean and covariance of the samples in a large file, in one pass, with n² numbers and one block in memory.
 
     Parameters
     ----------
     path
-        A `.npy` matrix of real numbers, one sample per row; or a `.parquet` table of columns of fractions, without an
-        index. For other formats, or files smaller than `LARGE`, the result is None.
+        A `.npy` matrix of real numbers, one sample per row; or a `.parquet` table of floating-point columns without an
+        index.
+
+    Returns
+    -------
+    Moments or None
+        None for other formats, and for files smaller than `LARGE`.
 
     Raises
     ------
     ValueError
-        In one line, as `sample_covariance.streamed_moments`; or where all samples are equal.
+        In one line, as `moments.streamed_moments`, or if all samples are equal.
     """
     path = Path(path)
     if not path.is_file() or path.stat().st_size < LARGE:
@@ -37,15 +42,15 @@ def streamed_file(path: str | Path) -> Moments | None:
     if found is None:
         return None
     total, blocks = found
-    moments = streamed_moments(_told(blocks, Progress(f"{path.name}, samples", total)), str(path))
+    moments = streamed_moments(_with_progress(blocks, Progress(f"{path.name}, samples", total)), str(path))
     spread = np.diagonal(moments.covariance)
     if not np.any(spread > (np.finfo(float).eps * np.abs(moments.mean)) ** 2 * moments.count):
         raise ValueError(f"{path}: all samples are equal: their covariance is zero")
     return moments
 
 
-def _told(blocks: Iterator[Array], progress: Progress) -> Iterator[Array]:
-    """The blocks, one after the other, with progress reported."""
+def _with_progress(blocks: Iterator[Array], progress: Progress) -> Iterator[Array]:
+    """The blocks, with a report of progress after each."""
     done = 0
     for block in blocks:
         yield block
@@ -58,7 +63,7 @@ def _npy(path: Path) -> tuple[int, Iterator[Array]] | None:
         is_numpy = file.read(6) == b"\x93NUMPY"
     matrix = np.load(path, mmap_mode="r", allow_pickle=False) if is_numpy else None
     if not isinstance(matrix, np.memmap) or matrix.ndim != 2 or matrix.dtype.kind not in "fiub":
-        return None  # the reader of whole files will say what it is
+        return None  # the reader of whole files reports its format
     if matrix.offset + matrix.nbytes < path.stat().st_size:  # more than one array
         return None
     return len(matrix), blocks_of(matrix)

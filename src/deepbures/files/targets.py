@@ -1,4 +1,4 @@
-"""Target covariances that are not drawn: from files with covariances or samples, or from a data set."""
+"""Target covariances from files of covariances or samples, or from a data set."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .matrix_files import read_matrix
 from .moments import blocks_of, streamed_moments
 from .sample_files import streamed_file
 
-#: Rows per direction in which a rank is looked for, and the share of σ_1 above which a direction certainly counts.
+#: Number of rows per direction among which a rank is sought, and σ/σ_1 above which a direction certainly counts.
 _ROWS, _CERTAIN = 2, 1e-5
 
 
 def read_target(target: Mapping[str, Any], dimension: int) -> Array:
-    """Covariance Σ0 of a target that is not drawn.
+    """Covariance Σ0 from a file or data set.
 
     Parameters
     ----------
@@ -26,17 +26,17 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a file that
         `matrix_files.read_matrix` reads.
     dimension
-        n, which the file must agree with.
+        n, the dimension that the file must have.
 
     Returns
     -------
     (n, n)
-        The covariance; of samples, the mean of (x − mean)(x − mean)ᵀ (maximum likelihood).
+        The covariance; for samples x_1, …, x_m, (1/m) Σ_i (x_i − x̄)(x_i − x̄)ᵀ (maximum likelihood).
 
     Raises
     ------
     ValueError
-        In one line, if the file is missing, of another format or dimension, not finite, or a covariance that is
+        In one line, if the file is missing, has another format or dimension, or is not finite; or if a covariance is
         not symmetric positive semidefinite.
     """
     if "covariance" in target:
@@ -52,12 +52,12 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     Parameters
     ----------
     target
-        With the key `barycenter`, a mapping. Its key `covariances` lists files of one covariance each; `samples` lists
-        files of samples, one file per group, or a single file, with `groups`, a file with a whole number for each row:
-        its group. `weights` (optional) has one number > 0 for each covariance, in the order of the files, or of the
-        groups' numbers; they are divided by their sum. Without it all are equal.
+        With the key `barycenter`, a mapping. Its key `covariances` lists files of one covariance each. Or `samples`
+        lists files of samples: one file for each group; or a single file with all samples, and `groups`, a file with
+        the number of the group of each row. `weights` (optional, by default equal) has one number > 0 for each
+        covariance, in the order of the files or of the numbers of the groups; they are divided by their sum.
     dimension
-        n, which the files must agree with.
+        n, the dimension that the files must have.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     Raises
     ------
     ValueError
-        In one line, as `read_target`; or if the keys, groups or weights do not fit.
+        In one line, as `read_target`, or if keys, groups or weights do not fit.
     """
     given: Mapping[str, Any] = target["barycenter"]
     if ("covariances" in given) == ("samples" in given):
@@ -110,7 +110,7 @@ def _read_covariance(name: str, dimension: int) -> Array:
 
 
 def _estimate_file(name: str, dimension: int) -> Array:
-    """The covariance of the samples in a file; a large one is streamed."""
+    """The covariance of the samples in a file; a large file is read in blocks."""
     moments = streamed_file(name)
     if moments is None:
         return _estimate(name, read_matrix(name, dimension).values, dimension)
@@ -119,14 +119,14 @@ def _estimate_file(name: str, dimension: int) -> Array:
 
 
 def _estimate(name: str, samples: Array, dimension: int) -> Array:
-    """The mean of (x − mean)(x − mean)ᵀ over the rows."""
+    """(1/m) Σ_i (x_i − x̄)(x_i − x̄)ᵀ over the rows x_i of the samples, (m, n)."""
     if samples.shape[0] < 2:
         raise ValueError(f"{name}: an estimate needs at least 2 samples (rows), not {samples.shape[0]}")
     varies = np.ptp(samples, axis=0) > 0
     if not varies.any():
         raise ValueError(f"{name}: all samples are equal: their covariance is zero")
     _check_dimension(name, samples, dimension)
-    if samples.dtype == np.float32:  # of a size at which one copy is enough
+    if samples.dtype == np.float32:  # so large that a copy in float64 is avoided
         return streamed_moments(blocks_of(samples), name).covariance
     centred = np.where(varies, samples - samples.mean(axis=0), 0)  # a constant column equals its mean exactly
     with np.errstate(over="ignore", invalid="ignore"):  # it is then refused as not finite
@@ -141,7 +141,7 @@ def _check_dimension(name: str, matrix: Array, dimension: int) -> None:
 
 
 def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
-    """Rank of the covariance of a target that is not drawn; for large samples `enough` or more, if some rows have that.
+    """Rank of the covariance from a file or data set; for patches a lower bound, if it is at least `enough`.
 
     Raises
     ------
@@ -160,10 +160,10 @@ def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
 
 
 def _without_rounding(name: str, matrix: Array, precision: float) -> Array:
-    """A covariance that is positive semidefinite up to the rounding with which it was stored, made so in float64.
+    """The positive semidefinite matrix in float64 next to a covariance that was stored with a relative precision u.
 
-    Entries that are rounded by a share u of the largest one, a, move an eigenvalue by about 2 √n u a at most. Where
-    one is negative within that, those below n u λ_1 cannot be told apart from zero, and are set to zero.
+    Rounding errors up to u max|Σ_ij| in the entries change an eigenvalue by at most about 2 √n u max|Σ_ij|. If an
+    eigenvalue is negative within that bound, those below n u λ_1 cannot be distinguished from zero and become zero.
     """
     n, eps = len(matrix), float(np.finfo(float).eps)
     if precision <= eps:
@@ -180,5 +180,5 @@ def _without_rounding(name: str, matrix: Array, precision: float) -> Array:
         raise ValueError(f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}")
     if eigenvalues[0] >= 0:
         return matrix
-    kept = np.where(eigenvalues > n * precision * eigenvalues[-1], eigenvalues, 0)
-    return symmetrize((eigenvectors * kept) @ eigenvectors.T)
+    positive = np.where(eigenvalues > n * precision * eigenvalues[-1], eigenvalues, 0)
+    return symmetrize((eigenvectors * positive) @ eigenvectors.T)

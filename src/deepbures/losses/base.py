@@ -22,8 +22,8 @@ from .target import Target
 class CovarianceLoss(ABC):
     """A loss L(W) = ℓ(W Wᵀ) that compares the generated covariance S = W Wᵀ with a target.
 
-    A loss defines `name`, `degree`, `label`, `minimum_spectrum`, `empty_costs` and `form`. Other methods and attributes
-    state what else is known about it; their defaults mean that nothing is known.
+    A loss defines `name`, `degree`, `label`, `minimum_spectrum`, `empty_costs` and `make_form`. Other methods and
+    attributes state what else is known about it; their defaults mean that nothing is known.
 
     Parameters
     ----------
@@ -60,6 +60,7 @@ class CovarianceLoss(ABC):
 
     def __init__(self, covariance: ArrayLike | Target) -> None:
         self.target = covariance if isinstance(covariance, Target) else Target.of_covariance(covariance)
+        self._forms: dict[tuple[int, int | None], Form] = {}
 
     # --- Targets ----------------------------------------------------------------------------------------------------
 
@@ -195,8 +196,11 @@ class CovarianceLoss(ABC):
     # --- Values and derivatives -------------------------------------------------------------------------------------
 
     @abstractmethod
+    def make_form(self, columns: int, rank: int) -> Form:
+        """The `form` for n × d matrices of rank ≤ `rank`, d = `columns`."""
+
     def form(self, columns: int, rank: int | None = None) -> Form:
-        """The computation of this loss for n × d matrices.
+        """The computation of this loss for n × d matrices, made once for a shape.
 
         Parameters
         ----------
@@ -206,6 +210,10 @@ class CovarianceLoss(ABC):
             k, a bound on the rank of the matrices. L − L* refers to the minimum over rank ≤ k, and Hessians to matrices
             of rank k exactly. Default min(n, d).
         """
+        key = columns, rank
+        if key not in self._forms:
+            self._forms[key] = self.make_form(columns, min(self.dimension, columns) if rank is None else rank)
+        return self._forms[key]
 
     def value(self, W: ArrayLike) -> Array:
         """L(W): shape (...) for W of shape (..., n, d)."""
@@ -288,8 +296,7 @@ class CovarianceLoss(ABC):
 
     def minimum_over(self, rank: int) -> Minimum:
         """Spectra of the target and of the minimiser over rank ≤ `rank`, and the costs of empty directions."""
-        epsilon = np.broadcast_to(self.epsilon, self.shape)
-        return Minimum(self.eigenvalues, epsilon, self.minimum_spectrum(rank), self.empty_costs())
+        return Minimum(self.eigenvalues, self.epsilon, self.minimum_spectrum(rank), self.empty_costs())
 
     def saddle_values(self, rank: int) -> Array:
         """Loss at the critical points that retain the i largest eigenvalues, i = 0..rank, (..., rank + 1)."""

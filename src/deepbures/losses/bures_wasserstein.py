@@ -53,7 +53,7 @@ class BuresWasserstein(CovarianceLoss):
     Minimum over rank ≤ k: eigenvalues s*_j = (λ_j − ε)_+ for j ≤ k, and L* = Σ (√λ_j − √ε)² over the directions with
     s*_j = 0.
 
-    How these are computed depends on ε and on the shape of W, see `form`.
+    How these are computed depends on ε and on the shape of W, see `make_form`.
     """
 
     name = "bures-wasserstein"
@@ -75,24 +75,19 @@ class BuresWasserstein(CovarianceLoss):
         self.has_kink = not numbers.any()
         if not (self.has_kink or numbers.all()):
             raise ValueError(f"epsilon must be 0 for all targets of a stack or positive for all, not {epsilon!r}")
-        self.epsilon = np.broadcast_to(numbers, self.shape) if self.shape else float(numbers)
+        self.epsilon = np.full(self.shape, numbers)[()]
         ranks = np.sum(self.eigenvalues > 0, axis=-1)
-        if ranks.size and np.min(ranks) != np.max(ranks):
-            raise ValueError(f"the covariances of a stack must have one rank, not {np.min(ranks)} to {np.max(ranks)}")
-        self._forms: dict[tuple[type, int, int], Dense | ThinSmoothed] = {}
+        if ranks.size and ranks.min() != ranks.max():
+            raise ValueError(f"the covariances of a stack must have one rank, not {ranks.min()} to {ranks.max()}")
 
     def on(self, target: Target, epsilon: ArrayLike) -> BuresWasserstein:
         """The loss on another target and ε."""
         return type(self)(target, epsilon)
 
-    def form(self, columns: int, rank: int | None = None) -> Dense | ThinSmoothed:
-        """By ε and shape: from M^{-1/2} or from polar factors; on n × n arrays, or linear in n for d ≪ n."""
-        rank = min(self.dimension, columns) if rank is None else rank
+    def make_form(self, columns: int, rank: int) -> Dense | ThinSmoothed:
+        """From M^{-1/2} for ε > 0, from polar factors for ε = 0; on n × n arrays, or linear in n for d ≪ n."""
         kind = (_THIN if is_thin(self.dimension, columns) else _DENSE)[self.has_kink]
-        key = kind, columns, rank
-        if key not in self._forms:
-            self._forms[key] = kind(self.minimum_over(rank), columns, rank)
-        return self._forms[key]
+        return kind(self.minimum_over(rank), columns, rank)
 
     # --- The transport map ------------------------------------------------------------------------------------------
 
@@ -115,7 +110,7 @@ class BuresWasserstein(CovarianceLoss):
     def transport(self, W: ArrayLike, V: ArrayLike) -> Array:
         """T V, the transport map at W (..., n, d) applied to a block V (..., n, p); linear in n for ε > 0 and d ≪ n."""
         F, E = self.to_eigenbasis(W), self.to_eigenbasis(V, "V")
-        return self.from_eigenbasis(self.form(F.shape[-1]).transport(F, E))
+        return self.from_eigenbasis(self.make_form(F.shape[-1], F.shape[-1]).transport(F, E))
 
     def level_of_empty_columns(self, W: ArrayLike) -> float | None:
         """2 (1 − λ_max(T)) for ε > 0: an empty column changes S to second order only, so its Hessian is 2 (I − T)."""

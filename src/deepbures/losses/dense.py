@@ -25,13 +25,6 @@ FEWEST_ROWS = 12
 class Dense(Form):
     """A form on n × n arrays.
 
-    Parameters
-    ----------
-    minimum
-        Spectra of the targets, ε, and the minimum over rank ≤ k.
-    columns, rank
-        d and k.
-
     Attributes
     ----------
     root : (..., n, 1)
@@ -43,10 +36,10 @@ class Dense(Form):
     """
 
     def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
-        self.minimum, self.columns, self.rank = minimum, columns, rank
+        super().__init__(minimum, columns, rank)
         self.dimension = minimum.eigenvalues.shape[-1]
         self.root: Array = np.sqrt(minimum.eigenvalues)[..., :, None]
-        self.support = int(np.max(np.sum(minimum.eigenvalues > 0, axis=-1)))
+        self.support = int(np.max(np.sum(minimum.eigenvalues > 0, axis=-1), initial=0))
         self.mapped = self.support == self.dimension and self.root.dtype == np.float64
 
     def of(self, members: NDArray[np.bool_]) -> Self:

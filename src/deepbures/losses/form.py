@@ -29,7 +29,7 @@ class Minimum:
     """
 
     eigenvalues: Array
-    epsilon: Array
+    epsilon: float | Array
     spectrum: Array
     costs: Array
 
@@ -60,7 +60,17 @@ class Form(Gradients):
     """Computation of a loss for matrices F = Ωᵀ W with n rows and d columns, of rank ≤ k, see `CovarianceLoss.form`.
 
     F has the shape (..., n, d). With a stack of targets its leading axes end in those of the stack.
+
+    Parameters
+    ----------
+    minimum
+        Spectra of the target and of the minimiser over rank ≤ k, ε, and the costs of empty directions.
+    columns, rank
+        d and k.
     """
+
+    def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
+        self.minimum, self.columns, self.rank = minimum, columns, rank
 
     @abstractmethod
     def value(self, F: Array) -> Array:

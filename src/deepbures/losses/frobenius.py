@@ -12,7 +12,7 @@ from ..linalg.roots import pseudo_inverse
 from ..linalg.thin import is_thin, squared_distance_to_diagonal
 from . import closed_form_rates
 from .base import CovarianceLoss, pairs
-from .form import Form, Minimum
+from .form import Form
 
 
 class Frobenius(CovarianceLoss):
@@ -29,9 +29,8 @@ class Frobenius(CovarianceLoss):
     label = "Frobenius"
     has_linear_part = True
 
-    def form(self, columns: int, rank: int | None = None) -> Form:
+    def make_form(self, columns: int, rank: int) -> Form:
         """Dense, or without n × n arrays for d ≪ n."""
-        rank = min(self.dimension, columns) if rank is None else rank
         kind = _Thin if is_thin(self.dimension, columns) else _Dense
         return kind(self.minimum_over(rank), columns, rank)
 
@@ -75,9 +74,6 @@ class Frobenius(CovarianceLoss):
 
 class _Dense(Form):
     """The square loss on n × n arrays."""
-
-    def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
-        self.minimum, self.columns, self.rank = minimum, columns, rank
 
     def value(self, F: Array) -> Array:
         """‖F Fᵀ − Λ‖²."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..linalg.psd import Array, soft_threshold
 from ..linalg.resolvents import Resolvent, inverse_root_product, resolvents
-from .form import Form, Minimum
+from .form import Form
 from .polar import Polar, of_rank
 
 #: Error of the quadrature for M^{-1/2}, in units of eps: less than the rounding errors.
@@ -23,9 +23,6 @@ _ACCURACY = 4
 
 class ThinSmoothed(Form):
     """ε > 0 and k ≪ n: one member after the other, because the nodes of the quadrature depend on λ, ε and F."""
-
-    def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
-        self.minimum, self.rank = minimum, rank
 
     def value(self, F: Array) -> Array:
         """L* + (L − L*), two sums of squares."""
@@ -42,7 +39,7 @@ class ThinSmoothed(Form):
 
     def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
         """V ↦ ∇²L[V]. At a single F it stores n k numbers per node."""
-        if F.ndim > 2 or self.minimum.epsilon.ndim:
+        if F.ndim > 2 or np.ndim(self.minimum.epsilon):
             return lambda V: self.hessian_product(F, V)
         return smoothed_hessian_operator(self.minimum.eigenvalues, float(self.minimum.epsilon), F)
 
@@ -57,7 +54,7 @@ class ThinSmoothed(Form):
     def _each(self, compute: Callable[..., Array | np.floating], F: Array, *directions: Array) -> Array:
         """compute(λ, ε, F, …) for each member of a stack."""
         eigenvalues, epsilon = self.minimum.eigenvalues, self.minimum.epsilon
-        batch = np.broadcast_shapes(F.shape[:-2], *(V.shape[:-2] for V in directions), epsilon.shape)
+        batch = np.broadcast_shapes(F.shape[:-2], *(V.shape[:-2] for V in directions), np.shape(epsilon))
         eigenvalues = np.broadcast_to(eigenvalues, (*batch, eigenvalues.shape[-1]))
         epsilon = np.broadcast_to(epsilon, batch)
         stacks = [np.broadcast_to(V, (*batch, *V.shape[-2:])) for V in (F, *directions)]

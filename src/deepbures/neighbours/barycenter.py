@@ -103,7 +103,7 @@ class Barycenter(CovarianceLoss):
         """Not known for several targets: raises ValueError."""
         raise ValueError("the cost of an empty direction is known only for a single target, not for a barycenter")
 
-    def form(self, columns: int, rank: int | None = None) -> Form:
+    def make_form(self, columns: int, rank: int) -> Form:
         """The weighted sum of the forms of the L_i, with an excess of its own."""
         return _BarycenterForm(self, rank)
 
@@ -111,7 +111,7 @@ class Barycenter(CovarianceLoss):
 class _BarycenterForm(Form):
     """F(W) = Σ_i w_i L_i(W) for matrices in the eigenbasis of the barycenter."""
 
-    def __init__(self, loss: Barycenter, rank: int | None) -> None:
+    def __init__(self, loss: Barycenter, rank: int) -> None:
         self.loss, self.rank = loss, rank
 
     def value(self, F: Array) -> Array:
@@ -295,7 +295,7 @@ class _Terms:
     def gradient(self, W: Array) -> Array:
         return self._summed(W, lambda loss, F: loss.form(W.shape[-1]).gradient(F))
 
-    def hessian_product(self, W: Array, V: Array, rank: int | None) -> Array:
+    def hessian_product(self, W: Array, V: Array, rank: int) -> Array:
         def term(loss: BuresWasserstein, F: Array) -> Array:
             return loss.form(W.shape[-1], rank).hessian_operator(F)(_turned(loss, V))
 

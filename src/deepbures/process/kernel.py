@@ -1,4 +1,4 @@
-"""A Jupyter kernel of this interpreter that reads no settings and runs no start-up files."""
+"""A Jupyter kernel in this interpreter that reads no settings and runs no start-up files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .environment import neutral
 
 
 class KernelManager(AsyncKernelManager):
-    """Starts this kernel, whatever kernels are installed under the name that a notebook asks for."""
+    """Starts this kernel instead of the one that is installed under the name in a notebook."""
 
-    #: File for what the kernel prints besides its messages, which would otherwise go to the terminal.
+    #: File for the output of the kernel's process, which is on the terminal by default.
     log_file: Path | None = None
 
     @property
@@ -43,7 +43,7 @@ class KernelManager(AsyncKernelManager):
 
 
 def logging_to(path: str | Path) -> type[KernelManager]:
-    """A class of kernel managers whose kernels write to a log what they would write to the terminal."""
+    """A class of kernel managers with a file in place of the terminal for the output of kernels."""
 
     class LoggingKernelManager(KernelManager):
         log_file = Path(path)
@@ -62,6 +62,6 @@ class Kernel(IPKernelApp):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as profile:  # nothing of the user's is read, and nothing is left behind
+    with tempfile.TemporaryDirectory() as profile:  # no file of the user is read or left behind
         os.environ["IPYTHONDIR"] = profile
         Kernel.launch_instance()

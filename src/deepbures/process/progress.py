@@ -9,7 +9,7 @@ logger = logging.getLogger("deepbures")
 
 
 class Progress:
-    """Logs, at most once every `interval` seconds, how far a piece of work has got and how long it will still take.
+    """Log lines, at most one every `interval` seconds, with the finished part of some work and the time that is left.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ class Progress:
     total
         Number of its parts.
     interval
-        Seconds between two lines; shorter work logs nothing.
+        Seconds between two lines; work that takes less time logs nothing.
     """
 
     def __init__(self, what: str, total: int, interval: float = 10.0) -> None:
@@ -26,7 +26,7 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def update(self, done: int) -> None:
-        """Report that `done` parts are done."""
+        """Report that `done` parts are finished."""
         now = time.monotonic()
         if now - self._last < self.interval or done == 0:
             return

@@ -1,7 +1,7 @@
-"""Files of the workflow that the package needs wherever it is called: those of the repository, or copies in a wheel."""
+"""The folder of the workflow, in the repository, or copied into a wheel."""
 
 from pathlib import Path
 
 _COPIES = Path(__file__).parents[1] / "workflow"
-#: Folder of `figures.yaml`.
+#: Holds `figures.yaml`.
 WORKFLOW = _COPIES if _COPIES.is_dir() else Path(__file__).parents[3] / "workflow"

@@ -1,4 +1,4 @@
-"""What every run is measured by, as columns of `RUNS` and `TRAJECTORIES`."""
+"""Measurements that every run has in common, as columns of `RUNS` and `TRAJECTORIES`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ...rates.predicted import loss_global_rate, rates_at_minimum
 from ...rates.program_constants import Constants, bound_is_proved, paper_constants
 from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, columns, list_of, schema
 
-#: One row a run. Symbols are those of `program_constants`; lists run over eigenvalues, largest first. Ours beside
-#: them: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN
-#: where it has none), and whether `bound_rate` is proved for the run.
+#: One row for each run. Lists are over eigenvalues, largest first. Symbols are those of `program_constants`. Further
+#: columns: ε limited to λ_k (`epsilon_effective`); σ_k(W(0)) (`least_singular_value_initial`); the final loss from its
+#: definition (`value_final`); the rate of the global theorem, NaN where it does not apply (`global_rate`); whether
+#: `bound_rate` is proved for the run (`bound_is_proved`).
 RUNS = schema(
     **columns(FLOAT, "epsilon_effective", "lambda_max", "lambda_min", "target_trace", "start_scale"),
     start_draws=COUNT,
@@ -33,8 +34,8 @@ RUNS = schema(
     **columns(FLOAT, "loss_final", "excess_final"),
     **columns(VECTOR, "energy_levels", "eigenvalues_target", "eigenvalues_initial", "eigenvalues_final", "alignment"),
 )
-#: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*); `least_singular_value` is
-#: σ_k(W), 0 where W has a lower rank than k.
+#: One row for each run and sample. `squared_bures_logged` is B²(S + εI, S*), which the authors' program logs;
+#: `least_singular_value` is σ_k(W), 0 where the rank of W is below k.
 TRAJECTORIES = schema(
     **columns(FLOAT, "time", "loss", "excess", "gradient_norm"),
     **columns(FLOAT, "covariance_distance", "squared_bures", "squared_bures_logged"),
@@ -42,7 +43,7 @@ TRAJECTORIES = schema(
     **columns(FLOAT, "effective_rank", "least_singular_value"),
     eigenvalue_distances=list_of(pa.float32()),
 )
-#: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
+#: Columns of a critical point W_J: its number, J (`kept`, from 0), its position in the order by loss, and L(W_J).
 POINT = {"point": COUNT, "kept": INDICES, "order": COUNT, "value": FLOAT}
 
 
@@ -62,8 +63,15 @@ def from_blocks(seed: int, blocks: Iterable[Mapping[str, Any]]) -> dict[str, Arr
     return {name: np.concatenate([block[name] for block in complete]) for name in complete[0]}
 
 
+def tables(seed: int, run: Mapping[str, Any], samples: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """Columns of `runs` and `trajectories` of one run, with the first and last excess and the last loss as its own."""
+    excess = samples["excess"]
+    ends = {"excess_initial": excess[0], "loss_final": samples["loss"][-1], "excess_final": excess[-1]}
+    return {"runs": from_rows(seed, [{**run, **ends}]), "trajectories": from_blocks(seed, [samples])}
+
+
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array) -> dict[str, Any]:
-    """Target, start, theory and spectra of a run that ended at the factor `final`, (n, k)."""
+    """Target, start, theory and spectra of a run with the final factor F (n, k) of its covariance."""
     eigenvalues = loss.eigenvalues
     epsilon = float(loss.epsilon)
     loss_initial = float(loss.value(start.end_to_end))
@@ -71,7 +79,7 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
     if loss.is_bures_distance:
         constants = asdict(paper_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
         proved = rank == loss.dimension and bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
-    else:  # the paper's theory is about the Bures-Wasserstein loss
+    else:  # the constants are those of the Bures-Wasserstein loss
         constants = dict.fromkeys((field.name for field in fields(Constants)), float("nan"))
         proved = False
     return {
@@ -98,7 +106,7 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
 
 
 def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> dict[str, Any]:
-    """Distances to the optimum, ranks and eigenvalues at the factors F, (m, n, k), of these singular values, (m, k)."""
+    """Distances to the optimum, ranks and eigenvalues at the factors F (m, n, k) with their singular values (m, k)."""
     spectrum = loss.minimum_spectrum(rank)
     factor = loss.to_eigenbasis(F)
     filled = max(1, int(np.sum(spectrum > 0)))

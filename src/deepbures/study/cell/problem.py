@@ -1,8 +1,9 @@
-"""What a cell draws for a seed: the loss on its target, and the start."""
+"""The problem of a cell for one seed: the loss on its target, and the start."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -31,7 +32,7 @@ from .settings import Initialization, Settings
 
 @dataclass(frozen=True)
 class NetworkStart(Start):
-    """A start with its layers; `scale` is NaN where nothing was scaled.
+    """A start with its layers; `scale` is NaN for starts that are not scaled.
 
     Attributes
     ----------
@@ -43,12 +44,12 @@ class NetworkStart(Start):
 
 
 def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
-    """The loss on the target of a seed, drawn or read, with ε limited to λ_k (paper.md section 6).
+    """The loss with min(ε, λ_k) on the target of a seed, which is drawn or read.
 
     Raises
     ------
     ValueError
-        On an unknown loss, or a target that `check_target` refuses.
+        If the target cannot be read, or `check_target` refuses it.
     """
     n, target = settings.dimension, settings.target
     if is_drawn(target):
@@ -66,12 +67,12 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
 
 @lru_cache(maxsize=1)
 def _read_loss(name: str, target: str, dimension: int, _identities: tuple[tuple[str, int, int], ...]) -> CovarianceLoss:
-    """The loss without smoothing on a target that is read, kept for the next cell: its spectrum takes O(n³)."""
+    """The loss with ε = 0 on a target that is read; the next cell uses the spectrum again, which costs O(n³)."""
     return LOSSES[name](read_target(json.loads(target), dimension))
 
 
 def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
-    """Refuse a zero target, and one of lower rank than k for ε = 0: W* would have no second derivatives.
+    """Refuse a target Σ0 = 0, and for ε = 0 one of rank below k, where L has no second derivatives at W*.
 
     Raises
     ------
@@ -87,7 +88,7 @@ def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
 
 
 def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
-    """Refuse a tolerance of L − L* that W = 0 meets already: no training would be needed, nor mean anything.
+    """Refuse a tolerance of L − L* that W = 0 meets, so that no training would be needed.
 
     Raises
     ------
@@ -102,8 +103,18 @@ def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
         raise ValueError(f"excess_tolerance must be below the {where}, which is {highest:.6g}, not {tolerance:g}")
 
 
+def make_problems(
+    members: Sequence[tuple[Settings, int]], excess_tolerance: float
+) -> tuple[list[CovarianceLoss], list[NetworkStart]]:
+    """Losses and starts of runs, each given by a cell and a seed, that end at a tolerance of L − L*."""
+    losses = [make_loss(settings, seed) for settings, seed in members]
+    for (settings, _), loss in zip(members, losses, strict=True):
+        check_tolerance(excess_tolerance, loss, settings.rank)
+    return losses, [make_start(settings, seed, loss) for (settings, seed), loss in zip(members, losses, strict=True)]
+
+
 def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
-    """One loss on the stack of the targets of losses of one kind; of one target that all share, the loss on it."""
+    """One loss on the stack of the targets of losses of one type; the loss itself if all have the same target and ε."""
     one = losses[0]
     if all(loss.target is one.target and loss.epsilon == one.epsilon for loss in losses):
         return one
@@ -113,8 +124,8 @@ def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
 def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkStart:
     """Draw the start of a seed.
 
-    The stream of an end-to-end matrix depends on its dimension and kind alone: starts are common to all ε,
-    smin, depths and ranks. Layers that are drawn one by one have a stream for each depth and rank.
+    The random stream of an end-to-end matrix depends only on its dimension and kind, so all ε, smin, depths and ranks
+    have the same starts. Layers that are drawn one by one have a stream for each depth and rank.
     """
     initialization, depth, rank = settings.start(), settings.depth, settings.rank
     kind, balance = initialization.kind, initialization.balance
@@ -138,7 +149,7 @@ def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkSt
 def _start_near_a_point(
     rng: np.random.Generator, initialization: Initialization, rank: int, loss: CovarianceLoss
 ) -> Start:
-    """Next to the target, or next to 0; of k ≪ n with d_0 = k: S = W Wᵀ, which is all that counts, is the same."""
+    """A start near the target or near 0; for k ≪ n with d_0 = k, because the loss depends on S = W Wᵀ only."""
     inputs = rank if is_thin(loss.dimension, rank) else None
     if initialization.kind == "small":
         return small_start(rng, loss.dimension, rank, initialization.needed_scale(), inputs)

@@ -29,7 +29,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Shown:
-    """Keys of a figure or table of a family: title in the report, whose it is, caption in reStructuredText."""
+    """Keys of a figure or table of a family: title in the report, origin, caption in reStructuredText."""
 
     title: str
     source: str = field(metadata={"enum": ("abstract", "program", "reconstructed", "ours")})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ class ConfigurationError(ValueError):
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The dictionary in a YAML file, read by YAML 1.2; of use to Snakemake, which reads it by YAML 1.1.
+    """The dictionary in a file, which YAML 1.2 and Snakemake, which reads YAML 1.1, must read as the same.
 
     Raises
     ------
     ConfigurationError
-        In one line: if there is no such file, it is not YAML or not a dictionary, a key is repeated, or Snakemake
-        reads another value than YAML 1.2 has, such as 8 for 010, 90 for 1:30 and true for yes.
+        In one line: if there is no such file, it is not YAML or no dictionary, a key is repeated, or the readings
+        differ, as for 010 (10 or 8), 1:30 (a word or 90) and yes (a word or true).
     """
     try:
         value = _loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -55,17 +55,7 @@ def of_command_line(value: Any) -> Any:
     ConfigurationError
         In one line, as `read`.
     """
-    if isinstance(value, Mapping):
-        return {key: of_command_line(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [of_command_line(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    try:
-        found = _loads(value)
-    except ValueError as error:
-        raise ConfigurationError(f"--config: {value}: {error}") from None
-    return value if isinstance(found, (dict, list)) else found
+    return _with(_of_word, value)
 
 
 def merged(paths: Iterable[str | Path]) -> dict[str, Any]:
@@ -87,15 +77,32 @@ def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
 
 def with_numbers(value: Any) -> Any:
     """A copy with each number in one form: 1e-6, which YAML 1.1 reads as a string, is a number, and 20.0 is 20."""
+    return _with(_number, value)
+
+
+def _with(change: Callable[[Any], Any], value: Any) -> Any:
+    """A copy with every value that is no dictionary or list changed."""
     if isinstance(value, Mapping):
-        return {key: with_numbers(item) for key, item in value.items()}
+        return {key: _with(change, item) for key, item in value.items()}
     if isinstance(value, list):
-        return [with_numbers(item) for item in value]
+        return [_with(change, item) for item in value]
+    return change(value)
+
+
+def _number(value: Any) -> Any:
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < _INTEGERS:
         return int(value)
     return value
+
+
+def _of_word(value: Any) -> Any:
+    try:
+        found = _loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ConfigurationError(f"--config: {value}: {error}") from None
+    return value if isinstance(found, (dict, list)) else found
 
 
 def _loads(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""The axes of the grid: what each is called in paths, figures and tables, and which key it may replace."""
+"""The axes of the grid: their names in paths, figures and tables, and the keys that they replace."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Axis:
     symbol
         In figures, as LaTeX; empty for an axis of names.
     of
-        Key of an experiment's block that it replaces, such as `initialization.scale`. Its values are checked like
-        that key's; an axis that replaces no key is in the schema under `grid`.
+        Key of an experiment's block that the axis replaces, such as `initialization.scale`; its values are checked
+        like that key's. Empty for an axis of a value that every cell has, a field of `cell.settings.Settings`.
     type
         float, int or str.
     heading
@@ -34,11 +34,11 @@ class Axis:
 
     @property
     def column(self) -> str:
-        """Its heading in a table."""
+        """The heading of its column in a table."""
         return self.heading or (f"${self.symbol}$" if self.symbol else self.name)
 
 
-#: All axes by name, in the order in which they nest in paths and tables. Every experiment has the four in the middle.
+#: All axes by name, in the order of their nesting in paths and tables. Every experiment has the four from `epsilon` on.
 AXES = {
     axis.name: axis
     for axis in (
@@ -60,22 +60,22 @@ STEP_AXES = ("step_size", "relative_step", "theorem_step")
 
 
 def canonical(value: float | str) -> str:
-    """One spelling for each value: 1 and 1.0 are "1", 1e-3 is "0.001"; names stay as they are."""
+    """The only spelling of a value: "1" for 1 and 1.0, "0.001" for 1e-3; names are not changed."""
     return value if isinstance(value, str) else f"{float(value) + 0.0:.12g}"  # + 0.0: -0.0 is "0" too
 
 
 def axes_of(names: Container[str]) -> list[str]:
-    """The axes among some names (keys of a grid, columns of a table), in their order."""
+    """The axes among some names, such as the columns of a table, in the order of `AXES`."""
     return [axis for axis in AXES if axis in names]
 
 
 def value_of(block: Mapping[str, Any], key: str) -> Any:
-    """The value in a block of the configuration at a key such as `initialization.scale`; None if there is none."""
+    """The value in a block of the configuration at a key such as `initialization.scale`; None if it is not given."""
     section, _, name = key.rpartition(".")
     return (block.get(section, {}) if section else block).get(name)
 
 
 def placed(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The settings with a value at a key such as `initialization.scale`."""
+    """A copy of the settings with another value at a key such as `initialization.scale`."""
     section, _, name = key.rpartition(".")
     return {**settings, **({section: {**settings[section], name: value}} if section else {name: value})}

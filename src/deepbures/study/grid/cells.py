@@ -1,7 +1,7 @@
 """The grid: from a configuration to cells, seed blocks and paths.
 
-A cell is one point of an experiment's grid, a part is a cell for one block of seeds, a job computes one or more
-parts. Values enter paths as canonical strings, made by `axes.canonical` and never parsed back.
+A cell is one point of an experiment's grid, a part is a cell for one block of seeds, and a job computes one or more
+parts. Values enter paths as canonical strings (`axes.canonical`), which are never parsed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Cell:
     axes
         Value on each axis of the experiment's grid, as configured.
     settings
-        Everything that the numbers of the cell depend on besides the seeds, ready for JSON. Here ε is already limited
-        to λ_n where k = n and λ_n is known beforehand, and is 0 for a loss without smoothing. So cells that are the
-        same problem have the same settings and the same path, and are computed once.
+        Everything besides the seeds and the code on which the results of the cell depend, ready for JSON. ε is limited
+        to λ_n already where k = n and λ_n is known before the target is drawn, and is 0 for a loss without ε. So cells
+        with the same problem have the same settings and path, and are computed once.
     """
 
     experiment: str
@@ -44,12 +44,12 @@ class Cell:
 
     @property
     def path(self) -> str:
-        """Hive-style folder, such as `epsilon=0.1/smin=1/rank=20/depth=10`."""
+        """Folder in Hive style, such as `epsilon=0.1/smin=1/rank=20/depth=10`."""
         spelled = {**self.axes, "epsilon": self.settings["epsilon"]}
         return "/".join(f"{axis}={canonical(value)}" for axis, value in spelled.items())
 
 
-#: Keys of an experiment's block that no single cell depends on.
+#: Keys of an experiment's block on which no single cell depends.
 _OF_THE_WHOLE = ("seeds", "seeds_per_job", "grid")
 
 
@@ -63,7 +63,7 @@ def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
 
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one grid point: its values replace those that all cells of the experiment share."""
+    """Settings of one grid point, the values of which replace those of the experiment."""
     settings = dict(shared)
     for axis, value in point.items():
         settings = placed(settings, AXES[axis].of or axis, value)
@@ -119,7 +119,7 @@ class Part:
 
 
 def parts(config: Mapping[str, Any], experiment: str) -> list[Part]:
-    """Every part of an experiment, in grid order; cells that are the same problem occur once for each grid point."""
+    """All parts of an experiment, in grid order; a problem that several grid points have occurs once for each."""
     return [Part(*part) for part in itertools.product(cells(config, experiment), seed_blocks(config, experiment))]
 
 
@@ -130,15 +130,15 @@ MOST_PARTS = 128
 
 
 def count_parts(config: Mapping[str, Any], experiment: str) -> int:
-    """Number of an experiment's `parts`, without listing them."""
+    """Number of an experiment's parts."""
     sizes = map(len, config["experiments"][experiment]["grid"].values())
     return math.prod(sizes) * len(seed_blocks(config, experiment))
 
 
 def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
-    """Number of jobs that the parts of an experiment share; 0 where each has its own.
+    """Number of jobs that the parts of an experiment share; 0 if each part has a job of its own.
 
-    The one of the configuration, doubled as often as it takes to have at most `MOST_PARTS` in a job on average.
+    It is the number in the configuration, doubled until a job has at most `MOST_PARTS` parts on average.
     """
     n_parts = count_parts(config, experiment)
     number = int(config["study"].get("shared_jobs", _SHARED_JOBS if n_parts >= _MANY_PARTS else 0))
@@ -148,11 +148,11 @@ def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
 
 
 def jobs(config: Mapping[str, Any], experiment: str) -> dict[str, list[Part]]:
-    """Every job of an experiment by its name, which is a path: the parts that one process computes.
+    """The jobs of an experiment by name, each a list of the parts that one process computes.
 
-    A part has a job of its own, or shares one of `study.shared_jobs`: which one depends on its path and their number
-    alone, so that adding cells moves no other, unless so many are added that the number doubles. What is computed is
-    found from there as well.
+    A part has a job of its own, or shares one of `study.shared_jobs` jobs. Which one depends only on its path and their
+    number, so cells that are added leave the others where they are, unless the number doubles; computed cells are found
+    in either case.
     """
     distinct = {part.path: part for part in parts(config, experiment)}
     number = shared_jobs(config, experiment)

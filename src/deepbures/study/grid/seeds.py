@@ -1,4 +1,4 @@
-"""Random streams: one NumPy Generator for each named draw, independent of whatever else the study computes."""
+"""Random streams: one NumPy Generator for each named draw, whatever else the study computes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 
 
 def generator(study_seed: int, role: str, seed_index: int, **depends_on: object) -> np.random.Generator:
-    """Generator of one draw, keyed by what the draw depends on and never by a position in the grid.
+    """Generator of one draw, with a key of everything that the draw depends on and not of its position in the grid.
 
     Parameters
     ----------
     study_seed
         Root of all streams.
     role
-        What is drawn: "target", "initialization", …
+        Name of the draw: "target", "initialization", …
     seed_index
-        Which repetition, 0, 1, …
+        Number of the repetition, 0, 1, …
     **depends_on
         The settings that the draw depends on, such as its dimension.
 
     Notes
     -----
-    The key is hashed (BLAKE2) into the entropy of a `numpy.random.SeedSequence`: extending the grid
-    changes no stream, and draws with the same key are shared by all cells (paired comparisons).
+    The BLAKE2 hash of the key is entropy of a `numpy.random.SeedSequence`. Extending the grid changes no stream, and
+    cells with the same key use the same draws, so their results are compared in pairs.
     """
     key = "/".join([role, *(f"{name}={depends_on[name]}" for name in sorted(depends_on))])
     words = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), dtype="<u4")

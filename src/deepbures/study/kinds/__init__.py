@@ -1,10 +1,18 @@
 """The kinds of experiment, one module for each.
 
-A kind declares its tables (`TABLES`, the schema of each), its options (`OPTIONS`, a dataclass by section of an
-experiment's block; the metadata of a field says in words of JSON schema what its values may be), what a cell of the
-default study costs (`COST`: CPU seconds for one seed, on a small machine), and how it is computed:
-`run(settings, seeds)` yields the columns of its tables, seed by seed. One whose cells may share a stack says so by
-`stack_of` and `run_stack`, see `flow`.
+A kind declares
+- `TABLES`, the schema of each of its tables;
+- `OPTIONS`, a dataclass for each section of an experiment's block in the configuration, see `cell.records`; a kind that
+  draws starts has the section `initialization`;
+- `COST`, the CPU seconds that a cell of the default study takes for one seed on a small machine;
+- `run(settings, seeds)`, which yields the columns of its tables for each seed.
+
+A kind may declare
+- `check(block)`, which yields a line for each mistake in its block that types do not exclude;
+- `check_rank_of_target(block, rank)`, the same for a target that is read and has this rank;
+- `STEPS`, the axes of its step size, of which an experiment has one;
+- `SPECTRUM`, the only spectrum of the targets that it draws, and `SOURCES`, the keys of targets that it reads;
+- `stack_of(settings)` and `run_stack(members)`, if several cells may be computed together, see `flow`.
 """
 
 from __future__ import annotations
@@ -18,7 +26,7 @@ KINDS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def kind(name: str) -> ModuleType:
-    """The module of a kind. Others are not loaded: imports take most of the time of a short job.
+    """The module of a kind. No other kind is loaded, because imports take most of the time of a short job.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Barycenters as targets: descent to them at any depth, and the local minima over bounded rank."""
+"""Barycenters as targets: descent to them at any depth, and local minima over bounded rank."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from ..grid.seeds import generator
 from ..grid.target import is_drawn
 from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, columns, schema
 
-#: Descent with scaled steps (k = n): tail factor, and (1 − r/2)² of the Hessian at the barycenter for one layer.
-#: Minima over rank ≤ k < n: each local minimum found, in order of its loss, with that of the truncated barycenter and
-#: of the one that descent from it reaches; `curvature` is the least eigenvalue of the Hessian off the rotations.
-#: Planes, k = 1: F on the plane through 0, the lowest minimum and the next one (where there is none, the second
-#: eigenvector), on a square grid of coordinates up to `reach`, row by row; the first axis points to the lowest minimum.
-#: `profile` is the least F over the length of W, by its angle from that axis, at PROFILE angles from 0 to 180°.
-#: `spread` is NaN for a set read from files.
+#: Barycenters: descent with scaled steps (k = n); `factor` of the tail, and for one layer its closed form (1 − r/2)², r
+#: the least rate of the Hessian at the barycenter (`expected`).
+#: Minima over rank ≤ k < n: the local minima found, in the order of their losses, with the loss of the truncated
+#: barycenter and of the minimum that descent from it reaches; `curvature` is the least eigenvalue of the Hessian
+#: orthogonally to rotations.
+#: Planes (k = 1): F on the plane through 0, the lowest minimum and the next one (or the second eigenvector, if there is
+#: none), on a square grid of coordinates up to `reach`, row by row; the first axis points to the lowest minimum.
+#: `profile` is the least F over the length of W, for PROFILE angles from 0 to 180° to the first axis.
+#: `spread` is NaN for a set that is read from files.
 TABLES = {
     "barycenters": schema(
         **columns(FLOAT, "spread", "trace"),
@@ -49,12 +51,12 @@ TABLES = {
         profile=VECTOR,
     ),
 }
-#: How its targets are drawn, in the configuration.
+#: `target.spectrum` in the configuration.
 SPECTRUM = "spread"
 #: Keys of targets that are not drawn.
 SOURCES = ("barycenter",)
 COST = 0.5
-#: Descent ends at this share of the trace.
+#: Excess at which descent ends, relative to the trace of the barycenter.
 TOLERANCE = 1e-20
 #: Number of points along a side of a plane, and in its profile by angle.
 PLANE, PROFILE = 61, 181
@@ -74,7 +76,7 @@ OPTIONS = {"landscape": Options}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """The loss without smoothing, and how sets of covariances are drawn, unless they are read from files."""
+    """The loss, axes that must have one value, and the keys of sets that are drawn."""
     yield from checks.bures_distance(block)
     yield from checks.only(block, epsilon=0, smin=-1)
     for key in ("spreads", "covariances"):
@@ -85,7 +87,7 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `barycenters` (k = n) and `minima` (k < n, only at depth 1), seed by seed."""
+    """Columns of the tables `barycenters` (k = n), `minima` (k < n, N = 1) and `planes` (k = 1) for each seed."""
     options: Options = settings.options["landscape"]
     if not LOSSES[settings.loss].is_bures_distance or settings.epsilon > 0:
         raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
@@ -106,7 +108,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _losses(settings: Settings, options: Options, seed: int) -> Iterator[tuple[float, Barycenter]]:
-    """Sets of covariances, drawn for each spread, or the one in the files, whose spread is NaN."""
+    """Spread and loss of each set of covariances; the spread is NaN for the set that is read from files."""
     n = settings.dimension
     if not is_drawn(settings.target):
         yield float("nan"), Barycenter(*read_covariances(settings.target, n))
@@ -137,7 +139,7 @@ def _descent(loss: Barycenter, rng: np.random.Generator, depth: int, max_steps: 
 
 
 def _tail(loss: Barycenter) -> tuple[float, float]:
-    """Factor of a half step along the slowest mode of the Hessian, measured and (1 − r/2)²; NaN if it is singular."""
+    """Factor of a half step along the slowest mode of the Hessian, measured and (1 − r/2)²; NaN if λ_n = 0."""
     n = loss.dimension
     if loss.eigenvalues[-1] == 0:
         return float("nan"), float("nan")
@@ -150,7 +152,7 @@ def _tail(loss: Barycenter) -> tuple[float, float]:
 
 
 def _starts(loss: Barycenter, rng: np.random.Generator, rank: int, number: int) -> tuple[Array, Array]:
-    """The truncated barycenter; and it together with the leading part of each covariance and Gaussian starts."""
+    """The truncated barycenter; and all starts: it, the leading part of each covariance, Gaussian matrices."""
     cut = truncated(loss, rank)
     drawn = rng.standard_normal((number, loss.dimension, rank)) * np.sqrt(loss.eigenvalues[0])
     return cut, np.concatenate([[cut], [_leading(S, rank) for S in loss.covariances], drawn])
@@ -173,7 +175,7 @@ def _minima(loss: Barycenter, found: Sequence[RankBoundedMinimum], cut: Array, n
 
 
 def _plane(loss: Barycenter, found: Sequence[RankBoundedMinimum]) -> dict[str, Any]:
-    """F on the plane of two minima of rank 1; on a ray r u, F = r² − 2 r g(u) + F(0), which is least at r = g(u)."""
+    """F on the plane of two minima of rank 1. On the ray r u, F = r² − 2 r g(u) + F(0), which is least at r = g(u)."""
     lowest = found[0].factor[:, 0]
     other = found[1].factor[:, 0] if len(found) > 1 else loss.eigenvectors[:, 1]
     basis = np.linalg.qr(np.column_stack([lowest, other]))[0]

@@ -19,9 +19,9 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, columns, schema
 
-#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest,
-#: from the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN);
-#: `epsilon_effective`: min(ε, λ_k).
+#: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are σ (`sigma`). For N = 1 (else NaN):
+#: `predicted` is −C/σ, with the constant C of the blow-up (ε = 0); `level` is the smallest eigenvalue at σ = 0, and
+#: `level_of_empty_columns` its closed form (ε > 0). `epsilon_effective` is min(ε, λ_k).
 TABLES = {
     "curvatures": schema(
         dimension=COUNT,
@@ -45,16 +45,16 @@ OPTIONS = {"landscape": Options}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """No more singular values vanish than there are."""
+    """Numbers of vanishing singular values that exceed the rank."""
     least = min(block["grid"]["rank"])
     yield from checks.at_most("landscape.vanishing", block["landscape"]["vanishing"], least, "rank")
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `curvatures`, one row per seed, number of vanishing singular values, and their size.
+    """Columns of the table `curvatures`, one row for each seed, number of vanishing singular values, and σ.
 
-    W = √(tr Σ0 / n) · U diag(1, …, 1, σ, …, σ) Vᵀ with random U, V, as N balanced layers; with N = 1 W is n × k, and
-    V = I: a rotation of the input changes no eigenvalue.
+    W = √(tr Σ0 / n) U diag(1, …, 1, σ, …, σ) Vᵀ with random rotations U and V, as N balanced layers. For N = 1, W is
+    n × k and V = I, because a rotation of the input changes no eigenvalue.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
@@ -68,36 +68,26 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             predicted = _constant(loss, U, rank, vanishing, depth)
             for sigma in options.singular_values:
                 s = scale * np.where(np.arange(rank) < rank - vanishing, 1.0, sigma)
-                eigenvalues = np.linalg.eigvalsh(
-                    network_hessian(loss, DeepLinearNetwork.of_factors(U[:, :rank], s, V[:, :rank].T, depth).layers)
-                )
-                rows.append(
-                    {
-                        "dimension": loss.dimension,
-                        "epsilon_effective": float(loss.epsilon),
-                        "vanishing": vanishing,
-                        "sigma": s[-1],
-                        "smallest": eigenvalues[0],
-                        "largest": eigenvalues[-1],
-                        "predicted": -predicted / s[-1],
-                        **_levels(loss, U, s, vanishing, depth),
-                    }
-                )
-        yield {"curvatures": measure.from_rows(seed, rows)}
+                layers = DeepLinearNetwork.of_factors(U[:, :rank], s, V[:, :rank].T, depth).layers
+                eigenvalues = np.linalg.eigvalsh(network_hessian(loss, layers))
+                row = {"vanishing": vanishing, "sigma": s[-1], "smallest": eigenvalues[0], "largest": eigenvalues[-1]}
+                rows.append({**row, "predicted": -predicted / s[-1], **_levels(loss, U, s, vanishing, depth)})
+        same = {"dimension": loss.dimension, "epsilon_effective": float(loss.epsilon)}
+        yield {"curvatures": measure.from_rows(seed, ({**same, **row} for row in rows))}
 
 
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
-    """C of `curvature.blow_up_constant`; NaN unless ε = 0 and N = 1."""
+    """C of the blow-up λ_min σ → −C, see `curvature.blow_up_constant`; NaN unless ε = 0 and N = 1."""
     if depth > 1 or not loss.has_kink:
         return float("nan")
     return blow_up_constant(loss, U[:, : rank - vanishing], U[:, rank - vanishing : rank])
 
 
 def _levels(loss: CovarianceLoss, U: Array, s: Array, vanishing: int, depth: int) -> dict[str, float]:
-    """The most negative eigenvalue at σ = 0, and that in the empty columns alone; N = 1 and ε > 0, else NaN.
+    """The least eigenvalue of the Hessian at σ = 0, and that of its block of empty columns; NaN unless N = 1 and ε > 0.
 
-    An empty column changes S to second order only: its Hessian is 2 (I − T), T the transport map, and its most
-    negative eigenvalue 2 (1 − λ_max(T)).
+    An empty column changes S to second order only, so its block is 2 (I − T) with the transport map T, and the least
+    eigenvalue of the block 2 (1 − λ_max(T)).
     """
     limit = U[:, : len(s)] * np.where(np.arange(len(s)) < len(s) - vanishing, s, 0)
     of_empty_columns = loss.level_of_empty_columns(limit) if depth == 1 else None

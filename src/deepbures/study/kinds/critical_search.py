@@ -1,4 +1,4 @@
-"""Critical points found by a solver that knows nothing of the theorem: is every one among those enumerated?"""
+"""Critical points found by a solver that does not use their enumeration, compared with it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, columns, schema
 
-#: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
-#: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
-#: and where an eigenvalue is too small; `enumerated…` and `reached…` count the points of a seed, of all ranks and of
-#: rank k. Also losses of matrices of rank ≤ k that are not critical; `excess`: (L − L*) / Σ_j λ_j^{d/2}, d the degree
-#: of the loss.
+#: Searches: the end of each search, and the nearest enumerated critical point W_J (`kept` is J). `gradient_norm` and
+#: `distance` refer to Σ0/λ_1; `evaluations` is −1 at a kink; `negative` is −1 where negative eigenvalues are not
+#: counted: below rank k, or if one is too small; `enumerated…` and `reached…` are the numbers of critical points of a
+#: problem, of all ranks and of rank k. Trials: losses of matrices of rank ≤ k that are not critical; `excess` is
+#: (L − L*) / Σ_j λ_j^{d/2}, d the degree of the loss.
 TABLES = {
     "searches": schema(
         **columns(COUNT, "start", "start_rank", "evaluations"),
@@ -39,19 +39,19 @@ TABLES = {
     "trials": schema(family=NAME, **columns(FLOAT, "size", "loss", "loss_minimum", "excess")),
 }
 COST = 0.21
-#: A point is critical if the norm of the gradient of all layers, for Σ0/λ_1 in place of Σ0, is below this …
+#: A point is critical if the norm of the gradient of all layers, for Σ0/λ_1, is at most this …
 GRADIENT_TOLERANCE = 1e-9
-#: … and is the enumerated one if ‖S − S_J‖_F is below this share of λ_1.
+#: … and equals W_J if ‖S − S_J‖_F/λ_1 is at most this.
 MATCH_TOLERANCE = 1e-5
-#: Singular values of a start, in units of √λ_1: the scale is all that a start knows of the target.
+#: Range of the singular values of a start, in units of √λ_1, the only property of the target that starts depend on.
 SINGULAR_VALUES = (0.3, 1.2)
-#: How far the layers of a start are from balanced: deviation of Gaussian noise, relative to the balanced layers.
+#: Standard deviation of the noise by which layers of a start differ from balanced ones, relative to their entries.
 NOISE = 0.1
-#: Negative eigenvalues of a Hessian above this share of λ_max in size are counted, if the closed form has no smaller.
+#: Eigenvalues of a Hessian below −this λ_max count as negative, if none in closed form is near that bound.
 COUNTED = 1e-7
-#: Matrices in each family of `trials`; sizes of those near the minimiser, relative to it.
+#: Matrices in each family of `trials`; range of distances from the minimiser, in units of √λ_1.
 TRIALS, DISTANCES = 100, (1e-6, 1.0)
-#: Singular values of random matrices among them, in units of √λ_1.
+#: Range of the singular values of random matrices, in units of √λ_1.
 RANDOM_SIZES = (1e-2, 3.0)
 
 
@@ -66,10 +66,10 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `searches`, one row per seed and random start, and `trials`, one row per seed and matrix.
+    """Columns of the tables `searches`, one row for each seed and start, and `trials`, one for each seed and matrix.
 
-    The searches are for zeros of the gradients of all layers (`critical_point_search`), from starts of rank 1, 2, …, k
-    in turn. The trials are matrices of rank ≤ k, critical or not, whose loss must not be less than L*.
+    Searches solve ∇L^N = 0 for all layers (`critical_point_search`) from starts of rank 1, 2, …, k in turn. Trials are
+    matrices of rank ≤ k, critical or not; their losses must not be below L*.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
@@ -93,7 +93,7 @@ def _starts(
 ) -> dict[int, tuple[list[int], list[Array]]]:
     """Numbers and stacked layers of the starts of each rank, in units of √λ_1.
 
-    For ε = 0 and N = 1 they only have rank k, or the target's rank if that is lower: a W that has lost rank is not a
+    For ε = 0 and N = 1 all starts have rank k, or that of the target if it is lower, because no W of lower rank is a
     critical point there.
     """
     n = loss.dimension
@@ -120,7 +120,7 @@ def _log_uniform(rng: np.random.Generator, ends: tuple[float, float], *shape: in
 
 
 def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) -> Iterator[dict[str, Any]]:
-    """Where the searches from a stack of starts ended: one row each."""
+    """Ends of the searches from a stack of starts: one row each."""
     target = loss.normalized()
     ends = search(target, starts)
     loss_minimum = float(loss.minimum_value(rank))
@@ -148,7 +148,7 @@ def _searched(loss: CovarianceLoss, starts: list[Array], depth: int, rank: int) 
 
 
 def _negative(loss: CovarianceLoss, layers: list[Array], rates: Array) -> int:
-    """Number of negative eigenvalues of the Hessian; −1 if some are too small to be told apart from zero."""
+    """Number of negative eigenvalues of the Hessian; −1 if some are too small to be distinguished from zero."""
     sizes = np.abs(rates[rates != 0])
     if sizes.min() <= 100 * COUNTED * sizes.max():
         return -1
@@ -156,10 +156,10 @@ def _negative(loss: CovarianceLoss, layers: list[Array], rates: Array) -> int:
 
 
 def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """How many critical points there are, and how many of them the searches of one problem reached.
+    """Number of critical points of a problem, and of those that searches reached, of all ranks and of rank k.
 
-    Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
-    only those of the highest rank are critical.
+    Index sets J that differ by equal eigenvalues form one manifold of critical points and count once. For ε = 0 and
+    N = 1 only those of the highest rank are critical.
     """
     spectrum = equalized(loss.eigenvalues, float(loss.epsilon))[loss.minimum_spectrum(loss.dimension) > 0]
     by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues
@@ -177,7 +177,7 @@ def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, An
 
 
 def _trials(loss: CovarianceLoss, rank: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Losses of matrices of rank ≤ k against the minimum: random ones of many sizes, and ones near the minimiser."""
+    """Losses of random matrices of rank ≤ k of many sizes, and of matrices near the minimiser, with L*."""
     shape = TRIALS, loss.dimension, rank
     frames, _ = np.linalg.qr(rng.standard_normal(shape))
     sizes = _log_uniform(rng, RANDOM_SIZES, TRIALS, rank)

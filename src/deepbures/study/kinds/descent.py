@@ -1,4 +1,4 @@
-"""Gradient descent on all layers, the seeds of a block together."""
+"""Gradient descent on all layers; the seeds of a block advance as one stack."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ...model.trajectory import FlowTrajectory
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
 from ...rates.program_constants import paper_constants
 from ..cell import checks, measure
-from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
+from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Settings, needed
 from ..grid.axes import STEP_AXES
 from ..results.schema import FLOAT, VECTOR, columns, extended
 
-#: For descent: η, 2/λ_max, the final contraction of L − L* per step in theory, the share of L that each step is proved
-#: to take (one layer, else NaN), balancedness at the first and last record, distance from the flow, and the covariances
-#: of the coordinates along Ω_1 and Ω_2.
+#: Besides the columns of every run: η; 2/λ_max of the Hessian at the optimum; the final factor of L − L* per step in
+#: theory; the fraction by which each step is proved to reduce L (one layer, else NaN); balancedness at the first and
+#: last record; distance from the flow; the covariances of the coordinates along Ω_1 and Ω_2, row by row.
 TABLES = {
     "runs": extended(
         measure.RUNS,
@@ -36,17 +36,15 @@ TABLES = {
     ),
     "trajectories": extended(measure.TRAJECTORIES, step=pa.int64(), balancedness=FLOAT),
 }
-#: The axes for its step size; an experiment has one of them.
 STEPS = STEP_AXES
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.1
-#: Relative accuracy of the flow that descent is compared with.
+#: Relative error per step of the flow with which descent is compared.
 _FLOW_RTOL = 1e-9
 
 
 @dataclass(frozen=True)
 class Descent:
-    """When descent ends and what is recorded; see `descent` in config/README.md."""
+    """End and records of descent; see `descent` in config/README.md."""
 
     max_steps: int | None = field(default=None, metadata={"minimum": 1})
     end_time: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
@@ -56,12 +54,11 @@ class Descent:
     compare_with_flow: bool = False
 
 
-#: Its options, by section of an experiment's block.
 OPTIONS = {"initialization": Initialization, "descent": Descent}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """When descent ends, what is recorded, and what step sizes and the comparison with a flow need."""
+    """Keys that exclude or need each other, and step sizes that do not divide the end time."""
     options, step_sizes = block["descent"], block["grid"].get("step_size")
     for one, other in (("max_steps", "end_time"), ("samples", "record_every")):
         if (one in options) == (other in options):
@@ -82,12 +79,9 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `runs` and `trajectories`, seed by seed."""
+    """Columns of the tables `runs` and `trajectories` for each seed."""
     rank, depth, options = settings.rank, settings.depth, settings.options["descent"]
-    losses = [make_loss(settings, seed) for seed in seeds]
-    starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
-    for loss in losses:
-        check_tolerance(options.excess_tolerance, loss, rank)
+    losses, starts = make_problems([(settings, seed) for seed in seeds], options.excess_tolerance)
     step_sizes = [_step_size(settings, loss, start) for loss, start in zip(losses, starts, strict=True)]
     n_steps = options.max_steps or round(_end_time(options) / needed(settings.step_size, "step_size", "end_time"))
     stacked = stack_losses(losses)
@@ -101,71 +95,60 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     )
     flows = _flows(options, stacked, starts, depth)
     for i, (seed, loss, start, eta) in enumerate(zip(seeds, losses, starts, step_sizes, strict=True)):
-        kept = np.isfinite(trajectory.excess[:, i])  # until the run ended
-        F: Array = trajectory.factors[kept, i]
+        recorded = np.isfinite(trajectory.excess[:, i])  # until the run ended
+        F: Array = trajectory.factors[recorded, i]
         samples = {
-            "step": trajectory.steps[kept],
-            "time": trajectory.steps[kept] * eta,
-            "loss": trajectory.loss[kept, i],
-            "excess": trajectory.excess[kept, i],
-            "gradient_norm": trajectory.gradient_norm[kept, i],
-            "balancedness": trajectory.balancedness[kept, i],
+            "step": trajectory.steps[recorded],
+            "time": trajectory.steps[recorded] * eta,
+            "loss": trajectory.loss[recorded, i],
+            "excess": trajectory.excess[recorded, i],
+            "gradient_norm": trajectory.gradient_norm[recorded, i],
+            "balancedness": trajectory.balancedness[recorded, i],
             **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
         }
-        run = {
-            **_summary(loss, start, rank, depth, eta, F, samples),
+        row = {
+            **_summary(loss, start, rank, depth, eta, F[-1]),
             "stop_reason": trajectory.stop_reason[i],
             "time_final": trajectory.last_step[i] * eta,
             "steps": trajectory.last_step[i],
             "evaluations": trajectory.last_step[i] + 1,
+            "balancedness_initial": samples["balancedness"][0],
+            "balancedness_final": samples["balancedness"][-1],
             "flow_error": _distance(F[-1], flows[i]),
         }
-        yield {"runs": measure.from_rows(seed, [run]), "trajectories": measure.from_blocks(seed, [samples])}
+        yield measure.tables(seed, row, samples)
 
 
 def _summary(
-    loss: CovarianceLoss,
-    start: NetworkStart,
-    rank: int,
-    depth: int,
-    eta: float,
-    F: Array,
-    samples: Mapping[str, Array],
+    loss: CovarianceLoss, start: NetworkStart, rank: int, depth: int, eta: float, final: Array
 ) -> dict[str, Any]:
-    """Theory of a run with step size η, and the first and last of its samples, with the factors F (m, n, k)."""
+    """Theory of a run with step size η, and its ends; `final` (n, k) is a factor of the final covariance."""
     rates = rates_at_minimum(loss, depth, rank)
     return {
-        **measure.summary(loss, start, rank, depth, F[-1]),
-        "excess_initial": samples["excess"][0],
-        "loss_final": samples["loss"][-1],
-        "excess_final": samples["excess"][-1],
+        **measure.summary(loss, start, rank, depth, final),
         "eta": eta,
         "eta_stable": stable_step(rates),
         "contraction": descent_contraction(rates, eta),
         "descent_global_rate": _global_rate(loss, start, depth, rank, eta),
-        "balancedness_initial": samples["balancedness"][0],
-        "balancedness_final": samples["balancedness"][-1],
         "plane_initial": _in_plane(loss, start.end_to_end),
-        "plane_final": _in_plane(loss, F[-1]),
+        "plane_final": _in_plane(loss, final),
     }
 
 
 def _step_size(settings: Settings, loss: CovarianceLoss, start: NetworkStart) -> float:
-    """η, as configured or in units of the theorem's or of the largest stable step."""
+    """η: `step_size`, `theorem_step` min(η_1, η_2, η_3), or `relative_step` 2/λ_max."""
     if settings.theorem_step is not None:
         return settings.theorem_step * _theorem_step(loss, start, settings.depth, settings.rank)
     if settings.relative_step is not None:
         rates = rates_at_minimum(loss, settings.depth, settings.rank)
         if np.isnan(rates).any():
-            raise ValueError(
-                f"relative_step needs local rates in closed form, which {loss.name!r} lacks: use step_size"
-            )
+            raise ValueError(f"relative_step needs local rates in closed form, not {loss.name!r}: use step_size")
         return settings.relative_step * stable_step(rates)
     return needed(settings.step_size, "step_size", "descent")
 
 
 def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int) -> float:
-    """min(η_1, η_2, η_3) of the descent theorem (paper.md section 5); formulas: `program_constants.Constants`."""
+    """min(η_1, η_2, η_3), the largest step of the descent theorem; formulas in `program_constants.Constants`."""
     if not loss.is_bures_distance:
         raise ValueError(f"theorem_step needs the loss 'bures-wasserstein', not {loss.name!r}")
     initial = float(loss.value(start.end_to_end))
@@ -179,7 +162,7 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
 
 
 def _global_rate(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
-    """Share of the loss that every step is proved to take (`predicted_rates`, NaN where none is)."""
+    """Fraction by which every step is proved to reduce the loss (`predicted.descent_global_rate`); NaN if none is."""
     if not loss.is_bures_distance:
         return float("nan")
     least = float(least_singular_value(start.end_to_end, rank))
@@ -191,7 +174,7 @@ def _end_time(options: Descent) -> float:
 
 
 def _record_steps(n_steps: int, options: Descent) -> NDArray[np.int64]:
-    """Every so many steps, or a number of them spaced evenly in the logarithm; always the first and the last."""
+    """Every `record_every`-th step, or `samples` steps spaced evenly in the logarithm, with 0 and the last step."""
     if options.record_every is not None:
         inner = np.arange(0, n_steps, options.record_every)
     else:
@@ -203,7 +186,7 @@ def _record_steps(n_steps: int, options: Descent) -> NDArray[np.int64]:
 def _flows(
     options: Descent, loss: CovarianceLoss, starts: Sequence[NetworkStart], depth: int
 ) -> Sequence[FlowTrajectory | None]:
-    """The gradient flows from the starts to the end time, if the settings ask for them."""
+    """The gradient flows from the starts to the end time with `compare_with_flow`, else None for each start."""
     if not options.compare_with_flow:
         return [None] * len(starts)
     initials = np.stack([start.end_to_end for start in starts])
@@ -211,13 +194,13 @@ def _flows(
 
 
 def _distance(F: Array, flow: FlowTrajectory | None) -> float:
-    """‖S − S_flow‖_F / ‖S_flow‖_F at the end of a flow; NaN without one."""
+    """‖F Fᵀ − S_flow‖_F / ‖S_flow‖_F at the end of a flow; NaN without a flow."""
     if flow is None:
         return float("nan")
     return float(np.linalg.norm(F @ F.T - flow.final) / np.linalg.norm(flow.final))
 
 
 def _in_plane(loss: CovarianceLoss, F: Array) -> Array:
-    """Covariance of the two coordinates along Ω_1 and Ω_2, row by row."""
+    """Covariance of the coordinates of F Fᵀ along Ω_1 and Ω_2, row by row, (4,)."""
     coordinates = loss.eigenvectors[:, :2].T @ F
     return (coordinates @ coordinates.T).ravel()

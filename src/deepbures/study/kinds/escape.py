@@ -1,4 +1,4 @@
-"""How fast the gradient flow leaves the saddles."""
+"""Rates at which the gradient flow leaves saddles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
 
-#: A flow that starts near a critical point: predicted and measured rate of the fastest escape, and how long it stays.
+#: Flows from a start near a critical point: rate of the fastest escape, predicted and measured, and plateau time.
 TABLES = {
     "escapes": schema(
         **measure.POINT,
@@ -31,9 +31,9 @@ TABLES = {
     )
 }
 COST = 0.3
-#: A plateau ends once the loss has fallen by the first share of L(W_J) − L*; below the second the flow is linear.
+#: A plateau ends when the loss has fallen by the first fraction of L(W_J) − L*; up to the second the flow is linear.
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
-#: The flow is followed for this many times ln(1/δ) / (escape rate).
+#: Length of the flow in units of ln(1/δ) / (escape rate).
 HORIZON = 1.5
 
 
@@ -49,9 +49,10 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `escapes`, one row per seed and critical point but the minimum, which no flow leaves.
+    """Columns of the table `escapes`, one row for each seed and critical point.
 
-    Each flow starts at W_J + δ ‖W_J‖ · (a Gaussian matrix of norm 1), of rank k; with √λ_1 for ‖W_J‖ where W_J = 0.
+    Each flow starts at W_J + δ ‖W_J‖ G/‖G‖ with a Gaussian matrix G (n, k), with √λ_1 in place of ‖W_J‖ at W_J = 0.
+    Measured values are NaN at the minimum, which no flow leaves.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
@@ -87,7 +88,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 def _beside(
     settings: Settings, seed: int, loss: CovarianceLoss, point: critical_points.CriticalPoint, perturbation: float
 ) -> Array:
-    """A start next to a critical point."""
+    """W_J + δ ‖W_J‖ G/‖G‖, (n, k)."""
     rng = generator(
         settings.study_seed, "perturbation", seed, dimension=loss.dimension, rank=settings.rank, kept=point.kept
     )
@@ -104,10 +105,10 @@ def _leave(
     spectrum: critical_points.LocalSpectrum,
     flow: FlowTrajectory,
 ) -> tuple[float, float]:
-    """Length of the plateau and measured rate of the fastest escape; NaN if the flow did not leave before its end.
+    """Length of the plateau and measured rate of the fastest escape; NaN if the flow does not leave before its end.
 
-    In the linear regime each pair a in J, b outside moves on its own: (Ωᵀ S Ω)_ab grows like exp(|r_ab| t). Where an
-    empty column fills with b, it is the b-th row of Ωᵀ W, less its part in the span of the rows in J, that grows.
+    Near W_J the pairs a in J, b outside J decouple, and (Ωᵀ S Ω)_ab grows like exp(|r_ab| t). Where an empty column
+    fills with the direction b, the growing quantity is the b-th row of Ωᵀ W without its projection on the rows in J.
     """
     drop = (point.value - flow.loss) / (point.value - float(loss.minimum_value(rank)))
 

@@ -27,7 +27,8 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import FLOAT, NAME, columns, schema
 
-#: Loss along a line through all parameters, and its second-order models.
+#: Loss on a line in the space of all parameters, and its Taylor polynomials of second order, from exact and from
+#: numerical derivatives.
 TABLES = {
     "lines": schema(
         **columns(NAME, "place", "line"),
@@ -35,11 +36,11 @@ TABLES = {
     )
 }
 COST = 0.04
-#: Where the lines start: the global minimum, the saddle in the middle of the order (left out if no point of rank k is a
-#: saddle), a random network.
+#: Starts of the lines: the global minimum, the saddle in the middle of the order by loss (omitted if no point of rank k
+#: is a saddle), a random network.
 PLACES = ("minimum", "saddle", "random start")
-#: Along which unit vectors: a Gaussian one; and the adversarial eigenvector of the Hessian, that of its most negative
-#: eigenvalue, or of the largest if none is negative.
+#: Directions of the lines: a Gaussian unit vector; the eigenvector of the most negative eigenvalue of the Hessian, or
+#: of the largest if none is negative.
 LINES = ("random", "eigenvector")
 
 
@@ -55,7 +56,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `lines`, one row per seed, place, line and distance."""
+    """Columns of the table `lines`, one row for each seed, place, line and distance."""
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)

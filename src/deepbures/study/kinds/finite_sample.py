@@ -1,4 +1,4 @@
-"""What a finite sample costs: the covariance of m samples against the population's, and training on it."""
+"""The covariance of m samples: its distance from that of the population, and training on it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..grid.seeds import generator
 from ..grid.target import limited_epsilon
 from ..results.schema import COUNT, FLOAT, columns, schema
 
-#: Covariances Σ̂ of m samples: B²(Σ̂, Σ0) of each draw, and its expectation to first order in 1/m. Training on one
-#: Σ̂: the training loss, and the same loss against the unseen Σ0; their floors.
+#: Sampling: B²(Σ̂, Σ0) for the covariance Σ̂ of each draw of m samples, and its expectation to first order in 1/m.
+#: Training on one Σ̂: the loss on Σ̂ and the same loss on Σ0, with their minima over rank ≤ k.
 TABLES = {
     "sampling": schema(**columns(COUNT, "samples", "draw"), **columns(FLOAT, "squared_bures", "expected")),
     "training": schema(
@@ -34,7 +34,7 @@ COST = 0.34
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is drawn from the population: sample sizes, and the number of draws of each."""
+    """Sample sizes m, and the number of draws of each; see `sampling` in config/README.md."""
 
     sizes: tuple[int, ...] = field(metadata={"minimum": 2})
     draws: int = field(metadata={"minimum": 1})
@@ -44,7 +44,7 @@ OPTIONS = {"initialization": Initialization, "integration": Integration, "sampli
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """The loss, balanced starts, and samples that span as many directions as the model has."""
+    """Losses, starts that are not balanced, and fewer samples than the rank."""
     yield from checks.bures_distance(block)
     yield from checks.balanced(block)
     largest = max(block["grid"]["rank"])
@@ -54,10 +54,10 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `sampling` and `training`, seed by seed.
+    """Columns of the tables `sampling` and `training` for each seed.
 
-    Σ̂ = (1/m) Σ x xᵀ of x ~ N(0, Σ0), whose mean is known. All ε, ranks and depths share the draws of a
-    seed. The flow is trained on the first draw of each size.
+    Σ̂ = (1/m) Σ_i x_i x_iᵀ for x_1, …, x_m ~ N(0, Σ0), whose mean is known. All ε, ranks and depths use the same
+    draws of a seed. The flow is trained on the first draw of each size.
     """
     options: Sampling = settings.options["sampling"]
     for seed in seeds:
@@ -78,14 +78,14 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _sample_factor(rng: np.random.Generator, population: CovarianceLoss, m: int) -> Array:
-    """F with F Fᵀ = Σ̂ of m samples, (n, min(n, m))."""
+    """F (n, min(n, m)) with F Fᵀ = Σ̂ of m samples."""
     white = rng.standard_normal((m, population.dimension))
     _, triangle = np.linalg.qr(white * np.sqrt(population.eigenvalues / m))
     return population.eigenvectors @ triangle.T
 
 
 def _training(settings: Settings, seed: int, F: Array, population: CovarianceLoss) -> dict[str, Any]:
-    """A flow on Σ̂ = F Fᵀ, and at its samples the loss against Σ0."""
+    """Samples of a flow on Σ̂ = F Fᵀ, with the loss on Σ0."""
     rank, depth, options = settings.rank, settings.depth, settings.options["integration"]
     target = Target.of_covariance(F @ F.T)
     epsilon = limited_epsilon(float(population.epsilon), target.eigenvalues, rank)

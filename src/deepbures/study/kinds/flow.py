@@ -1,4 +1,4 @@
-"""Gradient flow from a balanced start, seed by seed."""
+"""Gradient flow from a balanced start."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...model.trajectory import FlowTrajectory
 from ...rates.plateau_times import half_times
 from ...rates.predicted import rates_at_minimum
 from ..cell import checks, measure
-from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
+from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Integration, Settings
 from ..grid.target import is_drawn
 from ..results.schema import FLOAT, VECTOR, columns, extended
 
-#: For flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
-#: excess loss that is in its slowest directions at the end; and for aligned starts (else empty) the times at which the
-#: eigenvalues of S reach half of their limits, measured and in closed form.
+#: Besides the columns of every run: the factors F(0) and F(T) of the covariance, n × k row by row, with `keep_factors`
+#: (else empty); the fraction of the final excess loss in its slowest directions (`slowest_share`); for aligned starts
+#: (else empty) the times at which the eigenvalues of S reach half of their limits, measured and in closed form.
 TABLES = {
     "runs": extended(
         measure.RUNS,
@@ -31,27 +31,25 @@ TABLES = {
     ),
     "trajectories": measure.TRAJECTORIES,
 }
-#: Its options, by section of an experiment's block.
 OPTIONS = {"initialization": Initialization, "integration": Integration}
-#: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.035
-#: Up to this dimension a stack of several cells is faster than cell by cell: 3 times at n = 2, and hardly at n = 20.
+#: Largest dimension at which cells share a stack: it is 3 times as fast as cell by cell at n = 2, hardly at n = 20.
 _STACKED_DIMENSION = 8
-#: Local rates that agree to this share of the largest belong to one direction of decay.
+#: Relative to the largest local rate, differences of rates below this are rounding.
 _SAME_RATE = 1e-8
 
 
-#: A flow needs balanced layers.
+#: The reduced flow describes balanced layers only.
 check = checks.balanced
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `runs` and `trajectories`, seed by seed; the flows advance as one stack."""
+    """Columns of the tables `runs` and `trajectories` for each seed; the flows are integrated as one stack."""
     return run_stack([(settings, seed) for seed in seeds])
 
 
 def stack_of(settings: Settings) -> Hashable:
-    """Cells for which this is the same may be computed as one stack; None: it would not pay."""
+    """Cells with the same value may be computed as one stack; None if that would not be faster."""
     if settings.dimension > _STACKED_DIMENSION or not is_drawn(settings.target):
         return None
     shape = (settings.dimension, settings.rank, settings.depth)
@@ -59,13 +57,10 @@ def stack_of(settings: Settings) -> Hashable:
 
 
 def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dict[str, Any]]]:
-    """As `run`, for cells with one `stack_of`, each with a seed."""
+    """Columns as of `run` for each member, a cell with a seed; `stack_of` is the same for all cells."""
     rank, depth = members[0][0].rank, members[0][0].depth
     options: Integration = members[0][0].options["integration"]
-    losses = [make_loss(settings, seed) for settings, seed in members]
-    for loss in losses:
-        check_tolerance(options.excess_tolerance, loss, rank)
-    starts = [make_start(settings, seed, loss) for (settings, seed), loss in zip(members, losses, strict=True)]
+    losses, starts = make_problems(members, options.excess_tolerance)
     initials = np.stack([start.end_to_end for start in starts])
     trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options.of_flow())
     yield from map(_tables, members, losses, starts, trajectories)
@@ -77,7 +72,7 @@ def _tables(
     """Columns of the tables of one flow."""
     settings, seed = member
     rank, depth, F = settings.rank, settings.depth, trajectory.factors
-    kept = [F[0].ravel(), F[-1].ravel()] if settings.options["integration"].keep_factors else [[], []]
+    ends = [F[0].ravel(), F[-1].ravel()] if settings.options["integration"].keep_factors else [[], []]
     measured: Any = []
     predicted: Any = []
     if settings.start().kind == "aligned" and loss.is_bures_distance:
@@ -85,15 +80,12 @@ def _tables(
         predicted = half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2)
     run = {
         **measure.summary(loss, start, rank, depth, F[-1]),
-        "excess_initial": trajectory.excess[0],
         "stop_reason": trajectory.stop_reason,
         "time_final": trajectory.times[-1],
         "steps": trajectory.n_steps,
         "evaluations": trajectory.evaluations,
-        "loss_final": trajectory.loss[-1],
-        "excess_final": trajectory.excess[-1],
-        "factor_initial": kept[0],
-        "factor_final": kept[1],
+        "factor_initial": ends[0],
+        "factor_final": ends[1],
         "slowest_share": slowest_share(loss, F[-1], depth, rank),
         "half_times": measured,
         "half_times_predicted": predicted,
@@ -105,15 +97,14 @@ def _tables(
         "gradient_norm": trajectory.gradient_norm,
         **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
     }
-    return {"runs": measure.from_rows(seed, [run]), "trajectories": measure.from_blocks(seed, [samples])}
+    return measure.tables(seed, run, samples)
 
 
 def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> float:
-    """Share of the excess loss at F, near the minimum, that is in the directions of the least local rate.
+    """Fraction of the excess loss at F, near the minimum, in the directions with the least local rate.
 
-    The tail of log (L − L*) has the slope of the sharp rate only once this is near 1: where hardly anything is
-    in the slowest direction, no recorded slope shows it. NaN where there is no closed form: ε ≥ λ_k, and losses
-    other than Bures-Wasserstein.
+    Only where it is near 1 does the tail of log (L − L*) have the slope of the sharp rate. NaN where the excess by
+    direction is not known in closed form: for ε ≥ λ_k, and for losses other than Bures-Wasserstein.
     """
     by_direction = loss.excess_by_direction(F, rank)
     local = None if by_direction is None else loss.local_rates(depth, np.arange(rank))
@@ -126,7 +117,7 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> floa
 
 
 def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:
-    """Times at which each eigenvalue of S reaches half of its limit, interpolated in log s; NaN if it does not."""
+    """Times at which s_1, …, s_k of S reach half of their limits, interpolated in log s, (k,); NaN if never."""
     s = np.sum(trajectory.factors**2, axis=-2)
     limits = loss.minimum_spectrum(rank)
     times = np.full(rank, np.nan)

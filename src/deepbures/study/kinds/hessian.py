@@ -24,9 +24,10 @@ from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
 
-#: Hessian of the deep loss at a critical point (`value_error` in units of Σ_j λ_j^{d/2}, d the degree of the loss,
-#: `gradient_norm` of W for Σ0/λ_1): its extreme eigenvalues, the numbers of negative, zero and positive
-#: ones (−1 where only the extreme ones were computed), and the closed form they are compared with (`rates`).
+#: At a critical point: `value_error`, the deviation of the loss from its closed form in units of Σ_j λ_j^{d/2}, d the
+#: degree of the loss; `gradient_norm` of W for Σ0/λ_1; extreme eigenvalues of the Hessian of the layers; the numbers of
+#: negative, zero and positive eigenvalues (−1 if only the extreme ones were computed); `rates`, the eigenvalues ≠ 0 in
+#: closed form; `spectrum_error`, the largest deviation from them relative to λ_max.
 TABLES = {
     "spectra": schema(
         **measure.POINT,
@@ -43,7 +44,7 @@ TABLES = {
     )
 }
 COST = 0.04
-#: With more parameters the dense Hessian takes too long, and only its extreme eigenvalues are computed.
+#: Largest number of parameters for which the whole spectrum is computed; above it, the extreme eigenvalues.
 DENSE_PARAMETERS = 1500
 
 
@@ -58,11 +59,7 @@ OPTIONS = {"landscape": Options}
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `spectra`, one row per seed and critical point.
-
-    Counts of eigenvalues are −1 where there are more than 1,500 parameters: not counted, so that they neither agree
-    with the closed form nor contradict it.
-    """
+    """Columns of the table `spectra`, one row for each seed and critical point."""
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
@@ -94,7 +91,7 @@ def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int,
 
 
 def _spectrum(loss: CovarianceLoss, network: DeepLinearNetwork, parameters: int) -> tuple[Array | None, Curvature]:
-    """The eigenvalues that are not zero and their summary; for many parameters the extreme ones, with counts of −1."""
+    """Eigenvalues ≠ 0 and a summary of all; for many parameters None and the extreme ones, with counts of −1."""
     if parameters > DENSE_PARAMETERS:
         smallest, largest = extreme_eigenvalues(loss, network.layers)
         relative = largest / smallest if smallest < -ZERO_TOLERANCE * largest else float("nan")
@@ -105,7 +102,7 @@ def _spectrum(loss: CovarianceLoss, network: DeepLinearNetwork, parameters: int)
 
 
 def _deviation(nonzero: Array | None, predicted: Array, curvature: Curvature) -> float:
-    """Largest deviation from the closed form, as a share of λ_max; infinite if the numbers of eigenvalues differ."""
+    """Largest deviation from the closed form, relative to λ_max; infinite if the numbers of eigenvalues differ."""
     if nonzero is None:
         nonzero = np.array([curvature.smallest, curvature.largest])
         predicted = np.array([predicted.min(initial=0), predicted.max(initial=0)])

@@ -1,4 +1,4 @@
-"""Scaled descent and Nyström starts on targets of a given condition number, compared with plain descent."""
+"""Scaled descent and Nyström starts on targets with a given condition number, compared with plain descent."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, columns, schema
 
-#: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
-#: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
-#: e_{t+1}/e_t of a whole step below 1e-2, e in `local_unit`. `lemma` is the most by which L(W − ½∇) exceeds L − ¼‖∇‖²,
-#: in `unit`, where steps are such half steps; else NaN. Conditions: plain descent, η half the largest stable step,
-#: started on the slowest mode; its contraction per step, measured and in theory.
+#: Runs: `share` is ε/λ_r, λ_r the least positive eigenvalue; `method` a preconditioner, or `unrepaired` for layer-wise
+#: steps without the repair of a bottleneck. `unit` is tr Σ0, or ‖Σ0‖² for the square loss, and `local_unit` λ_r, or
+#: λ_r². `worst_ratio` is the largest e_{t+1}/e_t of a whole step with e_t < 1e-2, e the excess in `local_unit`. Where
+#: steps are W − ½∇ (else NaN), `lemma` is the largest L(W − ½∇) − L + ¼‖∇‖² in `unit`. Conditions: contraction per step
+#: of plain descent from the slowest mode with half the largest stable step, measured and in theory.
 TABLES = {
     "scaled": schema(
         condition=FLOAT,
@@ -40,11 +40,11 @@ TABLES = {
     ),
     "conditions": schema(**columns(FLOAT, "condition", "contraction", "expected")),
 }
-#: How its targets are drawn, in the configuration.
+#: `target.spectrum` in the configuration.
 SPECTRUM = "geometric"
 COST = 0.8
 STARTS = ("gaussian", "nystrom", "orthonormal")
-#: A run has converged at the first share of its unit; its tail lies between the other two.
+#: Excess, in `unit`, at which a run has converged, and between which its tail lies.
 TOLERANCE, TAIL = 1e-12, (1e-5, 1e-11)
 #: Relative size of the slowest mode at the start of plain descent.
 _PERTURBATION = 1e-3
@@ -65,17 +65,17 @@ OPTIONS = {"landscape": Options}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """ε comes from `shares`, and targets have at most as many positive eigenvalues as dimensions."""
+    """Axes that must have one value, and ranks of targets that exceed the dimension."""
     yield from checks.only(block, epsilon=0, smin=-1)
     ranks, dimension = block["landscape"]["target_ranks"], block["dimension"]
     yield from checks.at_most("landscape.target_ranks", ranks, dimension, "dimension")
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `scaled` and `conditions`, seed by seed.
+    """Columns of the tables `scaled` and `conditions` for each seed.
 
-    Σ0 has the eigenvalues 1 … 1/κ in geometric steps and then zeros, in a basis that is the same for all κ, ranks,
-    losses and depths of a seed; ε is a share of the least positive eigenvalue.
+    Σ0 has the eigenvalues 1, …, 1/κ in geometric steps and then zeros, in a basis that is the same for all κ, ranks,
+    losses and depths of a seed; ε is `share` times the least positive eigenvalue.
     """
     options: Options = settings.options["landscape"]
     n, rank, depth = settings.dimension, settings.rank, settings.depth
@@ -116,7 +116,7 @@ def _network(W: Array, depth: int, rank: int) -> DeepLinearNetwork:
 
 
 def _methods(loss: CovarianceLoss, depth: int, rank: int, target_rank: int, share: float, start: str) -> Iterator[str]:
-    """Layer-wise steps; where theory gives a tail for them, also plain half steps and steps without the repair."""
+    """Layer-wise steps; where their tail is known, also plain half steps and steps without the repair."""
     yield "layerwise"
     if loss.degree == 2 and start == "gaussian":
         if depth == 1 and share > 0 and target_rank == loss.dimension:
@@ -161,7 +161,7 @@ def _trained(
 
 
 def _tail(relative: Array) -> float:
-    """Factor of the last step between the shares `TAIL`, where it has settled to 0.2 % over three; else NaN."""
+    """Factor of the last step with an excess inside `TAIL`, if three factors agree to 0.2 %; else NaN."""
     inside = relative[(relative < TAIL[0]) & (relative > TAIL[1])]
     factors = inside[1:] / inside[:-1]
     settled = len(factors) >= 3 and abs(factors[-1] / factors[-3] - 1) < 2e-3
@@ -169,7 +169,7 @@ def _tail(relative: Array) -> float:
 
 
 def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_rank: int) -> float:
-    """Tail factor in theory where there is one: (1 − 1/N)² unrepaired; the local rates for half steps on one layer."""
+    """Tail factor: (1 − 1/N)² without the repair; for half steps on one layer that of the local rates; else NaN."""
     if method == "unrepaired":
         return (1 - 1 / depth) ** 2
     subspace = method == "layerwise" and rank < target_rank and loss.has_kink
@@ -179,7 +179,7 @@ def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_r
 
 
 def _plain(loss: CovarianceLoss, depth: int) -> tuple[float, float]:
-    """Contraction of L − L* in a step of plain descent from the slowest mode, λ_n, and in theory."""
+    """Factor of L − L* in a step of plain descent from the slowest mode, that of λ_n: measured and in theory."""
     rates = rates_at_minimum(loss, depth)
     eta = stable_step(rates) / 2
     s = np.sqrt(loss.eigenvalues)

@@ -1,6 +1,6 @@
-"""Cost of a gradient of the smoothed loss against n, in its dense form and in the one that is linear in n.
+"""CPU time of a gradient of the smoothed loss against n, in the dense form and in the form that is linear in n.
 
-The only kind whose numbers are times: a second run gives different ones.
+The times differ from run to run; the results of all other kinds do not.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, NAME, schema
 
-#: One row per dimension and form: the median CPU time of a gradient, and its largest difference from that of the other
-#: form, relative to the largest entry (NaN where the dense form is not made).
+#: For each dimension and form: the median CPU time of a gradient, and the largest difference of the gradients of the
+#: two forms relative to the largest entry (NaN where the dense form is not computed).
 TABLES = {"timings": schema(n=COUNT, form=NAME, seconds=FLOAT, difference=FLOAT)}
-#: How its targets are drawn, in the configuration.
+#: `target.spectrum` in the configuration.
 SPECTRUM = "geometric"
 COST = 10.0
 
@@ -42,13 +42,13 @@ OPTIONS = {"landscape": Options}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """What does not vary here has one value."""
+    """The loss, and axes that must have one value."""
     yield from checks.bures_distance(block)
     yield from checks.only(block, epsilon=0, smin=-1, depth=1)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `timings`, seed by seed: targets λ = 1 … 1/κ in geometric steps, ε = λ_k/10, Gaussian W."""
+    """Columns of the table `timings` for each seed: λ = 1, …, 1/κ in geometric steps, ε = λ_k/10, Gaussian W."""
     options: Options = settings.options["landscape"]
     k = settings.rank
     for seed in seeds:
@@ -72,7 +72,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _timed(loss: BuresWasserstein, W: Array, repeats: int) -> tuple[float, Array]:
-    """Median CPU seconds of a gradient, after one that does not count, and the gradient."""
+    """Median CPU seconds of a gradient, without the first one, and the gradient."""
     gradient = loss.gradient(W)
     times = []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""Semi-random sensing: which methods suffer from repeated measurements."""
+"""Semi-random sensing: errors of several methods under repeated measurements."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, NAME, schema
 
-#: One row per number of copies and method: a loss on the plain sum, or `reweighted`; `error` is ‖X − Σ*‖_F / ‖Σ*‖_F.
+#: For each number of copies and method (a loss on the plain sum, or `reweighted`): `error` = ‖X − Σ*‖_F / ‖Σ*‖_F.
 TABLES = {"sensed": schema(copies=COUNT, method=NAME, error=FLOAT)}
-#: How its targets are drawn, in the configuration.
+#: `target.spectrum` in the configuration.
 SPECTRUM = "wishart"
 COST = 2.0
 
@@ -34,13 +34,13 @@ OPTIONS = {"landscape": Options}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """What does not vary here has one value."""
+    """The loss, and axes that must have one value."""
     yield from checks.bures_distance(block)
     yield from checks.only(block, epsilon=0, smin=-1, depth=1)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `sensed`, seed by seed: Σ* = U Uᵀ with U Gaussian, n × k."""
+    """Columns of the table `sensed` for each seed: Σ* = U Uᵀ with U (n, k) Gaussian."""
     options: Options = settings.options["landscape"]
     n, rank = settings.dimension, settings.rank
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Low rank plus sparse: which steps recover a covariance with corrupted entries."""
+"""Low rank plus sparse: recovery of a covariance with corrupted entries by several methods."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLAG, FLOAT, NAME, schema
 
-#: One row per share of corrupted entries and method; `error` is ‖W Wᵀ − Σ*‖_F / ‖Σ*‖_F at the end.
+#: For each fraction of corrupted entries (`share`) and method; `error` is ‖W Wᵀ − Σ*‖_F / ‖Σ*‖_F at the end.
 TABLES = {"recoveries": schema(share=FLOAT, method=NAME, steps=COUNT, converged=FLAG, error=FLOAT)}
-#: How its targets are drawn, in the configuration.
+#: `target.spectrum` in the configuration.
 SPECTRUM = "geometric"
 COST = 2.0
 
@@ -34,13 +34,13 @@ OPTIONS = {"landscape": Options}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """What does not vary here has one value."""
+    """The loss, and axes that must have one value."""
     yield from checks.bures_distance(block)
     yield from checks.only(block, epsilon=0, smin=-1, depth=1)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `recoveries`, seed by seed."""
+    """Columns of the table `recoveries` for each seed."""
     options: Options = settings.options["landscape"]
     n, rank = settings.dimension, settings.rank
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""The whole landscape where it is a plane: n = 2, k = 1, W = (w_1, w_2) in the basis Ω, and flows on it."""
+"""The landscape of n = 2, k = 1, which is the plane of W = (w_1, w_2) in the basis Ω, and flows on it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..results.schema import COUNT, FLOAT, columns, schema
 
-#: Loss on a plane, its critical points, and flows on it.
+#: Loss on a square grid of the plane, its critical points, and flows.
 TABLES = {
     "surface": schema(**columns(FLOAT, "x", "y", "loss")),
     "points": schema(rank_of_point=COUNT, **columns(FLOAT, "x", "y", "loss"), escapes=COUNT),
     "flows": schema(start=COUNT, **columns(FLOAT, "time", "x", "y", "loss")),
 }
 COST = 1.1
-#: Half the side of the plane, and radius of the starts, in units of √λ_1.
+#: Half the side of the square, and radius of the circle of starts, in units of √λ_1.
 REACH, RADIUS = 1.4, 1.25
-#: Distance of the other half of the starts from the saddle W = 0, in the same units.
+#: Radius of the circle of the other half of the starts, around the saddle W = 0, in the same units.
 INNER_RADIUS = 0.05
-#: Where the flows end, in the `unit` of the loss, and their longest time, in units of λ_1^{1/N − d/2}, d the degree.
+#: Excess loss at which flows end, in the `unit` of the loss; their longest time, in units of λ_1^{1/N − d/2}, d the
+#: degree of the loss.
 EXCESS_TOLERANCE, MAX_TIME = 1e-9, 1e4
 
 
@@ -43,13 +44,13 @@ OPTIONS = {"landscape": Options}
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
-    """W is a point of the plane."""
+    """Dimensions and ranks for which W is no point of a plane."""
     if block["dimension"] != 2 or block["grid"]["rank"] != [1]:
         yield "dimension: a surface needs dimension 2 and rank 1"
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `surface`, `points` and `flows`."""
+    """Columns of the tables `surface`, `points` and `flows` for each seed."""
     options = settings.options["landscape"]
     for seed in seeds:
         loss = make_loss(settings, seed)
@@ -64,7 +65,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _points(loss: CovarianceLoss, depth: int) -> Iterator[dict[str, Any]]:
-    """Both signs of each critical point of rank 1, and W = 0, which is not a critical point for ε = 0 and N = 1."""
+    """±W_J for each J of one element, and W = 0, which is no critical point for ε = 0 and N = 1: one row each."""
     for point in critical_points.critical_points(loss, 1, lower_ranks=True):
         W = loss.eigenvectors.T @ critical_points.factor(loss, point.kept, 1)[:, 0]
         spectrum = critical_points.local_spectrum(loss, point.kept, depth, 1)
@@ -79,7 +80,7 @@ def _points(loss: CovarianceLoss, depth: int) -> Iterator[dict[str, Any]]:
 
 
 def _flows(loss: CovarianceLoss, depth: int, starts: int) -> Iterator[dict[str, Any]]:
-    """Gradient flows from a circle around everything and one around 0, half of the starts each."""
+    """Gradient flows, half of them from a circle around all critical points, the others from one around 0."""
     outer = starts // 2
     angles = 2 * np.pi * (np.concatenate([np.arange(outer) / outer, np.arange(starts - outer) / (starts - outer)]))
     radii = np.where(np.arange(starts) < outer, RADIUS, INNER_RADIUS) * np.sqrt(loss.eigenvalues[0])
