@@ -2,9 +2,7 @@
 
 
 AGGREGATES = [
-    f"{RESULTS}/{experiment}/{table}.parquet"
-    for experiment in STUDY["experiments"]
-    for table in tables_of(experiment)
+    path for experiment in STUDY["experiments"] for path in table_paths(experiment)
 ]
 
 
@@ -18,8 +16,8 @@ CLAIMS_EXPERIMENTS = {
 }
 CLAIMS_CODE = code_digest("claims", "plotting.verdicts")
 CLAIMS = [
-    f"{RESULTS}/claims.csv",
     f"{RESULTS}/claims.md",
+    f"{RESULTS}/claims.csv",
     f"{FIGURE_FOLDER}/claims.png",
     f"{FIGURE_FOLDER}/claims.pdf",
 ]
@@ -28,7 +26,6 @@ MAIN_FIGURE = f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else []
 PROVENANCE = [f"{RESULTS}/provenance.json", f"{RESULTS}/provenance.csv"]
 
 # Digest of all that decides what each of these is.
-EXPECTED = expected_of(STUDY["experiments"])
 CLAIMS_FROM = digest_of([CLAIMS_EXPERIMENTS, CLAIMS_CODE, EXPECTED])
 OPENING_FROM = digest_of([CLAIMS_FROM, family_made_from("rates") if MAIN_FIGURE else 0])
 PROVENANCE_FROM = digest_of([EXPECTED, STUDY, code_digest("study.results.provenance")])
@@ -36,15 +33,16 @@ PROVENANCE_FROM = digest_of([EXPECTED, STUDY, code_digest("study.results.provena
 
 rule claims:
     input:
-        lambda wildcards: unless_current("claims", CLAIMS_FROM, CLAIMS, AGGREGATES),
+        tables=AGGREGATES,
+        wanted=signed_stamp("claims", CLAIMS_FROM, CLAIMS),
     output:
+        CLAIMS[0],
         report(
-            CLAIMS[0],
+            CLAIMS[1],
             caption="../report/claims.rst",
             category="2 Claims",
             labels={"title": "Claims, as a table"},
         ),
-        CLAIMS[1],
         report(
             CLAIMS[2],
             caption="../report/claims.rst",
@@ -52,12 +50,12 @@ rule claims:
             labels={"title": "Claims, as a picture"},
         ),
         CLAIMS[3],
-        made=record_of("claims"),
     log:
         f"{LOGS}/claims.log",
     localrule: True
     params:
         experiments=CLAIMS_EXPERIMENTS,
+        tables=AGGREGATES,
         made_from=CLAIMS_FROM,
         code=CLAIMS_CODE,
     script:
@@ -67,17 +65,15 @@ rule claims:
 rule opening:
     # The first page of the report.
     input:
-        claims=lambda wildcards: unless_current(
-            "opening", OPENING_FROM, [OPENING], CLAIMS[0]
-        ),
+        claims=CLAIMS[1],
         picture=MAIN_FIGURE,
+        wanted=signed_stamp("opening", OPENING_FROM, [OPENING]),
     output:
         report(
             OPENING,
             category="1 Main result",
             labels={"title": "What was found"},
         ),
-        made=record_of("opening"),
     log:
         f"{LOGS}/opening.log",
     localrule: True
@@ -91,7 +87,7 @@ rule opening:
 rule claims_hold:
     # Part of the study only where the configuration asks for it: study.fail_on_violated_claims.
     input:
-        CLAIMS[0],
+        CLAIMS[1],
     output:
         touch(f"{RESULTS}/.claims_hold"),
     log:
@@ -103,9 +99,8 @@ rule claims_hold:
 
 rule provenance:
     input:
-        lambda wildcards: unless_current(
-            "provenance", PROVENANCE_FROM, PROVENANCE, AGGREGATES
-        ),
+        tables=AGGREGATES,
+        wanted=signed_stamp("provenance", PROVENANCE_FROM, PROVENANCE),
     output:
         json=PROVENANCE[0],
         table=report(
@@ -114,13 +109,13 @@ rule provenance:
             category="6 Provenance",
             labels={"title": "What the study was made from"},
         ),
-        made=record_of("provenance"),
     log:
         f"{LOGS}/provenance.log",
     localrule: True
     params:
         configuration=STUDY,
         digest=digest_of(STUDY),
+        tables=AGGREGATES,
         made_from=PROVENANCE_FROM,
         code=code_digest("study.results.provenance"),
     script:

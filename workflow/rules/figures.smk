@@ -82,7 +82,7 @@ def family_made_from(name):
     """Digest of all that decides what the figures and tables of a family are."""
     return digest_of(
         {
-            "aggregates": expected_of([STUDY["figures"][name]["experiment"]]),
+            "aggregates": EXPECTED[STUDY["figures"][name]["experiment"]],
             "notebook": checksum(NOTEBOOKS[name]),
             "parameters": notebook_parameters(name),
             "show": STUDY["figures"][name].get("show", {}),
@@ -99,28 +99,25 @@ for name, family in FAMILIES.items():
         name:
             f"notebook_{name}"
         input:
-            **{
-                table: f"{RESULTS}/{experiment}/{table}.parquet"
-                for table in tables_of(experiment)
-            },
-            notebook=lambda wildcards, name=name, family=family: unless_current(
-                name,
+            tables=table_paths(experiment),
+            wanted=signed_stamp(
+                f"figures/{name}",
                 family_made_from(name),
-                family_outputs(family),
-                NOTEBOOKS[name],
+                [f"{RESULTS}/notebooks/{name}.ipynb", *family_outputs(family)],
             ),
         output:
+            f"{RESULTS}/notebooks/{name}.ipynb",
             [in_report(path, family) for path in family_outputs(family)],
-            notebook=f"{RESULTS}/notebooks/{name}.ipynb",
-            made=record_of(name),
         log:
             f"{LOGS}/notebooks/{name}.log",
         localrule: True
         params:
+            notebook=NOTEBOOKS[name],
             show=STUDY["figures"][name].get("show", {}),
             captions=captions(name),
             fixed=notebook_parameters(name),
-            files=family_outputs(family),
+            tables=table_paths(experiment),
+            files=[f"{RESULTS}/notebooks/{name}.ipynb", *family_outputs(family)],
             made_from=family_made_from(name),
             costs=COSTS,
             code=PLOTTING_CODE,

@@ -3,43 +3,43 @@ from collections import Counter
 
 
 def what_will_run():
-    """Cells by kind of experiment, and about how long they take."""
+    """Cells that are new by kind of experiment, about how long they take, and how many are there."""
     spent = cost.noted(COSTS)
     costs = cost.Costs.measured(spent)
-    runs = {f"run_{experiment}": experiment for experiment in STUDY["experiments"]}
-    notebooks = {f"notebook_{name}" for name in FAMILIES}
-    count, times = Counter(), Counter()
-    for job in filter(workflow.dag.needrun, workflow.dag.jobs):
-        if job.rule.name in runs:
-            experiment = runs[job.rule.name]
+    count, times, there, absent = Counter(), Counter(), 0, {}
+    for rule_name, job in jobs_to_run():
+        action, _, experiment = rule_name.partition("_")
+        if action == "run":
+            parts = JOBS[experiment][job]
+            if experiment not in absent:
+                absent[experiment] = missing(STUDY, experiment)
+            new = [part for part in parts if part.path in absent[experiment]]
             name = STUDY["experiments"][experiment]["kind"]
-            times[name] += costs.of_job(name, JOBS[experiment][job.wildcards.job])
-            count[name] += 1
-        elif job.rule.name in notebooks:
-            times["notebook"] += costs.of_run("notebook")
-            count["notebook"] += 1
-    if not count:
-        return "There is no cell to compute and no figure to draw."
-    lines = [
-        f"  {name:16} {count[name]:6} jobs  {cost.duration(time):>8}"
-        for name, time in times.most_common()
-    ]
-    # On a cluster there is a number of jobs, and none of cores.
-    settings = workflow.resource_settings
-    at_once = min(settings.cores or settings.nodes or 1, count.total())
-    return "\n".join(
-        [
+            times[name] += costs.of_job(name, new)
+            count[name] += len(new)
+            there += len(parts) - len(new)
+        elif action == "notebook":
+            times[action] += costs.of_run(action)
+            count[action] += 1
+    if not sum(count.values()):
+        lines = ["There is no cell to compute and no figure to draw."]
+    else:
+        told = "judging by what such jobs took here before"
+        lines = [
             "To be computed, with the CPU time of each kind of experiment and of the notebooks, which draw the figures:",
-            *lines,
-            f"About {cost.duration(times.total() / at_once)}, {at_once} at once, "
-            + (
-                "judging by what such jobs took here before"
-                if spent
-                else "if this machine is as fast as a small one: nothing was timed here yet"
-            )
-            + "; less where cells are in a store already.\n",
+            *(
+                f"  {name:16} {count[name]:6} {'new cells' if name != 'notebook' else '':9} {cost.duration(time):>8}"
+                for name, time in times.most_common()
+            ),
+            f"About {cost.duration(sum(times.values()))} of CPU time, "
+            f"{told if spent else 'if this machine is as fast as a small one: nothing was timed here yet'}.",
         ]
-    )
+    if there:
+        lines.append(
+            f"{there} cells are there: they are not computed again, not even with -F. "
+            "To start clean: snakemake --delete-all-output"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def where_to_look():
@@ -54,5 +54,7 @@ def where_to_look():
         f"  {what:15} {path}" for what, path in places.items() if Path(path).exists()
     ]
     if lines and not Path(places["report"]).exists():
-        lines.append("  all in one file: the same command with the target html_report")
+        lines.append(
+            f"  all in one file: the same command with --report {places['report']}"
+        )
     return "\n".join(["Where to look first:", *lines]) if lines else ""

@@ -3,17 +3,22 @@
 import csv
 import json
 
-from deepbures.study.results import freshness
+from deepbures.study.results import stamps
 from deepbures.study.results.atomic import replacing
 from deepbures.study.results.provenance import of_study, table
 
 if __name__ == "__main__":
-    content = of_study(snakemake.params.configuration, snakemake.input)
+    about = snakemake.params
+    try:
+        content = of_study(about.configuration, dict(zip(about.tables, snakemake.input, strict=False)))
+    except ValueError as mistake:
+        raise SystemExit(str(mistake)) from None
     with replacing(snakemake.output.json) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        signed = {**content, "signature": stamps.UNSIGNED}
+        temporary.write_text(json.dumps(signed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     rows = table(content)
     with replacing(snakemake.output.table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.output[:2])
+    stamps.sign(snakemake.output.json, about.made_from, [snakemake.output.table])
