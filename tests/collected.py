@@ -11,7 +11,7 @@ from deepbures.study.run import complete, roots
 
 
 def collect_cells(folder, points, seeds, provenance=None):
-    """The tables of an experiment of one kind: `points` are the axes and settings of each cell."""
+    """Files of the tables of an experiment of one kind: `points` are the axes and settings of each cell."""
     name = points[0][1]["kind"]
     schemas, code = kind(name).TABLES, code_digest(*roots(name))
     distinct = {json.dumps(settings, sort_keys=True): settings for _, settings in points}
@@ -21,3 +21,5 @@ def collect_cells(folder, points, seeds, provenance=None):
     tables = {table: Path(folder) / f"{table}.parquet" for table in schemas}
     keys = [(axes, key_of(part_of(settings, block), code)) for axes, settings in points]
     collect([part], tables, schemas, keys, provenance or {})
+    part.unlink()  # as Snakemake does
+    return tables

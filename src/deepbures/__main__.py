@@ -102,7 +102,6 @@ def _cells(options: argparse.Namespace) -> None:
     from .study import cost
     from .study.configuration import check as configuration
     from .study.grid import cells as grid
-    from .study.run import missing
 
     schema = configuration.read(options.schema)
     families = configuration.read(Path(options.schema).parents[1] / "figures.yaml")
@@ -119,7 +118,7 @@ def _cells(options: argparse.Namespace) -> None:
     )
     total_jobs, total_new, total = 0, 0, 0.0
     for name, block in config["experiments"].items():
-        cells, jobs, new = grid.cells(config, name), len(grid.jobs(config, name)), missing(config, name)
+        cells, jobs, new = grid.cells(config, name), len(grid.jobs(config, name)), cost.missing(config, name)
         minutes = cost.Costs().of_job(block["kind"], new.values()) / 60 if new else 0.0
         total_jobs, total_new, total = total_jobs + jobs, total_new + len(new), total + minutes
         counts = f"{len(cells):6} {len({cell.path for cell in cells}):9} {block['seeds']:6} {jobs:6} {len(new):6}"

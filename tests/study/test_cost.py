@@ -66,7 +66,7 @@ def test_the_command_line_notes_what_it_computed_and_not_what_it_found(tmp_path)
         "integration": {"rtol": 1e-6, "excess_tolerance": 1e-6, "max_time": 100, "max_steps": 1000, "samples": 5},
         **{"epsilon": 0, "smin": -1, "rank": 3, "depth": 2},
     }
-    files = [f"--{name}={tmp_path / name}" for name in ("store", "list", "costs")]
+    files = [f"--part={tmp_path / 'a.part'}", f"--costs={tmp_path / 'costs'}"]
     command = [sys.executable, "-m", "deepbures", "run", "--cell", json.dumps(settings), "--seeds", "0-1", *files]
     for _ in range(2):
         subprocess.run(command, check=True, capture_output=True, timeout=120)

@@ -10,7 +10,7 @@ from deepbures.study.grid import cells as grid
 from deepbures.study.results import aggregate, parquet, stamps, store
 from deepbures.study.grid import target
 from deepbures.study.results.code_digest import code_digest, modules_of
-from deepbures.study.run import cells_of, missing, roots
+from deepbures.study.run import roots
 from deepbures.study.kinds import kind
 from deepbures.study.results.atomic import checksum, digest_of
 

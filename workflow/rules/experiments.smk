@@ -20,7 +20,7 @@ def tables_are_current(experiment):
     if all(EXPECTED[experiment].items() <= claim.items() for claim in claims):
         return True
     try:
-        cells_of(STUDY, experiment)
+        cost.cells_of(STUDY, experiment)
     except ValueError as broken:
         sys.exit(str(broken))
     return False

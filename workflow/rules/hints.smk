@@ -12,7 +12,7 @@ def what_will_run():
         if action == "run":
             parts = JOBS[experiment][job]
             if experiment not in absent:
-                absent[experiment] = missing(STUDY, experiment)
+                absent[experiment] = cost.missing(STUDY, experiment)
             new = [part for part in parts if part.path in absent[experiment]]
             name = STUDY["experiments"][experiment]["kind"]
             times[name] += costs.of_job(name, new)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..study.grid.axes import axes_of
+from ..study.results import parquet
 
 #: Whose a statement is: what the paper's abstract states; constants and conventions of the authors' program; what we
 #: take the paper to prove, reconstructed from both because we did not have its body; what goes beyond.
@@ -147,7 +148,7 @@ class Study:
         for name, tables in self.experiments.items():
             if tables.kind != kind:
                 continue
-            frame = pd.read_parquet(Path(tables.folder) / f"{table}.parquet")
+            frame = parquet.read(Path(tables.folder) / f"{table}.parquet")
             if columns is not None:
                 frame = frame[[*axes_of(frame.columns), "seed", *columns]]
             if "loss_name" in frame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..linalg.psd import Array
 from ..study.grid.axes import AXES, axes_of
+from ..study.results import parquet
 from . import style
 
 #: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
@@ -19,9 +20,8 @@ _FLOOR = 1e-17
 
 
 def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
-    """Read a table, only the rows whose axes have one of the values to `show`."""
-    filters = [(axis, "in", list(values)) for axis, values in (show or {}).items()] or None
-    return pd.read_parquet(path, filters=filters)
+    """Read a table, only the rows whose axes have one of the values to `show`; a broken or edited one is refused."""
+    return parquet.read(path, show=show)
 
 
 def label(**values: float | str) -> str:

@@ -1,4 +1,4 @@
-"""Estimates of how long work takes: from what it took here, else from the default study on a small machine (`COST`)."""
+"""What a study costs: which cells are new, and how long they take, by what such cells took here or in the default study."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from .grid import cells as grid
 from .grid.cells import Part, seeds_of
 from .kinds import KINDS, kind
+from .results.code_digest import code_digest
+from .results.store import Store, key_of, part_of
+from .run import roots
 
 #: CPU seconds for a process to start and load what it needs.
 START = 0.5
@@ -112,3 +116,25 @@ def duration(time: float) -> str:
     if time < 60:
         return f"{time:.0f} s"
     return f"{time / 60:.0f} min" if time < 5400 else f"{time / 3600:.1f} h"
+
+
+def cells_of(config: Mapping[str, Any], experiment: str) -> Store:
+    """The cells of an experiment that are there, in the folder of its results.
+
+    Raises
+    ------
+    ValueError
+        If a table is broken: one line that names it.
+    """
+    name, folder = config["experiments"][experiment]["kind"], Path(config["study"]["results"], experiment)
+    return Store.of_experiment(folder, kind(name).TABLES, code_digest(*roots(name)))
+
+
+def missing(config: Mapping[str, Any], experiment: str) -> dict[str, Part]:
+    """The parts of an experiment's grid that are not there, by their paths."""
+    store, code = cells_of(config, experiment), code_digest(*roots(config["experiments"][experiment]["kind"]))
+    return {
+        part.path: part
+        for part in grid.parts(config, experiment)
+        if key_of(part_of(part.cell.settings, part.seeds), code) not in store
+    }

@@ -18,12 +18,9 @@ import pyarrow as pa
 from ..model.trajectory import StopReason
 from ..process.progress import Progress, logger
 from .cell.settings import Settings
-from .grid import cells as grid
-from .grid.cells import Part
 from .kinds import kind
 from .results import parquet, provenance
-from .results.code_digest import code_digest
-from .results.store import Job, Store, key_of, part_of
+from .results.store import Job, key_of, part_of
 
 #: Settings of a cell, and the indices of its seeds.
 Cell = tuple[Mapping[str, Any], Sequence[int]]
@@ -106,28 +103,6 @@ def roots(kind: str) -> tuple[str, str]:
     return f"study.kinds.{kind}", "study.run"
 
 
-def cells_of(config: Mapping[str, Any], experiment: str) -> Store:
-    """The cells of an experiment that are there, in the folder of its results.
-
-    Raises
-    ------
-    ValueError
-        If a table is broken: one line that names it.
-    """
-    name, folder = config["experiments"][experiment]["kind"], Path(config["study"]["results"], experiment)
-    return Store.of_experiment(folder, kind(name).TABLES, code_digest(*roots(name)))
-
-
-def missing(config: Mapping[str, Any], experiment: str) -> dict[str, Part]:
-    """The parts of an experiment's grid that are not there, by their paths."""
-    store, code = cells_of(config, experiment), code_digest(*roots(config["experiments"][experiment]["kind"]))
-    return {
-        part.path: part
-        for part in grid.parts(config, experiment)
-        if key_of(part_of(part.cell.settings, part.seeds), code) not in store
-    }
-
-
 def complete(path: Path, cells: Sequence[Cell]) -> int:
     """Write the part of a job: take its cells from where they are, and compute those that are nowhere.
 
@@ -150,10 +125,10 @@ def complete(path: Path, cells: Sequence[Cell]) -> int:
     ValueError
         If a cell cannot be computed: one line for each mistake.
     """
-    name = cells[0][0]["kind"]
+    schemas, name = tables_of(cells[0][0]), cells[0][0]["kind"]
     made = provenance.of_code(*roots(name))
     keys = [key_of(part_of(settings, f"{seeds[0]}-{seeds[-1]}"), made["code"]) for settings, seeds in cells]
-    job = Job(path, tables_of(cells[0][0]), made["code"])
+    job = Job(path, schemas, made["code"])
     new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in job}
     logger.info("%d of %d cells are there, %d are computed", len(cells) - len(new), len(cells), len(new))
     for stack in _stacks(new):

@@ -93,7 +93,7 @@ def write(
             groups.append(
                 [[(key, len(table)) for key, table in waiting], [_digest(column) for column in table.columns]]
             )
-        index = json.dumps({"groups": groups, "metadata": digest_of(metadata)})
+        index = json.dumps({"groups": groups, "origin": digest_of([schema.names, metadata])})
         file.add_key_value_metadata({_INDEX: f"{digest_of(index)} {index}"})
 
 
@@ -179,14 +179,14 @@ class Table:
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
             schema, footer = self._file.schema_arrow, self._file.metadata.metadata or {}
             self.columns: list[str] = schema.names
-            if b"deepbures" not in (schema.metadata or {}):
-                raise KeyError("deepbures")
+            if b"deepbures" not in (schema.metadata or {}) or _INDEX not in footer:
+                raise ValueError("it carries no deepbures metadata")
             self.metadata: dict[str, Any] = json.loads(schema.metadata[b"deepbures"])
             digest, _, index = footer[_INDEX].decode().partition(" ")
             content = json.loads(index)
             self._groups = content["groups"]
-            if digest != digest_of(index) or content["metadata"] != digest_of(self.metadata):
-                raise ValueError("its metadata are not those that were written")
+            if digest != digest_of(index) or content["origin"] != digest_of([self.columns, self.metadata]):
+                raise ValueError("its names or metadata are not those that were written")
             if len(self._groups) != self._file.num_row_groups:
                 raise ValueError("it has other row groups than were written")
         self._cached = functools.lru_cache(maxsize=1)(self._group)
@@ -276,7 +276,7 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is broken, or was not written by this package ({reason}): delete it") from None
+        raise ValueError(f"{path} is broken, or was edited by another program ({reason}): delete it") from None
 
 
 def claimed(path: str | os.PathLike[str]) -> dict[str, Any]:
