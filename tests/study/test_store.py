@@ -146,7 +146,7 @@ def test_tables_of_other_code_hold_nothing_and_tables_that_lack_another_neither(
 
 def test_a_missing_cell_ends_collecting(tmp_path):
     run(tmp_path, 1)
-    with pytest.raises(ValueError, match=r"plan lacks a cell: .* run again"):
+    with pytest.raises(ValueError, match=r"job\.part lacks a cell: delete it and run again"):
         collect(tmp_path, 1, 2)
 
 

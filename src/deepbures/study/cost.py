@@ -1,5 +1,4 @@
-"""What a study costs: which cells are new, and how long they take, by what such cells took here or in the default study."""
-
+"""What a study costs: which cells are new, and how long they take, judged by others of their kind."""
 from __future__ import annotations
 
 import math

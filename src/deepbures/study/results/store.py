@@ -159,7 +159,7 @@ def collected(parts: Sequence[Path], keys: Iterable[str], schemas: Mapping[str, 
         if not part.whole:
             raise ValueError(f"{part.path} is broken: delete it and run again")
     if any(key not in store for key in keys):
-        raise ValueError(f"{parts[0].parent} lacks a cell: its code or the file of a target was changed; run again")
+        raise ValueError(f"{os.path.commonpath(parts)} lacks a cell: delete it and run again")
     return store
 
 
