@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from projects import computed_cells, contents, copy_of_project, edit, planned, run_jobs, snakemake
@@ -225,7 +226,8 @@ def test_a_failed_collect_loses_nothing_whatever_is_changed_before_the_next_try(
     if then == "a cell is added":
         edit(folder / "tiny.yaml", "depth: [1, 2, 3, 10]", "depth: [1, 2, 3, 10, 20]")
     elif then == "the code is changed":
-        edit(folder / "src/deepbures/flow/run.py", "\n\n\nclass ", "\n\nEDITED = 1\n\n\nclass ")
+        with (folder / "src/deepbures/flow/run.py").open("a") as module:
+            module.write("\nEDITED = 1\n")
     assert snakemake(folder, *AGGREGATES).returncode == 0
     assert computed_cells(folder) == {"again": {}, "a cell is added": {"convergence": 2}}.get(then, {"convergence": 8})
     if then != "the code is changed":
@@ -328,7 +330,8 @@ def damage(path: Path, how: str, other: Path) -> None:
         content[len(content) // 4] ^= 0x10
         path.write_bytes(content)
     elif how == "foreign":
-        pq.write_table(pq.read_table(other).replace_schema_metadata(None), path)
+        table = pq.read_table(other, partitioning=None) if other.suffix == ".parquet" else pa.table({"a": [1]})
+        pq.write_table(table.replace_schema_metadata(None), path)
     else:
         shutil.copyfile(other, path)
 
@@ -362,7 +365,7 @@ def test_a_broken_table_is_named_and_its_cells_are_made_again(finished_small, un
     folder = finished_small
     table = folder / "results/small/convergence/trajectories.parquet"
     damage(table, how, table)
-    edit(folder / "tiny.yaml", "depth: [1, 2, 10]", "depth: [2, 10]")
+    edit(folder / "tiny.yaml", "depth: [1, 2, 10]", "depth: [1, 10]")
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode != 0
     logs = "".join(path.read_text() for path in folder.glob("logs/results/small/convergence/**/*.log"))
@@ -372,7 +375,7 @@ def test_a_broken_table_is_named_and_its_cells_are_made_again(finished_small, un
     assert "Traceback" not in run.stderr + logs
     computed_cells(folder)
     table.unlink()
-    edit(folder / "tiny.yaml", "depth: [2, 10]", "depth: [1, 2, 10]")
+    edit(folder / "tiny.yaml", "depth: [1, 10]", "depth: [1, 2, 10]")
     again = snakemake(folder, *AGGREGATES)
     assert again.returncode == 0, again.stderr[-2000:]
     assert aggregates(folder) == undisturbed
@@ -425,7 +428,7 @@ def test_two_runs_in_one_folder_do_not_meet(tmp_path, undisturbed):
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stderr
     # A dry run of another configuration changes nothing for the first.
-    (folder / "other.yaml").write_text((folder / "tiny.yaml").read_text().replace("[1, 2, 10]", "[1, 3]"))
+    (folder / "other.yaml").write_text((folder / "tiny.yaml").read_text().replace("[1, 2, 10]", "[1, 10]"))
     assert run_jobs(planned(folder, "--nolock", *AGGREGATES, config="other.yaml"))["convergence"] == 4
     assert first.poll() is None
     assert first.wait(timeout=300) == 0
