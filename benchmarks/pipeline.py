@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from deepbures.study.configuration import check as configuration
+from deepbures.study import configuration
 from deepbures.study.grid import cells as grid
 from deepbures.study.results.parquet import write
 from deepbures.study.run import run_cell
@@ -106,7 +106,6 @@ class Units:
 def measure(cells: int, shared_jobs: int | None = None) -> Units:
     """Print the table of one study."""
     config = study(cells, shared_jobs)
-    schema = configuration.read(ROOT / "workflow/schemas/config.schema.yaml")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("workflow", "src", "profiles"):
@@ -121,7 +120,7 @@ def measure(cells: int, shared_jobs: int | None = None) -> Units:
         print("| stage | CPU seconds | wall seconds |\n|---|---|---|")
         row(
             "check the configuration, make the grid",
-            *costs(lambda: grid.jobs(configuration.check(config, schema), "flows")),
+            *costs(lambda: grid.jobs(configuration.check(config), "flows")),
         )
         row("dry run: parse, DAG", *costs(snakemake(folder, "--dry-run", "--quiet", "all")))
         runs, wall = costs(snakemake(folder, "--quiet", "all", "--", "runs"))
@@ -156,7 +155,7 @@ def measure(cells: int, shared_jobs: int | None = None) -> Units:
 def default_study(units: Units) -> None:
     """Print what the default study costs: its computing by a sample of cells and seeds, all else by the units."""
     config = configuration.read(ROOT / "config/config.yaml")
-    config = configuration.check(config, configuration.read(ROOT / "workflow/schemas/config.schema.yaml"))
+    config = configuration.check(config)
     rng, computing, n_jobs = random.Random(0), 0.0, 0
     for name, block in config["experiments"].items():
         distinct = list({part.path: part for part in grid.parts(config, name)}.values())

@@ -41,7 +41,7 @@ def main() -> None:
         times = np.linspace(0, end, 21)[1:]
 
         def excess(F, loss=loss, n=n):
-            return loss.excess_in_eigenbasis(F, n)
+            return loss.form(n, n).excess(F)
 
         exact = gradient_flow(loss, W, depth, times, rtol=1e-12).excess
         other = gradient_flow(loss, W, depth, times, rtol=1e-12, method="explicit").excess

@@ -63,11 +63,6 @@ def reference():
 
 
 @pytest.fixture(scope="session")
-def schema():
-    return yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
 def families():
     """The families of figures."""
     return yaml.safe_load((ROOT / "workflow/figures.yaml").read_text(encoding="utf-8"))

@@ -28,7 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
     collect.add_argument("--tables", required=True, nargs="+", type=Path, help="files to write, in the kind's order")
     cells = commands.add_parser("cells", help="list what a configuration would compute")
     cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
-    cells.add_argument("--schema", default=WORKFLOW / "schemas/config.schema.yaml", help="schema of configurations")
     cells.add_argument("--experiment", help="one experiment: its cells, each with its settings as JSON")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")
@@ -99,13 +98,11 @@ def _settings(cell: str) -> dict[str, Any]:
 
 
 def _cells(options: argparse.Namespace) -> None:
-    from .study import cost
-    from .study.configuration import check as configuration
+    from .study import configuration, cost
     from .study.grid import cells as grid
 
-    schema = configuration.read(options.schema)
-    families = configuration.read(Path(options.schema).parents[1] / "figures.yaml")
-    config = configuration.check(configuration.merged(options.configurations), schema, families)
+    families = configuration.check_families(configuration.read(WORKFLOW / "figures.yaml"))
+    config = configuration.check(configuration.merged(options.configurations), families)
     if options.experiment is not None:
         if options.experiment not in config["experiments"]:
             known = ", ".join(config["experiments"])

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from projects import copy_of_project
 
-from deepbures.study.configuration import check as configuration
+from deepbures.study import configuration
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -49,23 +48,6 @@ def test_files_that_are_named_exist(file):
     assert (ROOT / file).exists()
 
 
-def keys_of(schema: object) -> set[str]:
-    """Names of all properties in a JSON schema."""
-    if isinstance(schema, list):
-        return set().union(*map(keys_of, schema))
-    if not isinstance(schema, dict):
-        return set()
-    named = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
-    return named.union(*map(keys_of, schema.values()))
-
-
-def test_every_key_of_the_configuration_is_explained():
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-    text = (ROOT / "config/README.md").read_text(encoding="utf-8")
-    known = set(re.findall(r"[a-z_]+", "".join(re.findall(r"`[^`]*`|^#+ .*$", text, flags=re.MULTILINE))))
-    assert keys_of(schema) <= known
-
-
 def test_the_examples_of_the_readme_run(capsys):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert examples
@@ -97,11 +79,11 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     assert np.diag(namespace["covariance"]) - 0.1 == pytest.approx(np.array([3.9, 1.9, 0.9]))
 
 
-def test_what_the_tutorial_lays_over_the_study_makes_sense(tmp_path, schema, shipped):
+def test_what_the_tutorial_lays_over_the_study_makes_sense(tmp_path, shipped):
     (text,) = blocks("docs/tutorial.md", "yaml")
     (tmp_path / "mine.yaml").write_text(text)
     config = configuration.merged([ROOT / "config/config.yaml", tmp_path / "mine.yaml"])
-    checked = configuration.check(config, schema)
+    checked = configuration.check(config)
     assert checked["experiments"]["low_rank"]["grid"]["depth"] == [1, 2, 3, 4, 5, 10]
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from cases import each
 
+from deepbures.files import moments
 from deepbures.files.moments import blocks_of, streamed_moments
-from deepbures.linalg import sample_covariance
 from deepbures.linalg.sample_covariance import sample_spectrum
 
 
@@ -25,8 +25,8 @@ def test_moments_of_blocks_are_those_of_the_whole(rng, rows, kind):
 
 
 def test_the_triangle_is_mirrored_across_the_blocks_of_a_large_matrix(rng, monkeypatch):
-    monkeypatch.setattr(sample_covariance, "_BLOCK_BYTES", 8 * 37 * 5)  # 5 samples at a time
-    monkeypatch.setattr(sample_covariance, "_MIRRORED", 8)
+    monkeypatch.setattr(moments, "_BLOCK_BYTES", 8 * 37 * 5)  # 5 samples at a time
+    monkeypatch.setattr(moments, "_MIRRORED", 8)
     X = rng.standard_normal((90, 37))
     found = streamed_moments(blocks_of(X)).covariance
     np.testing.assert_allclose(found, np.cov(X, rowvar=False, bias=True), atol=1e-14)

@@ -1,9 +1,11 @@
 """Targets from files: what other programs write is read or refused in one line, and never read as something else."""
 
 import gzip
+import hashlib
 import io
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ import scipy.io
 from deepbures import BuresWasserstein
 from deepbures.files.matrix_files import read_matrix
 from deepbures.files.targets import read_covariances, read_target
-from deepbures.study.grid.target import files_of, stream_of
+from deepbures.study.grid.target import checksums_of, files_of, stream_of
 from deepbures.study.run import run_cell
 
 
@@ -624,6 +626,20 @@ def test_targets_that_are_drawn_have_no_file():
     several = {"barycenter": {"samples": ["x.npy"], "groups": "g.csv", "weights": [1, 2]}}
     assert files_of(several) == ["x.npy", "g.csv"]
     assert stream_of(4, several) == {"target": "x.npy, g.csv", "drawn": False}
+
+
+def test_a_file_is_hashed_once_unless_it_changes(tmp_path, monkeypatch):
+    hashed, original = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or original(file, name))
+    target = {"barycenter": {"samples": [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]}}
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("1,2\n")
+    first = [checksums_of(target) for _ in range(80)]
+    assert first == [[hashlib.sha256(b"1,2\n").hexdigest()] * 2] * 80
+    assert [Path(name).name for name in hashed] == ["a.csv", "b.csv"]
+    (tmp_path / "b.csv").write_text("1,20\n")
+    assert checksums_of(target) == [first[0][0], hashlib.sha256(b"1,20\n").hexdigest()]
+    assert len(hashed) == 3
 
 
 def test_a_cell_trains_on_the_target_of_its_file(tmp_path, covariance):

@@ -329,10 +329,10 @@ def test_a_start_without_a_gradient_ends_at_once_whatever_the_horizon(method, lo
 def test_step_underflow():
     # A gradient that is NaN below a loss of 1: no step is small enough to get there.
     loss = Frobenius(np.diag(SPECTRUM))
-    gradient = loss.gradient_in_eigenbasis
-    loss.gradient_in_eigenbasis = lambda F: np.where(
-        loss.value_in_eigenbasis(F)[..., None, None] > 1, gradient(F), np.nan
-    )
+    form = loss.form(4)
+    gradient = form.gradient
+    form.gradient = lambda F: np.where(form.value(F)[..., None, None] > 1, gradient(F), np.nan)
+    loss.form = lambda columns, rank=None: form
     trajectory = run(np.eye(4), loss, max_time=10.0, method="explicit")
     assert trajectory.stop_reason == StopReason.STEP_UNDERFLOW
     assert 0 < trajectory.times[-1] < 10

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.landscape import critical_points
 from deepbures.landscape.curvature import extreme_eigenvalues, hessian, network_hessian
-from deepbures.linalg import psd
+from deepbures.linalg import psd, thin
 from deepbures.linalg.thin import is_thin
 from deepbures.losses import linear_forms
 from deepbures.losses.registry import BuresWasserstein, Frobenius
@@ -28,8 +28,8 @@ def form(monkeypatch):
     """Switch: the linear form at every size, or the dense one."""
 
     def switch(linear):
-        monkeypatch.setattr(linear_forms, "_LARGE", 1 if linear else 10**9)
-        monkeypatch.setattr(linear_forms, "_THIN", 1)
+        monkeypatch.setattr(thin, "_LARGE", 1 if linear else 10**9)
+        monkeypatch.setattr(thin, "_THIN", 1)
 
     return switch
 
@@ -437,8 +437,8 @@ def test_descent_of_a_wide_first_layer_is_that_of_its_row_space(form, rng, kind)
     layers = [rng.standard_normal(shape) / 3 for shape in ((3, 40), (3, 3), (12, 3))]
     runs = both(form, lambda: gradient_descent(loss, layers, 0.01, 200, [0, 200], excess_tolerance=0))
     assert runs[0].layers[0].shape == (3, 40)
-    for thin, whole in zip(runs[0].layers, runs[1].layers, strict=True):
-        np.testing.assert_allclose(thin, whole, atol=1e-11)
+    for reduced, whole in zip(runs[0].layers, runs[1].layers, strict=True):
+        np.testing.assert_allclose(reduced, whole, atol=1e-11)
     for name in ("loss", "excess", "gradient_norm", "balancedness"):
         np.testing.assert_allclose(getattr(runs[0], name), getattr(runs[1], name), rtol=1e-9, atol=1e-12)
     S = [run.factors @ run.factors.swapaxes(1, 2) for run in runs]

@@ -78,16 +78,16 @@ def test_take_chooses_targets_as_from_a_flat_array(make_target, rng, kind):
 
 @each("epsilon", [0, 0.2, [0.2, 0.1, 0.3]])
 def test_attributes_of_a_stack(make_target, epsilon):
-    # Ω diag(λ) Ωᵀ = Σ0 and one ε for each target; `smoothed` is a plain bool.
+    # Ω diag(λ) Ωᵀ = Σ0 and one ε for each target; `has_kink` is a plain bool.
     covariances = np.stack([make_target(SPECTRUM, i) for i in range(3)])
     loss = BuresWasserstein(covariances, epsilon)
-    assert (loss.shape, loss.dimension, loss.smoothed) == ((3,), 5, epsilon != 0)
+    assert (loss.shape, loss.dimension, loss.has_kink) == ((3,), 5, epsilon == 0)
     np.testing.assert_array_equal(loss.epsilon, np.broadcast_to(epsilon, 3))
     rebuilt = loss.eigenvectors * loss.eigenvalues[:, None, :] @ loss.eigenvectors.swapaxes(1, 2)
     np.testing.assert_allclose(rebuilt, loss.covariance, atol=1e-14)
     single = BuresWasserstein(covariances[0], 0.1)
-    assert (single.shape, single.epsilon, single.smoothed) == ((), 0.1, True)
-    assert not BuresWasserstein(covariances[0]).smoothed
+    assert (single.shape, single.epsilon, single.has_kink) == ((), 0.1, False)
+    assert BuresWasserstein(covariances[0]).has_kink is True
 
 
 @each("eigenvalues", [[4, 2, 1, 0.5], [4, 2, 0, 0]])

@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 
 from deepbures import gradient_flow
 from deepbures.linalg.root_path import RootPath
-from deepbures.losses import bures_wasserstein
-from deepbures.losses.polar import _polar_factor
+from deepbures.losses import polar
+from deepbures.losses.polar import polar_factor
 from deepbures.losses.registry import BuresWasserstein, Frobenius
 
 SPECTRUM = np.array([4.0, 3.0, 1.5, 0.7, 0.3])
@@ -396,25 +396,26 @@ def test_gradient_and_excess_at_once_keep_their_digits(make_target, rng, way, ki
     loss = BuresWasserstein(make_target(np.geomspace(condition, 1.0, 12)), kind)
     root = np.diag(np.sqrt(loss.minimum_spectrum(12)))
     F = np.array([root + distance * rng.standard_normal((12, 12)) for _ in range(2)])
+    form = loss.form(12)
     if way == "along":  # the third root of a path is not decomposed
-        roots = RootPath()
-        for share in (0.999999, 0.9999995):
-            loss.gradient_along(share * F, roots)
-        gradient, excess = loss.gradient_and_excess_along(F, 12, roots)
+        along = form.along(RootPath())
+        for factor in (0.999999, 0.9999995):
+            along.gradient(factor * F)
+        gradient, excess = along.gradient_and_excess(F)
     else:
-        gradient, excess = loss.gradient_and_excess_near_diagonal(F, 12)
+        gradient, excess = form.near_diagonal().gradient_and_excess(F)
     for i in range(2):
         W = loss.from_eigenbasis(F[i])
         minimum = exact.bures_wasserstein_minimum(loss.covariance, kind, 12)
         expected = exact.bures_wasserstein(W, loss.covariance, kind) - minimum
         bound = 100 * EPS * np.sqrt(condition / float(expected)) + 100 * EPS
         assert float(abs(mp.mpf(float(excess[i])) - expected) / expected) <= bound
-    np.testing.assert_allclose(gradient, loss.gradient_in_eigenbasis(F), atol=1e-11 * np.sqrt(condition))
-    if way == "along":  # what is recorded of a descent does not change it
-        roots = RootPath()
-        for share in (0.999999, 0.9999995):
-            loss.gradient_along(share * F, roots)
-        np.testing.assert_array_equal(gradient, loss.gradient_along(F, roots))
+    np.testing.assert_allclose(gradient, form.gradient(F), atol=1e-11 * np.sqrt(condition))
+    if way == "along":  # recording the excess of a descent does not change its steps
+        along = form.along(RootPath())
+        for factor in (0.999999, 0.9999995):
+            along.gradient(factor * F)
+        np.testing.assert_array_equal(gradient, along.gradient(F))
 
 
 @each("kind", [0, 0.1, 1.0, "frobenius"])
@@ -459,7 +460,7 @@ def test_polar_factor_over_all_conditions(rng, shape):
     columns = min(shape)
     for condition in np.logspace(0, 12, 49):
         U, V = orthogonal(rng, shape[0])[:, :columns], orthogonal(rng, shape[1])[:, :columns]
-        found = _polar_factor(U * np.geomspace(1, 1 / condition, columns) @ V.T)
+        found = polar_factor(U * np.geomspace(1, 1 / condition, columns) @ V.T)
         error = np.abs(found - U @ V.T).max()
         assert error < 20 * EPS * max(condition, min(condition**2, 1e5))
 
@@ -469,8 +470,8 @@ def test_polar_factor_is_the_same_from_gram_matrix_and_svd(monkeypatch, rng, sha
     X = rng.standard_normal((20, *shape))
     found = []
     for threshold in (-1.0, 2.0):  # never and always the SVD
-        monkeypatch.setattr(bures_wasserstein, "_GRAM_CONDITION", threshold)
-        found.append(_polar_factor(X))
+        monkeypatch.setattr(polar, "GRAM_CONDITION", threshold)
+        found.append(polar_factor(X))
     # Both lose at most κ² eps.
     gap, condition = np.abs(found[0] - found[1]).max(axis=(1, 2)), np.linalg.cond(X)
     assert (gap < 20 * EPS * condition**2).all()
@@ -482,7 +483,7 @@ def test_polar_factor_of_singular_matrices(rng, shape):
     # Rank r: Q Qᵀ Q = Q is a partial isometry of rank r, Qᵀ X is symmetric positive semidefinite, and Q = 0 for X = 0.
     for rank in range(3):
         X = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
-        Q = _polar_factor(X)
+        Q = polar_factor(X)
         np.testing.assert_allclose(np.linalg.svd(Q, compute_uv=False), np.arange(min(shape)) < rank, atol=1e-13)
         np.testing.assert_allclose(Q @ Q.T @ Q, Q, atol=1e-13)
         np.testing.assert_allclose(Q.T @ X, X.T @ Q, atol=1e-13)
@@ -497,9 +498,9 @@ def test_polar_factors_of_a_mixed_stack_are_those_of_its_members(rng, shape):
     s[:, 0, -1], s[:, 1, 1:] = 1e-6, 0
     X[:, 1:3] = U * s[..., None, :] @ Vh
     X[:, 3] = 0
-    found = _polar_factor(X)
+    found = polar_factor(X)
     for i in np.ndindex(2, 4):
-        np.testing.assert_array_equal(found[i], _polar_factor(X[i]))
+        np.testing.assert_array_equal(found[i], polar_factor(X[i]))
     assert np.abs(found[:, :3]).max(axis=(2, 3)).min() > 0
 
 
@@ -601,13 +602,14 @@ def test_excess_and_gradient_from_maps_are_those_from_decompositions(rng, epsilo
     noise = rng.standard_normal((5, 2, 3, n, rank))
     F = minimum + np.array([1e-6, 1e-3, 0.05, 1.0, 10.0])[:, None, None, None, None] * noise
     F[3, 0, 1, :, 0] = 0  # of a lower rank
-    excess, exact_excess = loss.excess_in_eigenbasis(F, rank), loss._excess_by_svd(F, rank)
+    form = loss.form(rank)
+    excess, exact_excess = form.excess(F), form.excess_by_svd(F)
     scale = np.sqrt(loss.eigenvalues[..., 0] / exact_excess)
     assert (np.abs(excess / exact_excess - 1) <= 1e-14 * (10 + scale)).all()
-    near, gradient = loss.gradient_near_diagonal(F), loss.gradient_in_eigenbasis(F)
+    near, gradient = form.near_diagonal().gradient(F), form.gradient(F)
     np.testing.assert_allclose(near, gradient, rtol=0, atol=1e-12 * np.abs(F).max())
     for i in np.ndindex(2, 3):
-        one = loss.take(np.ravel_multi_index(i, (2, 3)))
+        one = loss.take(np.ravel_multi_index(i, (2, 3))).form(rank)
         for j in range(5):
-            assert one.excess_in_eigenbasis(F[j, *i], rank) == excess[j, *i]
-            np.testing.assert_array_equal(one.gradient_near_diagonal(F[j, *i]), near[j, *i])
+            assert one.excess(F[j, *i]) == excess[j, *i]
+            np.testing.assert_array_equal(one.near_diagonal().gradient(F[j, *i]), near[j, *i])

@@ -200,7 +200,7 @@ def test_ranks_beyond_the_target(make_target, kind, rank, depth):
     else:
         assert (rates.min() == 0) == beyond
     if kind != "frobenius":
-        assert sharp_rate(loss.eigenvalues, loss.smoothing, depth, rank) == 2 * rates.min()
+        assert sharp_rate(loss.eigenvalues, loss.epsilon, depth, rank) == 2 * rates.min()
     W = factor(loss, (0, 1, 2), rank)
     assert nearest(loss, W, rank) == ((0, 1, 2), pytest.approx(0, abs=1e-13))
 
@@ -252,11 +252,11 @@ def test_the_unit_of_the_target_changes_no_verdict(make_target, scale):
 
 def test_members_of_the_losses():
     covariance = np.diag([2.0, 1.0])
-    assert (Frobenius(covariance).smoothing, Frobenius.label) == (0.0, "Frobenius")
-    assert (BuresWasserstein(covariance, 0.3).smoothing, BuresWasserstein.label) == (0.3, "Bures-Wasserstein")
+    assert (Frobenius(covariance).epsilon, Frobenius.label) == (0.0, "Frobenius")
+    assert (BuresWasserstein(covariance, 0.3).epsilon, BuresWasserstein.label) == (0.3, "Bures-Wasserstein")
     stack = BuresWasserstein(np.stack([covariance] * 2), [0.1, 0.2])
-    np.testing.assert_array_equal(stack.smoothing, [0.1, 0.2])
-    assert stack.take(1).smoothing == 0.2
+    np.testing.assert_array_equal(stack.epsilon, [0.1, 0.2])
+    assert stack.take(1).epsilon == 0.2
 
 
 def test_a_loss_without_closed_forms(monkeypatch):

@@ -4,7 +4,6 @@ import mpmath as mp
 import numpy as np
 import ot
 import pytest
-from cases import each
 from scipy.optimize import minimize
 
 from deepbures.descent.gradient_descent import gradient_descent
@@ -22,7 +21,6 @@ from deepbures.neighbours.barycenter import (
     rank_bounded_minima,
     truncated,
 )
-from deepbures.neighbours.region_covariances import region_covariances
 
 WEIGHTS = np.array([0.4, 0.3, 0.2, 0.1])
 
@@ -40,7 +38,7 @@ def power(S, exponent):
 # --- The fixed point --------------------------------------------------------------------------------------------
 
 
-@each("spread", [0.3, 1, 3])
+@pytest.mark.parametrize("spread", [0.3, 1, 3])
 def test_equals_pot(rng, spread):
     # An independent implementation, to 1e-10 of the largest entry.
     covariances = draw_covariances(rng, 4, 5, spread)
@@ -101,8 +99,8 @@ def test_a_half_step_is_the_fixed_point_iteration(covariances, rng):
 # --- The loss ---------------------------------------------------------------------------------------------------
 
 
-@each("epsilon", [0, 0.05])
-@each("columns", [2, 5, 7])
+@pytest.mark.parametrize("epsilon", [0, 0.05])
+@pytest.mark.parametrize("columns", [2, 5, 7])
 def test_is_the_weighted_sum_of_losses(covariances, rng, epsilon, columns):
     loss = Barycenter(covariances, WEIGHTS, epsilon)
     losses = [BuresWasserstein(C, epsilon) for C in covariances]
@@ -114,8 +112,8 @@ def test_is_the_weighted_sum_of_losses(covariances, rng, epsilon, columns):
     np.testing.assert_allclose(loss.hessian_product(W, V), expected, rtol=1e-9, atol=1e-10)
 
 
-@each("epsilon", [0, 0.05])
-@each("columns", [1, 3, 5, 7])
+@pytest.mark.parametrize("epsilon", [0, 0.05])
+@pytest.mark.parametrize("columns", [1, 3, 5, 7])
 def test_excess_is_the_difference_to_the_barycenter(covariances, rng, epsilon, columns):
     loss = Barycenter(covariances, WEIGHTS, epsilon)
     W = rng.standard_normal((5, columns))
@@ -144,7 +142,7 @@ def test_covariances_of_mixed_ranks(rng):
     assert found.fun >= loss.minimum_value(4) * (1 - 1e-12)
 
 
-@each("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_unit_does_not_matter(covariances, rng, scale):
     W = rng.standard_normal((5, 5))
     loss, scaled = Barycenter(covariances, WEIGHTS), Barycenter(scale * covariances, WEIGHTS)
@@ -155,7 +153,7 @@ def test_unit_does_not_matter(covariances, rng, scale):
 # --- Descent and flow -------------------------------------------------------------------------------------------
 
 
-@each("spread", [1, 3])
+@pytest.mark.parametrize("spread", [1, 3])
 def test_rate_of_descent_comes_from_the_hessian(rng, spread):
     # Step ½ on one layer: the excess shrinks by max (1 − r/2)², r the nonzero eigenvalues of ∇²F, within 1 %.
     # Started along the slowest of them: the tail begins at once.
@@ -171,7 +169,7 @@ def test_rate_of_descent_comes_from_the_hessian(rng, spread):
     assert factor == pytest.approx((1 - rates[0] / 2) ** 2, rel=0.01)
 
 
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 def test_networks_of_any_depth_find_the_barycenter(covariances, rng, depth):
     loss = Barycenter(covariances, WEIGHTS)
     start = rng.standard_normal((5, 5))
@@ -278,20 +276,6 @@ def test_nearest_is_the_smallest_distance(rng):
     np.testing.assert_array_equal(nearest(means, points), np.argmin(distances, axis=1))
 
 
-def test_region_covariances_are_those_of_numpy(rng):
-    images = rng.uniform(0, 16, (3, 6, 5))
-    found = region_covariances(images)
-    scaled = images[1] / images.max()
-    down, across = np.gradient(scaled)
-    y, x = np.mgrid[-1:1:6j, -1:1:5j]
-    features = np.stack([x, y, scaled, np.abs(across), np.abs(down)]).reshape(5, -1)
-    np.testing.assert_allclose(found[1], np.cov(features, bias=True), atol=1e-14)
-    images[2] = 0  # a blank image: rank 2, and a barycenter all the same
-    mean = barycenter(region_covariances(images))
-    assert np.linalg.matrix_rank(region_covariances(images)[2]) == 2
-    assert np.all(np.linalg.eigvalsh(mean) > 0)
-
-
 # --- Bad input --------------------------------------------------------------------------------------------------
 
 
@@ -314,8 +298,6 @@ def test_region_covariances_are_those_of_numpy(rng):
         (lambda: nearest([np.eye(2)], [np.eye(3)]), "one dimension, not 2 and 3"),
         (lambda: draw_covariances(np.random.default_rng(0), 0, 3, 1), "at least 1"),
         (lambda: draw_covariances(np.random.default_rng(0), 1, 3, -1), "spread must be"),
-        (lambda: region_covariances(np.ones((2, 1, 5))), "at least 2 × 2 pixels"),
-        (lambda: region_covariances(np.zeros((2, 5, 5))), "not all be zero"),
     ],
 )
 def test_bad_input_gives_one_line(call, message):

@@ -3,7 +3,6 @@
 import numpy as np
 import ot
 import pytest
-from cases import each
 
 from deepbures.neighbours.sensing import (
     SENSING_LOSSES,
@@ -92,7 +91,7 @@ def test_the_rank_falls_to_k():
     assert np.linalg.matrix_rank(reweighted(measured, 2, n_steps=20)[0], tol=1e-9) > 2
 
 
-@each("copies", [0, 10_000])
+@pytest.mark.parametrize("copies", [0, 10_000])
 def test_reweighting_does_not_mind_copies(copies):
     for seed in range(4):
         covariance, measured = problem(seed, copies)
@@ -113,7 +112,7 @@ def test_plain_descent_minds_copies():
     assert found[10_000] <= 2
 
 
-@each("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_unit_does_not_matter(scale):
     covariance, measured = problem(5)
     scaled = Measurements.of(scale * covariance, measured.vectors)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.losses.registry import BuresWasserstein, Frobenius
 from deepbures.neighbours.sparse_recovery import METHODS, _step, double_threshold, draw_corrupted, recover_low_rank
@@ -54,8 +53,8 @@ def test_steps_are_those_of_the_losses(make_target, rng, method):
     np.testing.assert_allclose(_step(W, covariance, method, 3.0), expected, atol=1e-13)
 
 
-@each("method", ["scaled", "bures-wasserstein"])
-@each("rank", [3, 10])
+@pytest.mark.parametrize("method", ["scaled", "bures-wasserstein"])
+@pytest.mark.parametrize("rank", [3, 10])
 def test_few_corruptions_are_undone(rank, method):
     # At 4 % and κ = 10 both recover all seeds to 1e-6; E with it.
     for seed in range(5):
@@ -85,7 +84,7 @@ def test_too_many_corruptions_are_not_undone():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@each("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_unit_does_not_matter(method, scale):
     drawn = draw_corrupted(np.random.default_rng(0), 20, 2, 5, 0.05)
     Y = drawn.low_rank + drawn.sparse

@@ -110,7 +110,7 @@ def test_flow_stays_below_the_bound_and_within_the_singular_values(rng, share, d
             loss, W, depth, excess_tolerance=1e-12, max_time=min(30 / max(rate, 1e-3), 100.0), rtol=1e-9
         )
         assert (flow.loss <= global_bound(flow.times, flow.loss[0], rate) * (1 + 1e-6)).all()
-        low, high = singular_value_bounds(loss.eigenvalues, loss.smoothing, sigma[-1], sigma[0])
+        low, high = singular_value_bounds(loss.eigenvalues, loss.epsilon, sigma[-1], sigma[0])
         squares = np.linalg.svd(flow.factors, compute_uv=False) ** 2
         assert (squares[:, -1] >= low * (1 - 1e-6)).all()
         assert (squares[:, 0] <= high * (1 + 1e-6)).all()
@@ -174,8 +174,8 @@ def test_descent_on_one_layer_contracts_in_every_step(rng, share, step_size):
             loss = BuresWasserstein(covariance, share * float(np.linalg.eigvalsh(covariance)[0]))
             W = scale * rng.standard_normal((4, 4))
             sigma = np.linalg.svd(W, compute_uv=False)
-            promised = descent_global_rate(loss.eigenvalues, loss.smoothing, 1, sigma[-1], step_size)
-            low, high = singular_value_bounds(loss.eigenvalues, loss.smoothing, sigma[-1], sigma[0])
+            promised = descent_global_rate(loss.eigenvalues, loss.epsilon, 1, sigma[-1], step_size)
+            low, high = singular_value_bounds(loss.eigenvalues, loss.epsilon, sigma[-1], sigma[0])
             floor = 1e-15 * np.trace(covariance)  # from there on rounding is 1e-7 of the excess
             before = float(loss.excess(W))
             for _step in range(40):

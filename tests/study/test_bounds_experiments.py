@@ -8,14 +8,15 @@ from cases import each
 
 from deepbures.flow.gradient_flow import gradient_flow
 from deepbures.losses.registry import BuresWasserstein, Frobenius
-from deepbures.model.diagnostics import excess_by_direction, least_singular_value
+from deepbures.model.diagnostics import least_singular_value
 from deepbures.model.starts import aligned_start, close_start
 from deepbures.rates import predicted as predicted_rates
 from deepbures.rates.measured import worst_ratio
 from deepbures.rates.program_constants import bound_is_proved
-from deepbures.study.cell.problem import limited_smoothing, make_loss, make_start
-from deepbures.study.configuration.check import ConfigurationError, check
+from deepbures.study.cell.problem import make_loss, make_start
+from deepbures.study.configuration import ConfigurationError, check
 from deepbures.study.grid.cells import cells
+from deepbures.study.grid.target import limited_epsilon
 from deepbures.study.kinds.flow import slowest_share
 from deepbures.study.run import checked, run_cell
 
@@ -179,7 +180,7 @@ def test_excess_by_direction_adds_up_to_the_excess(make_target, rng, epsilon, ra
     errors = []
     for size in (1e-3, 1e-4):
         F = optimum + size * direction
-        total = sum(part.sum() for part in excess_by_direction(loss, F, rank))
+        total = sum(part.sum() for part in loss.excess_by_direction(F, rank))
         errors.append(abs(total / loss.excess(F, rank) - 1))
     assert errors[0] < 0.02
     assert errors[1] < errors[0] / 5  # of first order: the excess is cut off after the second
@@ -241,10 +242,10 @@ def test_theorem_step_that_no_float_holds_is_refused_in_one_line():
 def test_epsilon_next_to_the_least_eigenvalue_is_that_eigenvalue():
     values = np.array([3.0, 1.0])
     for epsilon in (1.0, 1 - 1e-12, 1 + 1e-12, 7.0):
-        assert limited_smoothing(epsilon, values, 2) == 1.0
-        assert limited_smoothing(epsilon, values, 1) == min(epsilon, 3.0)  # the empty direction needs no limit
-    assert limited_smoothing(0.999, values, 2) == 0.999
-    assert limited_smoothing(0, values, 2) == limited_smoothing(0.1, np.array([1.0, 0.0]), 2) == 0
+        assert limited_epsilon(epsilon, values, 2) == 1.0
+        assert limited_epsilon(epsilon, values, 1) == min(epsilon, 3.0)  # the empty direction needs no limit
+    assert limited_epsilon(0.999, values, 2) == 0.999
+    assert limited_epsilon(0, values, 2) == limited_epsilon(0.1, np.array([1.0, 0.0]), 2) == 0
     # So direction n is empty at ε = λ_n for every seed, whatever eigh rounds.
     for seed in range(10):
         loss = make_loss(checked({**FLOW, "dimension": 5, "smin": -1, "epsilon": 0.2}), seed)
@@ -278,7 +279,7 @@ def test_flow_refuses_ends_without_meaning(make_target, options, message):
         gradient_flow(BuresWasserstein(make_target([2.0, 1.0])), np.eye(2), 2, **{"max_time": 1.0, **options})
 
 
-def test_rank_beyond_the_targets_is_refused_up_front(tmp_path, shipped, schema):
+def test_rank_beyond_the_targets_is_refused_up_front(tmp_path, shipped):
     # Four dimensions, of which the samples span three.
     samples = np.random.default_rng(0).standard_normal((50, 3)) @ np.eye(3, 4)
     np.save(tmp_path / "samples.npy", samples)
@@ -291,10 +292,10 @@ def test_rank_beyond_the_targets_is_refused_up_front(tmp_path, shipped, schema):
     block["grid"] |= {"smin": [-1], "rank": [3, 4]}
     config["figures"] = {}
     with pytest.raises(ConfigurationError) as caught:
-        check(config, schema)
+        check(config)
     assert "rank 4 exceeds the rank 3 of the target" in str(caught.value)
     block["grid"]["rank"] = [3]
-    check(config, schema)
+    check(config)
 
 
 @pytest.mark.parametrize("array", [np.full((9, 4), 0.1), np.zeros((9, 4))])

@@ -143,7 +143,7 @@ def test_configuration_of_the_command_line_reaches_the_results(project):
     assert json.loads((project / "results/cli/provenance.json").read_text())["configuration"]["study"]["seed"] == 3
     refused = snakemake(project, project, "--config", "study={seed: 010}", "--", "aggregates")
     assert refused.returncode == 1
-    assert "configuration: --config: 010 is read as 8: write plain digits" in refused.stderr
+    assert "configuration: --config: 010: Snakemake reads 8 (YAML 1.1), YAML 1.2 reads 10: write" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -153,9 +153,30 @@ def test_a_block_that_stands_twice_is_refused_before_any_job(project):
         (project / place).write_text(f"{text}\nstudy: {{seed: 1}}\n")
         run = snakemake(project, project, "--dry-run", *arguments, "--", "aggregates")
         assert run.returncode == 1
-        assert re.search(r"^configuration: .*\.yaml: line \d+: the key 'study' is given twice", run.stderr, re.M)
+        assert re.search(r"^configuration: .*\.yaml: not YAML: line \d+: found duplicate key .study.", run.stderr, re.M)
         assert "Traceback" not in run.stderr
         (project / place).write_text(text)
+
+
+def test_the_file_of_a_target_is_hashed_once_while_the_workflow_is_read(project):
+    block = {**BLOCK, "grid": {**BLOCK["grid"], "depth": list(range(1, 41)), "rank": [1, 2]}}
+    write(project / "own.yaml", {**OVERLAY, "experiments": {"mine": block}})
+    (project / "spy").mkdir()
+    (project / "spy/sitecustomize.py").write_text(
+        "import hashlib\n"
+        "original = hashlib.file_digest\n"
+        "def file_digest(file, *rest):\n"
+        "    if str(file.name).endswith('own.npy'):\n"
+        "        open('hashed', 'a').write('x')\n"
+        "    return original(file, *rest)\n"
+        "hashlib.file_digest = file_digest\n"
+    )
+    paths = f"{project / 'spy'}:{project / 'src'}"
+    table = ["--", "results/own/mine/runs.parquet"]
+    run = snakemake(project, project, "--dry-run", "--configfile", "own.yaml", *table, PYTHONPATH=paths)
+    assert made(run)
+    assert "run_mine" in run.stdout
+    assert (project / "hashed").read_text() == "x"
 
 
 def test_what_is_up_to_date_is_told_by_content_alone(project):

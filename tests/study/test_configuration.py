@@ -1,6 +1,7 @@
 """Configurations: every mistake gives one line that names key, value and what is allowed."""
 
 import copy
+import datetime
 import json
 import re
 from pathlib import Path
@@ -9,10 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
-from deepbures.study.cell.settings import Initialization
-from deepbures.study.configuration import check as configuration
-from deepbures.study.configuration.check import ConfigurationError, check_families, with_numbers
+from deepbures.study import configuration
+from deepbures.study.cell.records import keys_of
+from deepbures.study.cell.settings import KEYS, Initialization
+from deepbures.study.configuration import ConfigurationError, check_families, with_numbers
+from deepbures.study.configuration.check import Configuration, Study
+from deepbures.study.configuration.experiment import _FRAME
+from deepbures.study.configuration.families import Figure
 from deepbures.study.grid.axes import AXES
+from deepbures.study.grid.target import Covariances, Target
 from deepbures.study.kinds import KINDS
 from deepbures.study.kinds import kind as kind_of
 
@@ -27,9 +33,9 @@ NORMAL = {"kind": "normal", "balance": "end_to_end"}
 INTEGRATION = {"rtol": 1e-6, "excess_tolerance": 0, "max_time": 1, "max_steps": 9, "samples": 2}
 
 
-def check(config, schema):
+def check(config):
     """Check a configuration, and that its figures can be drawn."""
-    return configuration.check(config, schema, FAMILIES)
+    return configuration.check(config, FAMILIES)
 
 
 def changed(config, path, value):
@@ -47,24 +53,24 @@ def changed(config, path, value):
 
 
 @pytest.mark.parametrize("overlays", [(), ("smoke.yaml",)])
-def test_shipped_configurations_pass(shipped, schema, overlays):
+def test_shipped_configurations_pass(shipped, overlays):
     config = shipped(*overlays)
-    assert check(config, schema) == with_numbers(config)
+    assert check(config) == with_numbers(config)
 
 
 @pytest.mark.parametrize("overlay", ["images.yaml", "neighbours.yaml"])
-def test_a_study_may_be_limited_to_some_experiments_and_their_figures(shipped, schema, overlay):
+def test_a_study_may_be_limited_to_some_experiments_and_their_figures(shipped, overlay):
     own = configuration.read(WORKFLOW.parent / "config" / overlay)
-    checked = check(shipped(overlay), schema)
+    checked = check(shipped(overlay))
     assert checked["experiments"].keys() == own["experiments"].keys() == set(checked["study"]["only"])
     assert checked["figures"].keys() == own["figures"].keys()
-    assert checked == check(checked, schema)  # as an archive holds it
+    assert checked == check(checked)  # as an archive holds it
     # what is left out is checked as well where it is written, and a figure of nothing stays a mistake
     with pytest.raises(ConfigurationError, match="'hyperbolic'"):
-        check(changed(shipped(overlay), C + "loss", "hyperbolic"), schema)
+        check(changed(shipped(overlay), C + "loss", "hyperbolic"))
     lost = next(iter(own["figures"]))
     with pytest.raises(ConfigurationError, match="'nothing'"):
-        check(changed(shipped(overlay), f"figures.{lost}.experiment", "nothing"), schema)
+        check(changed(shipped(overlay), f"figures.{lost}.experiment", "nothing"))
 
 
 def test_smoke_study_is_smaller(shipped):
@@ -84,15 +90,15 @@ def test_numbers_that_yaml_reads_as_strings(text, number):
     assert with_numbers({"a": [{"b": text}]}) == {"a": [{"b": number}]}
 
 
-@pytest.mark.parametrize("text", ["results", "1e", "e5", "0-9", "1e-6 s", "", "v1e5", "1e-400", "1e400", "\u0663e1"])
+@pytest.mark.parametrize("text", ["results", "1e", "e5", "0-9", "1e-6 s", "", "v1e5", "\u0663e1"])
 def test_other_strings_stay(text):
     assert with_numbers(text) == text
 
 
-def test_numbers_are_read_before_the_check(shipped, schema):
+def test_numbers_are_read_before_the_check(shipped):
     config = changed(shipped(), C + "integration.rtol", yaml.safe_load("1e-6"))
     assert config["experiments"]["convergence"]["integration"]["rtol"] == "1e-6"
-    assert check(config, schema)["experiments"]["convergence"]["integration"]["rtol"] == 1e-6
+    assert check(config)["experiments"]["convergence"]["integration"]["rtol"] == 1e-6
     assert config["experiments"]["convergence"]["integration"]["rtol"] == "1e-6"  # the argument is left alone
 
 
@@ -108,27 +114,29 @@ MISTAKES = [
     ("study.a\nb", 1, ["study: unknown key", "allowed: seed, results, figures"]),
     (("study", 1), 2, ["study: unknown key 1"]),
     ("study.seed", ..., ["study: the key 'seed' is missing"]),
-    (C + "integration.rtoll", 1e-6, [".integration.rtoll: kind 'flow' has no such key, did you mean 'rtol'?"]),
-    (C + "loss", ..., ["experiments.convergence.loss: the key is missing (or an axis 'loss_name' of the grid)"]),
+    (C + "integration.rtoll", 1e-6, [".integration: unknown key 'rtoll', did you mean 'rtol'?"]),
+    (C + "loss", ..., ["experiments.convergence: the key 'loss' is missing (or an axis 'loss_name' of the grid)"]),
     (C + "kind", ..., ["experiments.convergence: the key 'kind' is missing"]),
-    (C + "grid.width", [5], ["experiments.convergence.grid", "'width'", "allowed: epsilon, smin, rank, depth"]),
+    (C + "grid.width", [5], ["experiments.convergence.grid", "'width'", "initial_scale, epsilon, smin, rank, depth"]),
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
     ("figures.rate", {"experiment": "convergence"}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
     ("figures.rate", {}, ["figures.rate: the key 'experiment' is missing"]),
-    ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: lower-case letters, digits and _ only"]),
+    ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: it must match [a-z][a-z0-9_]*"]),
     ("experiments", {}, ["experiments: {} must hold at least 1"]),
     # Wrong types.
-    ("study", [], ["study: [] must be of type object"]),
+    ("study", [], ["study: [] must be of type dictionary"]),
     ("study.seed", "x", ["study.seed: 'x' must be of type integer"]),
     ("study.results", 5, ["study.results: 5 must be of type string"]),
     (C + "dimension", True, ["experiments.convergence.dimension: True must be of type integer"]),
     (C + "dimension", 20.5, ["experiments.convergence.dimension: 20.5 must be of type integer"]),
-    (C + "grid.depth", 3, ["experiments.convergence.grid.depth: 3 must be of type array"]),
+    (C + "grid.depth", 3, ["experiments.convergence.grid.depth: 3 must be of type list"]),
     (C + "grid.epsilon", [0, "small"], ["experiments.convergence.grid.epsilon[1]: 'small' must be of type number"]),
     (C + "integration.max_time", None, ["experiments.convergence.integration.max_time: None must be of type number"]),
-    (C + "target", "zipf", ["experiments.convergence.target: 'zipf' must be of type object"]),
+    (C + "target", "zipf", ["experiments.convergence.target: 'zipf' must be of type dictionary"]),
+    ("study.results", datetime.date(2023, 3, 1), ["study.results: datetime.date(2023, 3, 1) must be of type string"]),
+    ("experiments", {5: {}}, ["experiments: 5 is no valid name"]),
     # Wrong values.
     ("study.seed", -1, ["study.seed: -1 must be at least 0"]),
     ("study.results", "", ["study.results: ''"]),
@@ -137,7 +145,7 @@ MISTAKES = [
         "burres-wasserstein",
         [".loss: 'burres-wasserstein'", "did you mean 'bures-wasserstein'?", "frobenius"],
     ),
-    (C + "loss", ["a\nb"], ["experiments.convergence.loss", "allowed: bures-wasserstein, frobenius"]),
+    (C + "loss", ["a\nb"], ["experiments.convergence.loss: ['a\\nb'] must be of type string"]),
     (C + "target.mode", "singularvalues", [".target.mode: 'singularvalues'", "allowed: eigenvalues, singular values"]),
     (C + "initialization.kind", "closed", [".initialization.kind: 'closed'", "did you mean 'close'?"]),
     (
@@ -152,14 +160,14 @@ MISTAKES = [
     (C + "grid.epsilon", [0, float("inf")], [".grid.epsilon[1]: inf must be a finite number"]),
     (C + "grid.smin", [float("nan")], [".grid.smin[0]: nan must be a finite number"]),
     (C + "grid.depth", [0], [".grid.depth[0]: 0 must be at least 1"]),
-    (C + "grid.depth", [1, 2, 1], [".grid.depth: 1 is given twice"]),
+    (C + "grid.depth", [1, 2, 1], [".grid.depth[2]: 1 is given twice; each"]),
     (C + "integration.rtol", 0, [".integration.rtol: 0 must be more than 0"]),
     (C + "integration.rtol", 2, [".integration.rtol: 2 must be less than 1"]),
-    (C + "integration.rtol", "1e-400", [".integration.rtol: '1e-400' must be of type number"]),
+    (C + "integration.rtol", "1e400", [".integration.rtol: inf must be a finite number"]),
     (C + "integration.samples", 1, [".integration.samples: 1 must be at least 2"]),
-    # What a schema cannot see.
+    # What types cannot say.
     (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
-    (C + "loss", "frobenius", [".initialization.kind: 'close' needs loss: bures-wasserstein, not 'frobenius'"]),
+    (C + "loss", "frobenius", [".loss: a start of the kind 'close' needs bures-wasserstein, not 'frobenius'"]),
     ("study.only", ["flows"], ["study.only: there is no experiment 'flows'; there are convergence, "]),
     ("study.only", [], ["study.only"]),
     ("study.only", "convergence", ["study.only"]),
@@ -211,17 +219,17 @@ MISTAKES = [
     (N + "grid.initial_scale", [0.1, -0.5], [".grid.initial_scale: -0.5 must be more than 0 for the kind 'small'"]),
     (N + "initialization.scale", 0.1, [".grid.initial_scale: initialization.scale is given too; keep one of the two"]),
     (U + "grid.initial_scale", [0.1], [".grid.initial_scale: the kind 'normal' has no scale"]),
-    (H + "grid.initial_scale", [0.1], [".hessian.grid.initial_scale: kind 'hessian' has no such axis"]),
+    (H + "grid.initial_scale", [0.1], [".hessian.grid: unknown key 'initial_scale'"]),
     # Steps of the theorem, and finite samples.
-    (N + "grid.theorem_step", [1], [".bounds_n1.grid.theorem_step: kind 'flow' has no such axis"]),
+    (N + "grid.theorem_step", [1], [".bounds_n1.grid: unknown key 'theorem_step'"]),
     (D + "grid.theorem_step", [1], [".descent.grid", "one of the axes", "theorem_step"]),
     (T + "grid.loss_name", ["frobenius"], [".certified_n1"]),
     (T + "descent", {"end_time": 1, "samples": 5}, [".descent.end_time: needs the axis 'step_size' in the grid"]),
-    (F + "sampling", ..., [".sampling: the key is missing: kind 'finite_sample' needs it"]),
+    (F + "sampling", ..., [": the key 'sampling' is missing"]),
     (F + "sampling.sizes", [10, 4], [".sampling.sizes[1]: 4 must be at least the rank, 5"]),
     (F + "sampling.draws", 0, [".sampling.draws: 0 must be at least 1"]),
-    (F + "loss", "frobenius", [".loss: kind 'finite_sample' needs bures-wasserstein"]),
-    (C + "sampling", {"sizes": [10], "draws": 1}, [".sampling: kind 'flow' has no such key; allowed: integration"]),
+    (F + "loss", "frobenius", [".loss: kind 'finite_sample' needs bures-wasserstein, not 'frobenius'"]),
+    (C + "sampling", {"sizes": [10], "draws": 1}, [": unknown key 'sampling'"]),
     # Losses, starts and balance: in the block or as an axis, and not both.
     (C + "grid.loss_name", ["frobenius"], [".convergence.grid.loss_name: loss is given too; keep one of the two"]),
     (C + "grid.initialization", ["small"], [".convergence.grid.initialization: initialization.kind is given too"]),
@@ -230,7 +238,7 @@ MISTAKES = [
         ["product"],
         [".descent_low_rank.grid.balance: initialization.balance is given too; keep one of the two"],
     ),
-    (C + "initialization", {}, [".initialization.kind: the key is missing (or an axis 'initialization' of the grid)"]),
+    (C + "initialization", {}, [".initialization: the key 'kind' is missing (or an axis 'initialization'"]),
     (U + "grid.initialization", ["normale"], [".grid.initialization[0]: 'normale'", "did you mean 'normal'?"]),
     (U + "grid.balance", ["ballanced"], [".grid.balance[0]: 'ballanced'", "allowed: none, product, end_to_end"]),
     (
@@ -238,11 +246,11 @@ MISTAKES = [
         ["mse"],
         [".grid.loss_name[0]: 'mse'", "allowed: bures-wasserstein"],
     ),
-    (U + "grid.balance", ["none", "none"], [".grid.balance: 'none' is given twice"]),
+    (U + "grid.balance", ["none", "none"], [".grid.balance[1]: 'none' is given twice"]),
     (
         U + "initialization.gain",
         1,
-        [".initialization.gain: kind 'descent' has no such key", "allowed: kind, balance, scale, end_rank"],
+        [".initialization: unknown key 'gain'", "allowed: kind, balance, scale, end_rank"],
     ),
     # Starts that make no sense.
     (D + "initialization", {"kind": "normal"}, [".initialization: the key 'balance' is missing", "'normal' needs it"]),
@@ -251,10 +259,10 @@ MISTAKES = [
         {"kind": "close", "balance": "none"},
         [".initialization.balance: the kinds 'close', 'small', 'aligned' are always balanced"],
     ),
-    (U + "grid.initialization", ["normal", "close"], [".initialization.balance: the kinds 'close', 'small'"]),
+    (U + "grid.initialization", ["normal", "close"], [".grid.balance: the kinds 'close', 'small'"]),
     (U + "grid.initialization", ["normal", "small"], [".initialization: the key 'scale' is missing: the kind 'small'"]),
     (U + "initialization", {"scale": 0.1}, [".initialization.scale: the kind 'normal' has no scale"]),
-    ("experiments.loss_comparison.initialization", {"kind": "close"}, [".initialization.kind: 'close' needs loss"]),
+    ("experiments.loss_comparison.initialization", {"kind": "close"}, [".grid.loss_name: a start of the kind 'close'"]),
     (C + "initialization.end_rank", 21, [".initialization.end_rank: 21 must be at most the rank, 20"]),
     (
         "experiments.low_rank.initialization",
@@ -269,12 +277,12 @@ MISTAKES = [
         "flows",
         [".convergence.kind: 'flows' is not allowed", "'flow'?", "allowed: barycenter"],
     ),
-    (C + "kind", "descent", [".integration: kind 'descent' has no such key; allowed: descent"]),
-    (D + "kind", "flow", [".descent.descent: kind 'flow' has no such key; allowed: integration"]),
-    (C + "integration", ..., [".convergence.integration: the key is missing: kind 'flow' needs it"]),
-    (D + "descent", ..., [".descent.descent: the key is missing: kind 'descent' needs it"]),
-    (C + "grid.step_size", [0.1], [".convergence.grid.step_size: kind 'flow' has no such axis"]),
-    (C + "grid.relative_step", [0.1], [".convergence.grid.relative_step: kind 'flow' has no such axis"]),
+    (C + "kind", "descent", [": unknown key 'integration'"]),
+    (D + "kind", "flow", [".descent: unknown key 'descent'"]),
+    (C + "integration", ..., [".convergence: the key 'integration' is missing"]),
+    (D + "descent", ..., [".descent: the key 'descent' is missing"]),
+    (C + "grid.step_size", [0.1], [".convergence.grid: unknown key 'step_size'"]),
+    (C + "grid.relative_step", [0.1], [".convergence.grid: unknown key 'relative_step'"]),
     (
         D + "grid.relative_step",
         ...,
@@ -294,49 +302,49 @@ MISTAKES = [
     (A + "grid.step_size", [1, 4], [".authors.grid.step_size[1]: 4 must divide end_time, 3"]),
     (A + "descent.record_every", 0, [".descent.record_every: 0 must be at least 1"]),
     (D + "descent.excess_tolerance", -1, [".descent.excess_tolerance: -1 must be at least 0"]),
-    (D + "descent.max_step", 1, [".descent.max_step: kind 'descent' has no such key, did you mean 'max_steps'?"]),
+    (D + "descent.max_step", 1, [".descent: unknown key 'max_step', did you mean 'max_steps'?"]),
     (D + "descent.compare_with_flow", True, [".descent.compare_with_flow: needs end_time"]),
     (D + "descent.compare_with_flow", "yes", [".descent.compare_with_flow: 'yes' must be of type boolean"]),
     (
         "experiments.descent_to_flow.initialization",
         {"kind": "normal", "balance": "none"},
-        [".descent.compare_with_flow: needs balanced starts, not 'none'"],
+        [".initialization.balance: a flow needs a balanced start, not 'none'"],
     ),
     # Experiments on the landscape: keys of their own, and of no other kind.
     (H + "kind", "hesian", [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, paths"]),
-    (H + "kind", "flow", [".hessian.landscape: kind 'flow' has no such key; allowed: integration"]),
-    (H + "kind", "paths", [".hessian.landscape.samples: the key is missing: kind 'paths' needs it"]),
-    (C + "kind", "hessian", [".convergence.initialization: kind 'hessian' has no such key; allowed: landscape"]),
+    (H + "kind", "flow", [".hessian: unknown key 'landscape'"]),
+    (H + "kind", "paths", [".hessian.landscape: the key 'samples' is missing"]),
+    (C + "kind", "hessian", [".convergence: unknown key 'initialization'"]),
     (C + "dynamics", "flow", ["experiments.convergence: unknown key 'dynamics'", "allowed: kind, loss"]),
-    (C + "landscape", {"points": 3}, [".convergence.landscape: kind 'flow' has no such key; allowed: integration"]),
-    (D + "landscape", {}, [".descent.landscape: kind 'descent' has no such key; allowed: descent"]),
-    (H + "landscape", ..., [".hessian.landscape: the key is missing: kind 'hessian' needs it"]),
-    (H + "landscape", {}, [".hessian.landscape.points: the key is missing: kind 'hessian' needs it"]),
-    (B + "landscape.vanishing", ..., [".landscape.vanishing: the key is missing: kind 'blow_up' needs it"]),
-    (B + "landscape.singular_values", ..., [".landscape.singular_values: the key is missing: kind 'blow_up'"]),
-    (P + "landscape.samples", ..., [".paths.landscape.samples: the key is missing: kind 'paths' needs it"]),
-    ("experiments.expansion.landscape.reach", ..., [".landscape.reach: the key is missing: kind 'expansion' needs it"]),
-    (E + "landscape.perturbation", ..., [".landscape.perturbation: the key is missing: kind 'escape' needs it"]),
-    (S + "landscape.starts", ..., [".landscape.starts: the key is missing: kind 'surface' needs it"]),
-    ("experiments.critical_search.landscape", {}, [".landscape.starts: the key is missing: kind 'critical_search'"]),
-    (H + "landscape.samples", 5, [".hessian.landscape.samples: kind 'hessian' has no such key; allowed: points"]),
-    (E + "landscape.reach", 1, [".landscape.reach: kind 'escape' has no such key; allowed: points, perturbation"]),
-    (H + "landscape.point", 5, [".hessian.landscape.point: kind 'hessian' has no such key", "did you mean 'points'?"]),
-    (H + "initialization", {}, [".hessian.initialization: kind 'hessian' has no such key; allowed: landscape"]),
-    (E + "initialization", NORMAL, [".escape.initialization: kind 'escape' has no such key; allowed: landscape"]),
-    (E + "integration", INTEGRATION, [".escape.integration: kind 'escape' has no such key; allowed: landscape"]),
-    (H + "descent", {"max_steps": 5, "samples": 2}, [".hessian.descent: kind 'hessian' has no such key"]),
-    (H + "grid.step_size", [0.1], [".hessian.grid.step_size: kind 'hessian' has no such axis"]),
-    (H + "grid.relative_step", [0.1], [".hessian.grid.relative_step: kind 'hessian' has no such axis"]),
-    (H + "grid.initialization", ["small"], [".hessian.grid.initialization: kind 'hessian' has no such axis"]),
-    (H + "grid.balance", ["none"], [".hessian.grid.balance: kind 'hessian' has no such axis"]),
+    (C + "landscape", {"points": 3}, [".convergence: unknown key 'landscape'"]),
+    (D + "landscape", {}, [".descent: unknown key 'landscape'"]),
+    (H + "landscape", ..., [".hessian: the key 'landscape' is missing"]),
+    (H + "landscape", {}, [".hessian.landscape: the key 'points' is missing"]),
+    (B + "landscape.vanishing", ..., [".landscape: the key 'vanishing' is missing"]),
+    (B + "landscape.singular_values", ..., [".landscape: the key 'singular_values' is missing"]),
+    (P + "landscape.samples", ..., [".paths.landscape: the key 'samples' is missing"]),
+    ("experiments.expansion.landscape.reach", ..., [".landscape: the key 'reach' is missing"]),
+    (E + "landscape.perturbation", ..., [".landscape: the key 'perturbation' is missing"]),
+    (S + "landscape.starts", ..., [".landscape: the key 'starts' is missing"]),
+    ("experiments.critical_search.landscape", {}, [".landscape: the key 'starts' is missing"]),
+    (H + "landscape.samples", 5, [".hessian.landscape: unknown key 'samples'"]),
+    (E + "landscape.reach", 1, [".landscape: unknown key 'reach'"]),
+    (H + "landscape.point", 5, [".hessian.landscape: unknown key 'point'", "did you mean 'points'?"]),
+    (H + "initialization", {}, [".hessian: unknown key 'initialization'"]),
+    (E + "initialization", NORMAL, [".escape: unknown key 'initialization'"]),
+    (E + "integration", INTEGRATION, [".escape: unknown key 'integration'"]),
+    (H + "descent", {"max_steps": 5, "samples": 2}, [".hessian: unknown key 'descent'"]),
+    (H + "grid.step_size", [0.1], [".hessian.grid: unknown key 'step_size'"]),
+    (H + "grid.relative_step", [0.1], [".hessian.grid: unknown key 'relative_step'"]),
+    (H + "grid.initialization", ["small"], [".hessian.grid: unknown key 'initialization'"]),
+    (H + "grid.balance", ["none"], [".hessian.grid: unknown key 'balance'"]),
     (
         H + "loss",
         "frobenius",
-        [".hessian.loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"],
+        [".hessian.grid.loss_name: loss is given too; keep one of the two"],
     ),
-    (H + "grid.loss_name", ..., [".hessian.loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"]),
-    (B + "loss", ..., [".blow_up.loss: exactly one of the key 'loss' and the axis 'loss_name' is needed"]),
+    (H + "grid.loss_name", ..., [".hessian: the key 'loss' is missing (or an axis 'loss_name' of the grid)"]),
+    (B + "loss", ..., [".blow_up: the key 'loss' is missing (or an axis 'loss_name' of the grid)"]),
     # Their values.
     (H + "landscape.points", 1, [".hessian.landscape.points: 1 must be at least 2"]),
     (H + "landscape.points", 2.5, [".hessian.landscape.points: 2.5 must be of type integer"]),
@@ -348,7 +356,7 @@ MISTAKES = [
     (B + "landscape.singular_values", [], [".landscape.singular_values: [] must hold at least 1 value"]),
     (B + "landscape.singular_values", [1, -0.1], [".landscape.singular_values[1]: -0.1 must be more than 0"]),
     (B + "landscape.singular_values", [1, 0], [".landscape.singular_values[1]: 0 must be more than 0"]),
-    (B + "landscape.singular_values", [1, 1], [".landscape.singular_values: 1 is given twice"]),
+    (B + "landscape.singular_values", [1, 1], [".landscape.singular_values[1]: 1 is given twice"]),
     (B + "landscape.vanishing", [0], [".landscape.vanishing[0]: 0 must be at least 1"]),
     (B + "landscape.vanishing", [1, 6], [".blow_up.landscape.vanishing[1]: 6 must be at most the rank, 5"]),
     (H + "grid.rank", [5, 11], [".hessian.grid.rank[1]: 11 must be at most the dimension, 10"]),
@@ -366,9 +374,9 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("path", "value", "fragments"), MISTAKES, ids=[f"{path}={value!r}"[:60] for path, value, _ in MISTAKES]
 )
-def test_mistake_gives_one_line(shipped, schema, path, value, fragments):
+def test_mistake_gives_one_line(shipped, path, value, fragments):
     with pytest.raises(ConfigurationError) as caught:
-        check(changed(shipped(), path, value), schema)
+        check(changed(shipped(), path, value))
     message = str(caught.value)
     assert "\n" not in message
     for fragment in fragments:
@@ -400,9 +408,9 @@ VALID = [
 
 
 @pytest.mark.parametrize(("path", "value"), VALID, ids=[f"{path}={value!r}"[:60] for path, value in VALID])
-def test_what_makes_sense_passes(shipped, schema, path, value):
+def test_what_makes_sense_passes(shipped, path, value):
     config = changed(shipped(), path, value)
-    assert configuration.check(config, schema) == with_numbers(config)
+    assert configuration.check(config) == with_numbers(config)
 
 
 def test_every_kind_is_whole_and_in_the_study(shipped):
@@ -412,23 +420,23 @@ def test_every_kind_is_whole_and_in_the_study(shipped):
     assert {block["kind"] for study in studies for block in study["experiments"].values()} == set(KINDS)
 
 
-def test_options_of_kinds_and_reference_are_in_step(schema):
+def test_options_of_kinds_and_reference_are_in_step():
     # config/README.md explains each option, and the keys of a start.
     reference = (WORKFLOW.parent / "config/README.md").read_text(encoding="utf-8")
     table = [line for line in reference.splitlines() if line.startswith("|")]
-    sections = set()
     for kind in KINDS:
         for section, options in kind_of(kind).OPTIONS.items():
-            sections.add(section)
-            for key in configuration._keys(options):
+            for key in keys_of(options):
                 named = (f"`{section}.{key}`", f"`.{key}`")
                 rows = [row for row in table if f"`{key}`" in row or any(name in row for name in named)]
                 assert rows, (kind, key)
                 if section == "landscape":
                     own = (f"| `{kind}` |", f"for `{kind}`:")
                     assert any(row.startswith(own[0]) or own[1] in row for row in rows), (kind, key)
-    assert all(f"`initialization.{key}`" in reference for key in configuration._keys(Initialization))
-    assert sections <= set(schema["$defs"]["experiment"]["properties"])
+    assert all(f"`initialization.{key}`" in reference for key in keys_of(Initialization))
+    named = set(re.findall(r"[a-z_]+", "".join(re.findall(r"`[^`]*`|^#+ .*$", reference, flags=re.MULTILINE))))
+    declared = (Configuration, Study, Figure, Target, Covariances)
+    assert set(AXES).union(_FRAME, *map(keys_of, declared)) <= named
 
 
 #: Kinds of the neighbours and of times, which stand in files of their own and draw their own targets.
@@ -438,42 +446,42 @@ NEIGHBOURS = {"barycenter", "scaled", "scaling", "sensing", "sparse"}
 @pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if "landscape" in kind_of(kind).OPTIONS and kind not in NEIGHBOURS]
 )
-def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, schema, kind):
+def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, kind):
     config = shipped()
     block = config["experiments"][kind]
     block.pop("loss", None)
     block["grid"]["loss_name"] = ["frobenius", "bures-wasserstein"]
     for figure in config["figures"].values():
         figure.pop("show", None)
-    assert configuration.check(config, schema) == with_numbers(config)
+    assert configuration.check(config) == with_numbers(config)
     del block["grid"]["loss_name"]
     block["loss"] = "frobenius"
-    assert configuration.check(config, schema) == with_numbers(config)
+    assert configuration.check(config) == with_numbers(config)
 
 
 @pytest.mark.parametrize("config", [None, [], "study"])
-def test_configuration_must_be_a_mapping(schema, config):
-    with pytest.raises(ConfigurationError, match=r"^the top level: .* must be of type object$"):
-        check(config, schema)
+def test_configuration_must_be_a_mapping(config):
+    with pytest.raises(ConfigurationError, match=r"^the top level: .* must be of type dictionary$"):
+        check(config)
 
 
 @pytest.mark.parametrize("path", ["seeds", "seeds_per_job", "dimension", "integration.max_steps"])
 @pytest.mark.parametrize("value", [20.0, "2e1"])
-def test_whole_numbers_become_integers(shipped, schema, path, value):
-    # JSON schema takes 20.0 for an integer, `range` does not.
+def test_whole_numbers_become_integers(shipped, path, value):
+    # YAML has 20.0 for a float, which `range` refuses.
     config = changed(shipped(), C + "seeds", 20)  # a multiple of every block size tried
-    block = check(changed(config, C + path, value), schema)["experiments"]["convergence"]
+    block = check(changed(config, C + path, value))["experiments"]["convergence"]
     for key in path.split("."):
         block = block[key]
     assert block == 20
     assert isinstance(block, int)
 
 
-def test_whole_numbers_on_integer_axes_become_integers(shipped, schema):
+def test_whole_numbers_on_integer_axes_become_integers(shipped):
     config = shipped()
     depths = config["experiments"]["low_rank"]["grid"]["depth"]
     config = changed(config, "experiments.low_rank.grid.depth", [float(depth) for depth in depths])
-    found = check(config, schema)["experiments"]["low_rank"]["grid"]["depth"]
+    found = check(config)["experiments"]["low_rank"]["grid"]["depth"]
     assert found == depths
     assert all(isinstance(depth, int) for depth in found)
 
@@ -484,13 +492,13 @@ def test_large_numbers_stay_floats():
 
 
 @pytest.mark.parametrize("path", ["results/x", "./results/x", "results//x/", "results/../results/./x"])
-def test_a_path_has_one_spelling(shipped, schema, tmp_path, path):
+def test_a_path_has_one_spelling(shipped, tmp_path, path):
     np.save(tmp_path / "own.npy", np.eye(20))
     config = changed(shipped(), "study.results", path)
     block = config["experiments"]["convergence"]
     block["target"] = {"covariance": f"{tmp_path}/.//own.npy"}
     block["grid"]["smin"] = [-1]
-    checked = check({**config, "figures": {}}, schema)
+    checked = check({**config, "figures": {}})
     assert checked["study"]["results"] == "results/x"
     assert checked["experiments"]["convergence"]["target"] == {"covariance": f"{tmp_path}/own.npy"}
 
@@ -501,48 +509,42 @@ def test_words_of_the_command_line_are_read_as_in_a_file():
     assert read["study"] == {"seed": 3, "results": "a/b", "fail": True}
     assert with_numbers(read["e"]["grid"]["epsilon"]) == [0, 1e-6, 0.5]
     assert configuration.of_command_line({"a": [1, 2.5, None, "[b]"]}) == {"a": [1, 2.5, None, "[b]"]}
-    for word, meaning in (("010", "8"), ("1_000", "1000"), ("yes", "True"), ("1:30", "90"), ("0x10", "16")):
-        with pytest.raises(ConfigurationError, match=f"--config: {word} is read as {meaning}: write"):
+    for word, one, other in (("010", "8", "10"), ("yes", "True", "'yes'"), ("1:30", "90", "'1:30'")):
+        message = re.escape(f"--config: {word}: Snakemake reads {one} (YAML 1.1), YAML 1.2 reads {other}: write")
+        with pytest.raises(ConfigurationError, match=message):
             configuration.of_command_line({"study": {"seed": [word]}})
 
 
 # Files: what YAML would lose or change without a word.
 
 STRANGE = [
-    ("study: 1\nexperiments: {}\nstudy: 2\n", "line 3: the key 'study' is given twice, first in line 1"),
-    ("a:\n  low: {x: 1}\n  high: 2\n  low: {y: 1}\n", "line 4: the key 'low' is given twice, first in line 2"),
-    ("a: {b: 1, b: 1}\n", "line 1: the key 'b' is given twice, first in line 1"),
-    ("a: [{b: 1}, {c: 1, c: 2}]\n", "line 1: the key 'c' is given twice"),
-    ('{"a": 1, "a": 2}', "the key 'a' is given twice"),
-    ("a: 1\n'a': 2\n", "line 2: the key 'a' is given twice"),
-    ("a:\n\tb: 1\n", "not YAML: line 2: a tab, where YAML allows spaces only"),
-    ("a:\n  b: 1\n \tc: 2\n", "not YAML: line 3: a tab"),
-    ("a: 010\n", "line 1: 010 is read as 8: write plain digits, or quotes around it"),
-    ("a: [1,\n 0777]\n", "line 2: 0777 is read as 511"),
-    ("a: 0x10\n", "line 1: 0x10 is read as 16"),
-    ("a: 0b11\n", "line 1: 0b11 is read as 3"),
-    ("a: 1_000\n", "line 1: 1_000 is read as 1000"),
-    ("a: 1_0.5\n", "line 1: 1_0.5 is read as 10.5"),
-    ("a: 1:30\n", "line 1: 1:30 is read as 90"),
-    ("a: 1:30.5\n", "line 1: 1:30.5 is read as 90.5"),
-    ("a: yes\n", "line 1: yes is read as True: write true, false, or the word in quotes"),
-    ("a: [No]\n", "line 1: No is read as False"),
-    ("a: on\n", "line 1: on is read as True"),
-    ("a: 2023-03-01\n", "line 1: 2023-03-01 is read as 2023-03-01"),
-    ("a: 2023-13-01\n", "line 1: 2023-13-01 is read as a timestamp, and is none"),
-    ("a: =\n", "line 1: = has a meaning of its own"),
-    ("off: 1\n", "line 1: off is read as False"),
-    ("a: {5: 1}\n", "line 1: the key 5 is read as 5: put it in quotes"),
-    ("? [a, b]\n: 1\n", "line 1: the key of several values is read as"),
+    ("study: 1\nexperiments: {}\nstudy: 2\n", 'not YAML: line 3: found duplicate key "study"'),
+    ("a:\n  low: {x: 1}\n  high: 2\n  low: {y: 1}\n", 'not YAML: line 4: found duplicate key "low"'),
+    ("a: {b: 1, b: 1}\n", 'not YAML: line 1: found duplicate key "b"'),
+    ("a: [{b: 1}, {c: 1, c: 2}]\n", 'not YAML: line 1: found duplicate key "c"'),
+    ('{"a": 1, "a": 2}', 'not YAML: line 1: found duplicate key "a"'),
+    ("a: 1\n'a': 2\n", 'not YAML: line 2: found duplicate key "a"'),
+    ("a:\n\tb: 1\n", "not YAML: line 2: found character '\\t'"),
+    ("a:\n  b: 1\n \tc: 2\n", "not YAML: line 3: found character '\\t'"),
+    ("a: 010\n", "a: Snakemake reads 8 (YAML 1.1), YAML 1.2 reads 10: write plain digits"),
+    ("a: [1,\n 0777]\n", "a[1]: Snakemake reads 511 (YAML 1.1)"),
+    ("a: {b: 0o10}\n", "a.b: Snakemake reads '0o10' (YAML 1.1), YAML 1.2 reads 8"),
+    ("a: 08\n", "a: Snakemake reads '08' (YAML 1.1), YAML 1.2 reads 8"),
+    ("a: 1:30\n", "a: Snakemake reads 90 (YAML 1.1), YAML 1.2 reads '1:30'"),
+    ("a: 1:30.5\n", "a: Snakemake reads 90.5 (YAML 1.1)"),
+    ("a: yes\n", "a: Snakemake reads True (YAML 1.1), YAML 1.2 reads 'yes'"),
+    ("a: [No]\n", "a[0]: Snakemake reads False (YAML 1.1)"),
+    ("a: on\n", "a: Snakemake reads True (YAML 1.1)"),
+    ("a: 2023-13-01\n", "month must be in 1..12"),
+    ("a: =\n", "not YAML: line 1: could not determine a constructor"),
+    ("off: 1\n", "Snakemake reads {False: 1} (YAML 1.1), YAML 1.2 reads {'off': 1}"),
+    ("? [a, b]\n: 1\n", "not YAML: line 1: found unhashable key"),
     ("a: [1\n", "not YAML: line 2: expected"),
     ("a: 1\n---\na: 2\n", "not YAML: line 2"),
     ("a: !!python/object:os.system x\n", "not YAML: line 1: could not determine a constructor"),
     ("- 1\n", "the top level must be a dictionary, not [1]"),
     ("", "it is empty; it must be a dictionary"),
     ("# a\n---\n", "it is empty; it must be a dictionary"),
-    ("a: [1.0e-400]\n", "line 1: 1.0e-400 is read as 0.0"),
-    ("a: 1.5e+400\n", "line 1: 1.5e+400 is read as inf"),
-    ('{"a": 1e400}', "1e400 is read as inf: double precision cannot represent it"),
 ]
 
 
@@ -557,19 +559,21 @@ def test_what_a_file_does_not_show_is_refused_in_one_line(tmp_path, text, messag
 
 
 PLAIN = """
-a: [1, -2, +3, 0, 1.5, .5, 1., 1.0e-6, -1.5E+3, true, False, null, ~, word, "yes", '010', 1e-6, 08, no way]
+a: [1, -2, +3, 1.5, .5, 1., 1.0e-6, -1.5E+3, true, False, null, ~, word, "yes", '010', 1e-6, 1_000, 0x10, no way, .nan]
 b: &base {x: 1, y: 2}
 c: {<<: *base, y: 3}
 """
 
 
-def test_plain_yaml_is_read_as_by_yaml(tmp_path):
-    expected = yaml.safe_load(PLAIN)
+def test_plain_yaml_is_read_as_by_snakemake_once_numbers_are_read(tmp_path):
+    expected = with_numbers(yaml.safe_load(PLAIN))
     for encoding in ("utf-8", "utf-8-sig"):
         (tmp_path / "own.yaml").write_text(PLAIN, encoding=encoding)
-        assert configuration.read(tmp_path / "own.yaml") == expected
+        assert repr(with_numbers(configuration.read(tmp_path / "own.yaml"))) == repr(expected)  # NaN differs from NaN
     (tmp_path / "own.json").write_text(json.dumps({"a": [1, 1e-6, True]}))
     assert configuration.read(tmp_path / "own.json") == {"a": [1, 1e-6, True]}
+    (tmp_path / "own.json").write_text('{\n\t"a": "b\\/c"\n}')  # indented by tabs, as YAML 1.1 forbids
+    assert configuration.read(tmp_path / "own.json") == {"a": "b/c"}
     (tmp_path / "own.yaml").write_text(PLAIN, encoding="utf-16")
     with pytest.raises(ConfigurationError, match="it must be text in UTF-8"):
         configuration.read(tmp_path / "own.yaml")
@@ -578,28 +582,28 @@ def test_plain_yaml_is_read_as_by_yaml(tmp_path):
 @pytest.mark.parametrize(
     "path", ["re{s}ults", "a b", "it's", 'a"b', "~/x", "$HOME/x", "a\nb", "a;b", "-x", "a*", "x&", "a\\b"]
 )
-def test_folders_that_mean_something_to_a_shell_are_refused(shipped, schema, path):
+def test_folders_that_mean_something_to_a_shell_are_refused(shipped, path):
     with pytest.raises(ConfigurationError, match=r"^study.results: ") as error:
-        check(changed(shipped(), "study.results", path), schema)
+        check(changed(shipped(), "study.results", path))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     "path", ["x{depth}.npy", "~/x.npy", "$DATA/x.npy", "it's.npy", "a\nb.npy", "`x`.npy", "-x.npy"]
 )
-def test_target_files_that_mean_something_to_a_shell_are_refused(shipped, schema, path):
+def test_target_files_that_mean_something_to_a_shell_are_refused(shipped, path):
     config = changed(shipped(), "experiments.low_rank.target", {"covariance": path})
     with pytest.raises(
         ConfigurationError,
         match=r"^experiments.low_rank.target: .* (holds|not replaced|must not begin|are not replaced)",
     ) as error:
-        check(changed(config, "experiments.low_rank.grid.smin", [-1]), schema)
+        check(changed(config, "experiments.low_rank.grid.smin", [-1]))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("path", ["results/größe", "../results", "/tmp/x=1,y@2", "results/"])
-def test_usual_folders_pass(shipped, schema, path):
-    check(changed(shipped(), "study.results", path), schema)
+def test_usual_folders_pass(shipped, path):
+    check(changed(shipped(), "study.results", path))
 
 
 # Targets of low rank.
@@ -615,10 +619,10 @@ def with_samples(shipped, tmp_path, experiment, samples, **grid):
     return config
 
 
-def test_a_target_without_variance_is_refused_up_front(shipped, schema, tmp_path):
+def test_a_target_without_variance_is_refused_up_front(shipped, tmp_path):
     config = with_samples(shipped, tmp_path, "low_rank", np.full((9, 4), 3.1), rank=[2])
     with pytest.raises(ConfigurationError, match="all samples are equal: their covariance is zero"):
-        check(config, schema)
+        check(config)
 
 
 @pytest.mark.parametrize(
@@ -629,23 +633,18 @@ def test_a_target_without_variance_is_refused_up_front(shipped, schema, tmp_path
     ],
 )
 def test_ranks_beyond_those_of_few_samples_are_refused_where_they_make_no_sense(
-    shipped, schema, tmp_path, rng, experiment, message
+    shipped, tmp_path, rng, experiment, message
 ):
     config = with_samples(shipped, tmp_path, experiment, rng.standard_normal((3, 4)), rank=[2, 3])
     with pytest.raises(ConfigurationError, match=message):
-        check(config, schema)
+        check(config)
 
 
 # --- Families of figures ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def families_schema():
-    return configuration.read(WORKFLOW / "schemas/figures.schema.yaml")
-
-
-def test_families_have_their_notebooks_and_captions(families_schema, shipped):
-    assert check_families(FAMILIES, families_schema) == FAMILIES
+def test_families_have_their_notebooks_and_captions(shipped):
+    assert check_families(FAMILIES) == FAMILIES
     names = [name for family in FAMILIES.values() for name in [*family.get("figures", {}), *family.get("tables", {})]]
     assert len(names) == len(set(names))
     for family in FAMILIES.values():
@@ -659,18 +658,10 @@ def test_families_have_their_notebooks_and_captions(families_schema, shipped):
     assert set().union(*(config.get("figures", {}) for config in configurations)) == FAMILIES.keys()
 
 
-def test_axes_of_the_schema_are_those_of_the_records(schema):
-    # What takes the place of a key, of the schema or of a dataclass, is checked as that key; the schema has the rest.
-    whole = configuration._with_axes(schema)
-    for given, names in ((schema, [name for name, axis in AXES.items() if not axis.of]), (whole, AXES)):
-        assert set(given["$defs"]["experiment"]["properties"]["grid"]["properties"]) == set(names)
-    start = configuration._keys(Initialization)
-    for name, values in whole["$defs"]["experiment"]["properties"]["grid"]["properties"].items():
-        section, _, key = AXES[name].of.rpartition(".")
-        items = start[key] if section else values["items"]
-        found = whole["$defs"][items["$ref"].rpartition("/")[2]] if "$ref" in items else items
-        assert found.get("type", "string") == {float: "number", int: "integer", str: "string"}[AXES[name].type], name
-        assert values["$ref"] == "#/$defs/axis"
+def test_every_axis_has_the_type_of_what_it_replaces():
+    keys = {**KEYS, **{f"initialization.{name}": key for name, key in keys_of(Initialization).items()}}
+    for name, axis in AXES.items():
+        assert keys[axis.of or name].type is axis.type, name
 
 
 @pytest.mark.parametrize(
@@ -679,11 +670,11 @@ def test_axes_of_the_schema_are_those_of_the_records(schema):
         ({"kinds": ["flow"]}, ["families of figures: mine"]),
         (
             {"kinds": ["flows"], "tables": {"T": {"title": "A table", "source": "ours"}}},
-            ["mine.kinds: there is no kind 'flows'"],
+            ["mine.kinds[0]: 'flows' is not allowed, did you mean 'flow'?"],
         ),
         (
             {"kinds": ["flow"], "figures": {"F": {"title": "A figure", "source": "ours"}}, "several": ["dept"]},
-            ["mine.several: there is no axis 'dept'"],
+            ["mine.several[0]: 'dept' is not allowed, did you mean 'depth'?"],
         ),
         (
             {"kinds": ["flow"], "figures": {"F": {"title": "A figure", "source": "ours"}}, "sevral": []},
@@ -693,8 +684,8 @@ def test_axes_of_the_schema_are_those_of_the_records(schema):
         ({"kinds": ["flow"], "figures": {}}, ["mine.figures: {} must hold at least 1"]),
     ],
 )
-def test_a_mistake_in_the_families_is_one_line(families_schema, family, fragments):
+def test_a_mistake_in_the_families_is_one_line(family, fragments):
     with pytest.raises(ConfigurationError) as error:
-        check_families({"mine": family}, families_schema)
+        check_families({"mine": family})
     assert "\n" not in str(error.value)
     assert all(fragment in str(error.value) for fragment in fragments), str(error.value)

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from cases import each
 
-from deepbures.plotting import style
 from deepbures.rates.measured import tail_slope
 from deepbures.study.results import derived
 
@@ -74,18 +73,3 @@ def test_order_of_seeds_with_different_constants():
     assert derived.order(runs, "error") == pytest.approx(2, abs=1e-12)
     # A run without error, at rounding, has no logarithm and counts for nothing.
     assert derived.order(pd.concat([runs, runs.assign(error=0.0)]), "error") == pytest.approx(2, abs=1e-12)
-
-
-@each("number", [1, 3, 7, 10, 30])
-def test_there_are_as_many_colours_and_markers_as_are_asked_for(number):
-    colours = style.distinct(number)
-    assert len(set(colours)) == number == len(style.markers(number))
-
-
-def test_every_panel_has_a_letter():
-    import matplotlib.pyplot as plt
-
-    figure, axes = style.panels(1, 28)
-    style.label_panels(axes[0])
-    assert [axis.get_title(loc="left") for axis in axes[0][[0, 25, 26, 27]]] == ["(a)", "(z)", "(aa)", "(ab)"]
-    plt.close(figure)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from deepbures.study.configuration import check as configuration
+from deepbures.study import configuration
 from deepbures.study.grid import cells as grid
 from deepbures.study.run import run_cell
 
@@ -50,9 +50,9 @@ def test_a_second_process_gives_the_same_bits(here):
 
 
 @pytest.mark.slow
-def test_a_cell_gives_the_same_bits_whatever_ran_before_it(shipped, schema):
+def test_a_cell_gives_the_same_bits_whatever_ran_before_it(shipped):
     # Every experiment of the smoke study again and again in one process, with other memory in between.
-    config = configuration.check(shipped("smoke.yaml"), schema)
+    config = configuration.check(shipped("smoke.yaml"))
     cells = [grid.parts(config, name)[-1].cell.settings for name in config["experiments"]]
 
     def tables(settings):

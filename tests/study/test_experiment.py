@@ -346,7 +346,7 @@ def test_cells_of_two_kinds_are_not_put_together(tmp_path, capsys):
     ("changes", "message"),
     [
         ({"seeds": "1-0"}, "seeds must be FIRST-LAST"),
-        ({"cell": json.dumps({**SETTINGS, "depth": 0})}, "depth must be an integer ≥ 1, not 0"),
+        ({"cell": json.dumps({**SETTINGS, "depth": 0})}, "cell.depth: 0 must be at least 1"),
         ({"cell": json.dumps({**SETTINGS, "rank": 7})}, "rank"),
         ({"cell": "{"}, "Expecting"),
     ],

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from deepbures.study.grid.axes import AXES, STEP_AXES, axes_of
-from deepbures.study.grid.cells import canonical, cells, jobs, parts, seed_blocks, seeds_of
+from deepbures.study.grid.axes import AXES, STEP_AXES, axes_of, canonical
+from deepbures.study.grid.cells import cells, jobs, parts, seed_blocks, seeds_of
 
 #: The axes of every experiment.
 FOUR = ("epsilon", "smin", "rank", "depth")

@@ -3,8 +3,7 @@ import json
 import os
 import sys
 
-from deepbures.study.configuration import check as configuration
-from deepbures.study import cost
+from deepbures.study import configuration, cost
 from deepbures.process import environment
 from deepbures.study.grid import cells as grid
 from deepbures.study.results import aggregate, parquet, stamps, store
@@ -44,12 +43,8 @@ def checked_study():
             for file in dict.fromkeys(files):
                 configuration.read(file)
             configuration.lay_over(config, configuration.of_command_line(changes))
-        families = configuration.check_families(
-            read_yaml("../figures.yaml"), read_yaml("../schemas/figures.schema.yaml")
-        )
-        study = configuration.check(
-            config, read_yaml("../schemas/config.schema.yaml"), families
-        )
+        families = configuration.check_families(read_yaml("../figures.yaml"))
+        study = configuration.check(config, families)
     except configuration.ConfigurationError as mistake:
         sys.exit(f"configuration: {mistake}")
     return study, families
@@ -108,7 +103,7 @@ def run_code(experiment):
 def configuration_digest(experiment):
     """Digest of all that the configuration says of an experiment, of its target's files, and of the study's seed."""
     block = STUDY["experiments"][experiment]
-    checksums = [checksum(file) for file in target.files_of(block["target"])]
+    checksums = target.checksums_of(block["target"])
     files = {"target_files": checksums} if checksums else {}
     return digest_of({"seed": STUDY["study"]["seed"], **block, **files})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ from ..model.trajectory import StopReason
 from ..study.results.derived import exponent_at_zero
 from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off
 
-#: Rounding in eigenvalues of Hessians, as a share of λ_max.
+#: Rounding of eigenvalues of Hessians, relative to λ_max.
 _HESSIAN_ROUNDING = 1e-8
-#: Losses of critical points that agree to this share of the largest are tied.
+#: Losses of critical points that differ by at most this fraction of the largest are tied.
 _TIED = 1e-8
-#: The curvature of the smoothed loss has levelled off where σ² is below this share of ε.
+#: The curvature of the smoothed loss has levelled off where σ² is below this fraction of ε.
 _VANISHED = 0.01
+_Spectrum = partial(Statement, kind="hessian")
+_BlowUp = partial(Statement, kind="blow_up")
 
 
 def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
@@ -32,14 +35,14 @@ def _minimiser(study: Study) -> Iterator[pd.DataFrame]:
 MINIMISER = Statement(
     name="minimiser",
     source="reconstructed",
-    statement="The minimiser over matrices of rank ≤ k keeps the k largest eigenvalues",
+    statement="For every target, ε and k, the loss over all matrices of rank at most k is least at a W that retains "
+    "the k largest eigenvalues of the target",
     formula="L(W) ≥ L(W_{1..k}) for all W of rank ≤ k",
-    test="Loss at random W of rank ≤ k, far from the minimiser and near it, and at the ends of all flows and descents, "
-    "computed without L*.",
-    unit="the loss of W = 0, or of a start above it",
+    test="Loss, computed without L*, at random W of rank ≤ k far from the minimiser and near it, and at the ends of "
+    "all flows and descents.",
+    unit="the loss at W = 0, or at the start where that is larger",
     tolerance=LOSS_ROUNDING,
-    sees="a W whose loss is 1e-12 of that of W = 0 below the minimum",
-    missing="no W to compare with",
+    sees="a loss below the minimum by 1e-12 of the loss at W = 0",
     cases=_minimiser,
 )
 
@@ -49,30 +52,27 @@ def _curved_minimum(frame: pd.DataFrame) -> pd.DataFrame:
     return first.assign(deviation=np.maximum(-first["smallest"] / first["largest"], 0))
 
 
-CURVED_MINIMUM = Statement(
-    kind="hessian",
+CURVED_MINIMUM = _Spectrum(
     name="curvature at the minimiser",
     source="reconstructed",
-    statement="At the W that keeps the k largest eigenvalues the Hessian of the layers has no negative direction",
+    statement="At every depth and k, the Hessian of the layers at the minimiser of rank k is positive semidefinite",
     formula="∇²L^N(W_{1..k}) ⪰ 0",
-    test="Least eigenvalue of the Hessian of the layers at the first critical point.",
+    test="Least eigenvalue of the Hessian of the layers at the minimiser.",
     unit="λ_max",
     tolerance=_HESSIAN_ROUNDING,
-    sees="a negative curvature of 1e-8 λ_max",
     cases=each("hessian", "spectra", _curved_minimum),
 )
 
 
-ENUMERATED = Statement(
-    kind="hessian",
+ENUMERATED = _Spectrum(
     name="W_J is critical",
     source="reconstructed",
-    statement="Every W that keeps k directions of the target, with eigenvalues λ_a − ε, is critical (sampled)",
+    statement="For every set J of k directions of the target with λ_j > ε, the W_J that retains these directions with "
+    "eigenvalues λ_j − ε is critical",
     formula="∇L^N(W_J) = 0",
-    test="Gradient of all layers at enumerated points.",
+    test="Norm of the gradient of all layers at a sample of the W_J.",
     unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
     tolerance=1e-10,
-    sees="a gradient of 1e-10 √λ_1",
     cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["gradient_norm"])),
 )
 
@@ -86,27 +86,25 @@ NO_OTHERS = Statement(
     kind="critical_search",
     name="there are no other critical points",
     source="reconstructed",
-    statement="Every critical point of deep networks, n = 4, that a search from random starts finds is one of the W_J",
-    formula="∇L^N = 0 ⇒ W W^T = W_J W_J^T",
-    test="Distance ‖S − S_J‖ of each found point from the nearest enumerated one.",
+    statement="For n = 4 and deep networks, every critical point that a search from random starts finds is one of the "
+    "W_J",
+    formula="∇L^N = 0 ⇒ W Wᵀ = W_J W_Jᵀ",
+    test="Distance ‖S − S_J‖ of each critical point found from the nearest enumerated one.",
     unit="λ_1",
     tolerance=1e-5,
-    sees="a found point that is 1e-5 λ_1 away; not points that the search misses",
-    missing="no search found a critical point",
+    sees="a critical point at a distance of 1e-5 λ_1 from every W_J; not points that the search misses",
     cases=each("critical_search", "searches", _no_others),
 )
 
 
-VALUES = Statement(
-    kind="hessian",
+VALUES = _Spectrum(
     name="critical values",
     source="reconstructed",
-    statement="The loss at W_J is what the empty directions add",
-    formula="L_ε(W_J) = Σ_{j∉J} (√λ_j − √ε)²; Frobenius: Σ_{j∉J} λ_j²",
+    statement="For every J, the loss at W_J is the sum of the losses that the directions outside J add",
+    formula="L_ε(W_J) = Σ_{j∉J} (√λ_j − √ε)²; square loss: Σ_{j∉J} λ_j²",
     test="Computed loss against the closed form.",
     unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
     tolerance=1e-12,
-    sees="a value that is off by 1e-12 of that sum",
     cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["value_error"])),
 )
 
@@ -119,18 +117,17 @@ def _saddles(frame: pd.DataFrame) -> pd.DataFrame:
     return others.assign(deviation=np.where(others["escapes"] > 0, off, np.inf))
 
 
-SADDLES = Statement(
-    kind="hessian",
+SADDLES = _Spectrum(
     name="saddles",
     source="reconstructed",
-    statement="All other critical points of rank k are saddles (sampled), with as many negative directions as there "
-    "are exchanges of a kept direction for a larger one",
+    statement="Every W_J of rank k that is not a minimiser is a saddle, with one negative direction for each exchange "
+    "of a retained direction for one of larger eigenvalue",
     formula="#{λ(∇²L^N) < 0} = #{a ∈ J, b ∉ J : λ_b > λ_a} > 0",
-    test="Negative eigenvalues of the Hessian of the layers, counted, against the number of pairs (the count is ours).",
+    test="Number of negative eigenvalues of the Hessian of the layers against the number of such pairs, at a sample of "
+    "the W_J; the count is ours.",
     unit="directions",
     tolerance=0.0,
     sees="one direction more or less",
-    missing="no experiment of the kind hessian counts negative eigenvalues at a saddle",
     cases=each("hessian", "spectra", _saddles),
 )
 
@@ -140,22 +137,21 @@ def _local_spectrum(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(deviation=np.where(agrees, frame["spectrum_error"], np.inf))
 
 
-LOCAL_SPECTRUM = Statement(
-    kind="hessian",
+LOCAL_SPECTRUM = _Spectrum(
     name="local spectrum",
     source="ours",
-    statement="The Hessian of the layers has the closed-form spectrum at every critical point",
+    statement="At every W_J, the spectrum of the Hessian of the layers is known in closed form",
     formula="λ(∇²L^N(W_J)) = {r_ab} ∪ {0}",
-    test="All eigenvalues at all points, zeros counted; the extreme ones where there are more than 1,500 parameters.",
+    test="All eigenvalues and the number of zeros; with more than 1,500 parameters only the extreme eigenvalues.",
     unit="λ_max",
     tolerance=_HESSIAN_ROUNDING,
-    sees="an eigenvalue that is off by 1e-8 λ_max, one zero more or less",
+    sees="an eigenvalue that differs by 1e-8 λ_max, or one zero more or less",
     cases=each("hessian", "spectra", _local_spectrum),
 )
 
 
 def _blow_up_fits(study: Study) -> Iterator[pd.DataFrame]:
-    """n × k matrices at ε = 0, their small singular values: one row per run, with exponent and growth."""
+    """The first row of each run with n × k matrices at ε = 0, with exponent and growth of |λ_min| in the small σ_k."""
     for frame in study.tables("blow_up", "curvatures"):
         cells = frame[(frame["epsilon"] == 0) & (frame["depth"] == 1) & (frame["rank"] < frame["dimension"])]
         for _, run in cells.groupby([*keys_of(cells), "vanishing"], observed=True):
@@ -171,43 +167,34 @@ def _blows_up(study: Study) -> Iterator[pd.DataFrame]:
         yield run.assign(deviation=np.where(run["growth"] > 0, np.sqrt(run["reach"]) / run["growth"], np.inf))
 
 
-BLOWS_UP = Statement(
-    kind="blow_up",
+BLOWS_UP = _BlowUp(
     name="blow-up",
     source="abstract",
-    statement="Without smoothing the Hessian blows up at low rank (n × k matrices, k < n)",
-    formula="ε = 0: |λ_min(∇²L_0)| → ∞ as σ_k(W) → 0",
+    statement="For ε = 0, N = 1 and k < n, the Hessian is unbounded as the least singular value of W tends to 0",
+    formula="|λ_min(∇²L_0)| → ∞ as σ_k(W) → 0",
     test="Growth of |λ_min| from the largest to the smallest σ_k, against (σ_max/σ_min)^{1/2}.",
     unit="1 / growth, times that power",
     tolerance=1.0,
     sees="a growth slower than the square root of 1/σ_k",
-    missing="no experiment of the kind blow_up with ε = 0, depth 1 and rank < n",
     cases=_blows_up,
 )
 
 
-def _blow_up_exponent(study: Study) -> Iterator[pd.DataFrame]:
-    for run in _blow_up_fits(study):
-        yield run.assign(deviation=(run["exponent"] + 1).abs())
-
-
-BLOW_UP_EXPONENT = Statement(
-    kind="blow_up",
+BLOW_UP_EXPONENT = _BlowUp(
     name="blow-up exponent",
     source="ours",
-    statement="It grows like the inverse of the least singular value",
-    formula="ε = 0, k < n: λ_min(∇²L_0) ~ −1 / σ_k(W)",
-    test="Fitted exponent over the small σ_k, one case a seed and number of vanishing singular values.",
+    statement="For ε = 0, N = 1 and k < n, the most negative eigenvalue of the Hessian grows like the inverse of the "
+    "least singular value of W",
+    formula="λ_min(∇²L_0) ~ −C / σ_k(W)",
+    test="Exponent fitted over the small σ_k, one case for each seed and number of vanishing singular values.",
     unit="the exponent",
     tolerance=0.01,
-    sees="an exponent that is off by 0.01",
-    missing="no experiment of the kind blow_up with ε = 0, depth 1 and rank < n",
-    cases=_blow_up_exponent,
+    cases=lambda study: (run.assign(deviation=(run["exponent"] + 1).abs()) for run in _blow_up_fits(study)),
 )
 
 
 def _at_smallest_sigma(cells: pd.DataFrame) -> pd.DataFrame:
-    """The row of the smallest σ, one a run and number of vanishing singular values."""
+    """The row of the smallest σ of each run and number of vanishing singular values."""
     return cells.loc[cells.groupby([*keys_of(cells), "vanishing"], observed=True)["sigma"].idxmin()]
 
 
@@ -216,37 +203,32 @@ def _blow_up_constant(frame: pd.DataFrame) -> pd.DataFrame:
     return off(last, "smallest", "predicted")
 
 
-BLOW_UP_CONSTANT = Statement(
-    kind="blow_up",
+BLOW_UP_CONSTANT = _BlowUp(
     name="blow-up constant",
     source="ours",
-    statement="The constant of the blow-up is known, where one singular value vanishes and where several do together",
+    statement="For ε = 0, N = 1 and one or several singular values of W that vanish together like σ, the product of σ "
+    "and the most negative eigenvalue of the Hessian has a limit in closed form",
     formula="λ_min σ → −C; one direction u: C = 2 λ_max(AᵀPA) / ‖A u‖",
     test="Most negative eigenvalue at the smallest σ against the constant (docs/paper.md, section 2).",
     unit="the constant",
     tolerance=1e-3,
-    sees="a constant that is off by 0.1 %",
-    missing="no experiment of the kind blow_up with ε = 0, depth 1 and rank < n",
     cases=each("blow_up", "curvatures", _blow_up_constant),
 )
 
 
 def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
     last = _at_smallest_sigma(frame[frame["level"].notna()])
-    return off(last[last["sigma"] ** 2 <= _VANISHED * last["smoothing"]], "smallest", "level")
+    return off(last[last["sigma"] ** 2 <= _VANISHED * last["epsilon_effective"]], "smallest", "level")
 
 
-SATURATION = Statement(
-    kind="blow_up",
+SATURATION = _BlowUp(
     name="smoothing",
     source="ours",
-    statement="With smoothing the most negative curvature levels off as σ_k → 0 (N = 1)",
-    formula="ε > 0: λ_min(∇²L_ε) → 2 (1 − λ_max(T)) < ∞",
-    test="Most negative eigenvalue at the smallest σ, where σ² ≤ ε/100, against that at σ = 0, from either side.",
+    statement="For every ε > 0 and N = 1, the most negative eigenvalue of the Hessian stays bounded as σ_k(W) → 0",
+    formula="λ_min(∇²L_ε) → 2 (1 − λ_max(T)) > −∞",
+    test="Most negative eigenvalue at the smallest σ, where σ² ≤ ε/100, against that at σ = 0.",
     unit="the level",
     tolerance=0.05,
-    sees="a level that is off by 5 %",
-    missing="no experiment of the kind blow_up with ε > 0, depth 1 and a σ of at most √ε/10",
     cases=each("blow_up", "curvatures", _saturation),
 )
 
@@ -255,11 +237,10 @@ ESCAPE_RATES = Statement(
     kind="escape",
     name="escape rates",
     source="ours",
-    statement="The flow leaves saddles at the closed-form rates",
+    statement="From near every saddle of rank k, gradient flow departs at the closed-form rates",
     formula="|S_ab(t)| ~ exp(|r_ab| t)",
-    test="Fastest escape of a flow from each saddle, measured against closed form.",
+    test="Fastest rate at which a flow leaves each saddle, measured against closed form.",
     unit="the closed-form rate",
     tolerance=1e-3,
-    sees="a rate that is off by 0.1 %",
     cases=each("escape", "escapes", lambda frame: off(frame[frame["escapes"] > 0], "measured_rate", "escape_rate")),
 )

@@ -1,14 +1,15 @@
-"""What a claim is, and how the cases of a study become a verdict on it.
+"""Statements, the cases of a study that bear on them, and the verdict.
 
-A statement looks at every case in the aggregates that bears on it and says by how much the case deviates, in a unit of
-the problem itself. It holds where no deviation exceeds its tolerance, is violated where one does, and is not testable
-where there are no cases, or where no case could have contradicted it.
+A statement selects its cases from the aggregates and gives the deviation of each in a unit of the problem itself. It
+holds if no deviation exceeds its tolerance, is violated if one does, and is not testable if there are no cases, or if
+no case could have contradicted it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,37 +19,39 @@ import pandas as pd
 from ..study.grid.axes import axes_of
 from ..study.results import parquet
 
-#: Whose a statement is: what the paper's abstract states; constants and conventions of the authors' program; what we
-#: take the paper to prove, reconstructed from both because we did not have its body; what goes beyond.
+#: Source of a statement: the paper's abstract; the authors' program, with its constants and conventions; our
+#: reconstruction of the paper's theorems from both, because we did not have its body; our own results.
 Source = Literal["abstract", "program", "reconstructed", "ours"]
 SOURCES: tuple[Source, ...] = ("abstract", "program", "reconstructed", "ours")
 
-#: Rounding of a recorded loss, as a share of L(0).
+#: Rounding of a recorded loss, relative to L(0).
 LOSS_ROUNDING = 1e-12
-#: A promised fall counts as a case if it is at least this many roundings, …
+#: A promised decay below this many roundings of the loss is no case.
 _POWER = 1e6
-#: … and the cases of a bound are informative if one of them uses at least this share of the measured fall.
+#: Below this fraction of L(0) − L* the rounding of W ends every decay.
+_FLOOR = 1e-24
+#: A bound can be tested if it promises at least this fraction of the measured decay in one of its cases.
 _LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stated:
-    """What is claimed, and how it is tested.
+    """A statement in words and as a formula, and its test.
 
     Attributes
     ----------
     name, source
         Short name; one of `SOURCES`.
     statement, formula
-        In words with its scope, and as a formula.
+        The statement with its scope, as a sentence and as a formula.
     test
-        What is compared in each case.
+        The comparison made in each case.
     unit, tolerance
-        Unit of a deviation, and the largest that the claim allows.
+        Unit of a deviation, and the largest deviation allowed.
     sees
-        The smallest fault that the test would notice.
+        The smallest error that the test detects; by default a deviation of the tolerance.
     refuted
-        Where a counterexample is proved, for a statement known to be false: it should be violated.
+        For a statement known to be false, the place of the proved counterexample: the statement should be violated.
     """
 
     name: str
@@ -58,50 +61,62 @@ class Stated:
     test: str
     unit: str
     tolerance: float
-    sees: str
+    sees: str = ""
     refuted: str = ""
+
+    def __post_init__(self) -> None:
+        """By default the test detects a deviation of the tolerance."""
+        if not self.sees:
+            object.__setattr__(self, "sees", f"a deviation of {self.tolerance:g} of {self.unit}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement(Stated):
-    """A claim as it is made.
+    """A statement, with the function that finds its cases in a study.
 
     Attributes
     ----------
-    missing
-        What a study without cases lacks; by default an experiment of its kind.
     cases
         Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
-        violation). For a bound, `promised` and `fell` instead: natural logarithms of the promised and of the measured
-        fall of the excess loss. It deviates by the share of the promise that is missing, (1 − fell/promised)_+.
+        violation). A bound on the decay of the excess loss gives `promised` and `fell` instead, the natural logarithms
+        of the promised and of the measured decay factor; its deviation is (1 − fell/promised)_+.
     bound
-        Whether it is a bound on how far the excess loss falls.
+        Whether the statement is such a bound.
     kind
-        Kind of experiment without which a study does not make the claim; none for claims of the study itself.
+        Kind of experiment that the statement is about; a study without such experiments omits it. Empty for statements
+        about several kinds.
     """
 
     cases: Callable[[Study], Iterator[pd.DataFrame]]
-    missing: str = ""
     bound: bool = False
     kind: str = ""
 
 
+#: A bound on the decay of the excess loss.
+Bound = partial(
+    Statement,
+    unit="the promised decay (logarithms)",
+    tolerance=1e-3,
+    bound=True,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim(Stated):
-    """A statement, and what a study says about it.
+    """A statement with its verdict on a study.
 
     Attributes
     ----------
     cases, runs, targets
-        How many cases were examined, in how many runs, on how many independent targets.
+        Number of cases, of runs with a case, and of independent targets of these runs.
     violations
-        In how many cases the deviation exceeds the tolerance.
+        Number of cases with a deviation above the tolerance.
     worst_deviation
         The largest deviation; NaN without cases.
     share, largest_share
-        For a bound: median and largest share of the measured fall that it had promised; else NaN.
+        For a bound: median and maximum over the cases of promised / measured decay, in logarithms; else NaN.
     verdict
-        `holds`, `violated`, or `not testable here: …` and why.
+        `holds`, `violated`, or `not testable here: ` and the reason.
     """
 
     cases: int
@@ -116,14 +131,14 @@ class Claim(Stated):
 
 @dataclass(frozen=True)
 class Tables:
-    """Where the tables of an experiment are, and what they are about.
+    """The tables of an experiment.
 
     Attributes
     ----------
     folder, kind
         Folder of the aggregates, and the kind of the experiment.
     target
-        Name of the stream from which the targets are drawn, or of the single target.
+        Name of the random stream of the targets, or of the single target.
     drawn
         Whether each seed has a target of its own.
     """
@@ -141,9 +156,10 @@ class Study:
         self.experiments = dict(experiments)
 
     def tables(self, kind: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """The table of that name of each experiment of a kind, with its name, its axes and the given columns.
+        """One table of each experiment of a kind: the experiment's name, its axes, and the given columns.
 
-        Cells that are the same problem are in the tables once for each grid point; here they count once.
+        Grid points that denote the same problem, such as every ε with the square loss, have rows of their own in the
+        aggregates; only the first of them is returned.
         """
         for name, tables in self.experiments.items():
             if tables.kind != kind:
@@ -160,11 +176,11 @@ class Study:
             yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
 
     def training(self, kind: str, columns: Sequence[str]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """Runs, and samples with the given columns, of every experiment of a kind that trains."""
+        """Runs and trajectories, these with the given columns, of every experiment of a kind that trains."""
         return zip(self.tables(kind, "runs"), self.tables(kind, "trajectories", columns), strict=True)
 
     def targets(self, cases: pd.DataFrame) -> int:
-        """Number of independent targets behind some cases: targets of one stream that differ in smin count once."""
+        """Number of independent targets of some cases; targets of one stream that differ only in smin count once."""
         pairs = cases[["experiment", "seed"]].drop_duplicates()
         found = {
             (tables.target, seed if tables.drawn else None)
@@ -176,24 +192,35 @@ class Study:
 def each(
     kind: str, table: str, cases: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> Callable[[Study], Iterator[pd.DataFrame]]:
-    """The cases of a statement that a function finds in one table of each experiment of a kind."""
+    """Cases that a function selects from one table of each experiment of a kind."""
     return lambda study: map(cases, study.tables(kind, table))
 
 
 def off(cases: pd.DataFrame, measured: str, expected: str) -> pd.DataFrame:
-    """Cases that deviate by the share by which one column is off the other."""
+    """Cases with the deviation |measured / expected − 1|."""
     return cases.assign(deviation=(cases[measured] / cases[expected] - 1).abs())
 
 
 def keys_of(frame: pd.DataFrame) -> list[str]:
-    """Columns that name a run: experiment, axes, seed."""
+    """Columns that identify a run: experiment, axes, seed."""
     return ["experiment", *axes_of(frame.columns), "seed"]
 
 
 def with_runs(trajectories: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Samples of the given runs, with the given columns of the runs."""
+    """Trajectories of the given runs, with the given columns of the runs."""
     keys = keys_of(runs)
     return trajectories.merge(runs[[*keys, *columns]], on=keys)
+
+
+def above_rounding(trajectories: pd.DataFrame) -> pd.Series:
+    """Whether the excess loss of a record is above the rounding of W, below which no bound can be tested (NaN: yes)."""
+    return ~(trajectories["excess"] <= _FLOOR * trajectories["excess_initial"])
+
+
+def decayed(records: pd.DataFrame, promised: pd.Series) -> pd.DataFrame:
+    """Cases of a bound: the promised logarithm of the decay factor, and the measured one, log (L(0) − L*)/(L − L*)."""
+    with np.errstate(divide="ignore"):
+        return records.assign(promised=promised, fell=np.log(records["excess_initial"] / records["excess"]))
 
 
 def judge(statement: Statement, study: Study) -> Claim:
@@ -216,9 +243,9 @@ def judge(statement: Statement, study: Study) -> Claim:
     if violations:
         verdict = "violated"
     elif not len(deviations):
-        verdict = f"not testable here: {statement.missing or f'no experiment of the kind {statement.kind}'}"
+        verdict = "not testable here: no experiment has such a case"
     elif not enough:
-        verdict = f"not testable here: it promises {largest_share:.1g} of the measured fall at most"
+        verdict = f"not testable here: the bound promises at most {largest_share:.1g} of the measured decay"
     else:
         verdict = "holds"
     return Claim(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from ..linalg.psd import Array
 from .evidence import Statement, each, keys_of, off
+
+_Scaled, _Barycenter, _Sensing = (
+    partial(Statement, kind=kind, source="ours") for kind in ("scaled", "barycenter", "sensing")
+)
 
 
 def _first_steps(runs: pd.DataFrame) -> pd.DataFrame:
@@ -16,8 +22,16 @@ def _first_steps(runs: pd.DataFrame) -> pd.DataFrame:
     return one.assign(deviation=after / one["unit"])
 
 
-def _tails(runs: pd.DataFrame) -> pd.DataFrame:
-    return off(runs[runs["tail_factor"].notna() & (runs["tail_expected"] > 0)], "tail_factor", "tail_expected")
+ONE_STEP = _Scaled(
+    name="one step",
+    statement="For N = 1, ε = 0, k ≥ rank Σ0 and every κ, one step ½ from a Gaussian start reaches the target",
+    formula="L(W − ½∇L(W)) ≤ 1e-13 tr Σ0",
+    test="Loss after one step.",
+    unit="tr Σ0",
+    tolerance=1e-13,
+    sees="a relative error of 3e-7 in the factor",
+    cases=each("scaled", "scaled", _first_steps),
+)
 
 
 def _lemma(runs: pd.DataFrame) -> pd.DataFrame:
@@ -25,8 +39,37 @@ def _lemma(runs: pd.DataFrame) -> pd.DataFrame:
     return halves.assign(deviation=halves["lemma"].clip(lower=0))
 
 
+DESCENT_LEMMA = _Scaled(
+    name="descent lemma of half steps",
+    statement="For N = 1, every ε and every rank, a step ½ reduces the loss by at least a quarter of the squared "
+    "gradient",
+    formula="L(W − η∇L) ≤ L − η (1 − η) ‖∇L‖² for 0 < η < 1",
+    test="Largest violation of this bound, at η = ½, over the steps of a run.",
+    unit="tr Σ0",
+    tolerance=1e-12,
+    sees="a constant other than ¼, where the lemma is tight",
+    cases=each("scaled", "scaled", _lemma),
+)
+
+
+def _tails(runs: pd.DataFrame) -> pd.DataFrame:
+    return off(runs[runs["tail_factor"].notna() & (runs["tail_expected"] > 0)], "tail_factor", "tail_expected")
+
+
+SCALED_TAILS = _Scaled(
+    name="tails of half steps",
+    statement="For N = 1 half steps finally contract the excess loss at the local rates, and for N > 1 layer-wise "
+    "steps without repair of the bottleneck contract it by (1 − 1/N)²",
+    formula="e_{t+1}/e_t → max (1 − r/2)², which is (λ_{k+1}/λ_k)² for ε = 0 and (ε/λ_n)² for k = n; (1 − 1/N)²",
+    test="Last factor of each run in which the factor has settled to 0.2 % over three steps.",
+    unit="the factor of theory",
+    tolerance=0.01,
+    cases=each("scaled", "scaled", _tails),
+)
+
+
 def _exact(runs: pd.DataFrame) -> pd.DataFrame:
-    """Layer-wise runs without smoothing on a target of just the rank of the network, from a Nyström start."""
+    """Layer-wise runs without smoothing from a Nyström start, on a target of exactly the network's rank."""
     exact = runs[(runs["method"] == "layerwise") & (runs["share"] == 0) & (runs["rank"] == runs["target_rank"])]
     exact = exact[exact["start"] != "gaussian"]
     return exact.assign(reached=exact["converged"].astype(bool) & (exact["steps"] <= 30))
@@ -35,6 +78,19 @@ def _exact(runs: pd.DataFrame) -> pd.DataFrame:
 def _quadratic(runs: pd.DataFrame) -> pd.DataFrame:
     exact = _exact(runs)
     return exact.assign(deviation=exact["worst_ratio"].where(exact["reached"]))
+
+
+QUADRATIC = _Scaled(
+    name="quadratic from a Nyström start",
+    statement="For k = rank Σ0 and every κ, N and loss, scaled descent from a Nyström start converges in at most 30 "
+    "steps, and each whole step below 1e-2 reduces the excess loss a hundredfold",
+    formula="e_{t+1} ≤ 0.01 e_t for e_t < 1e-2; e in units of λ_r, or of λ_r² for the square loss",
+    test="Largest ratio in a run; a run that takes more steps, or does not converge, is a violation.",
+    unit="e_t",
+    tolerance=0.01,
+    sees="linear convergence with a factor above 0.01",
+    cases=each("scaled", "scaled", _quadratic),
+)
 
 
 def _tenths(runs: pd.DataFrame) -> pd.DataFrame:
@@ -51,6 +107,20 @@ def _largest_ratio(relative: Array) -> float:
     return float(np.max(relative[late + 1] / relative[late], initial=0.0))
 
 
+TENTHS = _Scaled(
+    name="a tenth a step from a Nyström start",
+    statement="For k = rank Σ0, every N and κ ≤ 1e4 (square loss: κ ≤ 1e2), scaled descent from a Nyström start "
+    "converges in at most 30 steps, and each step below 1e-2 of the loss at W = 0 reduces the excess loss tenfold",
+    formula="e_{t+1} ≤ 0.1 e_t for e_t < 1e-2; e in units of tr Σ0, or of ‖Σ0‖² for the square loss",
+    test="Largest ratio in a run, of halved steps too; a run that takes more steps, or does not converge, is a "
+    "violation.",
+    unit="e_t",
+    tolerance=0.1,
+    sees="linear convergence with a factor above 0.1",
+    cases=each("scaled", "scaled", _tenths),
+)
+
+
 def _exponents(runs: pd.DataFrame) -> pd.DataFrame:
     steep = runs[runs["condition"] > 1]
     steep = steep.assign(number=1 / (1 - np.sqrt(steep["contraction"].clip(0))))
@@ -64,8 +134,40 @@ def _exponents(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _barycenters(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs.assign(deviation=runs["distance"].where(runs["converged"].astype(bool)))
+EXPONENTS = _Scaled(
+    name="condition numbers of depth",
+    statement="For k = n, ε = 0 and every N, the condition number of the Hessian at the optimum is a power of κ, with "
+    "an exponent that grows with N",
+    formula="κ^{1−1/N} (Bures-Wasserstein), κ^{2−1/N} (square loss)",
+    test="Slope in log κ of the logarithm of the condition number, measured as the contraction of the slowest mode.",
+    unit="the exponent",
+    tolerance=0.05,
+    cases=each("scaled", "conditions", _exponents),
+)
+BARYCENTER_RATE = _Barycenter(
+    name="rate to a barycenter",
+    statement="For N = 1, half steps approach every barycenter at the rate of the Hessian there",
+    formula="e_{t+1}/e_t → (1 − r/2)², r the least non-zero eigenvalue of ∇²F",
+    test="Factor along the slowest mode.",
+    unit="the factor of theory",
+    tolerance=0.01,
+    cases=each("barycenter", "barycenters", lambda runs: off(runs[runs["factor"].notna()], "factor", "expected")),
+)
+BARYCENTER_FOUND = _Barycenter(
+    name="barycenter by descent",
+    statement="At every depth, scaled descent on the weighted sum of losses converges to the barycenter that the "
+    "fixed-point iteration finds",
+    formula="‖W Wᵀ − S̄‖_F ≤ 1e-8 ‖S̄‖_F",
+    test="Distance at the end; a run that does not reach an excess of 1e-20 tr S̄ is a violation.",
+    unit="‖S̄‖_F",
+    tolerance=1e-8,
+    sees="another limit",
+    cases=each(
+        "barycenter",
+        "barycenters",
+        lambda runs: runs.assign(deviation=runs["distance"].where(runs["converged"].astype(bool))),
+    ),
+)
 
 
 def _sparse(runs: pd.DataFrame) -> pd.DataFrame:
@@ -73,120 +175,12 @@ def _sparse(runs: pd.DataFrame) -> pd.DataFrame:
     return few.assign(deviation=few["error"])
 
 
-def _sensing(runs: pd.DataFrame) -> pd.DataFrame:
-    one = runs[runs["method"] == "reweighted"]
-    return one.assign(deviation=one["error"])
-
-
-def _unweighted(runs: pd.DataFrame) -> pd.DataFrame:
-    many = runs[(runs["method"] != "reweighted") & (runs["copies"] >= 10_000)]
-    keys = [*(key for key in keys_of(many) if key != "seed"), "method", "copies"]
-    recovered = many.assign(deviation=(many["error"] <= 1e-4).astype(float))
-    # each run counts as a case, with the share of its group
-    return recovered.assign(deviation=recovered.groupby(keys, observed=True)["deviation"].transform("mean"))
-
-
-ONE_STEP = Statement(
-    kind="scaled",
-    name="one step",
-    source="ours",
-    statement="One layer, ε = 0, k ≥ rank Σ0: a half step from a Gaussian start reaches the target, whatever κ",
-    formula="L(W − ½∇L(W)) ≤ 1e-13 tr Σ0",
-    test="Loss after one step.",
-    unit="tr Σ0",
-    tolerance=1e-13,
-    sees="a relative error of 3e-7 in the factor",
-    cases=each("scaled", "scaled", _first_steps),
-)
-DESCENT_LEMMA = Statement(
-    kind="scaled",
-    name="descent lemma of half steps",
-    source="ours",
-    statement="One layer, any ε and rank, step ½: the loss falls by at least a quarter of the squared gradient",
-    formula="L(W − η∇L) ≤ L − η (1 − η) ‖∇L‖² for 0 < η < 1",
-    test="Most that a half step of a run exceeds it by.",
-    unit="tr Σ0",
-    tolerance=1e-12,
-    sees="a constant other than ¼, where the lemma is tight",
-    cases=each("scaled", "scaled", _lemma),
-)
-SCALED_TAILS = Statement(
-    kind="scaled",
-    name="tails of half steps",
-    source="ours",
-    statement="Half steps on one layer contract as the local rates say; an unrepaired bottleneck costs (1 − 1/N)²",
-    formula="e_{t+1}/e_t → max (1 − r/2)²; (λ_{k+1}/λ_k)² for ε = 0; (ε/λ_n)² for k = n",
-    test="Last factor of each run whose factor has settled to 0.2 % over three steps.",
-    unit="the factor of theory",
-    tolerance=0.01,
-    sees="a factor that is off by 1 %",
-    cases=each("scaled", "scaled", _tails),
-)
-QUADRATIC = Statement(
-    kind="scaled",
-    name="quadratic from a Nyström start",
-    source="ours",
-    statement="Exact rank: scaled descent from a Nyström start takes at most 30 steps, whatever κ, N and the loss",
-    formula="e_{t+1} ≤ 0.01 e_t in whole steps below 1e-2; e in λ_r, or λ_r², of the least positive eigenvalue",
-    test="Largest ratio of a run; one that took more steps, or did not get there, is a violation.",
-    unit="e_t",
-    tolerance=0.01,
-    sees="linear convergence with a factor above 0.01",
-    cases=each("scaled", "scaled", _quadratic),
-)
-TENTHS = Statement(
-    kind="scaled",
-    name="a tenth a step from a Nyström start",
-    source="ours",
-    statement="The same measured in the loss of W = 0, as long as the curvatures in it span at most 1e4",
-    formula="e_{t+1} ≤ 0.1 e_t below 1e-2, e in tr Σ0 for κ ≤ 1e4, or in ‖Σ0‖² for κ ≤ 1e2; at most 30 steps",
-    test="Largest ratio of a run, of halved steps too; one that took more steps, or did not get there, is a violation.",
-    unit="e_t",
-    tolerance=0.1,
-    sees="linear convergence with a factor above 0.1",
-    cases=each("scaled", "scaled", _tenths),
-)
-EXPONENTS = Statement(
-    kind="scaled",
-    name="condition numbers of depth",
-    source="ours",
-    statement="Depth worsens the condition number of plain descent",
-    formula="κ^{1−1/N} (Bures-Wasserstein), κ^{2−1/N} (square loss)",
-    test="Slope of the measured local condition number over κ; from the contraction of the slowest mode.",
-    unit="1",
-    tolerance=0.05,
-    sees="an exponent that is off by 0.05",
-    cases=each("scaled", "conditions", _exponents),
-)
-BARYCENTER_RATE = Statement(
-    kind="barycenter",
-    name="rate to a barycenter",
-    source="ours",
-    statement="Half steps on one layer approach a barycenter at the rate of the Hessian there",
-    formula="e_{t+1}/e_t → (1 − r/2)², r the least non-zero eigenvalue of ∇²F",
-    test="Factor along the slowest mode.",
-    unit="the factor of theory",
-    tolerance=0.01,
-    sees="a factor that is off by 1 %",
-    cases=each("barycenter", "barycenters", lambda runs: off(runs[runs["factor"].notna()], "factor", "expected")),
-)
-BARYCENTER_FOUND = Statement(
-    kind="barycenter",
-    name="barycenter by descent",
-    source="ours",
-    statement="Scaled descent on the weighted sum of losses ends at the barycenter of the fixed point, at every depth",
-    formula="‖W Wᵀ − S̄‖_F ≤ 1e-8 ‖S̄‖_F",
-    test="Distance at the end; a run that does not get to an excess of 1e-20 tr S̄ is a violation.",
-    unit="‖S̄‖_F",
-    tolerance=1e-8,
-    sees="an end elsewhere",
-    cases=each("barycenter", "barycenters", _barycenters),
-)
 FEW_CORRUPTIONS = Statement(
     kind="sparse",
     name="few corruptions",
     source="ours",
-    statement="At most 4 % corrupted entries, k ≤ 10, κ = 10: scaled and Bures-Wasserstein steps recover every seed",
+    statement="For at most 4 % corrupted entries in each row, k ≤ 10 and κ = 10, scaled and Bures-Wasserstein steps "
+    "recover Σ* for every seed",
     formula="‖W Wᵀ − Σ*‖_F ≤ 1e-6 ‖Σ*‖_F",
     test="Error at the end.",
     unit="‖Σ*‖_F",
@@ -194,28 +188,41 @@ FEW_CORRUPTIONS = Statement(
     sees="one problem that is not recovered",
     cases=each("sparse", "recoveries", _sparse),
 )
-REWEIGHTED = Statement(
-    kind="sensing",
+
+
+def _reweighted(runs: pd.DataFrame) -> pd.DataFrame:
+    one = runs[runs["method"] == "reweighted"]
+    return one.assign(deviation=one["error"])
+
+
+REWEIGHTED = _Sensing(
     name="copies do no harm",
-    source="ours",
-    statement="Locally reweighted projections recover Σ* however often a measurement is repeated",
+    statement="For every number of copies of one measurement, locally reweighted projections recover Σ*",
     formula="‖X − Σ*‖_F ≤ 1e-4 ‖Σ*‖_F",
     test="Error at the end.",
     unit="‖Σ*‖_F",
     tolerance=1e-4,
     sees="one problem that is not recovered",
-    cases=each("sensing", "sensed", _sensing),
+    cases=each("sensing", "sensed", _reweighted),
 )
-UNWEIGHTED = Statement(
-    kind="sensing",
+
+
+def _unweighted(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each run is a case; its deviation is the fraction of seeds recovered in its group."""
+    many = runs[(runs["method"] != "reweighted") & (runs["copies"] >= 10_000)]
+    keys = [*(key for key in keys_of(many) if key != "seed"), "method", "copies"]
+    recovered = many.assign(deviation=(many["error"] <= 1e-4).astype(float))
+    return recovered.assign(deviation=recovered.groupby(keys, observed=True)["deviation"].transform("mean"))
+
+
+UNWEIGHTED = _Sensing(
     name="copies spoil plain descent",
-    source="ours",
-    statement="With 10,000 copies of one measurement descent on the square or sliced loss hardly ever recovers Σ*",
+    statement="With 10,000 copies of one measurement, descent on the square loss or the sliced loss recovers Σ* for at "
+    "most 20 % of the seeds",
     formula="#{‖X − Σ*‖_F ≤ 1e-4 ‖Σ*‖_F} ≤ 20 % of the seeds",
-    test="Share of seeds recovered, by loss.",
+    test="Fraction of the seeds recovered, by loss.",
     unit="the seeds",
     tolerance=0.2,
     sees="one problem in four recovered",
-    missing="no experiment of the kind sensing with 10,000 copies (config/neighbours.yaml)",
     cases=each("sensing", "sensed", _unweighted),
 )

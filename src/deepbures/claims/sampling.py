@@ -6,27 +6,28 @@ import pandas as pd
 
 from .evidence import Statement, each, keys_of
 
-#: Sizes from which on the law, of first order in 1/m, is expected to hold within the scatter of some draws.
+#: Smallest m at which terms of second order in 1/m are below the scatter over the draws.
 _LARGE = 100
 
 
-def _sampling_law(draws: pd.DataFrame) -> pd.DataFrame:
+def _sampling_error(draws: pd.DataFrame) -> pd.DataFrame:
     large = draws[draws["samples"] >= _LARGE]
     grouped = large.groupby([*keys_of(large), "samples"], observed=True)
     distance, expected = grouped["squared_bures"], grouped["expected"].first()
     return ((distance.mean() - expected).abs() / distance.sem()).rename("deviation").reset_index()
 
 
-SAMPLING_LAW = Statement(
+SAMPLING_ERROR = Statement(
     kind="finite_sample",
     name="finite samples",
     source="ours",
-    statement="The covariance of m Gaussian samples is this far from the one they are drawn from: so far training is "
-    "worthwhile",
+    statement="For m Gaussian samples with m → ∞, the expected sampling error of their covariance is known to first "
+    "order in 1/m",
     formula="E B²(Σ̂, Σ0) ≈ (1/m) Σ_ij λ_i λ_j (1 + δ_ij) / (2 (λ_i + λ_j))",
-    test=f"Mean over the draws of a target and m ≥ {_LARGE}, in units of its standard error.",
+    test=f"Mean over the draws for each target and m ≥ {_LARGE}, in units of its standard error. Fitting a sample "
+    "below this error is overfitting.",
     unit="standard errors of the mean",
     tolerance=4.0,
-    sees="a law that is off by four standard errors, 20 % for one target and m in the default study",
-    cases=each("finite_sample", "sampling", _sampling_law),
+    sees="an error of four standard errors, 20 % for one target and m in the default study",
+    cases=each("finite_sample", "sampling", _sampling_error),
 )

@@ -143,6 +143,7 @@ class _Run:
                 f"step_size must be a positive {self.dtype.name} number, as the layers, not {_short(step)}"
             )
         self.loss, self.roots = loss.take(np.arange(self.size)), RootPath()
+        self.form = self.loss.form(self.layers[0].shape[-1], self.rank).along(self.roots)
         with np.errstate(over="ignore", invalid="ignore"):
             start = np.abs(prefix_products(self.layers)[-1]).max(axis=(-2, -1))
         largest = float(np.finfo(self.dtype).max) ** 0.25  # the loss squares W twice
@@ -175,11 +176,12 @@ class _Run:
                 if check:
                     progress.update(step)
                 if looked_at and not (self.loss.has_kink and W.shape[-1] > self.rank):
-                    gradient, excess = self.loss.gradient_and_excess_along(W, self.rank, self.roots)
+                    gradient, excess = self.form.gradient_and_excess(W)
                 else:
-                    gradient = self.loss.gradient_along(W, self.roots)
+                    gradient = self.form.gradient(W)
                     if looked_at:  # what rounding adds to the rank counts where there is a kink
-                        excess = self.loss.excess_in_eigenbasis(_thin(W, self.rank), self.rank)
+                        F = _thin(W, self.rank)
+                        excess = self.loss.form(F.shape[-1], self.rank).excess(F)
                 gradients = layer_gradients(self.layers, prefixes, gradient.astype(self.dtype, copy=False))
                 if looked_at:
                     converged = excess <= excess_tolerance if excess_tolerance else np.zeros(len(W), dtype=bool)
@@ -223,8 +225,10 @@ class _Run:
             final[gone] = layer
         self.layers = [layer[~ended] for layer in self.layers]
         self.step, self.limit, self.members = self.step[~ended], self.limit[~ended], self.members[~ended]
-        self.loss = self.loss.take(~ended)
-        self.roots.keep(~ended)
+        if self.members.size:
+            self.loss = self.loss.take(~ended)
+            self.roots.keep(~ended)
+            self.form = self.loss.form(self.layers[0].shape[-1], self.rank).along(self.roots)
 
     def trajectory(self, step_size: Array) -> DescentTrajectory:
         """The records as arrays, NaN where a run has none."""

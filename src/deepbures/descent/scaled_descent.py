@@ -103,7 +103,7 @@ def scaled_descent(
     rows: list[tuple[float, float, Array, float, Array]] = []
     for step in range(n_steps + 1):
         prefixes = prefix_products(W)
-        gradient = loss.gradient_in_eigenbasis(prefixes[-1])
+        gradient = loss.form(prefixes[-1].shape[-1]).gradient(prefixes[-1])
         plain = layer_gradients(W, prefixes, gradient)
         norm = float(np.sqrt(sum(np.sum(part**2) for part in plain)))
         rows.append((time, excess, loss.eigenvectors @ factor, norm, balancedness(W)))
@@ -115,9 +115,7 @@ def scaled_descent(
         if preconditioner == "none":
             corrections = [plain]
         else:
-            directions: list[Array] = [loss.right_scaled_gradient(prefixes[-1], gradient)]
-            if float(loss.smoothing) > 0:
-                directions.append(gradient)
+            directions = loss.scaled_gradients(prefixes[-1], gradient)
             corrections = [_layerwise(W, prefixes, direction, repair) for direction in directions]
         h = eta
         for _ in range(MAX_HALVINGS):
@@ -228,7 +226,7 @@ def _excess(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> tuple[f
     if F.shape[-1] > rank:
         U, sigma, _ = np.linalg.svd(F, full_matrices=False)
         F = (U * sigma)[:, :rank]
-    return float(loss.excess_in_eigenbasis(F, rank)), F
+    return float(loss.form(F.shape[-1], rank).excess(F)), F
 
 
 def _checked(

@@ -93,7 +93,7 @@ def _ends(
     if not stepped.size:
         return neither, neither
     there, F = loss.take(stack.members[stepped]), stack.flow.factor(stack.state[stepped])
-    converged = there.excess_in_eigenbasis(F, first.rank) <= first.excess_tolerance
+    converged = there.form(F.shape[-1], first.rank).excess(F) <= first.excess_tolerance
     return converged, neither if to_the_end else _is_near_minimum(there, F)
 
 

@@ -53,8 +53,8 @@ class FactorFlow:
         F = Z @ C
         refused = ~(np.sum(F * F, axis=(-2, -1)) < _OVERSHOOT)
         if not refused.any():
-            return -(self.loss.gradient_in_eigenbasis(F) @ C.mT)
-        field = -(self.loss.gradient_in_eigenbasis(np.where(refused[..., None, None], 0.0, F)) @ C.mT)
+            return -(self.loss.form(F.shape[-1]).gradient(F) @ C.mT)
+        field = -(self.loss.form(F.shape[-1]).gradient(np.where(refused[..., None, None], 0.0, F)) @ C.mT)
         field[refused] = np.nan
         return field
 
@@ -104,7 +104,8 @@ class RootFlow:
         refused = None if valid.all() else ~valid
         if refused is not None:
             F = np.where(refused[..., None, None], 0.0, F)
-        gradient = _reordered(self.loss.gradient_near_diagonal(in_eigenbasis(F, self.order)), self.order)
+        form = self.loss.form(F.shape[-1]).near_diagonal()
+        gradient = _reordered(form.gradient(in_eigenbasis(F, self.order)), self.order)
         if C is None:
             half = gradient @ F.mT
             field: Array = -(half + half.mT)

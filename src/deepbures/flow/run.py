@@ -63,7 +63,7 @@ class _Run:
         return sum(len(path.knots) - 1 for path in self.paths)
 
     def converged(self, F: Array) -> bool:
-        return bool(self.loss.excess_in_eigenbasis(F, self.rank) <= self.excess_tolerance)
+        return bool(self.loss.form(F.shape[-1], self.rank).excess(F) <= self.excess_tolerance)
 
     def cut_at_tolerance(self, path: CollocationPath) -> None:
         """End a path of collocation where L − L* reaches the tolerance: its last step may fall far below.
@@ -77,7 +77,8 @@ class _Run:
 
         def heights(*times: float) -> Array:
             """How far L − L* is above the tolerance, in logarithms: a straight line in an exponential tail."""
-            excess = self.loss.excess_in_eigenbasis(path.factors(np.array(times)), self.rank)
+            F = path.factors(np.array(times))
+            excess = self.loss.form(F.shape[-1], self.rank).excess(F)
             return np.log(np.maximum(excess, _TINY) / tolerance)
 
         above, below = heights(*path.knots[-2:])
@@ -160,7 +161,7 @@ class _Run:
                 factors.append(path.factors(times[done:upto]))
             done = upto
         F, directions, lengths = principal_columns(np.concatenate(factors))
-        gradient, excess = self.loss.gradient_and_excess_near_diagonal(F, self.rank)
+        gradient, excess = self.loss.form(F.shape[-1], self.rank).near_diagonal().gradient_and_excess(F)
         assert self.reason is not None
         return FlowTrajectory(
             times=times,

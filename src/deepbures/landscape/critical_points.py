@@ -282,7 +282,7 @@ def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int
 
 def _tied_spectrum(loss: CovarianceLoss) -> Array:
     """λ, with equal numbers where eigenvalues agree to rounding, with one another or with ε."""
-    return equalized(loss.eigenvalues, float(loss.smoothing))
+    return equalized(loss.eigenvalues, float(loss.epsilon))
 
 
 def _tied_costs(loss: CovarianceLoss) -> Array:

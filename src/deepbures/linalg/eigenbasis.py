@@ -5,16 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array
 
-#: Number of random vectors on which orthonormality is checked, and their seed: all products of r vectors cost n r².
+#: Orthonormality is checked on this number of random vectors with this seed, because all products of r vectors cost
+#: n r².
 _PROBES, _PROBE_SEED = 4, 0
 
 
 class Eigenbasis(ABC):
-    """An orthogonal n × n matrix Ω."""
+    """An orthogonal n × n matrix Ω.
+
+    Attributes
+    ----------
+    dimension
+        n.
+    """
+
+    dimension: int
 
     @abstractmethod
     def coordinates(self, W: Array) -> Array:
@@ -24,7 +33,6 @@ class Eigenbasis(ABC):
     def combine(self, F: Array) -> Array:
         """Ω F for F of shape (..., n, d)."""
 
-    @abstractmethod
     def vectors(self) -> Array:
         """Ω itself, (..., n, n).
 
@@ -33,13 +41,21 @@ class Eigenbasis(ABC):
         ValueError
             If it is not stored and would not fit in memory.
         """
+        check_square_fits("eigenvectors", self.dimension)
+        return self.combine(np.eye(self.dimension))
+
+    def columns(self, indices: NDArray[np.intp]) -> Array:
+        """The columns Ω_J of one basis, (n, |J|)."""
+        units = np.zeros((self.dimension, len(indices)))
+        units[indices, np.arange(len(indices))] = 1
+        return self.combine(units)
 
 
 class DenseBasis(Eigenbasis):
     """Ω stored as an array, or a stack of them, (..., n, n)."""
 
     def __init__(self, vectors: Array) -> None:
-        self._vectors = vectors
+        self._vectors, self.dimension = vectors, vectors.shape[-1]
 
     def coordinates(self, W: Array) -> Array:
         """Ωᵀ W, in the precision of W."""
@@ -50,28 +66,27 @@ class DenseBasis(Eigenbasis):
         return self._vectors @ F
 
     def vectors(self) -> Array:
-        """Ω."""
+        """Ω, without a copy."""
         return self._vectors
+
+    def columns(self, indices: NDArray[np.intp]) -> Array:
+        """Ω_J."""
+        return self._vectors[:, indices]
 
 
 class StandardBasis(Eigenbasis):
     """Ω = I: the target is diagonal."""
 
     def __init__(self, dimension: int) -> None:
-        self._dimension = dimension
+        self.dimension = dimension
 
     def coordinates(self, W: Array) -> Array:
-        """W."""
+        """W itself."""
         return W
 
     def combine(self, F: Array) -> Array:
         """A copy of F."""
         return F.copy()
-
-    def vectors(self) -> Array:
-        """I."""
-        check_square_fits("eigenvectors", self._dimension)
-        return np.eye(self._dimension)
 
 
 class CompletedBasis(Eigenbasis):
@@ -88,7 +103,7 @@ class CompletedBasis(Eigenbasis):
     """
 
     def __init__(self, columns: Array) -> None:
-        r = columns.shape[1]
+        self.dimension, r = columns.shape
         A, sigma, Bt = np.linalg.svd(columns[:r])
         self._turn = -A @ Bt
         shifted = columns.copy()
@@ -96,7 +111,7 @@ class CompletedBasis(Eigenbasis):
         self._reflector = (shifted @ Bt.T) / np.sqrt(1 + sigma)
 
     def coordinates(self, W: Array) -> Array:
-        """Ωᵀ W: the reflection, then the rotation of the first r coordinates back."""
+        """Ωᵀ W: the reflection, then the inverse rotation of the first r coordinates."""
         F = self._reflected(W)
         r = len(self._turn)
         F[..., :r, :] = self._turn.T.astype(W.dtype, copy=False) @ F[..., :r, :]
@@ -108,12 +123,6 @@ class CompletedBasis(Eigenbasis):
         turned = F.copy()
         turned[..., :r, :] = self._turn.astype(F.dtype, copy=False) @ F[..., :r, :]
         return self._reflected(turned)
-
-    def vectors(self) -> Array:
-        """Ω, computed on demand."""
-        n = len(self._reflector)
-        check_square_fits("eigenvectors", n)
-        return self.combine(np.eye(n))
 
     def _reflected(self, W: Array) -> Array:
         K = self._reflector.astype(W.dtype, copy=False)

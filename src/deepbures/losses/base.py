@@ -1,184 +1,166 @@
 """What all losses on the end-to-end matrix have in common; to add one, see `CovarianceLoss` and `losses.LOSSES`.
 
-A loss depends on a matrix W only through S = W Wᵀ, and is evaluated in the basis Ω of the target
-Σ0 = Ω diag(λ) Ωᵀ, where the target and its root are diagonal: products with R = Σ0^{1/2} become
-row scalings. The methods `…_in_eigenbasis` work there, on F = Ωᵀ W. A loss may hold a stack of
-targets, one for each member of a stack of matrices.
+A loss depends on a matrix W only through S = W Wᵀ. It is evaluated in the eigenbasis Ω of the target
+Σ0 = Ω diag(λ) Ωᵀ, at F = Ωᵀ W: there the target and its root R = Σ0^{1/2} are diagonal, and products with R are
+scalings of rows.
 """
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..linalg.eigenbasis import DenseBasis, Eigenbasis, eigenbasis
-from ..linalg.psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array, spectrum, symmetrize
-from ..linalg.root_path import RootPath
-from ..linalg.roots import gram_pseudo_inverse
-from ..linalg.sample_covariance import sample_spectrum
+from ..linalg.psd import Array, check_square_fits, finite_array, symmetrize
+from .form import Form, Minimum
+from .target import Target
 
 
 class CovarianceLoss(ABC):
     """A loss L(W) = ℓ(W Wᵀ) that compares the generated covariance S = W Wᵀ with a target.
 
+    A loss defines `name`, `degree`, `label`, `minimum_spectrum`, `empty_costs` and `form`. Other methods and attributes
+    state what else is known about it; their defaults mean that nothing is known.
+
     Parameters
     ----------
-    covariance : (..., n, n)
-        Target Σ0, symmetric positive semidefinite; or a stack of targets.
-
-    Attributes
-    ----------
-    eigenvalues
-        λ_1 ≥ … ≥ λ_n of Σ0.
-    covariance, eigenvectors
-        Σ0, and Ω with one eigenvector per column. For a loss made from a spectrum or from samples these n × n arrays
-        are computed when they are first asked for.
+    covariance : (..., n, n) or Target
+        Target Σ0, symmetric positive semidefinite; or a stack of targets; or a `Target`, which is decomposed already.
 
     Notes
     -----
-    Every method takes stacks: W of shape (..., n, d), for any d ≥ 1. With a stack of targets the leading
-    axes of W end in those of the targets, each matrix is compared with its own target, and what is a number for one
-    target has the shape of the stack.
+    Every method takes stacks: W of shape (..., n, d), for any d ≥ 1. With a stack of targets the leading axes of W end
+    in those of the stack, each matrix is compared with its own target, and a number for one target becomes an array of
+    the shape of the stack.
+
+    A loss is rebuilt by `on` for other targets, for example for some members of a stack, so that `__init__` may compute
+    whatever depends on the target. A loss whose `__init__` has further parameters defines `on`, too.
     """
 
     #: Name in configurations and tables.
     name: str
     #: d, with L(c W; c² Σ0, c² ε) = c^d L(W; Σ0, ε): the loss has the unit of λ_1^{d/2}.
     degree: int
-    #: What figures and printed tables call it.
+    #: Name in figures and printed tables.
     label: str
-    #: ε, one number or one for each target of a stack; 0 for a loss without smoothing.
-    smoothing: float | Array = 0.0
-    #: Whether it may have a smoothing ε > 0, see `with_smoothing`.
-    takes_smoothing: bool = False
-    #: Whether matrices of rank ≤ k < n have no second derivatives towards a higher rank: where W Wᵀ is singular the
-    #: Bures-Wasserstein loss without smoothing has a kink.
+    #: ε, one number or an array of the shape of the stack of targets.
+    epsilon: float | Array = 0.0
+    #: Whether ε > 0 is allowed, see `with_epsilon`.
+    has_epsilon: bool = False
+    #: Whether the loss has no second derivatives where W Wᵀ is singular, in directions that increase its rank.
     has_kink: bool = False
-    #: Whether `multiplier` and `curvature` are known: the flow is then integrated by collocation.
+    #: Whether `multiplier` and `curvature` are known. The flow is then integrated by collocation.
     has_linear_part: bool = False
-    #: Attributes with the leading axes of the stack of targets, and those that are computed from them when needed.
-    _stacked: tuple[str, ...] = ("eigenvalues",)
-    _derived: tuple[str, ...] = ("covariance",)
+    #: Whether L(W) is the squared Bures distance of S + εI from Σ0. The constants of the authors' program, the times of
+    #: aligned starts and the sampling errors, which `rates` gives in terms of λ and ε, then apply to the loss.
+    is_bures_distance: bool = False
 
-    def __init__(self, covariance: ArrayLike) -> None:
-        eigenvalues, eigenvectors = spectrum("covariance", covariance)
-        self._set_target(eigenvalues, DenseBasis(eigenvectors))
-        self.covariance = symmetrize(np.asarray(covariance, dtype=eigenvalues.dtype))
+    def __init__(self, covariance: ArrayLike | Target) -> None:
+        self.target = covariance if isinstance(covariance, Target) else Target.of_covariance(covariance)
 
-    def _set_target(self, eigenvalues: Array, basis: Eigenbasis) -> None:
-        """Take the target with this spectrum, eigenvalues (..., n)."""
-        self.eigenvalues = eigenvalues
-        self._basis = basis
+    # --- Targets ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_spectrum(cls, eigenvalues: ArrayLike, eigenvectors: ArrayLike | None = None) -> Self:
+    def from_spectrum(
+        cls, eigenvalues: ArrayLike, eigenvectors: ArrayLike | None = None, *args: Any, **more: Any
+    ) -> Self:
         """Loss on the target Ω diag(λ) Ωᵀ, which is never formed.
 
         Parameters
         ----------
         eigenvalues : (r,)
-            λ_1 ≥ … ≥ λ_r ≥ 0, kept as they are: only what is below 0 by rounding (a relative 1e-8) becomes 0.
+            λ_1 ≥ … ≥ λ_r ≥ 0. Negative values within rounding (a relative 1e-8) become 0.
         eigenvectors : (n, r), optional
-            Orthonormal columns, n ≥ r; the other n − r eigenvalues are 0. Without, the target is diagonal, n = r.
+            Orthonormal columns, n ≥ r; the other n − r eigenvalues are 0. By default the target is diagonal, n = r.
+        *args, **more
+            Further arguments of the loss, such as ε.
 
         Raises
         ------
         ValueError
-            On eigenvalues that are negative or do not fall, or eigenvectors that do not fit or are not orthonormal.
+            On eigenvalues that are negative or increase, or eigenvectors that do not fit or are not orthonormal.
         """
-        values = finite_array("eigenvalues", eigenvalues, 1)
-        tolerance = max(INPUT_TOLERANCE, 10 * float(np.finfo(values.dtype).eps))
-        if values.ndim != 1 or np.any(np.diff(values) > 0):
-            raise ValueError("eigenvalues must be one falling list λ_1 ≥ … ≥ λ_n, their eigenvectors in the same order")
-        if values[-1] < -tolerance * np.abs(values).max():
-            raise ValueError(f"eigenvalues must not be negative, but the least is {values[-1]:.6g}")
-        basis = eigenbasis(len(values), eigenvectors)
-        dimension = len(values) if eigenvectors is None else len(np.asarray(eigenvectors))
-        loss = cls.__new__(cls)
-        loss._set_target(np.pad(np.maximum(values, 0), (0, dimension - len(values))), basis)
-        return loss
+        return cls(Target.of_spectrum(eigenvalues, eigenvectors), *args, **more)
 
     @classmethod
-    def from_samples(cls, X: ArrayLike) -> Self:
-        """Loss on the covariance of samples, the mean of (x − x̄)(x − x̄)ᵀ: their mean x̄ is removed, and not modelled.
+    def from_samples(cls, X: ArrayLike, *args: Any, **more: Any) -> Self:
+        """Loss on the covariance of samples, the mean of (x − x̄)(x − x̄)ᵀ, x̄ their mean.
 
-        By a thin SVD of the m samples: with m < n no n × n array is made, and the target has a rank below m.
+        The spectrum comes from a thin SVD of the m samples: with m < n no n × n array is made, and the rank of the
+        target is below m.
 
         Parameters
         ----------
         X : (m, n)
             One sample per row, m ≥ 2. Singular values below max(m, n) · eps · σ_1 count as zero.
+        *args, **more
+            Further arguments of the loss, such as ε.
 
         Raises
         ------
         ValueError
             On fewer samples, entries that are not finite, or samples that are all the same.
         """
-        return cls.from_spectrum(*sample_spectrum(X))
+        return cls(Target.of_samples(X), *args, **more)
 
     @classmethod
     def stacked(cls, losses: Sequence[Self]) -> Self:
-        """One loss on the stack of the targets of losses of this type."""
-        return cls(np.stack([loss.covariance for loss in losses]))
+        """One loss on the stack of the single targets of m losses of this type, each with its ε."""
+        return losses[0].on(
+            Target.stacked([loss.target for loss in losses]), np.array([loss.epsilon for loss in losses])
+        )
 
-    def with_smoothing(self, epsilon: ArrayLike) -> Self:
-        """The loss on the same target with another ε; its spectrum is shared.
+    def on(self, target: Target, epsilon: ArrayLike) -> Self:
+        """The loss on another target, with ε where it has one and with its other parameters unchanged."""
+        return type(self)(target)
+
+    def with_epsilon(self, epsilon: ArrayLike) -> Self:
+        """The loss on the same target with another ε; the spectrum is not computed again.
 
         Raises
         ------
         ValueError
-            On ε > 0, for a loss that has none.
+            On ε ≠ 0 for a loss without ε.
         """
-        if np.any(np.asarray(epsilon) != 0):
-            raise ValueError(f"epsilon must be 0: the loss {self.name!r} has no smoothing, not {epsilon!r}")
-        return self
-
-    @property
-    def unit(self) -> float:
-        """Σ_j λ_j^{d/2}, tr Σ0 or ‖Σ0‖²_F: the loss of W = 0 without smoothing, the unit of errors; of one target."""
-        return float(np.sum(self.eigenvalues ** (self.degree / 2)))
+        if not self.has_epsilon and np.any(np.asarray(epsilon) != 0):
+            raise ValueError(f"epsilon must be 0: the loss {self.name!r} has no epsilon, not {epsilon!r}")
+        return self.on(self.target, epsilon)
 
     def normalized(self) -> Self:
-        """The loss of Σ0/λ_1, and of ε/λ_1: its matrices, losses and gradients have no unit; of one target.
+        """The loss of Σ0/λ_1 and ε/λ_1, one target: its matrices, losses and gradients have no unit.
 
         L(W) = λ_1^{d/2} L̃(W/√λ_1) and ∇L(W) = λ_1^{(d−1)/2} ∇L̃(W/√λ_1), d the `degree` of the loss.
         """
-        return type(self)(self.covariance / float(self.eigenvalues[0]))
+        largest = float(self.eigenvalues[0])
+        return self.on(Target.of_covariance(self.covariance / largest), self.epsilon / largest)
 
-    @cached_property
-    def covariance(self) -> Array:
-        """Σ0 = Ω diag(λ) Ωᵀ, (..., n, n)."""
-        check_square_fits("covariance", self.dimension)
-        vectors = self.eigenvectors
-        return symmetrize((vectors * self.eigenvalues[..., None, :]) @ vectors.mT)
+    def take(self, members: ArrayLike) -> Self:
+        """Loss on selected members of the flattened stack of targets; an integer selects one target.
+
+        A loss on one target returns itself.
+        """
+        if self.shape == ():
+            return self
+        epsilon = np.broadcast_to(self.epsilon, self.shape).reshape(-1)[np.asarray(members)]
+        return self.on(self.target.take(members), epsilon)
+
+    @property
+    def eigenvalues(self) -> Array:
+        """λ_1 ≥ … ≥ λ_n of Σ0, (..., n)."""
+        return self.target.eigenvalues
 
     @property
     def eigenvectors(self) -> Array:
-        """Ω, (..., n, n)."""
-        return self._basis.vectors()
+        """Ω, one eigenvector per column, (..., n, n)."""
+        return self.target.basis.vectors()
 
-    def to_eigenbasis(self, W: ArrayLike) -> Array:
-        """Ωᵀ W for W of shape (..., n, d), without an n × n array where the loss holds none."""
-        return self._to_eigenbasis("W", W)
-
-    def from_eigenbasis(self, F: Array) -> Array:
-        """Ω F for F of shape (..., n, d), likewise."""
-        return self._basis.combine(F)
-
-    def eigenvector_columns(self, indices: ArrayLike) -> Array:
-        """Ω_J, the eigenvectors of the given indices, (n, |J|); of one target."""
-        J = np.asarray(indices, dtype=np.intp)
-        if isinstance(self._basis, DenseBasis):
-            return self.eigenvectors[:, J]
-        units = np.zeros((self.dimension, len(J)))
-        units[J, np.arange(len(J))] = 1
-        return self._basis.combine(units)
+    @property
+    def covariance(self) -> Array:
+        """Σ0, (..., n, n)."""
+        return self.target.covariance
 
     @property
     def dimension(self) -> int:
@@ -188,48 +170,64 @@ class CovarianceLoss(ABC):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the stack of targets; () for one target."""
-        return self.eigenvalues.shape[:-1]
+        return self.target.shape
 
-    def take(self, members: ArrayLike) -> Self:
-        """Loss on some members of the stack of targets, chosen as from a flat array: one index gives one target.
+    @property
+    def unit(self) -> float:
+        """Σ_j λ_j^{d/2}, the loss of W = 0 for ε = 0: tr Σ0 or ‖Σ0‖²_F; of one target."""
+        return float(np.sum(self.eigenvalues ** (self.degree / 2)))
 
-        A loss on one target gives itself.
+    def to_eigenbasis(self, W: ArrayLike, name: str = "W") -> Array:
+        """F = Ωᵀ W, (..., n, d); `name` is the name of W in error messages."""
+        W = finite_array(name, W, 2)
+        if W.shape[-2] != self.dimension:
+            raise ValueError(f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}")
+        return self.target.basis.coordinates(W)
+
+    def from_eigenbasis(self, F: Array) -> Array:
+        """W = Ω F, (..., n, d)."""
+        return self.target.basis.combine(F)
+
+    def eigenvector_columns(self, indices: ArrayLike) -> Array:
+        """Ω_J, the eigenvectors of the given indices, (n, |J|); of one target."""
+        return self.target.basis.columns(np.asarray(indices, dtype=np.intp))
+
+    # --- Values and derivatives -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def form(self, columns: int, rank: int | None = None) -> Form:
+        """The computation of this loss for n × d matrices.
+
+        Parameters
+        ----------
+        columns
+            d.
+        rank
+            k, a bound on the rank of the matrices. L − L* refers to the minimum over rank ≤ k, and Hessians to matrices
+            of rank k exactly. Default min(n, d).
         """
-        if self.shape == ():
-            return self
-        taken = copy.copy(self)
-
-        def chosen(values: Array) -> Array:
-            return values.reshape(-1, *values.shape[len(self.shape) :])[np.asarray(members)]
-
-        for name in self._stacked:
-            setattr(taken, name, chosen(getattr(self, name)))
-        taken._basis = DenseBasis(chosen(self.eigenvectors))  # a stack comes from covariances
-        for name in self._derived:
-            if name in self.__dict__:
-                taken.__dict__[name] = chosen(self.__dict__[name])
-        return taken
 
     def value(self, W: ArrayLike) -> Array:
         """L(W): shape (...) for W of shape (..., n, d)."""
-        return self.value_in_eigenbasis(self._to_eigenbasis("W", W))
+        F = self.to_eigenbasis(W)
+        return self.form(F.shape[-1]).value(F)
 
     def excess(self, W: ArrayLike, rank: int | None = None) -> Array:
-        """L(W) − L*, with L* the minimum over matrices of rank ≤ `rank` (default: n), for W of that rank.
+        """L(W) − L*, (...), for W of rank ≤ `rank`, with L* the minimum over matrices of that rank; default n.
 
-        Computed as a sum of squares rather than as a difference of traces, which drowns in rounding errors near
-        1e-14: the relative error is at most about 24 eps √(λ_1/(L − L*)), and comes from the rounding of W
-        and of Σ0's eigenvalues themselves.
+        It is computed as a sum of squares. A difference of traces would drown in rounding errors near 1e-14. The
+        relative error is at most about 24 eps √(λ_1/(L − L*)), which the rounding of W and of λ causes.
         """
-        F = self._to_eigenbasis("W", W)
-        return self.excess_in_eigenbasis(F, self._checked_rank(rank))
+        F = self.to_eigenbasis(W)
+        return self.form(F.shape[-1], self._checked_rank(rank)).excess(F)
 
     def gradient(self, W: ArrayLike) -> Array:
         """∇L(W), shape of W."""
-        return self._basis.combine(self.gradient_in_eigenbasis(self._to_eigenbasis("W", W)))
+        F = self.to_eigenbasis(W)
+        return self.from_eigenbasis(self.form(F.shape[-1]).gradient(F))
 
     def hessian_product(self, W: ArrayLike, V: ArrayLike, rank: int | None = None) -> Array:
-        """∇²L(W)[V], the derivative of the gradient along V.
+        """∇²L(W)[V], the derivative of the gradient along V, shape of V.
 
         Parameters
         ----------
@@ -237,46 +235,27 @@ class CovarianceLoss(ABC):
         V : (..., n, d)
             One direction for each W; or a stack of directions for one W.
         rank
-            Rank of W. It matters only for the Bures-Wasserstein loss with ε = 0, which has second
-            derivatives within the matrices of one rank and, below full rank, in no other direction: V must
-            then be tangent to them, (I − U Uᵀ) V (I − Y Yᵀ) = 0 for W = U σ Yᵀ. Default min(n, d).
+            Rank of W, default min(n, d). It matters only for the Bures-Wasserstein loss with ε = 0. Below full rank
+            that loss has second derivatives only within the matrices of one rank, so V must be tangent to them:
+            (I − U Uᵀ) V (I − Y Yᵀ) = 0 for W = U σ Yᵀ.
 
         Raises
         ------
         ValueError
             If the shapes do not fit, or where there is no second derivative.
         """
-        F, E = self._to_eigenbasis("W", W), self._to_eigenbasis("V", V)
+        F, E = self.to_eigenbasis(W), self.to_eigenbasis(V, "V")
         if F.shape[-2:] != E.shape[-2:] or np.broadcast_shapes(F.shape, E.shape) != E.shape:
             raise ValueError(f"V must have the shape of W, {F.shape}, not {E.shape}")
-        return self._basis.combine(self.hessian_product_in_eigenbasis(F, E, rank))
+        return self.from_eigenbasis(self.form(F.shape[-1], rank).hessian_product(F, E))
 
     def hessian_operator(self, W: ArrayLike, rank: int | None = None) -> Callable[[ArrayLike], Array]:
-        """V ↦ ∇²L(W)[V] for many V (..., n, d) at one W: what depends on W alone is computed once.
+        """V ↦ ∇²L(W)[V], with everything that depends on W alone computed once; see `hessian_product`."""
+        F = self.to_eigenbasis(W)
+        product = self.form(F.shape[-1], rank).hessian_operator(F)
+        return lambda V: self.from_eigenbasis(product(self.to_eigenbasis(V, "V")))
 
-        See `hessian_product`, also for the errors.
-        """
-        F = self._to_eigenbasis("W", W)
-        product = self.hessian_operator_in_eigenbasis(F, rank)
-        return lambda V: self._basis.combine(product(self._to_eigenbasis("V", V)))
-
-    def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
-        """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default: n), and its loss L*.
-
-        It keeps the k largest eigenvalues, as in Eckart-Young: s*_j = (λ_j − ε)_+ for the Bures-Wasserstein loss, λ_j
-        for the square loss, j ≤ k. L* is the sum of what the empty directions add (paper.md section 3).
-        """
-        rank = self._checked_rank(rank)
-        spectrum = self.minimum_spectrum(rank)
-        check_square_fits("the minimiser S*", self.dimension)
-        vectors = self.eigenvectors
-        covariance = (vectors * spectrum[..., None, :]) @ vectors.mT
-        return symmetrize(covariance), self.minimum_value(rank)
-
-    def minimum_factor(self, rank: int) -> Array:
-        """Minimiser W* = Ω_1 diag(√s*) over matrices of rank ≤ k, (n, k), without S* = W* W*ᵀ; of one target."""
-        kept = np.arange(self._checked_rank(rank))
-        return self.eigenvector_columns(kept) * np.sqrt(self.minimum_spectrum(rank)[kept])
+    # --- The minimum ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def minimum_spectrum(self, rank: int) -> Array:
@@ -284,21 +263,45 @@ class CovarianceLoss(ABC):
 
     @abstractmethod
     def empty_costs(self) -> Array:
-        """What each direction Ω_j adds to the loss of a critical point that leaves it empty, shape (..., n)."""
+        """Loss that each direction Ω_j adds to a critical point that leaves it empty, shape (..., n)."""
+
+    def minimum(self, rank: int | None = None) -> tuple[Array, Array]:
+        """Minimiser S* = Ω diag(s*) Ωᵀ over covariances of rank ≤ `rank` (default n), and its loss L*.
+
+        It retains the k largest eigenvalues, as in Eckart-Young: s*_j = (λ_j − ε)_+ for the Bures-Wasserstein loss, λ_j
+        for the square loss, j ≤ k (paper.md section 3).
+        """
+        rank = self._checked_rank(rank)
+        check_square_fits("the minimiser S*", self.dimension)
+        vectors = self.eigenvectors
+        covariance = (vectors * self.minimum_spectrum(rank)[..., None, :]) @ vectors.mT
+        return symmetrize(covariance), self.minimum_value(rank)
+
+    def minimum_factor(self, rank: int) -> Array:
+        """Minimiser W* = Ω_1 diag(√s*) over matrices of rank ≤ k, (n, k), without S* = W* W*ᵀ; of one target."""
+        leading = np.arange(self._checked_rank(rank))
+        return self.eigenvector_columns(leading) * np.sqrt(self.minimum_spectrum(rank)[leading])
 
     def minimum_value(self, rank: int) -> Array:
-        """L*, the minimum over rank ≤ `rank`, shape (...): what the empty directions add (paper.md section 3)."""
-        return np.sum(np.where(self.minimum_spectrum(rank) > 0, 0, self.empty_costs()), axis=-1)
+        """L*, the minimum over rank ≤ `rank`: the sum of the costs of the empty directions, shape (...)."""
+        return self.minimum_over(rank).value
+
+    def minimum_over(self, rank: int) -> Minimum:
+        """Spectra of the target and of the minimiser over rank ≤ `rank`, and the costs of empty directions."""
+        epsilon = np.broadcast_to(self.epsilon, self.shape)
+        return Minimum(self.eigenvalues, epsilon, self.minimum_spectrum(rank), self.empty_costs())
 
     def saddle_values(self, rank: int) -> Array:
-        """Loss at the critical points that keep the i largest eigenvalues, i = 0..rank: the energy levels."""
+        """Loss at the critical points that retain the i largest eigenvalues, i = 0..rank, (..., rank + 1)."""
         costs = self.empty_costs()
         gained = np.where(self.minimum_spectrum(self.dimension) > 0, costs, 0)  # the others stay empty
         gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
         return costs.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
 
+    # --- What may be known in closed form ---------------------------------------------------------------------------
+
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array] | None:
-        """In-block and off-block rates of the reduced flow of N layers at W_J, for one target.
+        """In-block and off-block rates of the reduced flow of N layers at W_J, for one target; None where unknown.
 
         Parameters
         ----------
@@ -311,7 +314,6 @@ class CovarianceLoss(ABC):
         -------
         in_block : (|J| (|J|+1)/2,)
         off_block : (|J| (n−|J|),)
-            Or None, where no closed form is known: the default, unless a loss defines it.
         """
         return None
 
@@ -326,25 +328,41 @@ class CovarianceLoss(ABC):
         """
         return None
 
+    def excess_by_direction(self, W: ArrayLike, rank: int) -> tuple[Array, Array] | None:
+        """L − L* near the minimum of rank k, split among the directions of `local_rates`; None where unknown."""
+        return None
+
+    def level_of_empty_columns(self, W: ArrayLike) -> float | None:
+        """Most negative curvature at W (n, d) along an empty column, for one layer; None where unknown."""
+        return None
+
+    def least_excess(self, squared_gradient: float) -> float:
+        """A lower bound on L − L* from ‖∇L‖²; 0 where none is known."""
+        return 0.0
+
+    def scaled_gradients(self, F: Array, gradient: Array) -> list[Array]:
+        """Directions that scaled descent tries at F = Ωᵀ W (n, d), from Ωᵀ ∇L(W); the gradient where none is known."""
+        return [gradient]
+
     def multiplier(self, spectrum: Array) -> Array:
         """b with ∇L = diag(b) F at S = F Fᵀ = diag(s), s ≥ 0; b and s (..., n), in the eigenbasis (paper.md section 4).
 
         Raises
         ------
         ValueError
-            For a loss whose linear part is not known, see `has_linear_part`.
+            For a loss without `has_linear_part`.
         """
         raise ValueError(f"the loss {self.name!r} has no linear part in closed form (has_linear_part)")
 
     def curvature(self, spectrum: Array, columns: NDArray[np.intp] | None = None) -> Array:
-        """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F: see `has_linear_part`.
+        """Q with d(B S + S B)_ab = Q_ab dS_ab at S = diag(s), where ∇L = B(S) F (paper.md section 4).
 
         Parameters
         ----------
         spectrum : (..., n)
             s ≥ 0.
         columns : (..., k), optional
-            Which b are wanted, for each member; default all.
+            The indices b that are needed, for each member; default all.
 
         Returns
         -------
@@ -353,75 +371,9 @@ class CovarianceLoss(ABC):
         Raises
         ------
         ValueError
-            For a loss whose linear part is not known, see `has_linear_part`.
+            For a loss without `has_linear_part`.
         """
         raise ValueError(f"the loss {self.name!r} has no linear part in closed form (has_linear_part)")
-
-    def least_excess(self, squared_gradient: float) -> float:
-        """A lower bound on L − L* from ‖∇L‖²; 0 where none is known."""
-        return 0.0
-
-    def right_scaling(self, W: Array) -> Array:
-        """C, symmetric positive semidefinite (d, d), that multiplies the gradient at W (n, d) in scaled descent.
-
-        I + ε (Wᵀ W)⁺. At the minimum of a Bures-Wasserstein loss the rates r_ab = 2 (s_a + s_b)/(λ_a + λ_b) within its
-        range (paper.md section 4, N = 1, s = λ − ε) become 2, whatever ε < λ; for ε = 0 they are 2 already, and
-        ScaledGD's (Wᵀ W)^{-1} would spread them over the condition number.
-        """
-        identity = np.eye(W.shape[-1])
-        epsilon = float(self.smoothing)
-        return identity + epsilon * gram_pseudo_inverse(W) if epsilon > 0 else identity
-
-    def right_scaled_gradient(self, F: Array, gradient: Array) -> Array:
-        """∇L C with C = `right_scaling`, from F = Ωᵀ W and the gradient there."""
-        return gradient @ self.right_scaling(F)
-
-    @abstractmethod
-    def value_in_eigenbasis(self, F: Array) -> Array:
-        """L from F = Ωᵀ W."""
-
-    @abstractmethod
-    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
-        """L − L* from F = Ωᵀ W."""
-
-    @abstractmethod
-    def gradient_in_eigenbasis(self, F: Array) -> Array:
-        """Ωᵀ ∇L from F = Ωᵀ W."""
-
-    def gradient_along(self, F: Array, roots: RootPath) -> Array:
-        """`gradient_in_eigenbasis` of a stack (B, n, d) that goes on from call to call: a loss may use `roots`."""
-        return self.gradient_in_eigenbasis(F)
-
-    def gradient_and_excess_along(self, F: Array, rank: int, roots: RootPath) -> tuple[Array, Array]:
-        """Both at once, the gradient bit for bit `gradient_along`: a loss may share a decomposition."""
-        return self.gradient_along(F, roots), self.excess_in_eigenbasis(F, rank)
-
-    def gradient_near_diagonal(self, F: Array) -> Array:
-        """`gradient_in_eigenbasis` of a stack in which most F Fᵀ are nearly diagonal: a loss may exploit that."""
-        return self.gradient_in_eigenbasis(F)
-
-    def gradient_and_excess_near_diagonal(self, F: Array, rank: int) -> tuple[Array, Array]:
-        """Both at once, likewise."""
-        return self.gradient_in_eigenbasis(F), self.excess_in_eigenbasis(F, rank)
-
-    @abstractmethod
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
-        """Ωᵀ ∇²L[Ω V] from F = Ωᵀ W; see `hessian_product`."""
-
-    def hessian_operator_in_eigenbasis(self, F: Array, rank: int | None = None) -> Callable[[Array], Array]:
-        """`hessian_operator` from F = Ωᵀ W; a loss with nothing to keep computes each product anew."""
-        return lambda V: self.hessian_product_in_eigenbasis(F, V, rank)
-
-    def _to_eigenbasis(self, name: str, W: ArrayLike) -> Array:
-        W = finite_array(name, W, 2)
-        if W.shape[-2] != self.dimension:
-            raise ValueError(f"{name} must have {self.dimension} rows, as many as the covariance, not shape {W.shape}")
-        return self._basis.coordinates(W)
-
-    def _lack(self, kept: int, rank: int) -> Array:
-        """L* over rank ≤ `kept` minus L* over rank ≤ `rank`, as a sum."""
-        more = (self.minimum_spectrum(rank) > 0) & (np.arange(self.dimension) >= kept)
-        return np.sum(np.where(more, self.empty_costs(), 0), axis=-1)
 
     def _checked_rank(self, rank: int | None) -> int:
         rank = self.dimension if rank is None else rank

@@ -49,6 +49,37 @@ def bures_wasserstein(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: 
     return in_block, off_block.ravel()
 
 
+def bures_wasserstein_excess(eigenvalues: ArrayLike, epsilon: float, S: Array) -> tuple[Array, Array]:
+    """Excess loss L − L* near the minimum of rank k, split among the directions of local decay, from rows of S.
+
+    To second order and with s_a = λ_a − ε > 0 (ours): in the block of the k retained directions L is the squared Bures
+    distance of S + εI from Σ0, (S − S*)_ab²/(λ_a + λ_b) for a < b and half of that for a = b. A retained direction a
+    that leans towards an empty one b adds (λ_a − λ_b)/(λ_a + √(ε λ_b)) · S_ab²/s_a.
+
+    Parameters
+    ----------
+    eigenvalues : (n,)
+    epsilon
+        ε < λ_k.
+    S : (k, n)
+        The first k rows of S = W Wᵀ in the eigenbasis of the target.
+
+    Returns
+    -------
+    in_block : (k (k+1)/2,)
+    off_block : (k (n−k),)
+        In the order of `bures_wasserstein`.
+    """
+    rank, values = len(S), np.asarray(eigenvalues)
+    inside, outside = values[:rank], values[rank:]
+    s = inside - epsilon
+    a, b = np.triu_indices(rank)
+    difference = S[:, :rank] - np.diag(s)
+    in_block = difference[a, b] ** 2 / (inside[a] + inside[b]) * np.where(a == b, 0.5, 1.0)
+    weight = (inside[:, None] - outside) / (inside[:, None] + np.sqrt(epsilon * outside)) / s[:, None]
+    return in_block, (weight * S[:, rank:] ** 2).ravel()
+
+
 def bures_wasserstein_filling(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> Array:
     """2 (1 − √(λ_b/ε)), b not in J: curvature along an empty column in direction b; for ε = 0, −∞, or 2 at λ_b = 0."""
     _, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..linalg.psd import Array
-from ..linalg.roots import gram_pseudo_inverse, pseudo_inverse
-from ..linalg.thin import is_thin
-from . import closed_form_rates, linear_forms
+from ..linalg.roots import pseudo_inverse
+from ..linalg.thin import is_thin, squared_distance_to_diagonal
+from . import closed_form_rates
 from .base import CovarianceLoss, pairs
+from .form import Form, Minimum
 
 
 class Frobenius(CovarianceLoss):
@@ -17,7 +20,7 @@ class Frobenius(CovarianceLoss):
 
     Parameters
     ----------
-    covariance : (..., n, n)
+    covariance : (..., n, n) or Target
         Target Σ0, symmetric positive semidefinite; or a stack of targets.
     """
 
@@ -26,8 +29,22 @@ class Frobenius(CovarianceLoss):
     label = "Frobenius"
     has_linear_part = True
 
+    def form(self, columns: int, rank: int | None = None) -> Form:
+        """Dense, or without n × n arrays for d ≪ n."""
+        rank = min(self.dimension, columns) if rank is None else rank
+        kind = _Thin if is_thin(self.dimension, columns) else _Dense
+        return kind(self.minimum_over(rank), columns, rank)
+
+    def minimum_spectrum(self, rank: int) -> Array:
+        """s*_j = λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""
+        return np.where(np.arange(self.dimension) < rank, self.eigenvalues, 0)
+
+    def empty_costs(self) -> Array:
+        """λ_j²."""
+        return self.eigenvalues**2
+
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
-        """See `closed_form_rates.frobenius`."""
+        """4 (λ_a + λ_b) (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N}) in the block and 4 λ_a^{1−1/N} (λ_a − λ_b) off it."""
         return closed_form_rates.frobenius(self.eigenvalues, depth, kept)
 
     def filling_rates(self, kept: ArrayLike) -> Array:
@@ -38,14 +55,6 @@ class Frobenius(CovarianceLoss):
         """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n)."""
         return closed_form_rates.frobenius_global(self.eigenvalues, depth, least_singular_value)
 
-    def minimum_spectrum(self, rank: int) -> Array:
-        """λ_j for j ≤ rank, 0 beyond (Eckart-Young)."""
-        return np.where(np.arange(self.dimension) < rank, self.eigenvalues, 0)
-
-    def empty_costs(self) -> Array:
-        """λ_j²."""
-        return self.eigenvalues**2
-
     def multiplier(self, spectrum: Array) -> Array:
         """4 (s − λ)."""
         return 4 * (spectrum - self.eigenvalues)
@@ -55,44 +64,69 @@ class Frobenius(CovarianceLoss):
         term_a, term_b = pairs(8 * spectrum - 4 * self.eigenvalues, columns)
         return term_a + term_b
 
-    def right_scaling(self, W: Array) -> Array:
-        """(Wᵀ W)⁺, ScaledGD (Tong, Ma and Chi 2021): all rates within the range of the minimum become 8."""
-        return gram_pseudo_inverse(W)
+    def scaled_gradients(self, F: Array, gradient: Array) -> list[Array]:
+        """∇L (Fᵀ F)⁺ = 4 (F − Λ (F⁺)ᵀ), ScaledGD (Tong, Ma and Chi 2021).
 
-    def right_scaled_gradient(self, F: Array, gradient: Array) -> Array:
-        """4 (F Fᵀ − Λ) F (Fᵀ F)⁺ = 4 (F − Λ (F⁺)ᵀ): no condition number is squared.
-
-        The product itself has an error of eps (λ_1/σ_min)² and need not be a descent direction at all.
+        All rates at the minimum within its range are then 8. The form on the right squares no condition number. The
+        product itself has an error of eps (λ_1/σ_min)², and need not be a descent direction at all.
         """
-        return 4 * (F - self.eigenvalues[:, None] * pseudo_inverse(F).T)
+        return [4 * (F - self.eigenvalues[:, None] * pseudo_inverse(F).T)]
 
-    def _residual(self, F: Array) -> Array:
-        return F @ F.mT - (np.eye(self.dimension) * self.eigenvalues[..., None]).astype(F.dtype, copy=False)
 
-    def value_in_eigenbasis(self, F: Array) -> Array:
-        """‖F Fᵀ − Λ‖²; in the form linear in n what the empty directions add, and the excess."""
-        columns = F.shape[-1]
-        if is_thin(self.dimension, columns):
-            return self.minimum_value(columns) + self.excess_in_eigenbasis(F, columns)
+class _Dense(Form):
+    """The square loss on n × n arrays."""
+
+    def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
+        self.minimum, self.columns, self.rank = minimum, columns, rank
+
+    def value(self, F: Array) -> Array:
+        """‖F Fᵀ − Λ‖²."""
         return np.sum(self._residual(F) ** 2, axis=(-2, -1))
 
-    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+    def excess(self, F: Array) -> Array:
         """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj: the cross term of ‖(S − S*) + (S* − Σ0)‖²."""
-        if is_thin(self.dimension, F.shape[-1]):
-            kept = min(rank, F.shape[-1])
-            return linear_forms.frobenius_excess(self.eigenvalues, F, kept) + self._lack(kept, rank)
-        difference = F @ F.mT - np.eye(self.dimension) * self.minimum_spectrum(rank)[..., None]
-        cross = np.sum(np.sum(F**2, axis=-1)[..., rank:] * self.eigenvalues[..., rank:], axis=-1)
+        spectrum, k = self.minimum.spectrum, self.rank
+        difference = F @ F.mT - np.eye(spectrum.shape[-1]) * spectrum[..., None]
+        cross = np.sum(np.sum(F**2, axis=-1)[..., k:] * self.minimum.eigenvalues[..., k:], axis=-1)
         return np.sum(difference**2, axis=(-2, -1)) - 2 * cross
 
-    def gradient_in_eigenbasis(self, F: Array) -> Array:
+    def gradient(self, F: Array) -> Array:
         """4 (F Fᵀ − Λ) F."""
-        if is_thin(self.dimension, F.shape[-1]):
-            return linear_forms.frobenius_gradient(self.eigenvalues, F)
         return 4 * self._residual(F) @ F
 
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
-        """4 (S − Σ0) V + 4 (V Wᵀ + W Vᵀ) W."""
-        if is_thin(self.dimension, F.shape[-1]):
-            return linear_forms.frobenius_hessian_product(self.eigenvalues, F, V)
-        return 4 * (self._residual(F) @ V + (V @ F.mT + F @ V.mT) @ F)
+    def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
+        """V ↦ 4 (F Fᵀ − Λ) V + 4 (V Fᵀ + F Vᵀ) F."""
+        return lambda V: 4 * (self._residual(F) @ V + (V @ F.mT + F @ V.mT) @ F)
+
+    def _residual(self, F: Array) -> Array:
+        eigenvalues = self.minimum.eigenvalues
+        return F @ F.mT - (np.eye(F.shape[-2]) * eigenvalues[..., None]).astype(F.dtype, copy=False)
+
+
+class _Thin(_Dense):
+    """The square loss for d ≪ n, by d × d products."""
+
+    def value(self, F: Array) -> Array:
+        """L* + (L − L*)."""
+        return self.minimum.value + self.excess(F)
+
+    def excess(self, F: Array) -> Array:
+        """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj by blocks: the first k rows and columns, and the others."""
+        k, eigenvalues = min(self.rank, self.columns), self.minimum.eigenvalues
+        others = F[..., k:, :]
+        cross = np.sum(np.sum(others**2, axis=-1) * eigenvalues[..., k:], axis=-1)
+        squares = squared_distance_to_diagonal(F[..., :k, :], others, eigenvalues[..., :k])
+        return squares - 2 * cross + self.minimum.lack(k)
+
+    def gradient(self, F: Array) -> Array:
+        """4 (F (Fᵀ F) − Λ F)."""
+        return 4 * (F @ (F.mT @ F) - self.minimum.eigenvalues[..., :, None] * F)
+
+    def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
+        """V ↦ 4 (S − Λ) V + 4 (V Fᵀ + F Vᵀ) F."""
+        Ft, eigenvalues = F.mT, self.minimum.eigenvalues
+
+        def product(V: Array) -> Array:
+            return 4 * (F @ (Ft @ V + V.mT @ F) + V @ (Ft @ F) - eigenvalues[..., :, None] * V)
+
+        return product

@@ -1,8 +1,8 @@
-"""The losses in forms that are linear in n, for factors F of k ≪ n columns: Gram matrices, and no n × n array.
+"""Forms of the Bures-Wasserstein loss that are linear in n, for F of k ≪ n columns, without n × n arrays.
 
-All of them work in the target's eigenbasis, on F = Ωᵀ W (n, k), with its eigenvalues λ_1 ≥ … ≥ λ_n. The smoothed loss
-takes M = R (F Fᵀ + εI) R = D + Y Yᵀ, D = ε diag(λ), Y = R F, through the resolvents of `inverse_root` (paper.md section
-11). Rows with λ_j = 0 are outside the range of M: the transport map T is 0 there.
+All of them work in the eigenbasis of the target, on F = Ωᵀ W (n, k), with its eigenvalues λ_1 ≥ … ≥ λ_n. For ε > 0,
+M = R (F Fᵀ + εI) R = D + Y Yᵀ with D = ε diag(λ) and Y = R F enters by its resolvents (`linalg.resolvents`; paper.md
+section 11). Rows with λ_j = 0 are outside the range of M: the transport map T is 0 there.
 """
 
 from __future__ import annotations
@@ -14,10 +14,64 @@ import numpy as np
 
 from ..linalg.psd import Array, soft_threshold
 from ..linalg.resolvents import Resolvent, inverse_root_product, resolvents
-from ..linalg.thin import squared_distance_to_diagonal
+from .form import Form, Minimum
+from .polar import Polar, of_rank
 
-#: Error of the quadrature for M^{-1/2}, in units of eps: less than what rounding adds.
+#: Error of the quadrature for M^{-1/2}, in units of eps: less than the rounding errors.
 _ACCURACY = 4
+
+
+class ThinSmoothed(Form):
+    """ε > 0 and k ≪ n: one member after the other, because the nodes of the quadrature depend on λ, ε and F."""
+
+    def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
+        self.minimum, self.rank = minimum, rank
+
+    def value(self, F: Array) -> Array:
+        """L* + (L − L*), two sums of squares."""
+        return self.minimum.value + self.excess(F)
+
+    def excess(self, F: Array) -> Array:
+        """L − L*, see `smoothed_excess`."""
+        F = of_rank(F, self.rank)
+        return self._each(smoothed_excess, F) + self.minimum.lack(F.shape[-1])
+
+    def gradient(self, F: Array) -> Array:
+        """2 (F − T F), see `smoothed_gradient`."""
+        return self._each(smoothed_gradient, F)
+
+    def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
+        """V ↦ ∇²L[V]. At a single F it stores n k numbers per node."""
+        if F.ndim > 2 or self.minimum.epsilon.ndim:
+            return lambda V: self.hessian_product(F, V)
+        return smoothed_hessian_operator(self.minimum.eigenvalues, float(self.minimum.epsilon), F)
+
+    def hessian_product(self, F: Array, V: Array) -> Array:
+        """∇²L[V], with one resolvent in memory at a time."""
+        return self._each(smoothed_hessian_product, F, V)
+
+    def transport(self, F: Array, V: Array) -> Array:
+        """T V for a block V (..., n, p), see `smoothed_transport`."""
+        return self._each(smoothed_transport, F, V)
+
+    def _each(self, compute: Callable[..., Array | np.floating], F: Array, *directions: Array) -> Array:
+        """compute(λ, ε, F, …) for each member of a stack."""
+        eigenvalues, epsilon = self.minimum.eigenvalues, self.minimum.epsilon
+        batch = np.broadcast_shapes(F.shape[:-2], *(V.shape[:-2] for V in directions), epsilon.shape)
+        eigenvalues = np.broadcast_to(eigenvalues, (*batch, eigenvalues.shape[-1]))
+        epsilon = np.broadcast_to(epsilon, batch)
+        stacks = [np.broadcast_to(V, (*batch, *V.shape[-2:])) for V in (F, *directions)]
+        results = [compute(eigenvalues[i], float(epsilon[i]), *(V[i] for V in stacks)) for i in np.ndindex(batch)]
+        return np.reshape(results, (*batch, *np.shape(results[0])))
+
+
+class ThinPolar(Polar):
+    """ε = 0 and k ≪ n: the singular vectors of R F need no n × n array, and neither does the excess."""
+
+    def excess(self, F: Array) -> Array:
+        """L − L*, see `unsmoothed_excess`."""
+        F = of_rank(F, self.rank)
+        return unsmoothed_excess(self.minimum.eigenvalues, F) + self.minimum.lack(F.shape[-1])
 
 
 def smoothed_gradient(eigenvalues: Array, epsilon: float, F: Array) -> Array:
@@ -39,33 +93,34 @@ def smoothed_transport(eigenvalues: Array, epsilon: float, F: Array, V: Array) -
     return transported
 
 
-def smoothed_hessian_product(eigenvalues: Array, epsilon: float, F: Array, V: Array) -> Array:
-    """∇²L_ε[V] = 2 V − 2 R Σ_j w_j [e_j Z C_j − A_j (B_j + B_jᵀ)] C_jᵀ for V (..., n, k), Z = R V, B_j = A_jᵀ Z C_j.
-
-    It is 2 (I − T) V − 2 R (dM^{-1/2}) Y (paper.md section 2) with
-    dM^{-1/2} = −Σ_j w_j (M + τ_j)^{-1} (Z Yᵀ + Y Zᵀ) (M + τ_j)^{-1}, and Yᵀ (M + τ)^{-1} Y = I − C Cᵀ: T V drops out.
-    """
-    root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
-    return _smoothed_hessian_product(root, parts, V)
-
-
 def smoothed_hessian_operator(eigenvalues: Array, epsilon: float, F: Array) -> Callable[[Array], Array]:
-    """`smoothed_hessian_product` as a function of V; it keeps the resolvents, n k numbers per node."""
+    """V ↦ ∇²L_ε[V] at one F. The resolvents are stored, n k numbers per node."""
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
-    kept = [replace(part, outer=part.outer.copy()) for part in parts]
-    return lambda V: _smoothed_hessian_product(root, kept, V)
+    stored = [replace(part, outer=part.outer.copy()) for part in parts]
+    return lambda V: _hessian_product(root, stored, V)
 
 
-def _smoothed_hessian_product(root: Array, parts: Iterable[Resolvent], V: Array) -> Array:
+def smoothed_hessian_product(eigenvalues: Array, epsilon: float, F: Array, V: Array) -> Array:
+    """∇²L_ε[V], see `_hessian_product`, with one resolvent in memory at a time."""
+    return _hessian_product(*_root_and_resolvents(eigenvalues, epsilon, F), V)
+
+
+def _hessian_product(root: Array, parts: Iterable[Resolvent], V: Array) -> Array:
+    """2 V − 2 R Σ_j w_j [e_j Z C_j − A_j (B_j + B_jᵀ)] C_jᵀ for V (..., n, k), Z = R V, B_j = A_jᵀ Z C_j.
+
+    This is ∇²L_ε[V] = 2 (I − T) V − 2 R (dM^{-1/2}) Y (paper.md section 2) with
+    dM^{-1/2} = −Σ_j w_j (M + τ_j)^{-1} (Z Yᵀ + Y Zᵀ) (M + τ_j)^{-1}. The term T V drops out, because
+    Yᵀ (M + τ)^{-1} Y = I − C Cᵀ.
+    """
     Zt = np.ascontiguousarray((root[:, None] * V[..., : len(root), :]).mT)
     total = np.zeros_like(Zt)
     for part in parts:
         B = (part.outer @ Zt.mT) @ part.inner
         C = part.weight * part.inner
         total += ((C @ part.inner.T) @ Zt) * part.diagonal - (C @ (B + B.mT)) @ part.outer
-    product = 2 * V
-    product[..., : len(root), :] -= 2 * root[:, None] * total.mT
-    return product
+    result = 2 * V
+    result[..., : len(root), :] -= 2 * root[:, None] * total.mT
+    return result
 
 
 def smoothed_excess(eigenvalues: Array, epsilon: float, F: Array) -> np.floating:
@@ -75,7 +130,7 @@ def smoothed_excess(eigenvalues: Array, epsilon: float, F: Array) -> np.floating
     ‖(F − T F)_K‖² + ε ‖(I − T)_KK‖² + ε ‖C_KO‖² + Σ_{i in O} [ |F_i|² − 2 F_i·(T F)_i + 2 ε C_ii ]:
     the sum of squares of paper.md section 2, with the square of C_OO, whose cost is quadratic in the number of nodes,
     eliminated by T (S + εI) T = Σ0. Each term in the bracket is of second order in the distance from the minimum, so
-    the relative accuracy is kept.
+    the relative accuracy is preserved.
     """
     k = F.shape[1]
     root, parts = _root_and_resolvents(eigenvalues, epsilon, F)
@@ -117,24 +172,6 @@ def unsmoothed_excess(eigenvalues: Array, F: Array) -> Array:
     return distance + np.sum(lost * gap[..., :k], axis=-1) - np.sum(leaked * gap[..., k:], axis=-1)
 
 
-def frobenius_gradient(eigenvalues: Array, F: Array) -> Array:
-    """4 (F (Fᵀ F) − Λ F)."""
-    return 4 * (F @ (F.mT @ F) - eigenvalues[..., :, None] * F)
-
-
-def frobenius_hessian_product(eigenvalues: Array, F: Array, V: Array) -> Array:
-    """4 (S − Λ) V + 4 (V Fᵀ + F Vᵀ) F, by k × k products."""
-    Ft, Vt = F.mT, V.mT
-    return 4 * (F @ (Ft @ V + Vt @ F) + V @ (Ft @ F) - eigenvalues[..., :, None] * V)
-
-
-def frobenius_excess(eigenvalues: Array, F: Array, rank: int) -> Array:
-    """‖S − S*‖² − 2 Σ_{j>k} λ_j S_jj for S* of rank k, by blocks: the first k rows and columns, and the others."""
-    others = F[..., rank:, :]
-    cross = np.sum(np.sum(others**2, axis=-1) * eigenvalues[..., rank:], axis=-1)
-    return squared_distance_to_diagonal(F[..., :rank, :], others, eigenvalues[..., :rank]) - 2 * cross
-
-
 def _root_and_resolvents(eigenvalues: Array, epsilon: float, F: Array) -> tuple[Array, Iterator[Resolvent]]:
     """diag(R) on the range of the target, and the resolvents of M there, one after the other."""
     root, D, Yt, accuracy = _form(eigenvalues, epsilon, F)
@@ -142,9 +179,9 @@ def _root_and_resolvents(eigenvalues: Array, epsilon: float, F: Array) -> tuple[
 
 
 def _form(eigenvalues: Array, epsilon: float, F: Array) -> tuple[Array, Array, Array, float]:
-    """diag(R) on the range of the target; there diag(D) and Yᵀ of M = D + Y Yᵀ; and the accuracy of its M^{-1/2}."""
+    """On the range of the target diag(R), diag(D) and Yᵀ of M = D + Y Yᵀ; and the accuracy of its M^{-1/2}."""
     support = int(np.sum(eigenvalues > 0))
-    kept = eigenvalues[:support].astype(F.dtype, copy=False)
-    root = np.sqrt(kept)
+    positive = eigenvalues[:support].astype(F.dtype, copy=False)
+    root = np.sqrt(positive)
     Yt = np.ascontiguousarray((root[:, None] * F[:support]).T)
-    return root, F.dtype.type(epsilon) * kept, Yt, _ACCURACY * float(np.finfo(F.dtype).eps)
+    return root, F.dtype.type(epsilon) * positive, Yt, _ACCURACY * float(np.finfo(F.dtype).eps)

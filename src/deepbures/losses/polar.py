@@ -1,21 +1,114 @@
-"""Polar factors of R W and their derivatives, for the loss without smoothing."""
+"""The dense form of the Bures-Wasserstein loss with ε = 0: polar factors of R F and their derivatives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..linalg.psd import Array
+from ..linalg.root_path import RootPath
 from ..linalg.roots import rank_tolerance
+from .dense import Dense
+from .form import Minimum
 
-#: The same for ε = 0, where singular values cost less and critical points must be resolved to 1e-10.
-_GRAM_CONDITION = 1e-5
+#: Gram matrices of a smaller reciprocal condition number give way to an SVD: for ε = 0 critical points must be resolved
+#: to 1e-10.
+GRAM_CONDITION = 1e-5
 #: Singular values below this many rank tolerances count as rounding of a product of layers.
 _PRODUCT_ROUNDING = 1e3
+#: Floor relative to μ_1 that keeps discarded eigenvalues of a Gram matrix away from zero.
+_LEAST = 1e-30
 
 
-def _thin_factor(F: Array, rank: int) -> Array:
+class Polar(Dense):
+    """ε = 0: the gradient is 2 (F − R U Vᵀ), with the polar factor U Vᵀ of R F = U σ Vᵀ.
+
+    A square F of full rank has the map T = R M^{-1/2} R, too, with M = R F Fᵀ R.
+    """
+
+    def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
+        super().__init__(minimum, columns, rank)
+        self.mapped = self.mapped and columns == rank == self.dimension
+
+    def factor(self, F: Array) -> Array:
+        """F."""
+        return F
+
+    def product(self, F: Array) -> Array:
+        """M = R F Fᵀ R, for a regular target."""
+        return self.root_outer * (F @ F.mT)
+
+    def value(self, F: Array) -> Array:
+        """‖F − R U Vᵀ‖²_F + tr R (I − U Uᵀ) R."""
+        U, _, Vh = np.linalg.svd(self.root * F, full_matrices=False)
+        distance = np.sum((F - self.root * (U @ Vh)) ** 2, axis=(-2, -1))
+        if F.shape[-1] >= self.dimension:
+            return distance
+        return distance + np.sum(self.root[..., 0] ** 2 * (1 - np.sum(U**2, axis=-1)), axis=-1)
+
+    def gradient(self, F: Array) -> Array:
+        """2 (F − R U Vᵀ)."""
+        return 2 * (F - self.root * polar_factor(self.root * F))
+
+    def excess_by_svd(self, F: Array) -> Array:
+        """‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|², U_⊥ the complement of U.
+
+        A narrower F has λ_k in addition for each missing column (paper.md section 2).
+        """
+        F, k = of_rank(F, self.rank), self.rank
+        width = F.shape[-1]
+        U, _, Vh = np.linalg.svd(self.root * F, full_matrices=width < self.dimension)
+        inside, complement = U[..., :width], U[..., width:]
+        distance = np.sum((F - self.root * (inside @ Vh[..., :width, :])) ** 2, axis=(-2, -1))
+        last = self.minimum.eigenvalues[..., k - 1 : k]
+        gap = self.minimum.eigenvalues - last
+        leaked = np.sum(np.sum(inside**2, axis=-1)[..., k:] * -gap[..., k:], axis=-1)
+        lost = np.sum(np.sum(complement**2, axis=-1)[..., :k] * gap[..., :k], axis=-1)
+        return distance + leaked + lost + (k - width) * last[..., 0]
+
+    def excess_by_map(self, F: Array, T: Array, gradient: Array) -> Array:
+        """‖∇L‖²/4 = ‖F − R Q‖², for a square F of full rank."""
+        return np.asarray(np.sum(gradient**2, axis=(-2, -1)) / 4)
+
+    def step(self, F: Array, roots: RootPath) -> tuple[Array, Array, Array]:
+        """2 (F − R Q), Q = X (Xᵀ X)^{-1/2} for X = R F or its transpose, and the condition of Xᵀ X, 0 for an SVD."""
+        X = self.root * F
+        tall = X if X.shape[-2] >= X.shape[-1] else X.mT
+        poor = np.zeros(len(X), dtype=bool)
+        gram = tall.mT @ tall
+
+        def spectrum(members: NDArray[np.bool_]) -> tuple[Array, Array]:
+            mu, V = np.linalg.eigh(gram[members])
+            poor[members] = mu[:, 0] <= GRAM_CONDITION * mu[:, -1]
+            largest = mu[:, -1:]
+            return np.sqrt(np.where(largest > 0, np.maximum(mu, _LEAST * largest), 1)), V
+
+        inverse_root, condition = roots.inverse_root(gram, spectrum)
+        Q = tall @ inverse_root
+        if poor.any():
+            Q[poor], condition[poor] = _polar_by_svd(tall[poor]), 0.0
+        Q = Q if tall is X else Q.mT
+        return 2 * (F - self.root * Q), Q, condition
+
+    def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
+        """V ↦ 2 V − 2 R dQ, dQ the derivative of the polar factor of R F along R V, within the matrices of rank k."""
+        support = self.support
+        if support == 0:  # a zero target: L = ‖W‖²
+            return lambda V: 2 * V
+        root = self.root[..., :support, :]
+        derivative = polar_derivative(root * F[..., :support, :], self.rank)
+
+        def product(V: Array) -> Array:
+            result = 2 * V
+            result[..., :support, :] -= 2 * root * derivative(root * V[..., :support, :])
+            return result
+
+        return product
+
+
+def of_rank(F: Array, rank: int) -> Array:
     """Factor of the same F Fᵀ with at most `rank` columns, for F of that rank.
 
     Raises
@@ -31,11 +124,15 @@ def _thin_factor(F: Array, rank: int) -> Array:
     return (U * sigma[..., None, :])[..., :rank]
 
 
-def _polar_factor(X: Array) -> Array:
-    """U Vᵀ of X = U σ Vᵀ, without the directions in which σ vanishes to rounding."""
+def polar_factor(X: Array) -> Array:
+    """U Vᵀ of X = U σ Vᵀ (..., n, d), without the directions in which σ vanishes to rounding.
+
+    It comes from the Gram matrix where that is well conditioned, and else from the SVD of X, which keeps the digits
+    that the Gram matrix of a nearly singular X loses. Singular values below max(n, d) · eps · σ_1 count as zero.
+    """
     tall = X if X.shape[-2] >= X.shape[-1] else X.mT
     mu, V = np.linalg.eigh(tall.mT @ tall)
-    poor = mu[..., 0] <= _GRAM_CONDITION * mu[..., -1]
+    poor = mu[..., 0] <= GRAM_CONDITION * mu[..., -1]
     sigma = np.sqrt(np.where(poor[..., None], 1, mu))
     polar = tall @ ((V / sigma[..., None, :]) @ V.mT)
     if poor.any():
@@ -44,17 +141,17 @@ def _polar_factor(X: Array) -> Array:
 
 
 def _polar_by_svd(X: Array) -> Array:
-    """The same from the SVD of X (..., n, d), n ≥ d."""
+    """U Vᵀ from the SVD of X (..., n, d), n ≥ d."""
     U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
-    kept = sigma > rank_tolerance(X) * sigma[..., :1]
-    return (U * kept[..., None, :]) @ Vh
+    retained = sigma > rank_tolerance(X) * sigma[..., :1]
+    return (U * retained[..., None, :]) @ Vh
 
 
-def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Array]:
+def polar_derivative(X: Array, rank: int) -> Callable[[Array], Array]:
     """Derivative of the polar factor U Vᵀ of X = U σ Vᵀ, within the matrices of the rank of X, as a function of dX.
 
-    With thin U, V of `rank` columns (default min(n, d)): U [(C − Cᵀ)_{ij} / (σ_i + σ_j)] Vᵀ
-    + (I − U Uᵀ) dX V σ^{-1} Vᵀ + U σ^{-1} Uᵀ dX (I − V Vᵀ), C = Uᵀ dX V.
+    With thin U, V of min(`rank`, n, d) columns: U [(C − Cᵀ)_{ij} / (σ_i + σ_j)] Vᵀ + (I − U Uᵀ) dX V σ^{-1} Vᵀ
+    + U σ^{-1} Uᵀ dX (I − V Vᵀ), C = Uᵀ dX V.
 
     Raises
     ------
@@ -62,7 +159,7 @@ def _polar_derivative(X: Array, rank: int | None = None) -> Callable[[Array], Ar
         If X has another numerical rank: where a singular value vanishes the polar factor is not differentiable.
     """
     full = min(X.shape[-2:])
-    rank = full if rank is None else min(rank, full)
+    rank = min(rank, full)
     U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
     tolerance = rank_tolerance(X) * sigma[..., 0]
     if np.any(sigma[..., rank - 1] <= tolerance):

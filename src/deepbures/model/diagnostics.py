@@ -10,7 +10,6 @@ from ..linalg.powers import pairwise_sums
 from ..linalg.psd import Array
 from ..linalg.roots import WELL_CONDITIONED, near_diagonal_inverse_root, well_conditioned_inverse_root
 from ..linalg.thin import is_thin, squared_distance_to_diagonal
-from ..losses.registry import BuresWasserstein
 
 #: Singular values below this share of the largest do not count towards the rank.
 RANK_TOLERANCE = 1e-2
@@ -116,29 +115,6 @@ def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
         leaving = gradient - P @ inside
         squares += np.sum(np.sum(leaving**2, axis=-2) * root ** (depth - 1), axis=-1)
     return np.sqrt(squares)
-
-
-def excess_by_direction(loss: BuresWasserstein, F: Array, rank: int) -> tuple[Array, Array]:
-    """Excess loss L − L* at an F near the minimum of rank k, split among the directions of local decay.
-
-    To second order, in the eigenbasis of the target and with s_a = λ_a − ε > 0 (ours): within the kept block
-    L is the squared Bures distance of S + εI from Σ0, (S − S*)_ab² / (λ_a + λ_b) for a < b and half of that for
-    a = b; a kept direction that leans towards an empty one adds (λ_a − λ_b) / (λ_a + √(ε λ_b)) · S_ab² / s_a.
-
-    Returns
-    -------
-    in_block : (k (k+1)/2,)
-    off_block : (k (n−k),)
-        In the order of `predicted_rates.local_rates`.
-    """
-    epsilon, kept, empty = float(loss.epsilon), loss.eigenvalues[:rank], loss.eigenvalues[rank:]
-    in_eigenbasis = loss.to_eigenbasis(F)
-    S, s = in_eigenbasis[:rank] @ in_eigenbasis.T, kept - epsilon
-    a, b = np.triu_indices(rank)
-    difference = S[:, :rank] - np.diag(s)
-    in_block = difference[a, b] ** 2 / (kept[a] + kept[b]) * np.where(a == b, 0.5, 1.0)
-    weight = (kept[:, None] - empty) / (kept[:, None] + np.sqrt(epsilon * empty)) / s[:, None]
-    return in_block, (weight * S[:, rank:] ** 2).ravel()
 
 
 def alignment(F: Array, to_eigenbasis: Callable[[Array], Array]) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..linalg.psd import Array, equalized
 from ..linalg.thin import is_thin
-from ..losses.registry import BuresWasserstein, CovarianceLoss
+from ..losses.registry import CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
 
 #: Laws from which layers are drawn.
@@ -86,7 +86,7 @@ def margin(loss: CovarianceLoss, W: Array, rank: int) -> float:
 
 def close_start(
     rng: np.random.Generator,
-    loss: BuresWasserstein,
+    loss: CovarianceLoss,
     rank: int,
     input_dimension: int | None = None,
     *,
@@ -119,6 +119,8 @@ def close_start(
         If L* ≥ λ_k, where no start has a margin (the authors' program never returns), if ε > λ_n, or if the
         first scale is out of range.
     """
+    if not loss.is_bures_distance:
+        raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
     if not (first_scale > -1 and first_scale != 0):
         raise ValueError(f"the scale of a close start must be more than -1 and not 0, not {first_scale}")
     n, eigenvalues = loss.dimension, loss.eigenvalues
@@ -165,7 +167,7 @@ def _surely_outside(eigenvalues: Array, scales: Array) -> NDArray[np.bool_]:
     return (scales > 0) & (least > eigenvalues[-1] + _TRACE_DIGITS * eigenvalues.sum())
 
 
-def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
+def _perturbed(loss: CovarianceLoss, scales: Array, Gamma: Array) -> Array:
     """S(0) of some draws, in the eigenbasis of the target; all scales have one sign."""
     n, eigenvalues = loss.dimension, loss.eigenvalues
     spread = 2 - np.arange(1, n + 1) / n
@@ -178,7 +180,7 @@ def _perturbed(loss: BuresWasserstein, scales: Array, Gamma: Array) -> Array:
     return root[:, None] * (np.eye(n) + (Gamma * widths) @ Gamma.mT) * root
 
 
-def _maybe_inside(loss: BuresWasserstein, S: Array, rank: int) -> NDArray[np.bool_]:
+def _maybe_inside(loss: CovarianceLoss, S: Array, rank: int) -> NDArray[np.bool_]:
     """Which S may have a margin. For k = n the few digits of the loss as a difference of traces decide most of them."""
     eigenvalues = loss.eigenvalues
     if rank < loss.dimension:

@@ -18,13 +18,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..linalg.psd import Array, finite_array, spectrum, symmetrize
-from ..losses.registry import BuresWasserstein, CovarianceLoss
+from ..losses.base import CovarianceLoss
+from ..losses.bures_wasserstein import BuresWasserstein
+from ..losses.form import Form
+from ..losses.target import Target
 
-#: Number of half steps within which a fixed point must settle.
+#: Largest number of half steps of a search.
 MAX_STEPS = 20_000
-#: The sum of the weights may differ from 1 by this much.
+#: Largest deviation of the sum of the weights from 1, for each weight.
 _WEIGHT_TOLERANCE = 1e-12
-#: Two minima are the same when their covariances differ by less than this share of the trace.
+#: Two minima are the same if their covariances differ by less than this fraction of the trace.
 _SAME = 1e-5
 
 
@@ -81,8 +84,8 @@ class Barycenter(CovarianceLoss):
         self._roots = _roots(basis.T @ self.covariances @ basis)
         # U_i σ_i V_iᵀ = R_i S̄^{1/2}: T_i = R_i U_i σ_i^{-1} U_iᵀ R_i is the map from the barycenter to Σ_i
         self._U, sigma, _ = np.linalg.svd(self._roots * np.sqrt(self.eigenvalues))
-        kept = sigma > self.dimension * np.finfo(float).eps * sigma[:, :1]
-        self._sigma = np.sqrt(np.where(kept, sigma, 0))[:, :, None]  # σ^{1/2}, as a column
+        positive = sigma > self.dimension * np.finfo(float).eps * sigma[:, :1]
+        self._sigma = np.sqrt(np.where(positive, sigma, 0))[:, :, None]  # σ^{1/2}, as a column
         self._inverse = np.divide(1, self._sigma, out=np.zeros_like(self._sigma), where=self._sigma > 0)
         self._value = float(self._terms.value(np.diag(np.sqrt(self.eigenvalues - self.epsilon))))
 
@@ -98,52 +101,63 @@ class Barycenter(CovarianceLoss):
 
     def empty_costs(self) -> Array:
         """Not known for several targets: raises ValueError."""
-        raise ValueError("what an empty direction adds is known only for a single target, not for a barycenter")
+        raise ValueError("the cost of an empty direction is known only for a single target, not for a barycenter")
 
-    def value_in_eigenbasis(self, F: Array) -> Array:
+    def form(self, columns: int, rank: int | None = None) -> Form:
+        """The weighted sum of the forms of the L_i, with an excess of its own."""
+        return _BarycenterForm(self, rank)
+
+
+class _BarycenterForm(Form):
+    """F(W) = Σ_i w_i L_i(W) for matrices in the eigenbasis of the barycenter."""
+
+    def __init__(self, loss: Barycenter, rank: int | None) -> None:
+        self.loss, self.rank = loss, rank
+
+    def value(self, F: Array) -> Array:
         """Σ_i w_i L_i."""
-        return self._terms.value(F)
+        return self.loss._terms.value(F)
 
-    def excess_in_eigenbasis(self, F: Array, rank: int) -> Array:
+    def excess(self, F: Array) -> Array:
         """F(W) − F(barycenter) as a sum of squares.
 
         With A = [F, √ε I], R_i S̄^{1/2} = U_i σ_i V_iᵀ and the polar factor Q_i of R_i A it is
         Σ_i w_i (‖σ_i^{-1/2} U_iᵀ R_i A − σ_i^{1/2} U_iᵀ Q_i‖² + tr σ_i − ‖σ_i^{1/2} U_iᵀ Q_i‖²), because
-        Σ_i w_i T_i = I on the range of the barycenter, plus what S has off this range.
+        Σ_i w_i T_i = I on the range of the barycenter, plus tr S off this range.
         """
-        n = self.dimension
+        loss, n = self.loss, self.loss.dimension
         A = F
-        if self.epsilon > 0:
-            noise = np.broadcast_to(np.sqrt(self.epsilon) * np.eye(n), (*F.shape[:-1], n))
+        if loss.epsilon > 0:
+            noise = np.broadcast_to(np.sqrt(loss.epsilon) * np.eye(n), (*F.shape[:-1], n))
             A = np.concatenate([F, noise], axis=-1)
-        RA = self._roots @ A[..., None, :, :]
+        RA = loss._roots @ A[..., None, :, :]
         P, _, Vh = np.linalg.svd(RA, full_matrices=False)
-        turned = self._sigma * (self._U.mT @ P)
-        squares = np.sum((self._inverse * (self._U.mT @ RA) - turned @ Vh) ** 2, axis=(-2, -1))
+        turned = loss._sigma * (loss._U.mT @ P)
+        squares = np.sum((loss._inverse * (loss._U.mT @ RA) - turned @ Vh) ** 2, axis=(-2, -1))
         if A.shape[-1] < n:
-            squares = squares + np.sum(self._sigma**2, axis=(-2, -1)) - np.sum(turned**2, axis=(-2, -1))
-        outside = np.sum(A[..., self.eigenvalues == 0, :] ** 2, axis=(-2, -1))
-        return squares @ self.weights + outside
+            squares = squares + np.sum(loss._sigma**2, axis=(-2, -1)) - np.sum(turned**2, axis=(-2, -1))
+        outside = np.sum(A[..., loss.eigenvalues == 0, :] ** 2, axis=(-2, -1))
+        return squares @ loss.weights + outside
 
-    def gradient_in_eigenbasis(self, F: Array) -> Array:
+    def gradient(self, F: Array) -> Array:
         """Σ_i w_i ∇L_i = 2 (I − Σ_i w_i T_i) F."""
-        return self._terms.gradient(F)
+        return self.loss._terms.gradient(F)
 
-    def hessian_product_in_eigenbasis(self, F: Array, V: Array, rank: int | None = None) -> Array:
-        """Σ_i w_i ∇²L_i[V]."""
-        return self._terms.hessian_product(F, V, rank)
+    def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
+        """V ↦ Σ_i w_i ∇²L_i[V]."""
+        return lambda V: self.loss._terms.hessian_product(F, V, self.rank)
 
 
 def barycenter(covariances: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Bures-Wasserstein barycenter of covariances (m, n, n), by the fixed-point iteration; see `Barycenter`."""
+    """Bures-Wasserstein barycenter (n, n) of covariances (m, n, n), by the fixed-point iteration; see `Barycenter`."""
     return Barycenter(covariances, weights).covariance
 
 
 def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spread: float) -> Array:
     """Random covariances (m, n, n) of a given spread: Σ_i = exp(spread · H_i), H_i = (A + Aᵀ)/(2 √n), A Gaussian.
 
-    The eigenvalues of H_i fill about (−√2, √2) where n is large (Wigner's semicircle), so that each Σ_i has a condition
-    number of about exp(2 √2 · spread); for spread = 0 all are I.
+    For large n the eigenvalues of H_i fill (−√2, √2) (Wigner's semicircle), so that each Σ_i has a condition number of
+    about exp(2 √2 · spread). For spread = 0 every Σ_i is I.
 
     Raises
     ------
@@ -209,8 +223,8 @@ def rank_bounded_minima(
 ) -> list[RankBoundedMinimum]:
     """Local minima of F over rank ≤ k, in order of their value, by half steps from many starts at once.
 
-    W⁺ = W − ½ ∇F lowers F by at least ¼ ‖∇F‖², so each start ends at a critical point. Saddles that attract a start
-    are recognised by their curvature and dropped.
+    W⁺ = W − ½ ∇F reduces F by at least ¼ ‖∇F‖², so each start ends at a critical point. Saddles are recognised by
+    their curvature and left out.
 
     Parameters
     ----------
@@ -221,14 +235,14 @@ def rank_bounded_minima(
     starts : (p, n, k)
         For example `truncated`, the leading factor of each Σ_i, and random factors.
     tolerance
-        For ‖∇F‖ relative to √tr S̄: half steps go on until all starts are below it.
+        Tolerance of ‖∇F‖, relative to √tr S̄; the search ends when all starts meet it.
     max_steps
-        Largest number of half steps; starts that have not settled by then are left out.
+        Largest number of half steps; starts that do not meet the tolerance by then are left out.
 
     Returns
     -------
     list of RankBoundedMinimum
-        The distinct ones, whose S differ by 1e-5 of tr S̄ or more.
+        The distinct minima: two of them differ in S by at least 1e-5 tr S̄.
 
     Raises
     ------
@@ -245,7 +259,7 @@ def rank_bounded_minima(
         raise ValueError(f"starts must have the shape (p, {n}, {rank}), not {W.shape}")
     scale = float(np.sqrt(loss.eigenvalues.sum()))
     F, norms = _settle(loss._terms, loss.eigenvectors.T @ W, tolerance * scale, max_steps)
-    values = loss.value_in_eigenbasis(F)
+    values = loss.form(rank).value(F)
     found: list[RankBoundedMinimum] = []
     members: list[Array] = []
     for i in np.argsort(values, kind="stable"):
@@ -268,8 +282,8 @@ def rank_bounded_minima(
 def _least_curvature(loss: Barycenter, F: Array) -> float:
     """Least eigenvalue of the Hessian at F (n, k), orthogonal to the rotations F Θ, Θ antisymmetric."""
     directions = np.eye(F.size).reshape(F.size, *F.shape)
-    hessian = symmetrize(loss.hessian_product_in_eigenbasis(F, directions).reshape(F.size, F.size))
     k = F.shape[1]
+    hessian = symmetrize(loss.form(k).hessian_operator(F)(directions).reshape(F.size, F.size))
     a, b = np.triu_indices(k, 1)
     rotations = np.zeros((len(a), *F.shape))
     rotations[np.arange(len(a)), :, a] = F[:, b].T
@@ -285,19 +299,22 @@ class _Terms:
     """Σ_i w_i L_i for matrices W (..., n, d): one stack of losses for each rank of the Σ_i."""
 
     def __init__(self, covariances: Array, weights: Array, epsilon: float) -> None:
-        eigenvalues, _ = spectrum("covariances", covariances)
-        ranks = np.sum(eigenvalues > 0, axis=-1)
+        target = Target.of_covariance(covariances)
+        ranks = np.sum(target.eigenvalues > 0, axis=-1)
         groups = [ranks == rank for rank in np.unique(ranks)]
-        self.losses = [(BuresWasserstein(covariances[group], epsilon), weights[group]) for group in groups]
+        self.losses = [(BuresWasserstein(target.take(group), epsilon), weights[group]) for group in groups]
 
     def value(self, W: Array) -> Array:
-        return sum(loss.value_in_eigenbasis(_turned(loss, W)) @ weights for loss, weights in self.losses)
+        return sum(loss.form(W.shape[-1]).value(_turned(loss, W)) @ weights for loss, weights in self.losses)
 
     def gradient(self, W: Array) -> Array:
-        return self._summed(W, lambda loss, F: loss.gradient_in_eigenbasis(F))
+        return self._summed(W, lambda loss, F: loss.form(W.shape[-1]).gradient(F))
 
     def hessian_product(self, W: Array, V: Array, rank: int | None) -> Array:
-        return self._summed(W, lambda loss, F: loss.hessian_product_in_eigenbasis(F, _turned(loss, V), rank))
+        def term(loss: BuresWasserstein, F: Array) -> Array:
+            return loss.form(W.shape[-1], rank).hessian_operator(F)(_turned(loss, V))
+
+        return self._summed(W, term)
 
     def _summed(self, W: Array, term: Callable[[BuresWasserstein, Array], Array]) -> Array:
         return sum(
@@ -312,7 +329,7 @@ def _turned(loss: BuresWasserstein, W: Array) -> Array:
 
 
 def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MAX_STEPS) -> tuple[Array, Array]:
-    """Half steps W ← W − ½ ∇F until ‖∇F‖ is at most the tolerance (0: until it stops falling); W and ‖∇F‖."""
+    """Half steps W ← W − ½ ∇F until ‖∇F‖ is at most the tolerance; with 0, until it stops falling. W and ‖∇F‖."""
     W = W.copy()
     gradient = terms.gradient(W)
     norm = np.linalg.norm(gradient, axis=(-2, -1))
@@ -323,7 +340,7 @@ def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MA
         W = W - gradient / 2
         gradient = terms.gradient(W)
         norm = np.linalg.norm(gradient, axis=(-2, -1))
-        if not tolerance:  # to the last digit: until it has not fallen by a tenth of a percent for a while
+        if not tolerance:  # to the last digit: until it has not fallen by 0.1 % in 20 steps
             waited = 0 if norm < 0.999 * best else waited + 1
             best = min(best, norm)
             if waited == 20 or norm == 0:
@@ -332,6 +349,7 @@ def _settle(terms: _Terms, W: Array, tolerance: float = 0.0, max_steps: int = MA
 
 
 def _roots(covariances: Array) -> Array:
+    """Symmetric roots Σ_i^{1/2}, (m, n, n)."""
     eigenvalues, basis = spectrum("covariances", covariances)
     return (basis * np.sqrt(eigenvalues)[..., None, :]) @ basis.mT
 

@@ -29,9 +29,9 @@ from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, finite_array, symmetrize
 
-#: Steps over which the rank that `reweighted` allows falls from n to k.
+#: Number of steps in which the rank that `reweighted` projects onto falls from n to k.
 RELAXED = 200
-#: Sufficient decrease required of a step of descent, as a share of η ‖∇‖².
+#: Sufficient decrease of the loss in a step of descent, in units of η ‖∇‖².
 _ARMIJO = 0.5
 
 
@@ -46,7 +46,7 @@ class Measurements:
     values : (m,)
         b_i ≥ 0.
     counts : (m,)
-        c_i > 0, how often each occurs.
+        c_i > 0, the number of times that each occurs.
     """
 
     vectors: Array
@@ -108,8 +108,8 @@ def sliced_loss(measurements: Measurements, W: Array) -> tuple[float, Array]:
     projected = a @ W
     sizes = np.sqrt(np.sum(projected**2, axis=1))
     r = sizes - np.sqrt(measurements.values)
-    share = np.divide(r, sizes, out=np.zeros_like(r), where=sizes > 0)
-    return float(np.sum(w * r**2)), 2 * a.T @ ((w * share)[:, None] * projected)
+    relative = np.divide(r, sizes, out=np.zeros_like(r), where=sizes > 0)
+    return float(np.sum(w * r**2)), 2 * a.T @ ((w * relative)[:, None] * projected)
 
 
 #: Losses by name.
@@ -131,17 +131,17 @@ def spectral_start(measurements: Measurements, rank: int) -> Array:
     eigenvalues, basis = np.linalg.eigh(symmetrize(a.T @ ((w * measurements.values)[:, None] * a)))
     eigenvalues, basis = eigenvalues[::-1], basis[:, ::-1]
     rest = eigenvalues[rank:].mean() if rank < n else 0.0
-    share = np.maximum(eigenvalues[:rank] - rest, 0)
-    share = share / share.sum() if share.any() else np.full(rank, 1 / rank)
-    return basis[:, :rank] * np.sqrt(share * np.sum(w * measurements.values))
+    spectrum = np.maximum(eigenvalues[:rank] - rest, 0)
+    spectrum = spectrum / spectrum.sum() if spectrum.any() else np.full(rank, 1 / rank)
+    return basis[:, :rank] * np.sqrt(spectrum * np.sum(w * measurements.values))
 
 
 def descend(
     measurements: Measurements, start: ArrayLike, loss: str = "square", *, n_steps: int = 2000, tolerance: float = 1e-10
 ) -> Array:
-    """Factor W (n, k) after descent on the plain sum; each step η is chosen so that it lowers the loss by ½ η ‖∇‖².
+    """Factor W (n, k) after gradient descent on a loss, with line search: each step reduces the loss by ½ η ‖∇‖².
 
-    It ends after `n_steps`, or when no residual exceeds `tolerance` times the largest b_i.
+    Descent ends after `n_steps`, or when no residual exceeds `tolerance` times the largest b_i.
 
     Raises
     ------
@@ -178,10 +178,10 @@ def reweighted(
 ) -> tuple[Array, int]:
     """Covariance X (n, n) of rank ≤ k by locally reweighted projections, and the number of steps.
 
-    It starts from X = 0 and projects onto rank n at first and onto rank k from step `RELAXED` on: with rank k from the
-    beginning, one problem in twenty gets trapped. It ends when no residual exceeds `tolerance` times the largest b_i.
-    How often a measurement is repeated does not matter: copies share a weight. A step fulfils the measurements that it
-    uses, and only rounding is left of their residuals, so that the path (though not its end) depends on the last digit.
+    The iteration starts from X = 0. It projects onto rank n at first and onto rank k from step `RELAXED` on; with rank
+    k from the beginning, one problem in twenty gets trapped. It ends when no residual exceeds `tolerance` times the
+    largest b_i. The number of copies of a measurement has no effect, because copies share one weight. A step fulfils
+    the measurements that it uses, up to rounding, so that the path (though not its end) depends on the last digit.
     """
     from scipy.optimize import nnls
 

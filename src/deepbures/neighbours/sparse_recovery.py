@@ -1,16 +1,16 @@
 """Low rank plus sparse: a covariance of rank k from a matrix with some entries corrupted.
 
-Y = Σ* + E with Σ* of rank k and E sparse, at most a share α of the entries in each row and column. Two steps alternate:
-E becomes the largest entries of Y − W Wᵀ (`double_threshold`), and W takes one step towards the rest, Y − E, in one of
-three metrics (docs/neighbours/low_rank_plus_sparse.md):
+Y = Σ* + E with Σ* of rank k and E sparse, with at most a fraction α of non-zero entries in each row and column. Two
+steps alternate: E becomes the largest entries of Y − W Wᵀ (`double_threshold`), and W takes one step towards the rest,
+Y − E, in one of three metrics (docs/neighbours/low_rank_plus_sparse.md):
 
 - `frobenius`: W ← W − (W Wᵀ + E − Y) W / (2 λ_1), gradient descent on the square loss, λ_1 = ‖W(0)‖²;
 - `scaled`: the same gradient times (Wᵀ W)⁺, with step ½ (ScaledGD);
 - `bures-wasserstein`: R = ((Y − E)_+)^{1/2}, W ← R polar(R W), the half step towards the positive part.
 
 The thresholding is that of Yi, Park, Chen and Caramanis (2016), as in their program and that of Tong, Ma and Chi
-(2021): an entry is kept if it is among the γ α n largest of its row and of its column, γ ≥ 1. Both treat rectangular
-matrices with two factors, Yi et al. with a term that balances them and, on request, a projection onto incoherent ones;
+(2021): an entry is retained if it is among the γ α n largest of its row and of its column, γ ≥ 1. Both treat
+rectangular matrices with two factors, Yi et al. with a term that balances them and, on request, a projection onto incoherent ones;
 here the matrix is symmetric positive semidefinite, with one factor, which needs no balance, and no projection.
 """
 
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from ..linalg.psd import Array, finite_array, symmetrize
 
 METHODS = ("frobenius", "scaled", "bures-wasserstein")
-#: γ: of each row and column γ α n entries are kept, more than the α n that are corrupted.
+#: γ: γ α n entries of each row and column are retained, more than the α n corrupted ones.
 OVERSHOOT = 2.0
 
 
@@ -70,7 +70,7 @@ class SparseRecovery:
 def double_threshold(A: ArrayLike, count: int) -> Array:
     """A with all entries set to 0 except those among the `count` largest in size of their row and of their column.
 
-    All entries that tie with the last one are kept. count = 0 gives 0.
+    All entries that tie with the last one are retained. count = 0 gives 0.
     """
     matrix = finite_array("A", A, 2)
     n, m = matrix.shape[-2:]
@@ -129,11 +129,11 @@ def recover_low_rank(
     rank
         k.
     share
-        α, at least the share of corrupted entries in each row and column.
+        α, at least the fraction of corrupted entries in each row and column.
     method
         One of `METHODS`.
     overshoot
-        γ: ⌈γ α n⌉ entries of each row and column are kept.
+        γ: ⌈γ α n⌉ entries of each row and column are retained.
     n_steps, tolerance
         Largest number of steps, and the relative change of W Wᵀ in a step at which the run ends.
 
@@ -181,8 +181,8 @@ def _step(W: Array, target: Array, method: str, largest: float) -> Array:
         eigenvalues, basis = np.linalg.eigh(target)
         root = np.sqrt(np.maximum(eigenvalues, 0))[:, None]
         U, sigma, Vh = np.linalg.svd(root * (basis.T @ W), full_matrices=False)
-        kept = sigma > max(W.shape) * np.finfo(float).eps * sigma[0]
-        return basis @ (root * ((U * kept) @ Vh))
+        positive = sigma > max(W.shape) * np.finfo(float).eps * sigma[0]
+        return basis @ (root * ((U * positive) @ Vh))
     if method == "frobenius":
         return W - (W @ (W.T @ W) - target @ W) / (2 * largest) if largest > 0 else W
     U, sigma, Vh = np.linalg.svd(W, full_matrices=False)

@@ -6,34 +6,35 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from ..linalg.psd import Array
 from ..model.trajectory import StopReason
-from ..rates.predicted import algebraic_tail as algebraic_law
+from ..rates import predicted
 from ..rates.predicted import flow_bound, global_bound
 from ..study.grid.axes import axes_of
 from ..study.results import derived
 from . import frames, style
 
-#: What the two measured slopes are called in figures.
+#: Names of the two measured slopes in figures.
 SLOPES = {"authors": "authors' slope", "tail": "tail slope"}
-#: What theory promises, by the column of its rate.
+#: Names of the rebuilt bounds, by the column of their rate.
 PROMISES = {"bound_rate": "program's bound", "descent_rate": "program's rate"}
 #: The line of the global theorem, ours.
 _GLOBAL = {"linestyle": "-.", "linewidth": 0.9}
-_LN10 = np.log(10)
-_WHITE = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
+#: Levels of 1 − r².
+_MISFITS = np.logspace(-8, 0, 17)
 
 
-@style.styled
+@style.lettered
 def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bound_rate") -> Figure:
     """F1: excess loss, Bures and Frobenius distance to the optimum against time, by depth.
 
     Bands are one standard deviation (of the logarithm, ddof 1) over seeds. In the first panel the lines of theory
     use the means over seeds of the start and the rate. Dashed: the bound of the authors' program (`rate`, for
     descent `descent_rate`); for flows, dash-dotted: the global bound L(0) exp(−rate · t); dotted: the sharp rate,
-    anchored at the end.
+    through the end of the curve.
     """
     panels = {
         "excess": r"excess loss $L_\varepsilon - L^*$",
@@ -51,12 +52,12 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
         axis = axes[0, 0]
         bound = flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs[rate].mean())
         axis.plot(times, bound, **{**style.THEORY, "color": color})
-        mean, *_ = frames.band(frames.curves(cell, "excess", times))
-        last = np.flatnonzero(np.isfinite(mean))[-1]
         if with_global:
             ours = global_bound(times, cell_runs["loss_initial"].mean(), cell_runs["global_rate"].mean())
             shown = ours > ours[0] * 1e-12  # the curves end there; the bound goes on to 0
             axis.plot(times[shown], ours[shown], color=color, **_GLOBAL)
+        mean, *_ = frames.band(frames.curves(cell, "excess", times))
+        last = np.flatnonzero(np.isfinite(mean))[-1]
         sharp = mean[last] * np.exp(-cell_runs["sharp_rate"].mean() * (times - times[last]))
         shown = (sharp < 1) & (times <= times[last])
         axis.plot(times[shown], sharp[shown], color=color, linestyle=":", linewidth=0.9)
@@ -65,12 +66,10 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
     lowest, highest = trajectories["excess"].min(), trajectories["excess"].max()
     axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.4)  # two fifths more room, for the legend
     axes[0, 1].legend(loc="lower left")
-    names = {PROMISES[rate]: style.THEORY, "sharp rate": style.THEORY | {"linestyle": ":"}}
+    names = [(PROMISES[rate], style.THEORY), ("sharp rate", style.THEORY | {"linestyle": ":"})]
     if with_global:
-        names = {PROMISES[rate]: style.THEORY, "global bound": {"color": "black", **_GLOBAL}, **names}
-    theory = [Line2D([], [], **line) for line in names.values()]
-    axes[0, 0].legend(theory, list(names), loc="lower left", handlelength=2.4, fontsize=6)
-    style.label_panels(axes[0])
+        names.insert(1, ("global bound", {"color": "black", **_GLOBAL}))
+    style.key(axes[0, 0], names, loc="lower left", handlelength=2.4)
     return figure
 
 
@@ -81,10 +80,9 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
     Dashed contours: the slope of the sharp rate at the same levels. Dotted: λ_n = ε, below which ε is limited
     to λ_n. Hatched: no flow of the cell reached its tail within the step budget.
     """
-    slope = f"{kind}_slope"
     table = runs.assign(
-        size=-runs[slope],
-        sharp=(runs["sharp_rate"] / _LN10).where(runs[slope].notna()),
+        size=-runs[f"{kind}_slope"],
+        sharp=_sharp_slope(runs, kind),
         root=np.sqrt(runs["lambda_min"]),
         misfit=1 - runs[f"{kind}_r_squared"],
     )
@@ -93,35 +91,22 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
         return style.without("contours need two depths and two values of s_min, and so a drawn target")
     if not (table["size_mean"] > 0).any():
         return style.without(f"no flow has a slope ({SLOPES[kind]})")
-    epsilons = sorted(table["epsilon"].unique())
-    figure, axes = style.panels(2, len(epsilons), style.TEXT, 3.6, sharex=True, sharey=True)
+    figure, axes = style.panels(2, table["epsilon"].nunique(), style.TEXT, 3.6, sharex=True, sharey=True)
     decades = np.log10(table.loc[table["size_mean"] > 0, "size_mean"].agg(["min", "max"]).to_numpy())
     first, last = int(np.floor(decades[0])), int(np.ceil(decades[1]))
     levels = np.logspace(first, last, 4 * (last - first) + 1)
-    marked = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 3)]
-    misfit_levels = np.logspace(-8, 0, 17)
-    for column, epsilon in enumerate(epsilons):
-        cell = table[table["epsilon"] == epsilon]
-        x, y, size = _grid(cell, "size_mean")
-        _, _, sharp = _grid(cell, "sharp_mean")
-        _, _, misfit = _grid(cell, "misfit_mean")
-        top, bottom = axes[:, column]
-        filled = top.contourf(x, y, size, levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis")
-        lines = top.contour(x, y, size, marked, colors="black", linewidths=0.6)
-        top.clabel(lines, fmt="%g", fontsize=5.5)
-        top.contour(x, y, np.ma.masked_where(np.ma.getmaskarray(size), sharp), marked, **_WHITE)
-        misfit = np.ma.maximum(misfit, misfit_levels[0])
-        fit = bottom.contourf(x, y, misfit, misfit_levels, norm=LogNorm(1e-8, 1), cmap="Greys")
+    for (epsilon, cell), (top, bottom) in zip(frames.groups(table, "epsilon"), axes.T, strict=True):
+        filled, fit = _draw_contours(top, bottom, cell, levels)
         for axis in (top, bottom):
             axis.patch.set(hatch="////", facecolor="white", edgecolor="0.75")
-            if y[0] < np.sqrt(epsilon):
+            if np.sqrt(epsilon) > cell.groupby("smin")["root_mean"].mean().iloc[0]:
                 axis.axhline(np.sqrt(epsilon), color="#D55E00", linewidth=0.9, linestyle=":")
         top.set_title(frames.label(epsilon=epsilon))
         bottom.set_xlabel("depth $N$")
-    for row in axes:
-        row[0].set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
     figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
-    figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=misfit_levels[::4])
+    figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=_MISFITS[::4])
     note = r"dotted: $\lambda_n = \varepsilon$"
     if kind == "tail":
         note += r"; hatched: no exponential tail (where $\varepsilon = \lambda_n$: G14)"
@@ -129,12 +114,24 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
     return figure
 
 
+def _draw_contours(top: Axes, bottom: Axes, cell: pd.DataFrame, levels: Array) -> tuple[ContourSet, ContourSet]:
+    """Measured slope with contours of the sharp one, and 1 − r² of the fit, at one smoothing."""
+    x, y, size = _grid(cell, "size_mean")
+    sharp, misfit = (_grid(cell, name)[2] for name in ("sharp_mean", "misfit_mean"))
+    marked = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 3)]
+    filled = top.contourf(x, y, size, levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis")
+    top.clabel(top.contour(x, y, size, marked, colors="black", linewidths=0.6), fmt="%g", fontsize=5.5)
+    white = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
+    top.contour(x, y, np.ma.masked_where(np.ma.getmaskarray(size), sharp), marked, **white)
+    misfit = np.ma.maximum(misfit, _MISFITS[0])
+    return filled, bottom.contourf(x, y, misfit, _MISFITS, norm=LogNorm(1e-8, 1), cmap="Greys")
+
+
 @style.styled
 def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figure:
     """F3: measured slope against depth, by s_min or rank, with its regression line and the sharp rate."""
     slope = f"{kind}_slope"
-    sharp = (-runs["sharp_rate"] / _LN10).where(runs[slope].notna())
-    table = frames.over_seeds(runs.assign(sharp=sharp), [slope, "sharp"])
+    table = frames.over_seeds(runs.assign(sharp=-_sharp_slope(runs, kind)), [slope, "sharp"])
     epsilon = frames.only_value(runs, "epsilon")
     figure, axes = style.panels(1, 1, style.COLUMN, 3.0)
     axis = axes[0, 0]
@@ -155,7 +152,7 @@ def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figur
     return figure
 
 
-@style.styled
+@style.lettered
 def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     """G1: tail rate against the sharp rate, every grid point, on one diagonal; below: their ratio."""
     table = _measured_rates(runs)
@@ -167,11 +164,10 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
         axes[1, 0].errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
     axes[1, 0].axhline(1, **style.THEORY)
     axes[1, 0].set(xlabel="sharp rate (per unit time)", ylabel="measured / sharp")
-    style.label_panels(axes[:, 0])
     return figure
 
 
-@style.styled
+@style.lettered
 def bound_tightness(runs: pd.DataFrame) -> Figure:
     """G2: rates over the sharp rate, against depth: measured tail, global theorem, program's bound.
 
@@ -180,21 +176,19 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
     runs = runs[(runs["sharp_rate"] > 0) & (runs["epsilon_effective"] >= runs["epsilon"] * (1 - 1e-9))]
     if runs.empty:
         return style.without("no flow has a sharp rate at an ε below λ_n")
-    epsilons = sorted(runs["epsilon"].unique())
-    figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.5, sharey=True)
-    for axis, epsilon in zip(axes[0], epsilons, strict=True):
-        _draw_tightness(axis, runs[runs["epsilon"] == epsilon])
+    figure, panels = frames.panels(runs, "epsilon", 2.5, sharey=True)
+    for axis, epsilon, cells in panels:
+        _draw_tightness(axis, cells)
         axis.set_title(frames.label(epsilon=epsilon))
-    axes[0, 0].set(ylabel="rate / sharp rate")
-    axes[0, 0].set_ylim(top=10)
-    style.legend(axes[0, -1], loc="center right", fontsize=6.5)
-    style.label_panels(axes[0])
+    panels[0][0].set(ylabel="rate / sharp rate")
+    panels[0][0].set_ylim(top=10)
+    style.legend(panels[-1][0], loc="center right", fontsize=6.5)
     return figure
 
 
-@style.styled
+@style.lettered
 def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
-    """The picture of the README: tail rates against depth and against the sharp rate, and the bound's tightness.
+    """Figure of the README: tail rates against depth and against the sharp rate, and the bounds over the sharp rate.
 
     Parameters
     ----------
@@ -207,9 +201,8 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     first, second, third = axes[0]
     table = _measured_rates(shown)
     for smin, cell, color in frames.colored(table, "smin"):
-        first.plot(
-            cell["depth"], cell["measured_mean"], "o", color=color, markersize=2.5, label=frames.label(smin=smin)
-        )
+        points = {"color": color, "markersize": 2.5, "label": frames.label(smin=smin)}
+        first.plot(cell["depth"], cell["measured_mean"], "o", **points)
         first.plot(cell["depth"], cell["sharp_rate_mean"], **style.THEORY)
     first.set(xlabel="depth $N$", ylabel="measured tail rate", ylim=(0, None))
     first.set_title(f"{frames.label(epsilon=frames.only_value(shown, 'epsilon'))}; dashed: theory")
@@ -224,22 +217,21 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     third.set_ylim(top=10)
     third.set_title(frames.label(epsilon=one))
     style.legend(third, loc="center right", fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def algebraic_tail(runs: pd.DataFrame) -> Figure:
-    """G14: flows with ε = λ_n, whose excess loss falls as a power of t: exponent and size against depth.
+    """G14: exponent and size of the algebraic tails of flows with ε = λ_n, against depth.
 
-    Shown are flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the end
-    divided by the law of `predicted_rates.algebraic_tail`. Medians and 10 % to 90 % over targets.
+    Shown are the flows that reached their horizon. (a) Fitted exponent of t, dashed: −2N/(2N−1). (b) Excess loss at the
+    end divided by its closed form (`rates.predicted.algebraic_tail`). Medians and 10 % to 90 % over targets.
     """
     limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
     flows = runs[limited & (runs["stop_reason"] == StopReason.END_TIME)].drop_duplicates(["smin", "depth", "seed"])
-    law = [algebraic_law(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
-    columns = {"power_law_slope": "exponent of $t$", "share": "excess loss / law at the end"}
-    flows = flows.assign(share=flows["excess_final"] / np.array(law, dtype=float))
+    closed = [predicted.algebraic_tail(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
+    columns = {"power_law_slope": "exponent of $t$", "ratio": "excess loss / law at the end"}
+    flows = flows.assign(ratio=flows["excess_final"] / np.array(closed, dtype=float))
     figure, axes = style.panels(1, 2, style.TEXT, 2.3)
     for axis, (column, text) in zip(axes[0], columns.items(), strict=True):
         by_depth = flows.groupby("depth")[column]
@@ -252,13 +244,12 @@ def algebraic_tail(runs: pd.DataFrame) -> Figure:
     axes[0, 1].axhline(1, **style.THEORY)
     axes[0, 1].set_xlim(axes[0, 0].get_xlim())
     axes[0, 1].set_ylim(0.8, 1.2)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def spread_over_seeds(runs: pd.DataFrame) -> Figure:
-    """G8: how far one seed may lie from the mean over seeds, by definition of the slope."""
+    """G8: distance of one seed's slope from the mean over seeds, for each definition of the slope."""
     figure, axes = style.panels(1, 2, style.TEXT, 2.3, sharey=True)
     for axis, (kind, text) in zip(axes[0], SLOPES.items(), strict=True):
         cells = runs.groupby(axes_of(runs.columns))[f"{kind}_slope"]
@@ -271,17 +262,18 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
         axis.set_title(text)
     axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
     style.legend(axes[0, 0], ncols=2)
-    style.label_panels(axes[0])
     return figure
 
 
+def _sharp_slope(runs: pd.DataFrame, kind: str) -> pd.Series:
+    """Sharp rate in decades per unit time, of the runs that have a slope of a kind."""
+    return (runs["sharp_rate"] / np.log(10)).where(runs[f"{kind}_slope"].notna())
+
+
 def _points(table: pd.DataFrame) -> list[dict[str, object]]:
-    """How the points of each smoothing ε of a table are drawn, in ascending order."""
-    number = table["epsilon"].nunique()
-    return [
-        {"linestyle": "none", "marker": marker, "color": color, "markersize": 2.5, "alpha": 0.7}
-        for marker, color in zip(style.markers(number), style.distinct(number), strict=True)
-    ]
+    """Keywords of the points of each smoothing ε of a table, in ascending order."""
+    points = {"linestyle": "none", "markersize": 2.5, "alpha": 0.7}
+    return [points | look for look in style.looks(table["epsilon"].nunique(), style.distinct)]
 
 
 def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
@@ -294,6 +286,7 @@ def _measured_rates(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
+    """Measured against sharp rate of each cell, and the line where they are equal."""
     for (epsilon, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
         axis.plot(cell["sharp_rate_mean"], cell["measured_mean"], label=frames.label(epsilon=epsilon), **points)
     ends = table["sharp_rate_mean"].agg(["min", "max"])
@@ -304,7 +297,7 @@ def _draw_against_sharp(axis: Axes, table: pd.DataFrame) -> None:
     axis.legend()
 
 
-#: The rates of G2: column, name, and how they are drawn.
+#: Name and line of each rate in G2, by its column.
 _RATES = {
     "measured": ("measured in the tail", {"color": style.PALETTE[0], "marker": "o"}),
     "global_rate": ("global theorem (ours)", {"color": style.PALETTE[2], "marker": "s", "markersize": 2.2}),
@@ -316,10 +309,9 @@ def _draw_tightness(axis: Axes, runs: pd.DataFrame) -> None:
     """Rates over the sharp rate, median and 10 % to 90 % over s_min and seeds; a rate of 0 is not drawn."""
     table = runs.assign(measured=derived.tail_rate(runs).where(runs["in_tail"] == 1))
     for column, (text, line) in _RATES.items():
-        share = (table[column] / table["sharp_rate"]).where(table[column] > 0)
-        if share.isna().all():
-            continue
-        style.band(axis, *frames.quantiles(share, table["depth"]), label=text, linewidth=0.9, **line)
+        ratio = (table[column] / table["sharp_rate"]).where(table[column] > 0)
+        if ratio.notna().any():
+            style.band(axis, *frames.quantiles(ratio, table["depth"]), label=text, linewidth=0.9, **line)
     axis.axhline(1, **style.THEORY)
     axis.set(yscale="log", xlabel="depth $N$")
 

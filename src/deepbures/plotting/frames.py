@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..linalg.psd import Array
 from ..study.grid.axes import AXES, axes_of
 from ..study.results import parquet
 from . import style
 
-#: Below this share of the largest value of its column a value is rounding, or a sign change of a distance: cut off
-#: where logarithms are taken.
+#: Floor of logarithms, relative to the largest value of a column: smaller values are rounding, or a sign change of a
+#: distance.
 _FLOOR = 1e-17
+_SHORT = {"bures-wasserstein": "BW"}
 
 
 def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
@@ -33,7 +36,7 @@ def label(**values: float | str) -> str:
 
 
 def label_of_cell(frame: pd.DataFrame, axes: Iterable[str] = ()) -> str:
-    """What the rows of a frame have in common: their one value on each of the axes, by default on all."""
+    """Legend entry of a frame with a single value on each of the axes, by default on all axes."""
     return label(**{axis: only_value(frame, axis) for axis in axes or axes_of(frame.columns)})
 
 
@@ -48,6 +51,35 @@ def colored(
     """Sub-frames by one column, in ascending order, each with a colour of its own."""
     for (value, part), color in zip(groups(frame, by), colors(frame[by].nunique()), strict=True):
         yield value, part, color
+
+
+def marked(
+    frame: pd.DataFrame, by: str, colors: Callable[[int], list[Any]] = style.sequential
+) -> Iterator[tuple[Any, pd.DataFrame, dict[str, Any]]]:
+    """As `colored`, each with the keywords of a colour and a marker of its own."""
+    for (value, part), look in zip(groups(frame, by), style.looks(frame[by].nunique(), colors), strict=True):
+        yield value, part, look
+
+
+def by_loss(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Sub-frames by loss and smoothing, each with its name; the square loss, which has no smoothing, once."""
+    for name, cells in groups(frame, "loss_name"):
+        for epsilon, part in groups(cells, "epsilon"):
+            yield name_of_loss(name, epsilon), part
+            if name == "frobenius":
+                break
+
+
+def name_of_loss(name: str, epsilon: float) -> str:
+    """Legend entry of a loss, with its smoothing if it has one."""
+    return "Frobenius" if name == "frobenius" else f"{_SHORT.get(name, name)}, {label(epsilon=epsilon)}"
+
+
+def panels(frame: pd.DataFrame, by: str, height: float, **options: Any) -> tuple[Figure, list[tuple[Axes, Any, Any]]]:
+    """Figure with a panel for each value of a column; the panels, each with its value and its rows."""
+    parts = list(groups(frame, by))
+    figure, axes = style.panels(1, len(parts), **{"width": style.TEXT, "height": height, **options})
+    return figure, [(axis, *part) for axis, part in zip(axes[0], parts, strict=True)]
 
 
 def only_value(frame: pd.DataFrame, axis: str) -> Any:
@@ -98,7 +130,7 @@ def curves(
 
 
 def time_grid(trajectories: pd.DataFrame, number: int = 300) -> Array:
-    """Logarithmic times from the first steps of the fastest run to the end of the slowest: two to four decades."""
+    """Logarithmic times from the first step of the fastest run to the end of the slowest run: two to four decades."""
     first, last = trajectories.loc[trajectories["time"] > 0, "time"].agg(["min", "max"])
     return np.geomspace(np.clip(first, 1e-4 * last, 1e-2 * last), last, number)
 
@@ -116,6 +148,6 @@ def band(values: Array, *, logarithmic: bool = True) -> tuple[Array, Array, Arra
 
 
 def quantiles(values: pd.Series, by: pd.Series) -> tuple[pd.Index, tuple[pd.Series, pd.Series, pd.Series]]:
-    """What values are grouped by, in ascending order, and the median, 10 % and 90 % of each group."""
+    """The keys of the groups in ascending order, and the median, 10 % and 90 % quantiles of each group."""
     grouped = values.groupby(by)
     return grouped.median().index, (grouped.median(), grouped.quantile(0.1), grouped.quantile(0.9))

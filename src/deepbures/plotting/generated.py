@@ -1,4 +1,4 @@
-"""What a trained generator draws: samples in a plane (F8), images (G9)."""
+"""Samples of trained generators: in a plane (F8), as images (G9) and as patches (G15)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..linalg.psd import Array
-from ..study.grid.axes import axes_of
 from . import frames, style
 
 #: Number of samples in each cloud of F8.
@@ -19,14 +18,15 @@ _CLOUD = 400
 _IMAGES = 8
 
 
-@style.styled
+@style.lettered
 def samples_in_plane(runs: pd.DataFrame) -> Figure:
     """F8: samples of target and generator before and after training, along Ω_1 and Ω_2, with 2σ ellipses; one run."""
     run = runs.iloc[0]
     target = np.diag(run["eigenvalues_target"][:2])
     figure, axes = style.panels(1, 2, style.TEXT, 2.9, sharex=True, sharey=True)
-    rng = np.random.default_rng(0)
-    white = rng.standard_normal((2, _CLOUD, 2))
+    white = np.random.default_rng(0).standard_normal((2, _CLOUD, 2))
+    angle = np.linspace(0, 2 * np.pi, 200)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
     for axis, name, title in zip(axes[0], ("initial", "final"), ("before training", "after training"), strict=True):
         generated = np.reshape(run[f"plane_{name}"], (2, 2))
         for covariance, points, color, text in (
@@ -36,16 +36,11 @@ def samples_in_plane(runs: pd.DataFrame) -> Figure:
             values, vectors = np.linalg.eigh(covariance)
             root = vectors * np.sqrt(np.maximum(values, 0))
             axis.plot(*(points @ root.T).T, ".", color=color, markersize=1.8, alpha=0.5)
-            angle = np.linspace(0, 2 * np.pi, 200)
-            circle = np.stack([np.cos(angle), np.sin(angle)])
             axis.plot(*(2 * root @ circle), color=color, label=text)
-        axis.set(xlabel=r"coordinate along $\Omega_1$", aspect="equal")
-        axis.set_title(title)
+        axis.set(xlabel=r"coordinate along $\Omega_1$", aspect="equal", title=title)
     axes[0, 0].set_ylabel(r"coordinate along $\Omega_2$")
     axes[0, 0].legend(loc="upper right")
-    style.label_panels(axes[0])
-    values = frames.label(**{axis: run[axis] for axis in axes_of(runs.columns)})
-    figure.suptitle(f"{values}, one seed", fontsize=8)
+    figure.suptitle(f"{frames.label_of_cell(runs.iloc[:1])}, one seed", fontsize=8)
     return figure
 
 
@@ -58,7 +53,7 @@ def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: in
     runs
         Runs that differ in rank, with their factors; one seed is shown.
     samples : (m, n)
-        The data, from 0 to 1; its mean is added to what is generated.
+        The data, from 0 to 1; its mean is added to the generated samples.
     shape
         Side and channels of a patch.
     seed
@@ -69,9 +64,7 @@ def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: in
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((_IMAGES, int(shown["rank"].max())))
     rows = {"data": samples[rng.choice(len(samples), _IMAGES, replace=False)]}
-    figure = style.empty(style.TEXT, 0.7 * len(shown) + 1.1)
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.4])
-    axis = left.subplots()
+    figure, axis, right = _spectra_and_images(0.7 * len(shown) + 1.1)
     index = np.arange(1, n + 1)
     axis.plot(index, np.asarray(shown.iloc[0]["eigenvalues_target"]), color="black", linewidth=0.9, label="target")
     sizes = np.linspace(7, 2.5, len(shown))  # the first show behind the others
@@ -102,7 +95,7 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     runs
         Runs of one cell, with their factors; the first is shown.
     samples : (m, n)
-        The data; its mean is added to what is generated, as the generator has mean 0. n is a square.
+        The data; its mean is added to the generated samples, because the generator has mean 0. n is a square.
     seed
         Seed of the noise, which is the same before and after.
     """
@@ -117,9 +110,7 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
         "before training": mean + noise @ np.reshape(run["factor_initial"], (n, k)).T,
         "after training": mean + noise @ np.reshape(run["factor_final"], (n, k)).T,
     }
-    figure = style.empty(style.TEXT, 2.6)
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.4])
-    axis = left.subplots()
+    figure, axis, right = _spectra_and_images(2.6)
     index = np.arange(1, n + 1)
     for name, marker, color in zip(("target", "final", "initial"), "so^", style.PALETTE[:3], strict=True):
         values = np.asarray(run[f"eigenvalues_{name}"])
@@ -131,6 +122,13 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     _draw_rows(right, rows, (side, side), cmap="Greys", vmin=samples.min(), vmax=samples.max())
     right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8)
     return figure
+
+
+def _spectra_and_images(height: float) -> tuple[Figure, Any, Any]:
+    """Figure of the width of the text, its axes on the left, and its part on the right."""
+    figure = style.empty(style.TEXT, height)
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.4])
+    return figure, left.subplots(), right
 
 
 def _draw_rows(figure: Any, rows: Mapping[str, Array], shape: tuple[int, ...], **options: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,67 +15,67 @@ from ..linalg.psd import Array
 from ..study.results import derived
 from . import frames, style
 
-LOSSES = {"bures-wasserstein": "BW", "frobenius": "Frobenius"}
 
-
-@style.styled
+@style.lettered
 def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
     """F10: largest eigenvalue of the Hessian of the deep loss at critical point i, by loss; one column per depth.
 
     Mean and standard deviation over targets. Above: linear scale; below: logarithmic.
     """
-    depths = sorted(spectra["depth"].unique())
-    figure, axes = style.panels(2, len(depths), style.TEXT, 3.6, sharex=True)
-    for column, depth in enumerate(depths):
-        cells = spectra[spectra["depth"] == depth]
-        for axis in axes[:, column]:
-            _by_point(axis, cells, "largest")
-        axes[0, column].set(title=frames.label(depth=depth), ylim=(0, None))
-        axes[1, column].set(yscale="log", xlabel="critical point $i$")
+    figure, axes = style.panels(2, spectra["depth"].nunique(), style.TEXT, 3.6, sharex=True)
+    _draw_points(axes, spectra, ["largest", "largest"], logarithmic=False)
+    for axis in axes[0]:
+        axis.set_ylim(0, None)
     for axis in axes[:, 0]:
         axis.set_ylabel(r"$\lambda_{\max}(\nabla^2 L^N)$")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    style.label_panels(axes.ravel())
     return figure
 
 
-@style.styled
+@style.lettered
 def conditioning(spectra: pd.DataFrame) -> Figure:
     """F11: |κ_rel| = λ_max/|λ_min| and κ_abs = λ_max/min |λ| at critical point i, zero eigenvalues left out."""
-    depths = sorted(spectra["depth"].unique())
-    figure, axes = style.panels(2, len(depths), style.TEXT, 3.6, sharex=True, sharey="row")
+    figure, axes = style.panels(2, spectra["depth"].nunique(), style.TEXT, 3.6, sharex=True, sharey="row")
     table = spectra.assign(relative_condition=spectra["relative_condition"].abs())
-    for column, depth in enumerate(depths):
-        cells = table[table["depth"] == depth]
-        _by_point(axes[0, column], cells, "relative_condition", logarithmic=True)
-        _by_point(axes[1, column], cells, "absolute_condition", logarithmic=True)
-        axes[0, column].set(yscale="log", title=frames.label(depth=depth))
-        axes[1, column].set(yscale="log", xlabel="critical point $i$")
-    axes[0, 0].set_ylabel(r"$|\kappa_{\mathrm{rel}}|$")
+    _draw_points(axes, table, ["relative_condition", "absolute_condition"], logarithmic=True)
+    axes[0, 0].set(yscale="log", ylabel=r"$|\kappa_{\mathrm{rel}}|$")
     axes[1, 0].set_ylabel(r"$\kappa_{\mathrm{abs}}$")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    style.label_panels(axes.ravel())
     return figure
 
 
-@style.styled
+def _draw_points(axes: Any, spectra: pd.DataFrame, columns: Sequence[str], *, logarithmic: bool) -> None:
+    """Two columns of a table at the critical points, a row of panels each; the second row is logarithmic.
+
+    A column of panels per depth, a line per loss, mean and standard deviation over targets.
+    """
+    for (depth, cells), panels in zip(frames.groups(spectra, "depth"), axes.T, strict=True):
+        series = list(frames.by_loss(cells))
+        for axis, column in zip(panels, columns, strict=True):
+            for (text, part), look in zip(series, style.looks(len(series), style.distinct), strict=True):
+                table = part.pivot(index="seed", columns="point", values=column)
+                values = frames.band(table.to_numpy(), logarithmic=logarithmic)
+                style.band(axis, table.columns, values, label=text, **look)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].set_title(frames.label(depth=depth))
+        panels[1].set(yscale="log", xlabel="critical point $i$")
+    axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+
+@style.lettered
 def paths(table: pd.DataFrame) -> Figure:
     """F12: the loss on segments from critical point i to i + 1, straight in W or straight in the layers.
 
     Above: (L − L_0) / (L_P − L_0) along both; below: by how much the loss on the segments between layers lies
     above that on the segments between matrices, in the same unit. Mean and standard deviation over targets.
     """
-    losses = [name for name in LOSSES if name in set(table["loss_name"])]
-    figure, axes = style.panels(2, len(losses), style.TEXT, 3.9, sharex=True, sharey="row")
+    figure, axes = style.panels(2, table["loss_name"].nunique(), style.TEXT, 3.9, sharex=True, sharey="row")
     spaces = ["loss_between_matrices", "loss_between_layers"]
-    for (upper, lower), name in zip(axes.T, losses, strict=True):
-        cells = table[table["loss_name"] == name]
-        epsilon = frames.only_value(cells, "epsilon")
+    for (upper, lower), (name, cells) in zip(axes.T, frames.groups(table, "loss_name"), strict=True):
+        upper.set_title(frames.name_of_loss(name, frames.only_value(cells, "epsilon")))
         ends = cells.groupby("seed")["loss_between_matrices"].agg(["first", "last"])
         first, last = (cells["seed"].map(ends[end]) for end in ("first", "last"))
-        share = cells[spaces].sub(first, axis=0).div(last - first, axis=0)
+        height = cells[spaces].sub(first, axis=0).div(last - first, axis=0)
         cells = cells[["depth", "seed", "t"]].assign(
-            place=cells["pair"] + cells["t"], **share, above=share[spaces[1]] - share[spaces[0]]
+            place=cells["pair"] + cells["t"], **height, above=height[spaces[1]] - height[spaces[0]]
         )
         for depth, cell, color in frames.colored(cells, "depth"):
             text = f"layers, {frames.label(depth=depth)}"
@@ -84,18 +84,16 @@ def paths(table: pd.DataFrame) -> Figure:
         one = cells[cells["depth"] == cells["depth"].min()]
         _draw_band(upper, one, spaces[0], style.PALETTE[1], "matrices $W$")
         upper.plot(one[one["t"] == 0].groupby("place")[spaces[0]].mean(), "o", color="black", zorder=5)
-        upper.set_title(LOSSES[name] + (f", {frames.label(epsilon=epsilon)}" if name == "bures-wasserstein" else ""))
         lower.axhline(0, **style.THEORY)
         lower.set_xlabel("critical point $i$")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel(r"$(L - L_0)\, /\, (L_P - L_0)$")
     axes[1, 0].set_ylabel("layers minus matrices")
     axes[0, 0].legend(title="segments between", title_fontsize=7)
-    style.label_panels(axes.ravel())
     return figure
 
 
-@style.styled
+@style.lettered
 def second_order_model(lines: pd.DataFrame) -> Figure:
     """F13: the deep loss along lines through all layers and its second-order models, closed form and numerical.
 
@@ -119,12 +117,11 @@ def second_order_model(lines: pd.DataFrame) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("distance $t$ along the line")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    style.label_panels(axes.ravel())
     figure.suptitle(f"{frames.label_of_cell(lines, ('epsilon', 'rank', 'depth'))}, one seed", fontsize=8)
     return figure
 
 
-@style.styled
+@style.lettered
 def blow_up(curvatures: pd.DataFrame) -> Figure:
     """G5: the most negative eigenvalue of the Hessian where singular values of W vanish.
 
@@ -142,26 +139,21 @@ def blow_up(curvatures: pd.DataFrame) -> Figure:
     _levels(axes[0, 1], low[low["epsilon"] > 0])
     _without_smoothing(axes[0, 2], curvatures[curvatures["epsilon"] == 0])
     axes[0, 0].set_ylabel(r"$|\lambda_{\min}(\nabla^2 L_\varepsilon)|$")
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def escape_rates(escapes: pd.DataFrame) -> Figure:
     """G11: (a) rates at which the flow leaves each saddle, by depth; (b) measured against closed form; (c) plateaus."""
     figure, axes = style.panels(1, 3, style.TEXT, 2.7)
-    depths = sorted(escapes["depth"].unique())
-    colors = style.sequential(len(depths))
     left_saddles = escapes[escapes["escapes"] > 0]
-    one = left_saddles[left_saddles["seed"] == left_saddles["seed"].min()]
-    width = 0.16
-    for number, (depth, color, marker) in enumerate(zip(depths, colors, style.markers(len(depths)), strict=True)):
-        shift = width * (number - (len(depths) - 1) / 2)
-        for _, row in one[one["depth"] == depth].iterrows():
+    number, seed = left_saddles["depth"].nunique(), left_saddles["seed"].min()
+    for place, (depth, cell, look) in enumerate(frames.marked(left_saddles, "depth")):
+        shift = 0.16 * (place - (number - 1) / 2)
+        for _, row in cell[cell["seed"] == seed].iterrows():
             rates = -row["rates"][row["rates"] < 0]
-            axes[0, 0].plot(np.full(len(rates), row["point"] + shift), rates, "_", color=color, markersize=4)
-        cell = left_saddles[left_saddles["depth"] == depth]
-        points = {"marker": marker, "color": color, "linestyle": "none", "markersize": 2.8, "alpha": 0.7}
+            axes[0, 0].plot(np.full(len(rates), row["point"] + shift), rates, "_", color=look["color"], markersize=4)
+        points = {**look, "linestyle": "none", "markersize": 2.8, "alpha": 0.7}
         axes[0, 1].plot(cell["escape_rate"], cell["measured_rate"], label=frames.label(depth=depth), **points)
         axes[0, 2].plot(1 / cell["escape_rate"], cell["plateau_time"], **points)
     ends = left_saddles["escape_rate"].agg(["min", "max"]).to_numpy()
@@ -174,24 +166,20 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     axes[0, 2].set(xscale="log", yscale="log", xlabel=r"1 / fastest $-r_{ab}$", ylabel="plateau time")
     for axis in (axes[0, 1], axes[0, 2]):
         axis.legend()
-    style.label_panels(axes[0])
     figure.suptitle(frames.label_of_cell(escapes, ("epsilon", "rank")), fontsize=8)
     return figure
 
 
-@style.styled
+@style.lettered
 def whole_landscape(surface: pd.DataFrame, points: pd.DataFrame, flows: pd.DataFrame) -> Figure:
     """G12: the loss on the plane of W = (w_1, w_2), n = 2, k = 1, with its critical points and flow lines.
 
     Rows: depth; columns: smoothing. Black: level sets; white: gradient flows, from around 0 and from outside.
     """
     depths, epsilons = sorted(surface["depth"].unique()), sorted(surface["epsilon"].unique())
-    seed = surface["seed"].min()
-    figure, axes = style.panels(
-        len(depths), len(epsilons), style.TEXT, 2.9 * len(depths) + 0.3, sharex=True, sharey=True
-    )
-    vmax = surface["loss"].quantile(0.98)
-    levels = np.linspace(surface["loss"].min(), vmax, 22)
+    seed, height = surface["seed"].min(), 2.9 * len(depths) + 0.3
+    figure, axes = style.panels(len(depths), len(epsilons), style.TEXT, height, sharex=True, sharey=True)
+    levels = np.linspace(surface["loss"].min(), surface["loss"].quantile(0.98), 22)
     for row, depth in enumerate(depths):
         for axis, epsilon in zip(axes[row], epsilons, strict=True):
             cell, marked, ways = (
@@ -213,7 +201,6 @@ def whole_landscape(surface: pd.DataFrame, points: pd.DataFrame, flows: pd.DataF
     figure.get_layout_engine().set(rect=(0.015, 0, 0.985, 1))  # axes of equal aspect would cut their labels off
     figure.colorbar(image, ax=axes, label=r"loss $L_\varepsilon(W)$", shrink=0.7)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    style.label_panels(axes.ravel())
     return figure
 
 
@@ -225,28 +212,8 @@ def _kinds(points: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, str, str]]
     yield points[points["rank_of_point"] == 0], "o", style.PALETTE[3], "$W = 0$"
 
 
-def _series(spectra: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """One sub-frame per loss and smoothing; the Frobenius loss, which has no smoothing, once."""
-    for name, text in LOSSES.items():
-        cells = spectra[spectra["loss_name"] == name]
-        for epsilon, part in frames.groups(cells, "epsilon"):
-            yield text if name == "frobenius" else f"{text}, {frames.label(epsilon=epsilon)}", part
-            if name == "frobenius":
-                break
-
-
-def _by_point(axis: Axes, cells: pd.DataFrame, column: str, *, logarithmic: bool = False) -> None:
-    """A column at the critical points, mean and standard deviation over targets, one line per loss."""
-    series = list(_series(cells))
-    number = len(series)
-    for (text, part), color, marker in zip(series, style.distinct(number), style.markers(number), strict=True):
-        table = part.pivot(index="seed", columns="point", values=column)
-        values = frames.band(table.to_numpy(), logarithmic=logarithmic)
-        style.band(axis, table.columns, values, color, marker=marker, label=text)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
 def _draw_band(axis: Axes, cells: pd.DataFrame, column: str, color: Any, text: str) -> None:
+    """Mean and standard deviation over targets of a column along the paths."""
     table = cells.pivot_table(index="seed", columns="place", values=column)
     style.band(axis, table.columns, frames.band(table.to_numpy(), logarithmic=False), color, label=text)
 
@@ -261,6 +228,7 @@ def _sizes(cells: pd.DataFrame) -> tuple[Array, Array, Array, Array]:
 
 
 def _against_sigma(axis: Axes, low: pd.DataFrame) -> None:
+    """|λ_min| against σ by ε; at ε = 0 with its exponent and its closed form."""
     for epsilon, cell, color in frames.colored(low, "epsilon", style.distinct):
         sigma, *band = _sizes(cell)
         text = frames.label(epsilon=epsilon)
@@ -268,8 +236,8 @@ def _against_sigma(axis: Axes, low: pd.DataFrame) -> None:
             text += rf": $\sigma^{{{derived.exponent_at_zero(sigma, band[0]):.3f}}}$"
         style.band(axis, sigma, band, color, "o-", label=text)
         if epsilon == 0:
-            law = np.exp(np.log(cell["predicted"].abs() * cell["sigma"]).mean()) / sigma
-            axis.plot(sigma, law, **style.THEORY, label=r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$")
+            closed = np.exp(np.log(cell["predicted"].abs() * cell["sigma"]).mean()) / sigma
+            axis.plot(sigma, closed, **style.THEORY, label=r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$")
     axis.legend(fontsize=6)
 
 
@@ -290,16 +258,12 @@ def _without_smoothing(axis: Axes, unsmoothed: pd.DataFrame) -> None:
     """ε = 0: matrices by rank and number of vanishing singular values, and balanced layers of the lowest rank."""
     lowest = unsmoothed["rank"].min()
     shown = unsmoothed[(unsmoothed["depth"] == 1) | ((unsmoothed["rank"] == lowest) & (unsmoothed["vanishing"] == 1))]
-    groups = shown.groupby(["depth", "rank", "vanishing"])
-    number = groups.ngroups
-    for ((depth, rank, vanishing), cell), color, marker in zip(
-        groups, style.distinct(number), style.markers(number), strict=True
-    ):
+    cells = shown.groupby(["depth", "rank", "vanishing"])
+    for ((depth, rank, vanishing), cell), look in zip(cells, style.looks(cells.ngroups, style.distinct), strict=True):
         sigma, mean, *_ = _sizes(cell)
         text = f"{frames.label(depth=depth, rank=rank)}: {vanishing}"
-        axis.plot(sigma, mean, marker=marker, color=color, label=text, markersize=2.5)
+        axis.plot(sigma, mean, label=text, markersize=2.5, **look)
     axis.set_title(frames.label(epsilon=0))
     axis.set_ylim(top=axis.get_ylim()[1] * 1e4)  # room for the legend
-    axis.legend(
-        fontsize=5.5, ncols=2, loc="upper center", title="number of singular values that vanish", title_fontsize=5.5
-    )
+    title = {"title": "number of singular values that vanish", "title_fontsize": 5.5}
+    axis.legend(fontsize=5.5, ncols=2, loc="upper center", **title)

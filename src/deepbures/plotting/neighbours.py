@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from . import style
+from . import frames, style
 
-#: Relative accuracy to which steps of plain descent are counted.
+#: Relative accuracy at which plain descent ends.
 _ACCURACY = 1e-12
 _LOSSES = {"bures-wasserstein": "Bures-Wasserstein", "frobenius": "square loss"}
 _STARTS = {"gaussian": "Gaussian", "nystrom": "Nyström", "orthonormal": "Nyström, orthonormal"}
@@ -22,7 +19,7 @@ _METHODS = {"frobenius": "Frobenius", "scaled": "scaled", "bures-wasserstein": "
 _SENSING = {"square": "square loss", "sliced": "sliced loss", "reweighted": "reweighted"}
 
 
-@style.styled
+@style.lettered
 def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> Figure:
     """N1: steps to a relative 1e-12 against κ, plain descent (dashed) and scaled (solid), one colour per depth; k = n.
 
@@ -32,27 +29,22 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     full = scaled[(scaled["method"] == "layerwise") & (scaled["start"] == "gaussian") & (scaled["share"] == 0)]
     full = full[(full["target_rank"] == full["rank"]) & (full["rank"] == full["rank"].max())]
-    depths = sorted(full["depth"].unique())
+    contracting = conditions[conditions["contraction"].between(0, 1, inclusive="neither")]
     for ax, (loss, name) in zip(axes[0], _LOSSES.items(), strict=True):
-        for depth, color in zip(depths, style.sequential(len(depths)), strict=True):
-            runs = full[(full["loss_name"] == loss) & (full["depth"] == depth)]
-            steps = runs.groupby("condition")["steps"].mean()
-            ax.plot(steps.index, steps, "o-", color=color, markersize=3, label=f"$N = {depth}$")
-            plain = conditions[(conditions["loss_name"] == loss) & (conditions["depth"] == depth)]
-            plain = plain[plain["contraction"].between(0, 1, inclusive="neither")]
-            factor = plain.groupby("condition")["contraction"].mean()
-            ax.plot(factor.index, np.log(_ACCURACY) / np.log(factor), "--", color=color)
-        ax.set(
-            xscale="log", yscale="log", xlabel=r"condition number $\kappa$ of $\Sigma_0$", ylabel="steps", title=name
-        )
+        for depth, cells, color in frames.colored(full, "depth"):
+            steps = cells[cells["loss_name"] == loss].groupby("condition")["steps"].mean()
+            ax.plot(steps, "o-", color=color, markersize=3, label=f"$N = {depth}$")
+            plain = contracting[(contracting["loss_name"] == loss) & (contracting["depth"] == depth)]
+            ax.plot(np.log(_ACCURACY) / np.log(plain.groupby("condition")["contraction"].mean()), "--", color=color)
+        ax.set(xscale="log", yscale="log", xlabel=r"condition number $\kappa$ of $\Sigma_0$", ylabel="steps")
+        ax.set_title(name)
         ax.minorticks_off()
-    _legend(axes[0, 0], [("scaled", {"linestyle": "-", "marker": "o"}), ("plain", {"linestyle": "--"})])
+    style.key(axes[0, 0], [("scaled", {"linestyle": "-", "marker": "o"}), ("plain", {"linestyle": "--"})])
     axes[0, 1].legend(fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def excess_by_start(scaled: pd.DataFrame) -> Figure:
     """N2: relative excess against the step from three starts, exact rank k < n; one line per condition, one seed.
 
@@ -60,28 +52,27 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     shown = scaled[
-        (scaled["method"] == "layerwise") & (scaled["share"] == 0) & (scaled["rank"] == scaled["rank"].min())
+        (scaled["method"] == "layerwise") & (scaled["share"] == 0) & (scaled["target_rank"] == scaled["rank"])
     ]
-    shown = shown[(shown["target_rank"] == shown["rank"]) & (shown["seed"] == shown["seed"].min())]
+    shown = shown[(shown["rank"] == scaled["rank"].min()) & (shown["seed"] == scaled["seed"].min())]
     depths = sorted(shown["depth"].unique())
     shown = shown[shown["depth"] == depths[min(1, len(depths) - 1)]]
     largest = shown["condition"].max()
     for ax, (loss, name) in zip(axes[0], _LOSSES.items(), strict=True):
-        for start, color in zip(("gaussian", "nystrom", "orthonormal"), style.PALETTE, strict=False):
+        for (start, text), color in zip(_STARTS.items(), style.PALETTE, strict=False):
             runs = shown[(shown["loss_name"] == loss) & (shown["start"] == start)].sort_values("condition")
             for run in runs.itertuples():
-                label = _STARTS[start] if run.condition == largest else None
                 relative = np.maximum(np.asarray(run.excess) / run.unit, 1e-18)
-                ax.plot(relative, color=color, alpha=0.4 if label is None else 1, label=label)
+                look = {"label": text} if run.condition == largest else {"alpha": 0.4}
+                ax.plot(relative, color=color, **look)
         unit = r"\mathrm{tr}\,\Sigma_0" if loss == "bures-wasserstein" else r"\|\Sigma_0\|_F^2"
         ax.set(yscale="log", xlabel="step", ylabel=rf"$(L - L^*) / {unit}$", title=name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].legend(fontsize=6, title=rf"$\kappa = {_power(largest)}$ (faint: smaller)", title_fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     """N3: (a) relative excess to the barycenter by spread, a line style per depth, one seed; (b) bounded rank.
 
@@ -98,11 +89,9 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
         left.plot(relative, lines[depths.index(run.depth) % len(lines)], color=colors[run.set])
     left.set(yscale="log", xlabel="step", ylabel=r"$(F - F^*)/\mathrm{tr}\,\bar\Sigma$")
     named = [(name, {"color": color}) for name, color in colors.items()]
-    styles = [
-        (f"$N = {depth}$", {"color": "gray", "linestyle": lines[i % len(lines)]}) for i, depth in enumerate(depths)
-    ]
+    styles = [(f"$N = {depth}$", {"linestyle": lines[i % len(lines)]}) for i, depth in enumerate(depths)]
     blank = [("", {"linestyle": ""})] * (len(styles) - len(named))  # so that each gets a column of its own
-    _legend(left, [*named, *blank, *styles], ncols=2)
+    style.key(left, [*named, *blank, *styles], ncols=2)
     sets = _with_sets(minima)
     keys = ["set", "seed", "rank"]
     sets["lowest"] = sets.groupby(keys)["loss"].transform("min")
@@ -115,18 +104,17 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
         right.plot(others["place"], others["loss"] / others["lowest"] - 1, ".", color=colors[name])
     right.set(yscale="log", xlabel="rank $k$", ylabel="loss above the lowest minimum,\nrelative")
     right.set_xticks(sorted(minima["rank"].unique()))
-    gray = {"color": "gray", "linestyle": ""}
-    _legend(right, [("other minimum", {**gray, "marker": "."}), ("truncated", {**gray, "marker": "_"})])
-    style.label_panels(axes[0])
+    points = {"other minimum": ".", "truncated": "_"}
+    style.key(right, [(name, {"linestyle": "", "marker": marker}) for name, marker in points.items()])
     return figure
 
 
-@style.styled
+@style.lettered
 def loss_against_rank(minima: pd.DataFrame) -> Figure:
     """N6: loss against k, one panel per spread: truncated barycenter, lowest minimum, all limits of descent as dots.
 
-    For each spread the seed with the most limits is shown; the area of a dot grows with the share of starts that ended
-    there. Dashed: the barycenter itself.
+    For each spread the seed with the most limits is shown; the area of a dot grows with the fraction of the starts
+    that ended there. Dashed: the barycenter itself.
     """
     sets = _with_sets(minima)
     colors = _colors(sets)
@@ -144,15 +132,14 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
         ax.set_xticks(sorted(shown["rank"].unique()))
         ax.margins(x=0.15)
     axes[0, 0].legend(fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def spurious_minimum(planes: pd.DataFrame) -> Figure:
     """N7: a local minimum of rank 1 that is not global: (a) F on the plane of 0 and both minima; (b) F by direction.
 
-    Shown is the set whose second minimum is deepest, judged by (b), the least F over the length of W.
+    Shown is the set with the deepest second minimum of the least F over the length of W, the profile in (b).
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.6)
     left, right = axes[0]
@@ -174,52 +161,47 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
         left.plot(*np.transpose([point, -point]), marker, color=color, markersize=5, linestyle="")
         angle = round(np.degrees(np.arctan2(point[1], point[0])), 6) % 180  # W and −W are the same
         right.plot(angle, row["loss_zero"] - point @ point, marker, color=color, label=name, clip_on=False, zorder=3)
-    left.set(
-        xlabel="towards the lowest minimum", ylabel="across", aspect="equal", title=f"$F$ on a plane, {row['set']}"
-    )
+    left.set(xlabel="towards the lowest minimum", ylabel="across", aspect="equal")
+    left.set_title(f"$F$ on a plane, {row['set']}")
     right.set(xlabel="direction of $W$, degrees", ylabel="least $F$ over its length", title="by direction")
     right.set_xticks([0, 45, 90, 135, 180])
     right.legend(fontsize=6)
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def recoveries(runs: pd.DataFrame) -> Figure:
-    """N4: share of seeds recovered to 1e-6, by rank and share of corrupted entries, one panel per method."""
+    """N4: fraction of the seeds recovered to 1e-6, by rank and fraction of corrupted entries, one panel per method."""
     figure, axes = style.panels(1, len(_METHODS), style.TEXT, 2.3)
     table = runs.assign(recovered=runs["error"] <= 1e-6)
     for ax, (method, name) in zip(axes[0], _METHODS.items(), strict=True):
         grid = table[table["method"] == method].pivot_table(index="rank", columns="share", values="recovered")
         ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
         for (i, j), value in np.ndenumerate(grid.to_numpy()):
-            ax.text(
-                j, i, f"{value:.0%}", ha="center", va="center", fontsize=6, color="black" if value > 0.5 else "white"
-            )
+            color = "black" if value > 0.5 else "white"
+            ax.text(j, i, f"{value:.0%}", ha="center", va="center", fontsize=6, color=color)
         ax.set_xticks(range(len(grid.columns)), [f"{share:g}" for share in grid.columns])
         ax.set_yticks(range(len(grid.index)), [f"{rank:g}" for rank in grid.index])
         ax.set(xlabel="share corrupted", title=name)
         ax.spines[:].set_visible(False)
     axes[0, 0].set_ylabel("rank $k$")
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+@style.lettered
 def sensing(runs: pd.DataFrame) -> Figure:
-    """N5: share of seeds recovered to 1e-4 against copies of one measurement; a line per method, a panel per rank."""
-    ranks = sorted(runs["rank"].unique())
-    figure, axes = style.panels(1, len(ranks), min(style.TEXT, style.COLUMN * len(ranks)), 2.3, sharey=True)
-    recovered = runs.assign(recovered=runs["error"] <= 1e-4).groupby(["rank", "method", "copies"])["recovered"].mean()
-    for ax, rank in zip(axes[0], ranks, strict=True):
-        for (method, name), color, marker in zip(_SENSING.items(), style.PALETTE, style.MARKERS, strict=False):
-            line = recovered[rank, method]
-            ax.plot(line.index, line, marker=marker, color=color, label=name)
+    """N5: fraction of the seeds recovered to 1e-4 against copies of one measurement, by method; a panel per rank."""
+    width = min(style.TEXT, style.COLUMN * runs["rank"].nunique())
+    recovered = runs.assign(recovered=runs["error"] <= 1e-4)
+    figure, panels = frames.panels(recovered, "rank", 2.3, width=width, sharey=True)
+    for ax, rank, cells in panels:
+        for (method, name), look in zip(_SENSING.items(), style.looks(len(_SENSING), style.distinct), strict=True):
+            line = cells[cells["method"] == method].groupby("copies")["recovered"].mean()
+            ax.plot(line, label=name, **look)
         ax.set_xscale("symlog", linthresh=100)
         ax.set(xlabel="copies of the first measurement", ylim=(-0.05, 1.05), title=f"$k = {rank}$")
-    axes[0, 0].set_ylabel("share recovered")
-    axes[0, -1].legend(fontsize=6, loc="center right")
-    style.label_panels(axes[0])
+    panels[0][0].set_ylabel("share recovered")
+    panels[-1][0].legend(fontsize=6, loc="center right")
     return figure
 
 
@@ -230,7 +212,7 @@ def _power(value: float) -> str:
 
 
 def _with_sets(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column `set`: the spread of a drawn set of covariances, or that the set was read from files."""
+    """The table with a column `set`: the spread of a drawn set of covariances, or "from files"."""
     names = ["from files" if np.isnan(spread) else f"spread {spread:g}" for spread in table["spread"]]
     return table.assign(set=names)
 
@@ -249,15 +231,9 @@ def _most_limits(minima: pd.DataFrame) -> int:
 
 
 def _depth(plane: Any) -> float:
-    """How far the profile by direction rises around the other minimum, relative to the lowest; 0 if there is none."""
+    """Height of the barrier around the other minimum in the profile by direction, relative to the lowest; 0 if none."""
     profile = np.asarray(plane.profile)
     if np.isnan(plane.other).any():
         return 0.0
     at = round(np.arctan2(plane.other[1], plane.other[0]) % np.pi / np.pi * (len(profile) - 1))
     return float((min(profile[:at].max(), profile[at:].max()) - profile[at]) / profile[0])
-
-
-def _legend(ax: Axes, entries: Sequence[tuple[str, dict[str, Any]]], **options: Any) -> None:
-    """A legend of lines that are described but not drawn."""
-    lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
-    ax.legend(handles=lines, fontsize=6, **options)

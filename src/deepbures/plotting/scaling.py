@@ -1,4 +1,4 @@
-"""What a gradient costs against n (G17)."""
+"""CPU time of a gradient against n (G17)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..study.results.derived import exponent
 from . import style
 
 
-@style.styled
+@style.lettered
 def time_against_n(timings: pd.DataFrame) -> Figure:
-    """G17: (a) CPU time of a smoothed gradient in both forms, with exponents fitted; (b) their difference.
+    """G17: (a) CPU time of a smoothed gradient in both forms, with fitted exponents; (b) their difference.
 
-    Exponents over the three largest n of each form, where the terms of lower order matter least.
+    Exponents are fitted over the three largest n of each form, where the terms of lower order matter least.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 2.5)
     left, right = axes[0]
@@ -35,5 +35,4 @@ def time_against_n(timings: pd.DataFrame) -> Figure:
     for axis in (left, right):
         axis.set_xticks(dimensions, [f"{n:,}" for n in dimensions], fontsize=6)
         axis.set_xticks([], minor=True)
-    style.label_panels(axes[0])
     return figure

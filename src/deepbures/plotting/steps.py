@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..linalg.psd import Array
@@ -13,96 +14,89 @@ from ..model.trajectory import StopReason
 from ..study.results import derived
 from . import frames, style
 
+_DRIFT = r"$\max_j \Vert W_{j+1}^\top W_{j+1} - W_j W_j^\top \Vert_F$"
 
-@style.styled
+
+@style.lettered
 def error_against_flow(runs: pd.DataFrame) -> Figure:
     """G3: relative distance of descent from the flow at a fixed time against η, by depth, with its fitted order."""
     return _power_laws(runs, "flow_error", r"$\Vert S - S_{\mathrm{flow}} \Vert_F / \Vert S_{\mathrm{flow}} \Vert_F$")
 
 
-@style.styled
+@style.lettered
 def balancedness_drift(runs: pd.DataFrame) -> Figure:
     """G6: max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F at a fixed time against η, from balanced starts, and its order."""
-    text = r"$\max_j \Vert W_{j+1}^\top W_{j+1} - W_j W_j^\top \Vert_F$"
-    return _power_laws(runs[runs["depth"] > 1], "balancedness_final", text)
+    return _power_laws(runs[runs["depth"] > 1], "balancedness_final", _DRIFT)
 
 
 def _power_laws(runs: pd.DataFrame, column: str, text: str) -> Figure:
     """A column against the step size on log-log axes: a panel per smoothing, a line per depth, order in the legend."""
-    epsilons = sorted(runs["epsilon"].unique())
-    figure, axes = style.panels(1, len(epsilons), style.TEXT, 2.6, sharey=True)
-    depths = sorted(runs["depth"].unique())
+    figure, panels = frames.panels(runs, "epsilon", 2.6, sharey=True)
     reference_eta = np.sort(runs["step_size"].unique())
     reference = 0.5 * runs.loc[runs["step_size"] == reference_eta[0], column].min() * reference_eta / reference_eta[0]
-    for axis, epsilon in zip(axes[0], epsilons, strict=True):
-        cells = runs[runs["epsilon"] == epsilon]
-        for depth, color, marker in zip(depths, style.sequential(len(depths)), style.markers(len(depths)), strict=True):
-            table = cells[cells["depth"] == depth].pivot(index="seed", columns="step_size", values=column)
+    for axis, epsilon, cells in panels:
+        for depth, cell, look in frames.marked(cells, "depth"):
+            table = cell.pivot(index="seed", columns="step_size", values=column)
             eta, values = table.columns.to_numpy(), table.to_numpy()
             band = frames.band(values)
             label = f"{frames.label(depth=depth)}: order {derived.exponent(eta, band[0]):.3f}"
-            style.band(axis, eta, band, color, marker=marker, label=label)
+            style.band(axis, eta, band, label=label, **look)
         axis.plot(reference_eta, reference, **style.THEORY, label="order 1")
         axis.set_xscale("log")
         axis.set(yscale="log", xlabel=r"step size $\eta$", title=frames.label(epsilon=epsilon))
         axis.set_ylim(bottom=reference[0] / 100)  # room for the legend
         axis.legend(fontsize=6, loc="lower right")
-    axes[0, 0].set_ylabel(text)
-    style.label_panels(axes[0])
+    panels[0][0].set_ylabel(text)
     return figure
 
 
-@style.styled
+@style.lettered
 def largest_stable_step(runs: pd.DataFrame) -> Figure:
-    """G4: largest step size at which descent converges, 2/λ_max, and what the theorem allows, against depth.
+    """G4: largest step size at which descent converges, 2/λ_max, and the theorem's step size, against depth.
 
-    Right: the share of runs that converge, against η λ_max/2.
+    Right: the fraction of runs that converge, against η λ_max/2.
     """
     figure, axes = style.panels(1, 2, style.TEXT, 3.0, width_ratios=[1.2, 1])
     left, right = axes[0]
-    converged = runs.assign(share=(runs["stop_reason"] == StopReason.CONVERGED).astype(float))
-    epsilons = sorted(runs["epsilon"].unique())
-    number = len(epsilons)
-    for epsilon, color, marker in zip(epsilons, style.distinct(number), style.markers(number), strict=True):
-        part = converged[converged["epsilon"] == epsilon]
-        stable = part[part["share"] == 1].groupby(["depth", "seed"])["eta"].max()
-        measured = np.log10(stable).groupby("depth").agg(["mean", "std"])
+    converged = runs.assign(
+        converged=(runs["stop_reason"] == StopReason.CONVERGED).astype(float),
+        eta_paper=derived.log10_theorem_step(runs),
+    )
+    for number, (epsilon, part, look) in enumerate(frames.marked(converged, "epsilon", style.distinct)):
+        look["markersize"] = 3 if number else 6  # the first shows behind the others
         text = frames.label(epsilon=epsilon)
-        size = 6 if epsilon == epsilons[0] else 3  # the first shows behind the others
-        left.plot(measured["mean"], marker, color=color, markersize=size, label=f"largest that converges, {text}")
-        predicted = np.log10(part.groupby("depth")["eta_stable"].mean())
-        left.plot(predicted, color=color, linewidth=0.8, label=rf"$2/\lambda_{{\max}}$, {text}")
-        allowed = part.assign(eta_paper=derived.log10_theorem_step(part))
-        bands = allowed.groupby("depth")["eta_paper"].agg(["mean", "min", "max"])
-        if bands["mean"].notna().any():
-            points = {"marker": marker, "markersize": size, "fillstyle": "none", "label": f"theorem's, {text}"}
-            style.band(left, bands.index, bands.to_numpy().T, color, "--", **points)
-        by_step = part.groupby("relative_step")["share"].mean()
-        right.plot(by_step, marker=marker, markersize=size, color=color, label=text)
+        _draw_largest_steps(left, part, text, look)
+        right.plot(part.groupby("relative_step")["converged"].mean(), label=text, **look)
     left.set(xscale="log", xlabel="depth $N$", ylabel=r"step size $\eta$")
     left.set_yscale("symlog", linthresh=10)  # of the exponent: the theorem's steps leave the range of floats
     left.set_ylim(top=0.5)
     lowest = left.get_ylim()[0]
     ticks = range(0, -10, -1) if lowest > -8 else [0, -2, -4, -6, -10, -20, -50, -100, -200, -500, -1000, -2000]
-    left.set_yticks([tick for tick in ticks if tick >= lowest], minor=False)
-    left.set_yticks([], minor=True)
-    left.yaxis.set_major_formatter(lambda exponent, _: f"$10^{{{exponent:.0f}}}$")
-    left.set_xticks(sorted(runs["depth"].unique()), minor=False)
-    left.set_xticks([], minor=True)
-    left.xaxis.set_major_formatter("{x:g}")
+    style.ticks(left.yaxis, [tick for tick in ticks if tick >= lowest], lambda exponent, _: f"$10^{{{exponent:.0f}}}$")
+    style.ticks(left.xaxis, sorted(runs["depth"].unique()), "{x:g}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6.5)
     right.axvline(1, **style.THEORY)
     right.set(xscale="log", xlabel=r"$\eta \, \lambda_{\max} / 2$", ylabel="share of runs that converge")
     shown = [step for step in sorted(runs["relative_step"].unique()) if step not in (0.9, 0.95)]
-    right.set_xticks(shown, minor=False)
-    right.set_xticks([], minor=True)
-    right.xaxis.set_major_formatter("{x:.3g}")
+    style.ticks(right.xaxis, shown, "{x:.3g}")
     right.legend()
-    style.label_panels(axes[0])
     return figure
 
 
-@style.styled
+def _draw_largest_steps(axis: Axes, part: pd.DataFrame, text: str, look: dict[str, object]) -> None:
+    """Means over seeds of the logarithms at each depth; the theorem's step with its range."""
+    stable = part[part["converged"] == 1].groupby(["depth", "seed"])["eta"].max()
+    measured = np.log10(stable).groupby("depth").mean()
+    axis.plot(measured, linestyle="none", label=f"largest that converges, {text}", **look)
+    predicted = np.log10(part.groupby("depth")["eta_stable"].mean())
+    axis.plot(predicted, color=look["color"], linewidth=0.8, label=rf"$2/\lambda_{{\max}}$, {text}")
+    allowed = part.groupby("depth")["eta_paper"].agg(["mean", "min", "max"])
+    if allowed["mean"].notna().any():
+        line = {**look, "form": "--", "fillstyle": "none", "label": f"theorem's, {text}"}
+        style.band(axis, allowed.index, allowed.to_numpy().T, **line)
+
+
+@style.lettered
 def contraction(runs: pd.DataFrame) -> Figure:
     """G1 for descent: measured final decay of L − L* per step against max_r (1 − η r)²; below: their ratio."""
     table = runs.assign(measured=derived.final_rate(runs), predicted=derived.predicted_rate(runs))
@@ -111,11 +105,8 @@ def contraction(runs: pd.DataFrame) -> Figure:
     cells = frames.over_seeds(table, ["measured", "predicted", "ratio"])
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     top, bottom = axes[:, 0]
-    values = sorted(cells["relative_step"].unique())
-    number = len(values)
-    for value, color, marker in zip(values, style.sequential(number), style.markers(number), strict=True):
-        part = cells[cells["relative_step"] == value]
-        points = {"linestyle": "none", "marker": marker, "color": color, "markersize": 3}
+    for value, part, look in frames.marked(cells, "relative_step"):
+        points = {**look, "linestyle": "none", "markersize": 3}
         top.plot(part["predicted_mean"], part["measured_mean"], label=frames.label(relative_step=value), **points)
         bottom.errorbar(part["predicted_mean"], part["ratio_mean"], part["ratio_std"], elinewidth=0.5, **points)
     ends = cells["predicted_mean"].agg(["min", "max"])
@@ -124,82 +115,72 @@ def contraction(runs: pd.DataFrame) -> Figure:
     top.legend(fontsize=6)
     bottom.axhline(1, **style.THEORY)
     bottom.set(xlabel=r"$-\ln \max_r (1 - \eta r)^2$", ylabel="measured / predicted")
-    style.label_panels(axes[:, 0])
     return figure
 
 
-@style.styled
+@style.lettered
 def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
-    """G7: excess loss and balancedness along descent, by law of the layers; one column per kind of balance.
+    """G7: excess loss and balancedness along descent, by distribution of the layers; one column per kind of balance.
 
     Median over seeds, band from the least to the greatest; runs that diverge at once have no curve.
     """
-    balances = [balance for balance in ("none", "product", "end_to_end") if balance in set(trajectories["balance"])]
     titles = {"none": "layers as drawn", "product": "product balanced", "end_to_end": "end-to-end balanced"}
+    balances = [balance for balance in titles if balance in set(trajectories["balance"])]
     figure, axes = style.panels(2, len(balances), style.TEXT, 4.2, sharex=True, sharey="row")
     steps = np.unique(np.geomspace(1, trajectories["step"].max(), 120).round())
-    laws = sorted(trajectories["initialization"].unique())
+    names = sorted(trajectories["initialization"].unique())
     for column, balance in enumerate(balances):
         cells, cell_runs = trajectories[trajectories["balance"] == balance], runs[runs["balance"] == balance]
-        for name, color in zip(laws, style.distinct(len(laws)), strict=True):
+        for name, color in zip(names, style.distinct(len(names)), strict=True):
             cell, ends = cells[cells["initialization"] == name], cell_runs[cell_runs["initialization"] == name]
             reasons = list(ends["stop_reason"])
             outcome = f"{reasons.count(StopReason.CONVERGED)}, {reasons.count(StopReason.DIVERGED)}"
             for axis, quantity in zip(axes[:, column], ("excess", "balancedness"), strict=True):
-                values = _held(frames.curves(cell, quantity, steps, against="step"))
+                values = _extended(frames.curves(cell, quantity, steps, against="step"))
                 band = np.median(values, axis=0), values.min(axis=0), values.max(axis=0)
                 style.band(axis, steps, band, color, label=f"{frames.label(name=name)} ({outcome})")
         axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e12))
         axes[1, column].set(yscale="log", ylim=(1e-16, 1e6), xlabel="step")
         axes[0, column].set_title(titles[balance])
-        axes[0, column].legend(
-            fontsize=5.5, loc="upper right", title="in brackets: seeds that converge, diverge", title_fontsize=5.5
-        )
+        title = {"title": "in brackets: seeds that converge, diverge", "title_fontsize": 5.5}
+        axes[0, column].legend(fontsize=5.5, loc="upper right", **title)
     axes[0, 0].set_ylabel(r"excess loss $L_\varepsilon - L^*$")
-    axes[1, 0].set_ylabel(r"$\max_j \Vert W_{j+1}^\top W_{j+1} - W_j W_j^\top \Vert_F$")
-    style.label_panels(axes.ravel())
+    axes[1, 0].set_ylabel(_DRIFT)
     return figure
 
 
-def _held(values: Array) -> Array:
+def _extended(values: Array) -> Array:
     """The curves, continued with their last value after their end."""
     return pd.DataFrame(values).ffill(axis=1).to_numpy()
 
 
-@style.styled
+@style.lettered
 def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) -> Figure:
     """G10: descent on the Bures-Wasserstein and the square loss, from a small start.
 
-    (a) Excess loss relative to its start at one depth. (b) Steps until it has fallen to 1e-6. (c) Steps near
-    each saddle i, at that depth: from the middle between the energy levels i − 1 and i to that between i and
-    i + 1. (d) Final decay per step; dashed: theory.
+    (a) Excess loss relative to its start at one depth. (b) Steps until it has decayed to 1e-6. (c) Steps near each
+    saddle i, at that depth: from the middle between the energy levels i − 1 and i to that between i and i + 1. (d)
+    Final decay per step; dashed: theory.
     """
-    kinds = loss_kinds(runs)
+    series = list(frames.by_loss(runs))
     figure, axes = style.panels(2, 2, style.TEXT, 4.6)
     curves, settling, saddles, decay = axes.ravel()
     steps = np.unique(np.geomspace(1, trajectories["step"].max(), 300).round())
-    number = len(kinds)
-    for (text, (name, epsilon)), color, marker in zip(
-        kinds.items(), style.distinct(number), style.markers(number), strict=True
-    ):
-        cells = runs[(runs["loss_name"] == name) & (runs["epsilon"] == epsilon)]
-        ours = (trajectories["loss_name"] == name) & (trajectories["epsilon"] == epsilon)
-        mine = trajectories[ours & (trajectories["depth"] == depth)]
-        relative = mine.assign(excess=mine["excess"] / mine.groupby("seed")["excess"].transform("first"))
-        band = frames.band(_held(frames.curves(relative, "excess", steps, against="step")))
-        style.band(curves, steps, band, color, label=text)
+    at_depth = trajectories[trajectories["depth"] == depth]
+    for (text, cells), look in zip(series, style.looks(len(series), style.distinct), strict=True):
+        own = at_depth.merge(cells[["loss_name", "epsilon"]].drop_duplicates())
+        relative = own.assign(excess=own["excess"] / own.groupby("seed")["excess"].transform("first"))
+        band = frames.band(_extended(frames.curves(relative, "excess", steps, against="step")))
+        style.band(curves, steps, band, look["color"], label=text)
         measured = derived.final_rate(cells)
         for axis, values in ((settling, derived.settling_steps(cells)), (decay, measured)):
-            style.band(axis, *frames.quantiles(values, cells["depth"]), color, marker=marker, linewidth=0.8)
+            style.band(axis, *frames.quantiles(values, cells["depth"]), linewidth=0.8, **look)
         predicted = derived.predicted_rate(cells).where(measured.notna()).groupby(cells["depth"]).median()
-        decay.plot(predicted, **{**style.THEORY, "color": color})
-        stuck = np.array([_steps_at_saddles(run, mine[mine["seed"] == run["seed"]]) for _, run in
-                          cells[cells["depth"] == depth].iterrows()])  # fmt: skip
-        index = np.arange(stuck.shape[1])
-        saddles.errorbar(
-            index, np.median(stuck, axis=0), np.abs(np.quantile(stuck, [0.1, 0.9], axis=0) - np.median(stuck, axis=0)),
-            color=color, marker=marker, capsize=2, linewidth=0.8,
-        )  # fmt: skip
+        decay.plot(predicted, **{**style.THEORY, "color": look["color"]})
+        stuck = _steps_at_saddles(cells[cells["depth"] == depth], own)
+        middle = np.median(stuck, axis=0)
+        spread = np.abs(np.quantile(stuck, [0.1, 0.9], axis=0) - middle)
+        saddles.errorbar(np.arange(len(middle)), middle, spread, capsize=2, linewidth=0.8, **look)
     curves.set(xscale="log", yscale="log", xlabel="step", ylabel="excess loss / its start", ylim=(1e-9, 2))
     curves.set_title(frames.label(depth=depth))
     curves.legend()
@@ -207,28 +188,19 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
     saddles.set(yscale="symlog", xlabel="saddle $i$ (eigenvalues found)", ylabel="steps near it")
     saddles.set_title(frames.label(depth=depth))
     saddles.set_xticks(range(int(frames.only_value(runs, "rank"))))
-    decay.set(yscale="log", xlabel="depth $N$", ylabel=r"$-\ln$ contraction per step")
-    decay.set_title("dashed: theory")
+    decay.set(yscale="log", xlabel="depth $N$", ylabel=r"$-\ln$ contraction per step", title="dashed: theory")
     for axis in (settling, decay):
         axis.set_xticks(sorted(runs["depth"].unique()))
-    style.label_panels(axes.ravel())
     return figure
 
 
-def loss_kinds(runs: pd.DataFrame) -> dict[str, tuple[str, float]]:
-    """Losses to compare, by legend text: each smoothing of the Bures-Wasserstein loss, and the square loss once."""
-    kinds = {
-        f"BW, {frames.label(epsilon=epsilon)}": ("bures-wasserstein", epsilon)
-        for epsilon in sorted(runs.loc[runs["loss_name"] == "bures-wasserstein", "epsilon"].unique())
-    }
-    if (runs["loss_name"] == "frobenius").any():
-        kinds["Frobenius"] = ("frobenius", runs.loc[runs["loss_name"] == "frobenius", "epsilon"].min())
-    return kinds
+def _steps_at_saddles(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Array:
+    """Steps of each run between the middles of neighbouring energy levels: (runs, k), for the saddles i = 0..k−1."""
 
+    def steps(run: pd.Series) -> Sequence[float]:
+        levels = np.asarray(run["energy_levels"])
+        middles = (levels[:-1] + levels[1:]) / 2
+        own = trajectories[trajectories["seed"] == run["seed"]]
+        return np.diff([0, *(own.loc[own["loss"] <= middle, "step"].min() for middle in middles)])
 
-def _steps_at_saddles(run: pd.Series, trajectory: pd.DataFrame) -> Sequence[float]:
-    """Steps between the crossings of the middles of neighbouring energy levels, for the saddles i = 0..k−1."""
-    levels = np.asarray(run["energy_levels"])
-    middles = (levels[:-1] + levels[1:]) / 2
-    crossings = [trajectory.loc[trajectory["loss"] <= middle, "step"].min() for middle in middles]
-    return np.diff([0, *crossings])
+    return np.array([steps(run) for _, run in runs.iterrows()])

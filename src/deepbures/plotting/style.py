@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
@@ -16,6 +16,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
@@ -24,7 +25,7 @@ P = ParamSpec("P")
 COLUMN, TEXT = 3.3, 6.8
 #: Pixels per inch in a notebook.
 _SCREEN = 96
-#: Okabe and Ito's palette, distinguishable with every common colour vision; black is kept for theory.
+#: Okabe and Ito's palette, distinguishable with every common colour vision; black is reserved for theory.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
 MARKERS = "os^Dv<>P"
 #: Theory in every figure: a thin black or dashed line.
@@ -66,7 +67,7 @@ def empty(width: float = COLUMN, height: float = 2.3) -> Figure:
 
 
 def without(data: str) -> Figure:
-    """Figure that says what is missing from an experiment that cannot be drawn."""
+    """Figure with the reason why an experiment cannot be drawn."""
     figure = empty()
     figure.text(0.5, 0.5, f"not drawn: {data}", ha="center", va="center", wrap=True)
     return figure
@@ -77,6 +78,12 @@ def band(axis: Any, x: Any, values: Sequence[Any], color: Any, form: str = "-", 
     middle, low, high = values
     axis.plot(x, middle, form, color=color, **line)
     axis.fill_between(x, low, high, color=color, **BAND)
+
+
+def key(axis: Any, entries: Iterable[tuple[str, dict[str, Any]]], **options: Any) -> None:
+    """A legend of lines that are described by name and keywords, and not drawn."""
+    lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
+    axis.legend(handles=lines, **{"fontsize": 6, **options})
 
 
 def legend(axis: Any, **options: Any) -> None:
@@ -109,10 +116,27 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     return draw
 
 
+def lettered(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """As `styled`, with a letter (a), (b), …, (z), (aa), … at the upper left of each panel."""
+
+    @functools.wraps(function)
+    def draw(*arguments: P.args, **options: P.kwargs) -> Figure:
+        figure = function(*arguments, **options)
+        panels = [axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
+        pairs = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
+        for letter, axes in zip(itertools.chain(string.ascii_lowercase, pairs), panels, strict=False):
+            title = axes.get_title()
+            axes.set_title("")
+            axes.set_title(f"({letter}) {title}".rstrip(), loc="left")
+        return figure
+
+    return styled(draw)
+
+
 def _label_logarithms(axis: Axis) -> None:
     """Label 1, 2, 5 on a logarithmic axis that shows fewer than two powers of 10.
 
-    matplotlib's own labels overlap there. Ticks that were set one by one are kept.
+    matplotlib's own labels overlap there. Ticks that were set one by one stay.
     """
     if axis.get_scale() != "log" or not isinstance(axis.get_major_locator(), LogLocator):
         return
@@ -147,23 +171,21 @@ def distinct(number: int) -> list[Any]:
     return list(PALETTE[:number]) if number <= len(PALETTE) else sequential(number)
 
 
-def markers(number: int) -> list[str]:
-    """That many markers; from the ninth on they repeat."""
-    return list(itertools.islice(itertools.cycle(MARKERS), number))
+def looks(number: int, colors: Callable[[int], list[Any]] = sequential) -> list[dict[str, Any]]:
+    """Keywords of that many lines, each with a colour and a marker of its own."""
+    pairs = zip(colors(number), itertools.cycle(MARKERS), strict=False)
+    return [{"color": color, "marker": marker} for color, marker in pairs]
 
 
-def label_panels(axes: Sequence[Any]) -> None:
-    """Letters (a), (b), …, (z), (aa), … at the upper left of each panel."""
-    pairs = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
-    letters = itertools.islice(itertools.chain(string.ascii_lowercase, pairs), len(axes))
-    for letter, axis in zip(letters, axes, strict=True):
-        title = axis.get_title()
-        axis.set_title("")
-        axis.set_title(f"({letter}) {title}".rstrip(), loc="left")
+def ticks(axis: Axis, places: Sequence[float], form: Any) -> None:
+    """Major ticks at the given places only, labelled in a form."""
+    axis.set_ticks(places, minor=False)
+    axis.set_ticks([], minor=True)
+    axis.set_major_formatter(form)
 
 
 class Saved(NamedTuple):
-    """A figure that is written; a notebook shows the PNG, and need not draw it once more."""
+    """A written figure. A notebook shows its PNG instead of drawing it once more."""
 
     png: Path
     width: float  #: in inches

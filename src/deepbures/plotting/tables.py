@@ -15,7 +15,6 @@ from .frames import over_seeds
 #: LaTeX headings of the columns.
 HEADINGS = {
     **{axis.name: axis.column for axis in AXES.values()},
-    "epsilon_effective": r"$\varepsilon_{\mathrm{eff}}$",
     "margin": "$c$",
     "C_0": "$C_0$",
     "K": "$K$",
@@ -32,17 +31,13 @@ HEADINGS = {
     "ratio": "tail / sharp",
     "authors_slope": "authors' slope (decades/time)",
     "authors_r_squared": "$r^2$",
-    "tail_slope": "tail slope",
     "tail_r_squared": "$r^2$ (tail)",
-    "global_rate": "global rate (1/time)",
-    "power_law_slope": "exponent of $t$",
     "eta": r"$\eta$",
     "eta_stable": r"$2/\lambda_{\max}$",
     "log10_eta_paper": r"$\log_{10}\min(\eta_1,\eta_2,\eta_3)$",
     "descent_rate": "promised (1/time)",
     "final_rate": r"final $-\ln$ contraction",
     "predicted_rate": r"$-\ln\max_r(1-\eta r)^2$",
-    "settling_steps": "steps to $10^{-6}$",
     "point": "$i$",
     "vanishing": "vanish",
     "smallest": r"$\lambda_{\min}$",
@@ -75,26 +70,21 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     """T3: slopes, r², tail rate, sharp rate and bounds, mean and standard deviation over seeds, one row per cell.
 
     Slopes are in decades per unit time, rates per unit time; deviations have n − 1 in the denominator. `tails`
-    counts the seeds with a fitted tail (tail_… and ratio are over those), `in_tail` those whose fit is of the tail
-    itself (see `aggregate.collect`); `power_law_slope` is the exponent of t where a flow did not converge.
-    `limited` says that ε exceeds λ_k and was replaced by it, so that cells that differ only in ε may be the same
-    problem.
+    counts the seeds with a fitted tail, over which `tail_…` and `ratio` are averaged, and `in_tail` the seeds with a
+    settled tail in the slowest direction. `power_law_slope` is the exponent of t where a flow did not converge.
+    `limited`: ε exceeds λ_k and was replaced by it, so that cells that differ only in ε may be the same problem.
     """
     table = runs.assign(tail_rate=derived.tail_rate(runs), ratio=derived.tail_ratio(runs))
     columns = ["authors_slope", "authors_r_squared", "tail_slope", "tail_r_squared", "tail_rate", "ratio"]
     columns += ["sharp_rate", "global_rate", "bound_rate", "power_law_slope"]
-    summary = over_seeds(table, columns)
     axes = axes_of(runs.columns)
-    grouped = runs.groupby(axes, sort=True)
-    extra = pd.DataFrame(
-        {
-            "seeds": grouped["seed"].count(),
-            "tails": grouped["tail_slope"].count(),
-            "in_tail": grouped["in_tail"].sum(),
-            "epsilon_effective": grouped["epsilon_effective"].mean(),
-        }
-    ).reset_index()
-    merged = extra.merge(summary, on=axes)
+    counts = runs.groupby(axes, sort=True).agg(
+        seeds=("seed", "count"),
+        tails=("tail_slope", "count"),
+        in_tail=("in_tail", "sum"),
+        epsilon_effective=("epsilon_effective", "mean"),
+    )
+    merged = counts.reset_index().merge(over_seeds(table, columns), on=axes)
     merged.insert(len(axes), "limited", merged["epsilon_effective"] < merged["epsilon"] * (1 - 1e-12))
     return merged.drop(columns=[f"{name}_count" for name in columns])
 
@@ -102,8 +92,8 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
 def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
     """T2 for descent: the theorem's constants and step size beside η, 2/λ_max, and promised and final decay per step.
 
-    Mean and standard deviation over seeds, one row per cell. `converged` counts the seeds that converge.
-    `final_rate` is minus the logarithm of the final contraction of L − L* in a step, over those.
+    Mean and standard deviation over seeds, one row per cell. `converged` counts the seeds that converge; `final_rate`
+    averages over them minus the logarithm of the final contraction of L − L* in a step.
     """
     table = runs.assign(
         log10_eta_paper=derived.log10_theorem_step(runs),
@@ -115,9 +105,9 @@ def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
-    """Where descent ends: seeds that converge, stay or diverge, steps to 1e-6 of the start, final decay per step.
+    """Outcomes of descent: seeds that converge, stay or diverge, steps to 1e-6 of the start, final decay per step.
 
-    Mean and standard deviation over the seeds that have such a value (`…_count`), one row per cell.
+    Mean and standard deviation over the seeds with such a value (`…_count`), one row per cell.
     """
     table = runs.assign(
         settling_steps=derived.settling_steps(runs),
@@ -131,41 +121,39 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
 def hessian(spectra: pd.DataFrame) -> pd.DataFrame:
     """T1: λ_min, λ_max, κ_rel, κ_abs at each critical point, mean and standard deviation over targets.
 
-    `negative` and `zero` count eigenvalues; `escapes` and `predicted_zero` are what the closed form says.
+    `negative` and `zero` are the numbers of such eigenvalues; `escapes` and `predicted_zero` their closed forms.
     """
     columns = [*HESSIAN, "negative", "escapes", "zero", "predicted_zero", "spectrum_error"]
     return over_seeds(spectra, columns, within=["point"])
 
 
 def escapes(table: pd.DataFrame) -> pd.DataFrame:
-    """Fastest escape from each saddle, closed form and measured, and how long the flow stays; one row per point."""
+    """T8: fastest escape from each saddle, closed form and measured, and time on the plateau; one row per point."""
     saddles = table[table["escapes"] > 0]
     return over_seeds(saddles, ESCAPES, within=["point"])
 
 
 def blow_up(curvatures: pd.DataFrame) -> pd.DataFrame:
-    """Fitted exponent of |λ_min| in σ and its level at σ = 0, by number of vanishing singular values."""
+    """T7: fitted exponent of |λ_min| in σ and its level at σ = 0, by number of vanishing singular values."""
     within = [*axes_of(curvatures.columns), "vanishing", "seed"]
     rows = [
         {
-            **dict(zip(within, values, strict=True)),
-            "exponent": derived.exponent_at_zero(cell["sigma"], cell["smallest"].abs()),
-            "level": cell["level"].iloc[0],
-            "level_of_empty_columns": cell["level_of_empty_columns"].iloc[0],
+            **run[[*within, "level", "level_of_empty_columns"]].to_dict("records")[0],
+            "exponent": derived.exponent_at_zero(run["sigma"], run["smallest"].abs()),
         }
-        for values, cell in curvatures.groupby(within)
+        for _, run in curvatures.groupby(within)
     ]
     return over_seeds(pd.DataFrame(rows), BLOW_UP, within=["vanishing"])
 
 
 def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
-    """Where searches for critical points ended, one row per cell.
+    """T9: numbers of searches for critical points by their end, one row per cell.
 
     `critical`: gradient below the tolerance; `matched`: at an enumerated point; `unmatched`: critical, but not
-    enumerated; `lost_rank`: ended at a kink, where the loss has no second derivative. `at_zero`: matched at W = 0;
-    `at_rank`: at a point of rank k; `index_counted`: of those, the ones where the negative eigenvalues of the Hessian
-    can be told apart from zeros; `index_agrees`: where they are as many as the closed form says. `found…` and
-    `enumerated…` count different points, over all seeds.
+    enumerated; `lost_rank`: ended at a kink, where the loss has no second derivative; `at_zero`: matched at W = 0;
+    `at_rank`: matched at a point of rank k; `index_counted`: of these, the ones at which the negative eigenvalues of
+    the Hessian can be distinguished from zeros; `index_agrees`: their number is that of the closed form. `found…` and
+    `enumerated…` are numbers of different points, over all seeds.
     """
     axes = axes_of(searches.columns)
     matched = searches["matched"] == 1
@@ -186,21 +174,18 @@ def critical_search(searches: pd.DataFrame) -> pd.DataFrame:
     def found(which: pd.Series) -> pd.Series:
         return table[which].drop_duplicates([*axes, "seed", "point"]).groupby(axes).size()
 
-    columns = {
-        "starts": grouped["start"].count(),
-        **{name: grouped[name].sum() for name in sums},
-        "found": found(matched),
-        "enumerated": one["enumerated"].sum(),
-        "found_at_rank": found(at_rank),
-        "enumerated_at_rank": one["enumerated_at_rank"].sum(),
-    }
-    counts = pd.DataFrame(columns).fillna(0).astype(int)
+    counts = pd.concat([grouped["start"].count().rename("starts"), grouped[sums].sum()], axis=1).assign(
+        found=found(matched),
+        enumerated=one["enumerated"].sum(),
+        found_at_rank=found(at_rank),
+        enumerated_at_rank=one["enumerated_at_rank"].sum(),
+    )
     worst = searches[matched].groupby(axes)["distance"].max().rename("largest_distance")
-    return counts.join(worst).reset_index()
+    return counts.fillna(0).astype(int).join(worst).reset_index()
 
 
 def _with_outcomes(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
-    """How many seeds a cell has and how they ended, before the other columns."""
+    """A summary with the number of seeds and of each outcome before its other columns, one row per cell."""
     axes = axes_of(runs.columns)
     ends = runs.groupby(axes, sort=True)["stop_reason"]
     counts = {"seeds": ends.count()}

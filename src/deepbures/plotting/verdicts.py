@@ -1,11 +1,10 @@
-"""The claims as a picture."""
+"""Figure of the claims."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from . import style
 
@@ -14,7 +13,7 @@ _VERDICTS = {"holds": ("o", style.PALETTE[2]), "violated": ("X", style.PALETTE[1
 
 @style.styled
 def claims(table: pd.DataFrame) -> Figure:
-    """One row per claim: worst deviation as a share of the one allowed (log scale), marker and colour by verdict.
+    """One row per claim: worst deviation over the one allowed (log scale), marker and colour by verdict.
 
     A deviation of 0 is drawn at the left edge; with a tolerance of 0 any other one is drawn at the right edge.
     """
@@ -22,8 +21,8 @@ def claims(table: pd.DataFrame) -> Figure:
     axis = axes[0, 0]
     low, high = 1e-6, 1e3
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.where(table["worst_deviation"] == 0, 0.0, table["worst_deviation"] / table["tolerance"])
-    places = np.clip(np.where(np.isnan(shares), high, shares), low, high)
+        ratios = np.where(table["worst_deviation"] == 0, 0.0, table["worst_deviation"] / table["tolerance"])
+    places = np.clip(np.where(np.isnan(ratios), high, ratios), low, high)
     axis.axvline(1, color="0.6", linewidth=0.8, zorder=0)
     for row, (claim, place) in enumerate(zip(table.itertuples(), places, strict=True)):
         marker, color = _VERDICTS[claim.verdict.partition(":")[0]]
@@ -36,9 +35,7 @@ def claims(table: pd.DataFrame) -> Figure:
     axis.set_xlabel("worst deviation / largest that the claim allows")
     axis.set_yticks(range(len(table)), [f"{claim.name} ({claim.source})" for claim in table.itertuples()])
     axis.tick_params(axis="y", length=0)
-    shown = [
-        Line2D([], [], marker=marker, color=color, linestyle="none", label=text)
-        for text, (marker, color) in _VERDICTS.items()
-    ]
-    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown))
+    points = {"linestyle": "none", "markersize": 3.5}
+    looks = [(text, {**points, "marker": marker, "color": color}) for text, (marker, color) in _VERDICTS.items()]
+    style.key(figure, looks, loc="outside lower center", ncols=len(looks), fontsize=7)
     return figure

@@ -3,5 +3,5 @@
 from pathlib import Path
 
 _COPIES = Path(__file__).parents[1] / "workflow"
-#: Folder of `figures.yaml` and `schemas/`.
+#: Folder of `figures.yaml`.
 WORKFLOW = _COPIES if _COPIES.is_dir() else Path(__file__).parents[3] / "workflow"

@@ -49,7 +49,7 @@ def rates_at_minimum(loss: CovarianceLoss, depth: int, rank: int | None = None) 
     rates, filling = loss.local_rates(depth, J), loss.filling_rates(J)
     if rates is None or filling is None:
         return np.full(rank * (rank + 1) // 2 + rank * (loss.dimension - rank), np.nan)
-    tied = closed_form_rates.tied_exchanges(eigenvalues, float(loss.smoothing), J)
+    tied = closed_form_rates.tied_exchanges(eigenvalues, float(loss.epsilon), J)
     return closed_form_rates.nonzero_by_symmetry(rates, tied, filling, depth, rank - len(J))
 
 

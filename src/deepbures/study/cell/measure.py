@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -10,90 +10,65 @@ import numpy as np
 import pyarrow as pa
 
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...losses.registry import CovarianceLoss
 from ...model import diagnostics
 from ...model.starts import Start
 from ...rates.predicted import loss_global_rate, rates_at_minimum
 from ...rates.program_constants import Constants, bound_is_proved, paper_constants
-from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, list_of, schema
+from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, columns, list_of, schema
 
 #: One row a run. Symbols are those of `program_constants`; lists run over eigenvalues, largest first. Ours beside
 #: them: σ_k(W(0)), the loss at the end from its definition alone (`value_final`), the rate of the global theorem (NaN
 #: where it has none), and whether `bound_rate` is proved for the run.
 RUNS = schema(
-    epsilon_effective=FLOAT,
-    lambda_max=FLOAT,
-    lambda_min=FLOAT,
-    target_trace=FLOAT,
-    start_scale=FLOAT,
+    **columns(FLOAT, "epsilon_effective", "lambda_max", "lambda_min", "target_trace", "start_scale"),
     start_draws=COUNT,
-    loss_initial=FLOAT,
-    loss_minimum=FLOAT,
-    value_final=FLOAT,
-    excess_initial=FLOAT,
-    margin=FLOAT,
-    C_0=FLOAT,
-    K=FLOAT,
-    M=FLOAT,
-    log10_Delta=FLOAT,
-    log10_eta_1=FLOAT,
-    log10_eta_2=FLOAT,
-    log10_eta_3=FLOAT,
-    bound_rate=FLOAT,
-    descent_rate=FLOAT,
-    sharp_rate=FLOAT,
-    least_singular_value_initial=FLOAT,
-    global_rate=FLOAT,
+    **columns(FLOAT, "loss_initial", "loss_minimum", "value_final", "excess_initial"),
+    **columns(FLOAT, "margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3"),
+    **columns(FLOAT, "bound_rate", "descent_rate", "sharp_rate", "least_singular_value_initial", "global_rate"),
     bound_is_proved=FLAG,
     stop_reason=NAME,
     time_final=FLOAT,
-    steps=COUNT,
-    evaluations=COUNT,
-    loss_final=FLOAT,
-    excess_final=FLOAT,
-    energy_levels=VECTOR,
-    eigenvalues_target=VECTOR,
-    eigenvalues_initial=VECTOR,
-    eigenvalues_final=VECTOR,
-    alignment=VECTOR,
+    **columns(COUNT, "steps", "evaluations"),
+    **columns(FLOAT, "loss_final", "excess_final"),
+    **columns(VECTOR, "energy_levels", "eigenvalues_target", "eigenvalues_initial", "eigenvalues_final", "alignment"),
 )
 #: One row a run and sample time. `squared_bures_logged` is the authors' B²(S + εI, S*); `least_singular_value` is
 #: σ_k(W), 0 where W has a lower rank than k.
 TRAJECTORIES = schema(
-    time=FLOAT,
-    loss=FLOAT,
-    excess=FLOAT,
-    gradient_norm=FLOAT,
-    covariance_distance=FLOAT,
-    squared_bures=FLOAT,
-    squared_bures_logged=FLOAT,
+    **columns(FLOAT, "time", "loss", "excess", "gradient_norm"),
+    **columns(FLOAT, "covariance_distance", "squared_bures", "squared_bures_logged"),
     numerical_rank=pa.int16(),
-    effective_rank=FLOAT,
-    least_singular_value=FLOAT,
+    **columns(FLOAT, "effective_rank", "least_singular_value"),
     eigenvalue_distances=list_of(pa.float32()),
 )
 #: Every critical point of the landscape's tables: J (from 0), its position by loss, and L(W_J).
 POINT = {"point": COUNT, "kept": INDICES, "order": COUNT, "value": FLOAT}
 
 
-def one_row(**values: Any) -> dict[str, list[Any]]:
-    """Columns of a table with one row."""
-    return {name: [value] for name, value in values.items()}
+def from_rows(seed: int, rows: Iterable[Mapping[str, Any]], names: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """Columns of a table from its rows; their names are needed where there may be no row."""
+    listed = [{"seed": seed, **row} for row in rows]
+    return {name: [row[name] for row in listed] for name in names or listed[0]}
 
 
-def columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Columns of a table from its rows, which have the same names."""
-    listed = list(rows)
-    return {name: [row[name] for row in listed] for name in listed[0]}
+def from_blocks(seed: int, blocks: Iterable[Mapping[str, Any]]) -> dict[str, Array]:
+    """Columns of a table from blocks of rows: arrays of one length, and single values for all rows of a block."""
+    complete = []
+    for block in blocks:
+        length = next(len(value) for value in block.values() if np.ndim(value))
+        values = {"seed": seed, **block}
+        complete.append({name: value if np.ndim(value) else np.full(length, value) for name, value in values.items()})
+    return {name: np.concatenate([block[name] for block in complete]) for name in complete[0]}
 
 
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array) -> dict[str, Any]:
     """Target, start, theory and spectra of a run that ended at the factor `final`, (n, k)."""
     eigenvalues = loss.eigenvalues
-    epsilon = float(loss.smoothing)
+    epsilon = float(loss.epsilon)
     loss_initial = float(loss.value(start.end_to_end))
     least = float(diagnostics.least_singular_value(start.end_to_end, rank))
-    if isinstance(loss, BuresWasserstein):
+    if loss.is_bures_distance:
         constants = asdict(paper_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
         proved = rank == loss.dimension and bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
     else:  # the paper's theory is about the Bures-Wasserstein loss
@@ -128,7 +103,7 @@ def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> 
     factor = loss.to_eigenbasis(F)
     filled = max(1, int(np.sum(spectrum > 0)))
     optimum = np.eye(loss.dimension, filled) * np.sqrt(spectrum[:filled])
-    epsilon = float(loss.smoothing)
+    epsilon = float(loss.epsilon)
     squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(factor, optimum)
     if epsilon:
         squared_bures_logged = diagnostics.smoothed_squared_bures_by_traces(factor, epsilon, optimum)

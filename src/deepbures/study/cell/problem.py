@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from ...files.targets import read_target
-from ...linalg.psd import Array, soft_threshold
+from ...linalg.psd import Array
 from ...linalg.thin import is_thin
-from ...losses.registry import LOSSES, BuresWasserstein, CovarianceLoss
+from ...losses.registry import LOSSES, CovarianceLoss
 from ...model.network import DeepLinearNetwork, with_bottleneck
 from ...model.starts import (
     FIRST_SCALE,
@@ -26,7 +25,7 @@ from ...model.starts import (
 )
 from ...model.targets import draw_target
 from ..grid.seeds import generator
-from ..grid.target import files_of, is_drawn
+from ..grid.target import identities_of, is_drawn, limited_epsilon
 from .settings import Initialization, Settings
 
 
@@ -52,36 +51,23 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
         On an unknown loss, or a target that `check_target` refuses.
     """
     n, target = settings.dimension, settings.target
-    if settings.loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {settings.loss!r}")
     if is_drawn(target):
         rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=target["spectrum"])
         covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
         loss = LOSSES[settings.loss](covariance)
     else:
-        found = (Path(file).stat() for file in files_of(target) if Path(file).exists())
-        identity = tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
-        loss = _read_loss(settings.loss, json.dumps(dict(target)), n, identity)
-    if not loss.takes_smoothing:
+        loss = _read_loss(settings.loss, json.dumps(dict(target)), n, tuple(identities_of(target)))
+    if not loss.has_epsilon:
         return loss
-    epsilon = limited_smoothing(settings.epsilon, loss.eigenvalues, settings.rank)
+    epsilon = limited_epsilon(settings.epsilon, loss.eigenvalues, settings.rank)
     check_target(loss.eigenvalues, settings.rank, epsilon)
-    return loss.with_smoothing(epsilon)
+    return loss.with_epsilon(epsilon)
 
 
 @lru_cache(maxsize=1)
-def _read_loss(name: str, target: str, dimension: int, _identity: tuple[tuple[int, ...], ...]) -> CovarianceLoss:
+def _read_loss(name: str, target: str, dimension: int, _identities: tuple[tuple[str, int, int], ...]) -> CovarianceLoss:
     """The loss without smoothing on a target that is read, kept for the next cell: its spectrum takes O(n³)."""
     return LOSSES[name](read_target(json.loads(target), dimension))
-
-
-def limited_smoothing(epsilon: float, eigenvalues: Array, rank: int) -> float:
-    """min(ε, λ_k) (paper.md section 6): λ_k exactly where the two agree to rounding (`psd.soft_threshold`).
-
-    The directions that a model of rank k leaves empty need no limit (paper.md section 3).
-    """
-    last = min(rank, len(eigenvalues)) - 1  # a rank above n is refused later
-    return float(epsilon) if soft_threshold(eigenvalues, epsilon)[last] > 0 else float(eigenvalues[last])
 
 
 def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:
@@ -119,7 +105,7 @@ def check_tolerance(tolerance: float, loss: CovarianceLoss, rank: int) -> None:
 def stack_losses(losses: list[CovarianceLoss]) -> CovarianceLoss:
     """One loss on the stack of the targets of losses of one kind; of one target that all share, the loss on it."""
     one = losses[0]
-    if all(loss.eigenvalues is one.eigenvalues and loss.smoothing == one.smoothing for loss in losses):
+    if all(loss.target is one.target and loss.epsilon == one.epsilon for loss in losses):
         return one
     return type(one).stacked(losses)
 
@@ -158,7 +144,5 @@ def _start_near_a_point(
         return small_start(rng, loss.dimension, rank, initialization.needed_scale(), inputs)
     if initialization.kind == "aligned":
         return aligned_start(rng, loss, rank, initialization.needed_scale(), inputs)
-    if not isinstance(loss, BuresWasserstein):
-        raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
     scale = FIRST_SCALE if initialization.scale is None else initialization.scale
     return close_start(rng, loss, rank, first_scale=scale)

@@ -1,15 +1,15 @@
-"""The settings of a cell: everything its numbers depend on besides the seeds, typed, and checked once."""
+"""The settings of a cell: everything that its numbers depend on besides the seeds."""
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from ...losses.registry import LOSSES
 from ...model.starts import BALANCES, DISTRIBUTIONS, NEAR_A_POINT
-from ..grid.target import is_drawn
+from ..grid.target import Target, is_drawn
+from .records import Key, keys_of, mistakes, record
 
 T = TypeVar("T")
 
@@ -24,13 +24,13 @@ class Initialization:
     end_rank: int | None = field(default=None, metadata={"minimum": 1})
 
     def needed_scale(self) -> float:
-        """The scale, for a kind that needs one."""
+        """The scale, for a kind of start that needs one."""
         return needed(self.scale, "initialization.scale", f"the kind {self.kind!r} of initialization")
 
 
 @dataclass(frozen=True)
 class Integration:
-    """How a gradient flow is followed, and when it ends; see `integration` in config/README.md."""
+    """How a gradient flow is integrated, and when it ends; see `integration` in config/README.md."""
 
     rtol: float = field(metadata={"exclusiveMinimum": 0, "exclusiveMaximum": 1})
     excess_tolerance: float = field(metadata={"minimum": 0})
@@ -57,31 +57,28 @@ class Settings:
     dimension, rank, depth
         n, k, N.
     target
-        How the target is drawn, or where it is read from.
+        How the target is drawn, or where it is read from: the keys of `grid.target.Target`.
     epsilon, smin
-        Smoothing ε, and the lower end of the target's spectrum.
-    initialization
-        For kinds that train.
+        ε as configured, and the lower end of the target's spectrum.
+    options
+        The sections of the configuration that the kind declares in `OPTIONS`, by name.
     step_size, relative_step, theorem_step
         For descent, one of them.
-    options
-        What the kind declares in `OPTIONS`, by section of the configuration.
     """
 
     study_seed: int
     kind: str
-    loss: str
-    dimension: int
+    loss: str = field(metadata={"enum": tuple(LOSSES)})
+    dimension: int = field(metadata={"minimum": 1})
     target: Mapping[str, Any]
-    epsilon: float
+    epsilon: float = field(metadata={"minimum": 0})
     smin: float
-    rank: int
-    depth: int
+    rank: int = field(metadata={"minimum": 1})
+    depth: int = field(metadata={"minimum": 1})
     options: Mapping[str, Any]
-    initialization: Initialization | None = None
-    step_size: float | None = None
-    relative_step: float | None = None
-    theorem_step: float | None = None
+    step_size: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
+    relative_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
+    theorem_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
 
     @classmethod
     def of(cls, given: Mapping[str, Any], options: Mapping[str, type]) -> Settings:
@@ -90,40 +87,32 @@ class Settings:
         Parameters
         ----------
         given
-            `grid.Cell.settings`.
+            `grid.cells.Cell.settings`; sections that the kind does not declare are ignored.
         options
-            The `OPTIONS` of the kind: a dataclass by section.
+            The `OPTIONS` of the kind: a dataclass for each section.
 
         Raises
         ------
         ValueError
-            In one line, if a key is missing or unknown, or a value of another type.
+            In one line, if a key is missing or unknown, or a value is not allowed.
         """
-        where = f"the settings of a cell of kind {given['kind']!r}"
-        own = {"initialization", *options}
-        values = {  # without sections: a cell may have sections that its kind does not need
-            key: value
-            for key, value in given.items()
-            if key == "target" or not (key in own or isinstance(value, Mapping))
-        }
-        sections: dict[str, Any] = {}
-        trains = "landscape" not in options
-        for section, type_ in {**options, **({"initialization": Initialization} if trains else {})}.items():
-            if section not in given:
-                raise ValueError(f"{where} lack {section!r}")
-            if not isinstance(given[section], Mapping):
-                raise ValueError(f"{section} must be of type dict, not {given[section]!r}")
-            sections[section] = _record(type_, given[section], where)
-        start = sections.pop("initialization", None)
-        settings = _record(cls, {**values, "initialization": start, "options": sections}, where)
-        for key in ("spectrum", "mode") if is_drawn(settings.target) else ():
-            if key not in settings.target:
-                raise ValueError(f"{where} lack {key!r}")
-        return settings
+        keys = {**KEYS, **{section: Key(declared) for section, declared in options.items()}}
+        known = {key: value for key, value in given.items() if key in keys or not isinstance(value, Mapping)}
+        for mistake in mistakes(known, Key(keys), "cell"):
+            raise ValueError(mistake)
+        for key in ("spectrum", "mode") if is_drawn(given["target"]) else ():
+            if key not in given["target"]:
+                raise ValueError(f"cell.target: the key {key!r} is missing")
+        sections: dict[str, Any] = {section: record(declared, given[section]) for section, declared in options.items()}
+        return cls(**{key: value for key, value in known.items() if key not in options}, options=sections)
 
     def start(self) -> Initialization:
-        """How the initial layers are drawn, for a kind that trains."""
-        return needed(self.initialization, "initialization", f"kind {self.kind!r}")
+        """How the initial layers are drawn, for a kind with the section `initialization`."""
+        return needed(self.options.get("initialization"), "initialization", f"kind {self.kind!r}")
+
+
+#: The keys of a cell besides the sections of its kind.
+KEYS = {name: key for name, key in keys_of(Settings).items() if name != "options"} | {"target": Key(Target)}
 
 
 def needed(value: T | None, key: str, what: str) -> T:
@@ -131,43 +120,3 @@ def needed(value: T | None, key: str, what: str) -> T:
     if value is None:
         raise ValueError(f"{what} needs {key}")
     return value
-
-
-def _record(type_: type[T], given: Mapping[str, Any], where: str) -> T:
-    """A dataclass from a mapping: every key known, none missing, every value of its type."""
-    known = {one.name: one.default for one in fields(type_)}  # type: ignore[arg-type]
-    for key in (key for key in given if key not in known):
-        raise ValueError(f"{where} hold an unknown key {key!r}; allowed: {', '.join(known)}")
-    for name, default in known.items():
-        if name not in given and default is MISSING:
-            raise ValueError(f"{where} lack {name!r}")
-    hints = typing.get_type_hints(type_)
-    return type_(**{key: _typed(key, value, hints[key]) for key, value in given.items()})
-
-
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """The value, if it has the type of its field; a list as a tuple."""
-    if not _fits(value, hint):
-        raise ValueError(f"{name} must be of type {_spelled(hint)}, not {value!r}")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return any(_fits(value, one) for one in arguments)
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else origin or hint)
-
-
-def _spelled(hint: Any) -> str:
-    if typing.get_origin(hint) is tuple:
-        return f"list of {_spelled(typing.get_args(hint)[0])}"
-    if typing.get_origin(hint) is types.UnionType:
-        return " | ".join(_spelled(one) for one in typing.get_args(hint) if one is not type(None))
-    if typing.get_origin(hint) is Mapping:
-        return "dict"
-    return "int | float" if hint is float else getattr(hint, "__name__", str(hint))

@@ -1,30 +1,104 @@
-"""Families of figures and tables: what an experiment must provide so that one can be drawn from it."""
+"""Families of figures and tables: their declarations, and what an experiment must provide so that one can be drawn."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..kinds import kind
+from ..cell import records
+from ..cell.records import Key, nearest
+from ..grid.axes import AXES
+from ..kinds import KINDS, kind
+from .read import ConfigurationError
 
 Family = Mapping[str, Any]
+#: What names of experiments and families look like: they become parts of paths.
+NAME = "[a-z][a-z0-9_]*"
+_FILES = {"propertyNames": "[A-Za-z0-9_]+", "minProperties": 1}
+_AXES = {"enum": tuple(AXES), "minItems": 0}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Keys of an entry of `figures` in a configuration: the experiment, and the values of its axes that are shown."""
+
+    experiment: str
+    show: Mapping[str, tuple[Any, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Keys of a figure or table of a family: title in the report, whose it is, caption in reStructuredText."""
+
+    title: str
+    source: str = field(metadata={"enum": ("abstract", "program", "reconstructed", "ours")})
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Keys of a family in workflow/figures.yaml.
+
+    Attributes
+    ----------
+    kinds
+        Kinds of experiment from which it can be drawn.
+    notebook
+        Name of its notebook in workflow/notebooks; by default its own name.
+    parameters
+        Parameters of the notebook besides its folders and `show`.
+    figures, tables
+        What it draws and writes, by name: each figure as PDF and PNG, each table as CSV and LaTeX.
+    axes
+        Axes that the grid of the experiment must have.
+    values
+        A value that must be among those shown, by axis.
+    options
+        Values that options of the experiment must have.
+    several
+        Axes that may show several values; `show` names one of every other axis. By default any axis may show several.
+    """
+
+    kinds: tuple[str, ...] = field(metadata={"enum": KINDS})
+    notebook: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    figures: Mapping[str, Shown] | None = field(default=None, metadata=_FILES)
+    tables: Mapping[str, Shown] | None = field(default=None, metadata=_FILES)
+    axes: tuple[str, ...] | None = field(default=None, metadata=_AXES)
+    values: Mapping[str, float] | None = None
+    options: Mapping[str, Any] | None = None
+    several: tuple[str, ...] | None = field(default=None, metadata=_AXES)
+
+
+def check_families(given: Mapping[str, Any]) -> Mapping[str, Family]:
+    """Check the families of figures, as in workflow/figures.yaml, and return them.
+
+    Raises
+    ------
+    ConfigurationError
+        On the first mistake: one line.
+    """
+    for mistake in records.mistakes(given, Key(Mapping[str, Declaration], values={"propertyNames": NAME})):
+        raise ConfigurationError(f"families of figures: {mistake}")
+    for name in (name for name, family in given.items() if not {"figures", "tables"} & family.keys()):
+        raise ConfigurationError(f"families of figures: {name}: one of the keys 'figures' and 'tables' is missing")
+    return given
 
 
 def mistakes(config: Mapping[str, Any], families: Mapping[str, Family]) -> Iterator[str]:
-    """Reasons why a family that a configuration names cannot be drawn: one line each.
+    """Reasons for which a family that a configuration names cannot be drawn, one line each.
 
     Parameters
     ----------
     config
-        A configuration whose experiments have been checked.
+        A configuration with experiments that have been checked.
     families
-        By name, as in `workflow/figures.yaml`.
+        By name, see `check_families`.
     """
     for name, figure in config["figures"].items():
         if name not in families:
             yield f"figures: unknown key {name!r}{nearest(name, families)}; allowed: {', '.join(families)}"
-            continue
         experiment = figure["experiment"]
         block = config["experiments"][experiment]
         for key, mistake in _mistakes(families[name], experiment, block, figure.get("show", {})):
@@ -39,11 +113,9 @@ def _mistakes(
     if block["kind"] not in family["kinds"]:
         allowed = " or ".join(family["kinds"])
         yield "experiment", f"{experiment!r} is of the kind {block['kind']}; this family can be drawn of {allowed}"
-        return
     for axis in (axis for axis in family.get("axes", ()) if axis not in grid):
         yield "experiment", f"this family needs an axis {axis}, which the grid of {experiment!r} does not have"
-    sections = kind(block["kind"]).OPTIONS
-    options = {key: value for section in sections for key, value in block.get(section, {}).items()}
+    options = {key: value for section in kind(block["kind"]).OPTIONS for key, value in block[section].items()}
     for option, value in family.get("options", {}).items():
         if options.get(option) != value:
             yield "experiment", f"this family needs {option}: {str(value).lower()} in {experiment!r}"
@@ -51,21 +123,10 @@ def _mistakes(
     for axis, value in family.get("values", {}).items():
         if value not in shown[axis]:
             yield f"show.{axis}", f"this family needs {value} among its values, which are {_listed(shown[axis])}"
-    for axis in _with_several(shown, family.get("several", grid)):
+    several = family.get("several", grid)
+    for axis in (axis for axis, some in shown.items() if len(some) > 1 and axis not in several):
         yield f"show.{axis}", f"this family shows one value of it, not {_listed(shown[axis])}: name one"
-    for axis in _with_several(grid, family.get("several_in_grid", grid)):
-        yield "experiment", f"this family needs one {axis} in the grid of {experiment!r}, not {_listed(grid[axis])}"
-
-
-def _with_several(values: Mapping[str, list[Any]], allowed: Container[str]) -> list[str]:
-    return [axis for axis, some in values.items() if len(some) > 1 and axis not in allowed]
 
 
 def _listed(values: list[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def nearest(word: str, candidates: Iterable[str], question: str = "did you mean {}?") -> str:
-    """Which of the candidates a misspelt word may have meant, as the end of a message."""
-    close = difflib.get_close_matches(word, candidates, n=1)
-    return f", {question.format(repr(close[0]))}" if close else ""

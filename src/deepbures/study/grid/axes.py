@@ -59,6 +59,11 @@ AXES = {
 STEP_AXES = ("step_size", "relative_step", "theorem_step")
 
 
+def canonical(value: float | str) -> str:
+    """One spelling for each value: 1 and 1.0 are "1", 1e-3 is "0.001"; names stay as they are."""
+    return value if isinstance(value, str) else f"{float(value) + 0.0:.12g}"  # + 0.0: -0.0 is "0" too
+
+
 def axes_of(names: Container[str]) -> list[str]:
     """The axes among some names (keys of a grid, columns of a table), in their order."""
     return [axis for axis in AXES if axis in names]

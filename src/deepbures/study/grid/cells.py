@@ -1,11 +1,12 @@
 """The grid: from a configuration to cells, seed blocks and paths.
 
 A cell is one point of an experiment's grid, a part is a cell for one block of seeds, a job computes one or more
-parts. Values enter paths as canonical strings, made here and never parsed back.
+parts. Values enter paths as canonical strings, made by `axes.canonical` and never parsed back.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -13,14 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from ...losses.registry import LOSSES
 from ...model.targets import least_eigenvalue
-from .axes import AXES, axes_of, placed
-from .target import is_drawn
-
-
-def canonical(value: float | str) -> str:
-    """One spelling for each value: 1 and 1.0 are "1", 1e-3 is "0.001"; names stay as they are."""
-    return value if isinstance(value, str) else f"{float(value) + 0.0:.12g}"  # + 0.0: -0.0 is "0" too
+from .axes import AXES, axes_of, canonical, placed
+from .target import is_drawn, limited_epsilon
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,17 @@ def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
     full_rank = settings["rank"] == settings["dimension"]  # λ_k, to which ε is limited, is known beforehand for k = n
     known = drawn and full_rank
     least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if known else None
-    if settings["loss"] != "bures-wasserstein":
+    if not LOSSES[settings["loss"]].has_epsilon:
         settings["epsilon"] = 0
     elif least is not None:
-        settings["epsilon"] = min(settings["epsilon"], least)
+        settings["epsilon"] = _limited(settings["epsilon"], least)
     return settings
+
+
+@functools.lru_cache(maxsize=None, typed=True)
+def _limited(epsilon: float, least: float) -> float:
+    """ε limited to λ_n of a target that is not drawn yet."""
+    return limited_epsilon(epsilon, np.array([least]), 1)
 
 
 def seed_blocks(config: Mapping[str, Any], experiment: str) -> list[str]:

@@ -1,25 +1,57 @@
-"""Which target a block of the configuration names, and the files that it is read from."""
+"""The target that a block of the configuration describes, and the files that it is read from."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from ...files.datasets import DATASETS
+from ...linalg.psd import Array, soft_threshold
+from ...model.targets import MODES
 
 #: Keys of a single target that is not drawn: file of a covariance (n, n), or samples (m, n), one per row; data set.
 ONE = ("covariance", "samples", "dataset")
-#: Also that of several, whose barycenter is sought.
-KINDS = (*ONE, "barycenter")
+#: All keys of targets that are not drawn; `barycenter`: several covariances, whose barycenter is the target.
+SOURCES = (*ONE, "barycenter")
 #: Keys of a target, or of its `barycenter`, that name one or more files.
 FILE_KEYS = ("covariance", "covariances", "samples", "groups")
 
 
+@dataclass(frozen=True)
+class Covariances:
+    """Keys of `target.barycenter`, see `files.targets.read_covariances`."""
+
+    covariances: tuple[str, ...] | None = None
+    samples: tuple[str, ...] | None = None
+    groups: str | None = None
+    weights: tuple[float, ...] | None = field(default=None, metadata={"exclusiveMinimum": 0, "uniqueItems": False})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Keys of `target`: `spectrum` and `mode` of targets that are drawn, or one of `SOURCES`."""
+
+    covariance: str | None = None
+    samples: str | None = None
+    dataset: str | None = field(default=None, metadata={"enum": DATASETS})
+    barycenter: Covariances | None = None
+    spectrum: str | None = None
+    mode: str | None = field(default=None, metadata={"enum": MODES})
+
+
 def is_drawn(target: Mapping[str, Any]) -> bool:
-    """Whether the targets of a configuration are drawn, one for each seed."""
-    return not any(kind in target for kind in KINDS)
+    """Whether targets are drawn, one for each seed."""
+    return not any(source in target for source in SOURCES)
 
 
 def files_of(target: Mapping[str, Any]) -> list[str]:
-    """The files that a target of a configuration comes from: none where it is drawn, or comes from a data set."""
+    """Paths of the files that a target is read from; none for one that is drawn or comes from a data set."""
     several = target.get("barycenter", target)
     files: list[str] = []
     for key in FILE_KEYS:
@@ -28,8 +60,44 @@ def files_of(target: Mapping[str, Any]) -> list[str]:
     return files
 
 
+def checksums_of(target: Mapping[str, Any]) -> list[str]:
+    """SHA-256 of each file that a target is read from; a process reads each file once, and again if it has changed."""
+    return [_checksum(*identity) for identity in identities_of(target)]
+
+
+def identities_of(target: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Path, time of the last change in nanoseconds and size of each existing file that a target is read from."""
+    found = ((file, Path(file).stat()) for file in files_of(target) if Path(file).exists())
+    return [(file, status.st_mtime_ns, status.st_size) for file, status in found]
+
+
+@functools.cache
+def _checksum(path: str, _changed: int, _size: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
-    """A name, the same for experiments whose `target`s are the same draws, and whether each seed has one (`drawn`)."""
+    """A name that experiments with the same targets share, and whether each seed has a target of its own (`drawn`)."""
     if is_drawn(target):
         return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
     return {"target": ", ".join(files_of(target)) or target["dataset"], "drawn": False}
+
+
+def limited_epsilon(epsilon: float, eigenvalues: Array, rank: int) -> float:
+    """min(ε, λ_k), the ε of the loss on a target (docs/paper.md, section 6).
+
+    It is λ_k exactly where the two agree to rounding, as in `psd.soft_threshold`. Directions that a model of rank k
+    leaves empty need no limit (docs/paper.md, section 3).
+
+    Parameters
+    ----------
+    epsilon
+        As configured.
+    eigenvalues : (n,)
+        λ_1 ≥ … ≥ λ_n of the target.
+    rank
+        k. For k > n, which is refused elsewhere, λ_n is the limit.
+    """
+    last = min(rank, len(eigenvalues)) - 1
+    return epsilon if soft_threshold(eigenvalues, epsilon)[last] > 0 else float(np.asarray(eigenvalues)[last])

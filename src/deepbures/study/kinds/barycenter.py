@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,14 @@ from ...descent.scaled_descent import scaled_descent
 from ...files.targets import read_covariances
 from ...landscape.curvature import hessian
 from ...linalg.psd import Array
+from ...losses.registry import LOSSES
 from ...model.network import DeepLinearNetwork
 from ...neighbours.barycenter import Barycenter, RankBoundedMinimum, draw_covariances, rank_bounded_minima, truncated
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings, needed
 from ..grid.seeds import generator
 from ..grid.target import is_drawn
-from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, schema
+from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, columns, schema
 
 #: Descent with scaled steps (k = n): tail factor, and (1 − r/2)² of the Hessian at the barycenter for one layer.
 #: Minima over rank ≤ k < n: each local minimum found, in order of its loss, with that of the truncated barycenter and
@@ -29,32 +30,29 @@ from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, schema
 #: `spread` is NaN for a set read from files.
 TABLES = {
     "barycenters": schema(
-        spread=FLOAT,
-        trace=FLOAT,
+        **columns(FLOAT, "spread", "trace"),
         steps=COUNT,
         converged=FLAG,
-        distance=FLOAT,
-        factor=FLOAT,
-        expected=FLOAT,
+        **columns(FLOAT, "distance", "factor", "expected"),
         excess=VECTOR,
     ),
     "minima": schema(
         spread=FLOAT,
         minimum=COUNT,
-        loss=FLOAT,
-        loss_full=FLOAT,
-        loss_truncated=FLOAT,
-        loss_from_truncated=FLOAT,
-        curvature=FLOAT,
-        reached=COUNT,
-        starts=COUNT,
+        **columns(FLOAT, "loss", "loss_full", "loss_truncated", "loss_from_truncated", "curvature"),
+        **columns(COUNT, "reached", "starts"),
     ),
     "planes": schema(
-        spread=FLOAT, reach=FLOAT, losses=VECTOR, lowest=VECTOR, other=VECTOR, loss_zero=FLOAT, profile=VECTOR
+        **columns(FLOAT, "spread", "reach"),
+        **columns(VECTOR, "losses", "lowest", "other"),
+        loss_zero=FLOAT,
+        profile=VECTOR,
     ),
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "spread"
+#: Keys of targets that are not drawn.
+SOURCES = ("barycenter",)
 COST = 0.5
 #: Descent ends at this share of the trace.
 TOLERANCE = 1e-20
@@ -75,29 +73,36 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """The loss without smoothing, and how sets of covariances are drawn, unless they are read from files."""
+    yield from checks.bures_distance(block)
+    yield from checks.only(block, epsilon=0, smin=-1)
+    for key in ("spreads", "covariances"):
+        if is_drawn(block["target"]) and key not in block["landscape"]:
+            yield f"landscape.{key}: the key is missing: sets that are drawn need it"
+        if not is_drawn(block["target"]) and key in block["landscape"]:
+            yield f"landscape.{key}: the covariances are read from files; leave the key out"
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `barycenters` (k = n) and `minima` (k < n, only at depth 1), seed by seed."""
     options: Options = settings.options["landscape"]
-    if settings.loss != "bures-wasserstein" or settings.epsilon > 0:
+    if not LOSSES[settings.loss].is_bures_distance or settings.epsilon > 0:
         raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
     n, rank, depth = settings.dimension, settings.rank, settings.depth
     for seed in seeds:
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         for spread, loss in _losses(settings, options, seed):
             rng = generator(settings.study_seed, "initialization", seed, dimension=n, spread=spread, rank=rank)
-            keys = {"seed": seed, "spread": spread}
             if rank == n:
-                tables["barycenters"].append({**keys, **_descent(loss, rng, depth, options.max_steps)})
+                tables["barycenters"].append({"spread": spread, **_descent(loss, rng, depth, options.max_steps)})
             elif depth == 1:
                 cut, starts = _starts(loss, rng, rank, options.starts)
                 found = rank_bounded_minima(loss, rank, starts)
-                tables["minima"] += [{**keys, **row} for row in _minima(loss, found, cut, len(starts))]
+                tables["minima"] += [{"spread": spread, **row} for row in _minima(loss, found, cut, len(starts))]
                 if rank == 1 and found:
-                    tables["planes"].append({**keys, **_plane(loss, found)})
-        yield {
-            name: measure.columns(rows) if rows else {column: [] for column in TABLES[name].names}
-            for name, rows in tables.items()
-        }
+                    tables["planes"].append({"spread": spread, **_plane(loss, found)})
+        yield {name: measure.from_rows(seed, rows, TABLES[name].names) for name, rows in tables.items()}
 
 
 def _losses(settings: Settings, options: Options, seed: int) -> Iterator[tuple[float, Barycenter]]:

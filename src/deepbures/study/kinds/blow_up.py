@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,29 +10,24 @@ import numpy as np
 
 from ...landscape.curvature import blow_up_constant, check_twice_differentiable, network_hessian
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...losses.registry import CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, schema
+from ..results.schema import COUNT, FLOAT, columns, schema
 
 #: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are `sigma`; `predicted`: the smallest,
 #: from the constant of the blow-up (ε = 0, N = 1, else NaN); `level`: the smallest at σ = 0 (ε > 0, N = 1, else NaN);
-#: `smoothing`: ε after limiting.
+#: `epsilon_effective`: min(ε, λ_k).
 TABLES = {
     "curvatures": schema(
         dimension=COUNT,
-        smoothing=FLOAT,
+        epsilon_effective=FLOAT,
         vanishing=COUNT,
-        sigma=FLOAT,
-        smallest=FLOAT,
-        largest=FLOAT,
-        predicted=FLOAT,
-        level=FLOAT,
-        level_of_empty_columns=FLOAT,
+        **columns(FLOAT, "sigma", "smallest", "largest", "predicted", "level", "level_of_empty_columns"),
     )
 }
 COST = 0.06
@@ -47,6 +42,12 @@ class Options:
 
 
 OPTIONS = {"landscape": Options}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """No more singular values vanish than there are."""
+    least = min(block["grid"]["rank"])
+    yield from checks.at_most("landscape.vanishing", block["landscape"]["vanishing"], least, "rank")
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -72,9 +73,8 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 )
                 rows.append(
                     {
-                        "seed": seed,
                         "dimension": loss.dimension,
-                        "smoothing": float(loss.smoothing),
+                        "epsilon_effective": float(loss.epsilon),
                         "vanishing": vanishing,
                         "sigma": s[-1],
                         "smallest": eigenvalues[0],
@@ -83,7 +83,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                         **_levels(loss, U, s, vanishing, depth),
                     }
                 )
-        yield {"curvatures": measure.columns(rows)}
+        yield {"curvatures": measure.from_rows(seed, rows)}
 
 
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:
@@ -99,10 +99,9 @@ def _levels(loss: CovarianceLoss, U: Array, s: Array, vanishing: int, depth: int
     An empty column changes S to second order only: its Hessian is 2 (I − T), T the transport map, and its most
     negative eigenvalue 2 (1 − λ_max(T)).
     """
-    if depth > 1 or not isinstance(loss, BuresWasserstein) or not loss.smoothed:
+    limit = U[:, : len(s)] * np.where(np.arange(len(s)) < len(s) - vanishing, s, 0)
+    of_empty_columns = loss.level_of_empty_columns(limit) if depth == 1 else None
+    if of_empty_columns is None:
         return {"level": float("nan"), "level_of_empty_columns": float("nan")}
-    limit = [U[:, : len(s)] * np.where(np.arange(len(s)) < len(s) - vanishing, s, 0)]
-    return {
-        "level": float(np.linalg.eigvalsh(network_hessian(loss, limit))[0]),
-        "level_of_empty_columns": float(2 * (1 - np.linalg.eigvalsh(loss.transport_map(limit[0]))[-1])),
-    }
+    level = float(np.linalg.eigvalsh(network_hessian(loss, [limit]))[0])
+    return {"level": level, "level_of_empty_columns": of_empty_columns}

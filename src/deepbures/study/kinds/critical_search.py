@@ -19,7 +19,7 @@ from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, schema
+from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, columns, schema
 
 #: Where a search for critical points ended, and the enumerated one (`kept`) that is nearest. `gradient_norm` and
 #: `distance` are those of Σ0/λ_1; `evaluations` is −1 at a kink; `negative` −1 where it is not counted: below rank k,
@@ -28,25 +28,15 @@ from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, schema
 #: of the loss.
 TABLES = {
     "searches": schema(
-        start=COUNT,
-        start_rank=COUNT,
-        evaluations=COUNT,
-        enumerated=COUNT,
-        enumerated_at_rank=COUNT,
-        reached=COUNT,
-        reached_at_rank=COUNT,
+        **columns(COUNT, "start", "start_rank", "evaluations"),
+        **columns(COUNT, "enumerated", "enumerated_at_rank", "reached", "reached_at_rank"),
         gradient_norm=FLOAT,
-        critical=FLAG,
-        matched=FLAG,
+        **columns(FLAG, "critical", "matched"),
         kept=INDICES,
-        distance=FLOAT,
-        loss=FLOAT,
-        loss_minimum=FLOAT,
-        value=FLOAT,
-        negative=COUNT,
-        escapes=COUNT,
+        **columns(FLOAT, "distance", "loss", "loss_minimum", "value"),
+        **columns(COUNT, "negative", "escapes"),
     ),
-    "trials": schema(family=NAME, size=FLOAT, loss=FLOAT, loss_minimum=FLOAT, excess=FLOAT),
+    "trials": schema(family=NAME, **columns(FLOAT, "size", "loss", "loss_minimum", "excess")),
 }
 COST = 0.21
 #: A point is critical if the norm of the gradient of all layers, for Σ0/λ_1 in place of Σ0, is below this …
@@ -89,12 +79,12 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         rows: dict[int, dict[str, Any]] = {}
         for width, (numbers, layers) in starts.items():
             for number, row in zip(numbers, _searched(loss, layers, depth, rank), strict=True):
-                rows[number] = {"seed": seed, "start": number, "start_rank": width, **row}
+                rows[number] = {"start": number, "start_rank": width, **row}
         counts = _counts(loss, depth, rank, list(rows.values()))
         trials = _trials(loss, rank, generator(settings.study_seed, "trials", seed, **key))
         yield {
-            "searches": measure.columns({**rows[number], **counts} for number in sorted(rows)),
-            "trials": {"seed": np.full(2 * TRIALS, seed), **trials},
+            "searches": measure.from_rows(seed, ({**rows[number], **counts} for number in sorted(rows))),
+            "trials": measure.from_blocks(seed, [trials]),
         }
 
 
@@ -171,7 +161,7 @@ def _counts(loss: CovarianceLoss, depth: int, rank: int, rows: list[dict[str, An
     Index sets that differ by equal eigenvalues are one manifold of critical points, and count once. For ε = 0 and N = 1
     only those of the highest rank are critical.
     """
-    spectrum = equalized(loss.eigenvalues, float(loss.smoothing))[loss.minimum_spectrum(loss.dimension) > 0]
+    spectrum = equalized(loss.eigenvalues, float(loss.epsilon))[loss.minimum_spectrum(loss.dimension) > 0]
     by_rank = np.ones(1, dtype=int)  # coefficients of Π (1 + x + … + x^m) over the groups of m equal eigenvalues
     for size in np.unique(spectrum, return_counts=True)[1]:
         by_rank = np.convolve(by_rank, np.ones(size + 1, dtype=int))
@@ -204,6 +194,6 @@ def _trials(loss: CovarianceLoss, rank: int, rng: np.random.Generator) -> dict[s
         "family": ["random"] * TRIALS + ["near the minimiser"] * TRIALS,
         "size": np.concatenate([sizes.max(axis=-1), distances]),
         "loss": values,
-        "loss_minimum": np.full(2 * TRIALS, minimum),
+        "loss_minimum": minimum,
         "excess": (values - minimum) / loss.unit,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from ...descent.gradient_descent import gradient_descent
 from ...flow.gradient_flow import gradient_flows
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
+from ...losses.registry import CovarianceLoss
 from ...model.diagnostics import least_singular_value
 from ...model.trajectory import FlowTrajectory
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
 from ...rates.program_constants import paper_constants
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
-from ..cell.settings import Settings, needed
+from ..cell.settings import Initialization, Settings, needed
 from ..grid.axes import STEP_AXES
-from ..results.schema import FLOAT, VECTOR, extended
+from ..results.schema import FLOAT, VECTOR, columns, extended
 
 #: For descent: η, 2/λ_max, the final contraction of L − L* per step in theory, the share of L that each step is proved
 #: to take (one layer, else NaN), balancedness at the first and last record, distance from the flow, and the covariances
@@ -30,15 +30,9 @@ from ..results.schema import FLOAT, VECTOR, extended
 TABLES = {
     "runs": extended(
         measure.RUNS,
-        eta=FLOAT,
-        eta_stable=FLOAT,
-        contraction=FLOAT,
-        descent_global_rate=FLOAT,
-        balancedness_initial=FLOAT,
-        balancedness_final=FLOAT,
-        flow_error=FLOAT,
-        plane_initial=VECTOR,
-        plane_final=VECTOR,
+        **columns(FLOAT, "eta", "eta_stable", "contraction", "descent_global_rate"),
+        **columns(FLOAT, "balancedness_initial", "balancedness_final", "flow_error"),
+        **columns(VECTOR, "plane_initial", "plane_final"),
     ),
     "trajectories": extended(measure.TRAJECTORIES, step=pa.int64(), balancedness=FLOAT),
 }
@@ -63,7 +57,28 @@ class Descent:
 
 
 #: Its options, by section of an experiment's block.
-OPTIONS = {"descent": Descent}
+OPTIONS = {"initialization": Initialization, "descent": Descent}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """When descent ends, what is recorded, and what step sizes and the comparison with a flow need."""
+    options, step_sizes = block["descent"], block["grid"].get("step_size")
+    for one, other in (("max_steps", "end_time"), ("samples", "record_every")):
+        if (one in options) == (other in options):
+            yield f"descent: exactly one of the keys {one!r} and {other!r} is needed"
+    if "theorem_step" in block["grid"]:
+        yield from checks.bures_distance(block, "the axis 'theorem_step'")
+    if "end_time" in options:
+        if step_sizes is None:
+            yield "descent.end_time: needs the axis 'step_size' in the grid"
+        for i, eta in enumerate(step_sizes or ()):
+            steps = options["end_time"] / eta
+            if abs(steps - round(steps)) > 1e-9 * steps or round(steps) < 1:
+                yield f"grid.step_size[{i}]: {eta} must divide end_time, {options['end_time']}"
+    if options.get("compare_with_flow"):
+        if "end_time" not in options:
+            yield "descent.compare_with_flow: needs end_time"
+        yield from checks.balanced(block)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -73,20 +88,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     starts = [make_start(settings, seed, loss) for seed, loss in zip(seeds, losses, strict=True)]
     for loss in losses:
         check_tolerance(options.excess_tolerance, loss, rank)
-    rates = [rates_at_minimum(loss, depth, rank) for loss in losses]
-    if settings.theorem_step is not None:
-        step_sizes = [
-            settings.theorem_step * _theorem_step(loss, start, depth, rank)
-            for loss, start in zip(losses, starts, strict=True)
-        ]
-    elif settings.relative_step is not None:
-        if any(np.isnan(r).any() for r in rates):
-            raise ValueError(
-                f"relative_step needs local rates in closed form, which {losses[0].name!r} lacks: use step_size"
-            )
-        step_sizes = [settings.relative_step * stable_step(r) for r in rates]
-    else:
-        step_sizes = [needed(settings.step_size, "step_size", "descent")] * len(losses)
+    step_sizes = [_step_size(settings, loss, start) for loss, start in zip(losses, starts, strict=True)]
     n_steps = options.max_steps or round(_end_time(options) / needed(settings.step_size, "step_size", "end_time"))
     stacked = stack_losses(losses)
     trajectory = gradient_descent(
@@ -101,45 +103,70 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     for i, (seed, loss, start, eta) in enumerate(zip(seeds, losses, starts, step_sizes, strict=True)):
         kept = np.isfinite(trajectory.excess[:, i])  # until the run ended
         F: Array = trajectory.factors[kept, i]
-        excess, imbalance = trajectory.excess[kept, i], trajectory.balancedness[kept, i]
-        steps, loss_values = trajectory.steps[kept], trajectory.loss[kept, i]
-        yield {
-            "runs": measure.one_row(
-                seed=seed,
-                **measure.summary(loss, start, rank, depth, F[-1]),
-                excess_initial=excess[0],
-                stop_reason=trajectory.stop_reason[i],
-                time_final=trajectory.last_step[i] * eta,
-                steps=trajectory.last_step[i],
-                evaluations=trajectory.last_step[i] + 1,
-                loss_final=loss_values[-1],
-                excess_final=excess[-1],
-                eta=eta,
-                eta_stable=stable_step(rates[i]),
-                contraction=descent_contraction(rates[i], eta),
-                descent_global_rate=_global_share(loss, start, depth, rank, eta),
-                balancedness_initial=imbalance[0],
-                balancedness_final=imbalance[-1],
-                flow_error=_distance(F[-1], flows[i]),
-                plane_initial=_in_plane(loss, start.end_to_end),
-                plane_final=_in_plane(loss, F[-1]),
-            ),
-            "trajectories": {
-                "seed": [seed] * len(steps),
-                "step": steps,
-                "time": steps * eta,
-                "loss": loss_values,
-                "excess": excess,
-                "gradient_norm": trajectory.gradient_norm[kept, i],
-                "balancedness": imbalance,
-                **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
-            },
+        samples = {
+            "step": trajectory.steps[kept],
+            "time": trajectory.steps[kept] * eta,
+            "loss": trajectory.loss[kept, i],
+            "excess": trajectory.excess[kept, i],
+            "gradient_norm": trajectory.gradient_norm[kept, i],
+            "balancedness": trajectory.balancedness[kept, i],
+            **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
         }
+        run = {
+            **_summary(loss, start, rank, depth, eta, F, samples),
+            "stop_reason": trajectory.stop_reason[i],
+            "time_final": trajectory.last_step[i] * eta,
+            "steps": trajectory.last_step[i],
+            "evaluations": trajectory.last_step[i] + 1,
+            "flow_error": _distance(F[-1], flows[i]),
+        }
+        yield {"runs": measure.from_rows(seed, [run]), "trajectories": measure.from_blocks(seed, [samples])}
+
+
+def _summary(
+    loss: CovarianceLoss,
+    start: NetworkStart,
+    rank: int,
+    depth: int,
+    eta: float,
+    F: Array,
+    samples: Mapping[str, Array],
+) -> dict[str, Any]:
+    """Theory of a run with step size η, and the first and last of its samples, with the factors F (m, n, k)."""
+    rates = rates_at_minimum(loss, depth, rank)
+    return {
+        **measure.summary(loss, start, rank, depth, F[-1]),
+        "excess_initial": samples["excess"][0],
+        "loss_final": samples["loss"][-1],
+        "excess_final": samples["excess"][-1],
+        "eta": eta,
+        "eta_stable": stable_step(rates),
+        "contraction": descent_contraction(rates, eta),
+        "descent_global_rate": _global_rate(loss, start, depth, rank, eta),
+        "balancedness_initial": samples["balancedness"][0],
+        "balancedness_final": samples["balancedness"][-1],
+        "plane_initial": _in_plane(loss, start.end_to_end),
+        "plane_final": _in_plane(loss, F[-1]),
+    }
+
+
+def _step_size(settings: Settings, loss: CovarianceLoss, start: NetworkStart) -> float:
+    """η, as configured or in units of the theorem's or of the largest stable step."""
+    if settings.theorem_step is not None:
+        return settings.theorem_step * _theorem_step(loss, start, settings.depth, settings.rank)
+    if settings.relative_step is not None:
+        rates = rates_at_minimum(loss, settings.depth, settings.rank)
+        if np.isnan(rates).any():
+            raise ValueError(
+                f"relative_step needs local rates in closed form, which {loss.name!r} lacks: use step_size"
+            )
+        return settings.relative_step * stable_step(rates)
+    return needed(settings.step_size, "step_size", "descent")
 
 
 def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int) -> float:
     """min(η_1, η_2, η_3) of the descent theorem (paper.md section 5); formulas: `program_constants.Constants`."""
-    if not isinstance(loss, BuresWasserstein):
+    if not loss.is_bures_distance:
         raise ValueError(f"theorem_step needs the loss 'bures-wasserstein', not {loss.name!r}")
     initial = float(loss.value(start.end_to_end))
     constants = paper_constants(loss.eigenvalues, float(loss.epsilon), depth, initial, rank=rank)
@@ -151,9 +178,9 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
     return step
 
 
-def _global_share(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
+def _global_rate(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: int, step_size: float) -> float:
     """Share of the loss that every step is proved to take (`predicted_rates`, NaN where none is)."""
-    if not isinstance(loss, BuresWasserstein):
+    if not loss.is_bures_distance:
         return float("nan")
     least = float(least_singular_value(start.end_to_end, rank))
     return descent_global_rate(loss.eigenvalues, float(loss.epsilon), depth, least, step_size, rank)

@@ -18,18 +18,15 @@ from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, VECTOR, schema
+from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
 
 #: A flow that starts near a critical point: predicted and measured rate of the fastest escape, and how long it stays.
 TABLES = {
     "escapes": schema(
         **measure.POINT,
-        loss_minimum=FLOAT,
-        perturbation=FLOAT,
+        **columns(FLOAT, "loss_minimum", "perturbation"),
         escapes=COUNT,
-        escape_rate=FLOAT,
-        measured_rate=FLOAT,
-        plateau_time=FLOAT,
+        **columns(FLOAT, "escape_rate", "measured_rate", "plateau_time"),
         rates=VECTOR,
     )
 }
@@ -72,7 +69,6 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 escapes[i] = _leave(loss, points[i], rank, spectra[i], flow)
         rows = [
             {
-                "seed": seed,
                 "point": i,
                 **asdict(point),
                 "loss_minimum": float(loss.minimum_value(rank)),
@@ -85,7 +81,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             }
             for i, (point, spectrum, (plateau, rate)) in enumerate(zip(points, spectra, escapes, strict=True))
         ]
-        yield {"escapes": measure.columns(rows)}
+        yield {"escapes": measure.from_rows(seed, rows)}
 
 
 def _beside(

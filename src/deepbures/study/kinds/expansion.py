@@ -21,22 +21,17 @@ from ...linalg.psd import Array
 from ...losses.registry import CovarianceLoss
 from ...model.network import unpack, with_bottleneck
 from ...model.starts import draw_network
+from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import FLOAT, NAME, schema
+from ..results.schema import FLOAT, NAME, columns, schema
 
 #: Loss along a line through all parameters, and its second-order models.
 TABLES = {
     "lines": schema(
-        place=NAME,
-        line=NAME,
-        distance=FLOAT,
-        loss=FLOAT,
-        model=FLOAT,
-        numerical_model=FLOAT,
-        curvature=FLOAT,
-        numerical_curvature=FLOAT,
+        **columns(NAME, "place", "line"),
+        **columns(FLOAT, "distance", "loss", "model", "numerical_model", "curvature", "numerical_curvature"),
     )
 }
 COST = 0.04
@@ -68,16 +63,14 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         rng = generator(
             settings.study_seed, "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
         )
-        parts = []
+        blocks = []
         for place, layers in _places(loss, depth, rank, rng):
             reach = options.reach * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
             distance = np.linspace(-reach, reach, options.samples)
             for line in LINES:
                 direction = _direction(loss, layers, line, rng)
-                names = {name: np.full(options.samples, value) for name, value in (("place", place), ("line", line))}
-                parts.append({**names, **_along(loss, layers, direction, distance)})
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        yield {"lines": {"seed": np.full(len(parts) * options.samples, seed), **columns}}
+                blocks.append({"place": place, "line": line, **_along(loss, layers, direction, distance)})
+        yield {"lines": measure.from_blocks(seed, blocks)}
 
 
 def _places(loss: CovarianceLoss, depth: int, rank: int, rng: np.random.Generator) -> Iterator[tuple[str, list[Array]]]:
@@ -106,7 +99,7 @@ def _direction(loss: CovarianceLoss, layers: list[Array], line: str, rng: np.ran
     return unpack(vector, [W.shape for W in layers])
 
 
-def _along(loss: CovarianceLoss, layers: list[Array], direction: list[Array], distance: Array) -> dict[str, Array]:
+def _along(loss: CovarianceLoss, layers: list[Array], direction: list[Array], distance: Array) -> dict[str, Any]:
     value, slope, curvature = directional_derivatives(loss, layers, direction)
     numerical = numerical_derivatives(loss, layers, direction)
     moved = [W + distance[:, None, None] * V for W, V in zip(layers, direction, strict=True)]
@@ -115,6 +108,6 @@ def _along(loss: CovarianceLoss, layers: list[Array], direction: list[Array], di
         "loss": network_loss(loss, moved),
         "model": value + slope * distance + curvature * distance**2 / 2,
         "numerical_model": numerical[0] + numerical[1] * distance + numerical[2] * distance**2 / 2,
-        "curvature": np.full_like(distance, curvature),
-        "numerical_curvature": np.full_like(distance, numerical[2]),
+        "curvature": curvature,
+        "numerical_curvature": numerical[2],
     }

@@ -10,21 +10,23 @@ import numpy as np
 
 from ...flow.gradient_flow import gradient_flow
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein
+from ...losses.registry import CovarianceLoss
+from ...losses.target import Target
 from ...model.diagnostics import squared_bures_distance
 from ...rates.sampling import expected_sampling_error
-from ..cell import measure
-from ..cell.problem import check_target, check_tolerance, limited_smoothing, make_loss, make_start
-from ..cell.settings import Integration, Settings
+from ..cell import checks, measure
+from ..cell.problem import check_target, check_tolerance, make_loss, make_start
+from ..cell.settings import Initialization, Integration, Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, schema
+from ..grid.target import limited_epsilon
+from ..results.schema import COUNT, FLOAT, columns, schema
 
 #: Covariances Σ̂ of m samples: B²(Σ̂, Σ0) of each draw, and its expectation to first order in 1/m. Training on one
 #: Σ̂: the training loss, and the same loss against the unseen Σ0; their floors.
 TABLES = {
-    "sampling": schema(samples=COUNT, draw=COUNT, squared_bures=FLOAT, expected=FLOAT),
+    "sampling": schema(**columns(COUNT, "samples", "draw"), **columns(FLOAT, "squared_bures", "expected")),
     "training": schema(
-        samples=COUNT, time=FLOAT, loss=FLOAT, population_loss=FLOAT, loss_minimum=FLOAT, population_minimum=FLOAT
+        samples=COUNT, **columns(FLOAT, "time", "loss", "population_loss", "loss_minimum", "population_minimum")
     ),
 }
 COST = 0.34
@@ -38,7 +40,17 @@ class Sampling:
     draws: int = field(metadata={"minimum": 1})
 
 
-OPTIONS = {"integration": Integration, "sampling": Sampling}
+OPTIONS = {"initialization": Initialization, "integration": Integration, "sampling": Sampling}
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """The loss, balanced starts, and samples that span as many directions as the model has."""
+    yield from checks.bures_distance(block)
+    yield from checks.balanced(block)
+    largest = max(block["grid"]["rank"])
+    for i, size in enumerate(block["sampling"]["sizes"]):
+        if size < largest:
+            yield f"sampling.sizes[{i}]: {size} must be at least the rank, {largest}"
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -50,52 +62,42 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     options: Sampling = settings.options["sampling"]
     for seed in seeds:
         population = make_loss(settings, seed)
-        if not isinstance(population, BuresWasserstein):
+        if not population.is_bures_distance:
             raise ValueError(f"a finite sample needs the loss 'bures-wasserstein', not {population.name!r}")
         sampled, trained = [], []
         for m in options.sizes:
             rng = generator(settings.study_seed, "samples", seed, dimension=population.dimension, samples=m)
             factors = [_sample_factor(rng, population, m) for _ in range(options.draws)]
-            expected = expected_sampling_error(population.eigenvalues, m)
             root = population.eigenvectors * np.sqrt(population.eigenvalues)
-            for draw, F in enumerate(factors):
-                distance = float(squared_bures_distance(F, root))
-                sampled.append(
-                    {"seed": seed, "samples": m, "draw": draw, "squared_bures": distance, "expected": expected}
-                )
-            trained.append(_training(settings, seed, m, factors[0], population))
-        yield {"sampling": measure.columns(sampled), "training": _joined(trained)}
+            distances = np.array([float(squared_bures_distance(F, root)) for F in factors])
+            expected = expected_sampling_error(population.eigenvalues, m)
+            draws = np.arange(options.draws)
+            sampled.append({"samples": m, "draw": draws, "squared_bures": distances, "expected": expected})
+            trained.append({"samples": m, **_training(settings, seed, factors[0], population)})
+        yield {"sampling": measure.from_blocks(seed, sampled), "training": measure.from_blocks(seed, trained)}
 
 
-def _sample_factor(rng: np.random.Generator, population: BuresWasserstein, m: int) -> Array:
+def _sample_factor(rng: np.random.Generator, population: CovarianceLoss, m: int) -> Array:
     """F with F Fᵀ = Σ̂ of m samples, (n, min(n, m))."""
     white = rng.standard_normal((m, population.dimension))
     _, triangle = np.linalg.qr(white * np.sqrt(population.eigenvalues / m))
     return population.eigenvectors @ triangle.T
 
 
-def _training(settings: Settings, seed: int, m: int, F: Array, population: BuresWasserstein) -> dict[str, Any]:
+def _training(settings: Settings, seed: int, F: Array, population: CovarianceLoss) -> dict[str, Any]:
     """A flow on Σ̂ = F Fᵀ, and at its samples the loss against Σ0."""
     rank, depth, options = settings.rank, settings.depth, settings.options["integration"]
-    covariance = F @ F.T
-    eigenvalues = BuresWasserstein(covariance).eigenvalues
-    epsilon = limited_smoothing(float(population.epsilon), eigenvalues, rank)
-    check_target(eigenvalues, rank, epsilon)
-    loss = BuresWasserstein(covariance, epsilon)
+    target = Target.of_covariance(F @ F.T)
+    epsilon = limited_epsilon(float(population.epsilon), target.eigenvalues, rank)
+    check_target(target.eigenvalues, rank, epsilon)
+    loss = population.on(target, epsilon)
     check_tolerance(options.excess_tolerance, loss, rank)
     trajectory = gradient_flow(loss, make_start(settings, seed, loss).end_to_end, depth, rank=rank, **options.of_flow())
-    against = BuresWasserstein(population.covariance, epsilon)
-    count = len(trajectory.times)
+    against = population.with_epsilon(epsilon)
     return {
-        "seed": [seed] * count,
-        "samples": [m] * count,
         "time": trajectory.times,
         "loss": trajectory.loss,
         "population_loss": against.value(trajectory.factors),
-        "loss_minimum": [float(loss.minimum_value(rank))] * count,
-        "population_minimum": [float(against.minimum_value(rank))] * count,
+        "loss_minimum": float(loss.minimum_value(rank)),
+        "population_minimum": float(against.minimum_value(rank)),
     }
-
-
-def _joined(tables: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [value for table in tables for value in table[name]] for name in tables[0]}

@@ -9,16 +9,15 @@ import numpy as np
 
 from ...flow.gradient_flow import gradient_flows
 from ...linalg.psd import Array
-from ...losses.registry import BuresWasserstein, CovarianceLoss
-from ...model.diagnostics import excess_by_direction
+from ...losses.registry import CovarianceLoss
 from ...model.trajectory import FlowTrajectory
 from ...rates.plateau_times import half_times
-from ...rates.predicted import local_rates, rates_at_minimum
-from ..cell import measure
-from ..cell.problem import check_tolerance, make_loss, make_start, stack_losses
-from ..cell.settings import Integration, Settings
+from ...rates.predicted import rates_at_minimum
+from ..cell import checks, measure
+from ..cell.problem import NetworkStart, check_tolerance, make_loss, make_start, stack_losses
+from ..cell.settings import Initialization, Integration, Settings
 from ..grid.target import is_drawn
-from ..results.schema import FLOAT, VECTOR, extended
+from ..results.schema import FLOAT, VECTOR, columns, extended
 
 #: For flows: factors F(0), F(T) of the covariance, n × k row by row, empty unless they are asked for; the share of the
 #: excess loss that is in its slowest directions at the end; and for aligned starts (else empty) the times at which the
@@ -26,22 +25,24 @@ from ..results.schema import FLOAT, VECTOR, extended
 TABLES = {
     "runs": extended(
         measure.RUNS,
-        factor_initial=VECTOR,
-        factor_final=VECTOR,
+        **columns(VECTOR, "factor_initial", "factor_final"),
         slowest_share=FLOAT,
-        half_times=VECTOR,
-        half_times_predicted=VECTOR,
+        **columns(VECTOR, "half_times", "half_times_predicted"),
     ),
     "trajectories": measure.TRAJECTORIES,
 }
 #: Its options, by section of an experiment's block.
-OPTIONS = {"integration": Integration}
+OPTIONS = {"initialization": Initialization, "integration": Integration}
 #: CPU seconds that a cell of the default study takes for one seed, on a small machine.
 COST = 0.035
 #: Up to this dimension a stack of several cells is faster than cell by cell: 3 times at n = 2, and hardly at n = 20.
 _STACKED_DIMENSION = 8
 #: Local rates that agree to this share of the largest belong to one direction of decay.
 _SAME_RATE = 1e-8
+
+
+#: A flow needs balanced layers.
+check = checks.balanced
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -61,47 +62,50 @@ def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dic
     """As `run`, for cells with one `stack_of`, each with a seed."""
     rank, depth = members[0][0].rank, members[0][0].depth
     options: Integration = members[0][0].options["integration"]
-    ends = (0, -1) if options.keep_factors else ()
     losses = [make_loss(settings, seed) for settings, seed in members]
     for loss in losses:
         check_tolerance(options.excess_tolerance, loss, rank)
     starts = [make_start(settings, seed, loss) for (settings, seed), loss in zip(members, losses, strict=True)]
     initials = np.stack([start.end_to_end for start in starts])
     trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options.of_flow())
-    for (settings, seed), loss, start, trajectory in zip(members, losses, starts, trajectories, strict=True):
-        F = trajectory.factors
-        kept = [F[end].ravel() for end in ends] or [[], []]
-        measured: Any = []
-        predicted: Any = []
-        if settings.start().kind == "aligned" and isinstance(loss, BuresWasserstein):
-            measured = _half_times(trajectory, loss, rank)
-            predicted = half_times(loss.eigenvalues[:rank], float(loss.smoothing), depth, start.scale**2)
-        yield {
-            "runs": measure.one_row(
-                seed=seed,
-                **measure.summary(loss, start, rank, depth, F[-1]),
-                excess_initial=trajectory.excess[0],
-                stop_reason=trajectory.stop_reason,
-                time_final=trajectory.times[-1],
-                steps=trajectory.n_steps,
-                evaluations=trajectory.evaluations,
-                loss_final=trajectory.loss[-1],
-                excess_final=trajectory.excess[-1],
-                factor_initial=kept[0],
-                factor_final=kept[1],
-                slowest_share=slowest_share(loss, F[-1], depth, rank),
-                half_times=measured,
-                half_times_predicted=predicted,
-            ),
-            "trajectories": {
-                "seed": [seed] * len(trajectory.times),
-                "time": trajectory.times,
-                "loss": trajectory.loss,
-                "excess": trajectory.excess,
-                "gradient_norm": trajectory.gradient_norm,
-                **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
-            },
-        }
+    yield from map(_tables, members, losses, starts, trajectories)
+
+
+def _tables(
+    member: tuple[Settings, int], loss: CovarianceLoss, start: NetworkStart, trajectory: FlowTrajectory
+) -> dict[str, dict[str, Any]]:
+    """Columns of the tables of one flow."""
+    settings, seed = member
+    rank, depth, F = settings.rank, settings.depth, trajectory.factors
+    kept = [F[0].ravel(), F[-1].ravel()] if settings.options["integration"].keep_factors else [[], []]
+    measured: Any = []
+    predicted: Any = []
+    if settings.start().kind == "aligned" and loss.is_bures_distance:
+        measured = _half_times(trajectory, loss, rank)
+        predicted = half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2)
+    run = {
+        **measure.summary(loss, start, rank, depth, F[-1]),
+        "excess_initial": trajectory.excess[0],
+        "stop_reason": trajectory.stop_reason,
+        "time_final": trajectory.times[-1],
+        "steps": trajectory.n_steps,
+        "evaluations": trajectory.evaluations,
+        "loss_final": trajectory.loss[-1],
+        "excess_final": trajectory.excess[-1],
+        "factor_initial": kept[0],
+        "factor_final": kept[1],
+        "slowest_share": slowest_share(loss, F[-1], depth, rank),
+        "half_times": measured,
+        "half_times_predicted": predicted,
+    }
+    samples = {
+        "time": trajectory.times,
+        "loss": trajectory.loss,
+        "excess": trajectory.excess,
+        "gradient_norm": trajectory.gradient_norm,
+        **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
+    }
+    return {"runs": measure.from_rows(seed, [run]), "trajectories": measure.from_blocks(seed, [samples])}
 
 
 def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> float:
@@ -111,10 +115,11 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> floa
     in the slowest direction, no recorded slope shows it. NaN where there is no closed form: ε ≥ λ_k, and losses
     other than Bures-Wasserstein.
     """
-    if not isinstance(loss, BuresWasserstein) or not loss.epsilon < loss.eigenvalues[rank - 1]:
+    by_direction = loss.excess_by_direction(F, rank)
+    local = None if by_direction is None else loss.local_rates(depth, np.arange(rank))
+    if by_direction is None or local is None:
         return float("nan")
-    shares = np.concatenate(excess_by_direction(loss, F, rank))
-    rates = np.concatenate(local_rates(loss.eigenvalues, float(loss.epsilon), depth, rank))
+    shares, rates = np.concatenate(by_direction), np.concatenate(local)
     sharp, total = rates_at_minimum(loss, depth, rank).min(), float(shares.sum())
     slowest = np.abs(rates - sharp) <= _SAME_RATE * rates.max()
     return float(shares[slowest].sum()) / total if total > 0 else float("nan")

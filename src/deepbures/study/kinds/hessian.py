@@ -22,7 +22,7 @@ from ...model.network import DeepLinearNetwork
 from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
-from ..results.schema import COUNT, FLOAT, VECTOR, schema
+from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
 
 #: Hessian of the deep loss at a critical point (`value_error` in units of Σ_j λ_j^{d/2}, d the degree of the loss,
 #: `gradient_norm` of W for Σ0/λ_1): its extreme eigenvalues, the numbers of negative, zero and positive
@@ -30,16 +30,11 @@ from ..results.schema import COUNT, FLOAT, VECTOR, schema
 TABLES = {
     "spectra": schema(
         **measure.POINT,
-        value_error=FLOAT,
-        gradient_norm=FLOAT,
+        **columns(FLOAT, "value_error", "gradient_norm"),
         parameters=COUNT,
-        smallest=FLOAT,
-        largest=FLOAT,
-        negative=COUNT,
-        zero=COUNT,
-        positive=COUNT,
-        relative_condition=FLOAT,
-        absolute_condition=FLOAT,
+        **columns(FLOAT, "smallest", "largest"),
+        **columns(COUNT, "negative", "zero", "positive"),
+        **columns(FLOAT, "relative_condition", "absolute_condition"),
         escapes=COUNT,
         escape_rate=FLOAT,
         predicted_zero=COUNT,
@@ -73,8 +68,8 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         loss = make_loss(settings, seed)
         check_twice_differentiable(loss, rank)
         points = critical_points.spread(loss, rank, options.points)
-        rows = [_row(loss, point, depth, rank) for point in points]
-        yield {"spectra": measure.columns({"seed": seed, "point": i, **row} for i, row in enumerate(rows))}
+        rows = ({"point": i, **_row(loss, point, depth, rank)} for i, point in enumerate(points))
+        yield {"spectra": measure.from_rows(seed, rows)}
 
 
 def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int, rank: int) -> dict[str, Any]:

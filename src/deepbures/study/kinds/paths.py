@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,12 +11,16 @@ import numpy as np
 
 from ...landscape import critical_points
 from ...landscape.curvature import network_loss, segment
+from ...linalg.psd import Array
+from ...losses.registry import CovarianceLoss
+from ...model.network import DeepLinearNetwork
+from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
-from ..results.schema import COUNT, FLOAT, schema
+from ..results.schema import COUNT, FLOAT, columns, schema
 
-#: Loss between critical points `pair` and `pair` + 1.
-TABLES = {"paths": schema(pair=COUNT, t=FLOAT, loss_between_matrices=FLOAT, loss_between_layers=FLOAT)}
+#: Loss on the segment from critical point `pair` (t = 0) to `pair` + 1 (t = 1).
+TABLES = {"paths": schema(pair=COUNT, **columns(FLOAT, "t", "loss_between_matrices", "loss_between_layers"))}
 COST = 0.02
 
 
@@ -31,8 +35,15 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check_rank_of_target(block: Mapping[str, Any], target_rank: int) -> Iterator[str]:
+    """A path joins two critical points of rank k."""
+    for i, rank in enumerate(block["grid"]["rank"]):
+        if rank >= target_rank:
+            yield f"grid.rank[{i}]: {rank} must be less than the rank of the target, {target_rank}, for two points"
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `paths`, one row per seed, pair of consecutive points, and place between them.
+    """Columns of the table `paths`, one row for each seed, pair of consecutive points, and t.
 
     The points are those of rank k; where there is only one (k = n), also those of lower rank.
     """
@@ -43,18 +54,14 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         alone = critical_points.count(loss, rank) == 1
         points = critical_points.spread(loss, rank, options.points, lower_ranks=alone)
         networks = [critical_points.network(loss, point.kept, depth, rank) for point in points]
-        matrices, layers = [], []
-        for lower, upper in pairwise(networks):
-            matrices.append(loss.value(segment(lower.end_to_end(), upper.end_to_end(), t)))
-            between = [segment(A, B, t) for A, B in zip(lower.layers, upper.layers, strict=True)]
-            layers.append(network_loss(loss, between))
-        pairs = len(points) - 1
-        yield {
-            "paths": {
-                "seed": np.full(pairs * len(t), seed),
-                "pair": np.repeat(np.arange(pairs), len(t)),
-                "t": np.tile(t, pairs),
-                "loss_between_matrices": np.concatenate(matrices),
-                "loss_between_layers": np.concatenate(layers),
-            }
-        }
+        pairs = enumerate(pairwise(networks))
+        yield {"paths": measure.from_blocks(seed, ({"pair": i, **_between(loss, *pair, t)} for i, pair in pairs))}
+
+
+def _between(loss: CovarianceLoss, lower: DeepLinearNetwork, upper: DeepLinearNetwork, t: Array) -> dict[str, Array]:
+    layers = [segment(A, B, t) for A, B in zip(lower.layers, upper.layers, strict=True)]
+    return {
+        "t": t,
+        "loss_between_matrices": loss.value(segment(lower.end_to_end(), upper.end_to_end(), t)),
+        "loss_between_layers": network_loss(loss, layers),
+    }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ import numpy as np
 from ...descent.gradient_descent import gradient_descent
 from ...descent.scaled_descent import natural_step, nystrom_start, scaled_descent
 from ...linalg.psd import Array, symmetrize
-from ...losses.registry import LOSSES, BuresWasserstein, CovarianceLoss
+from ...losses.registry import LOSSES, CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
 from ...rates.predicted import descent_contraction, rates_at_minimum, stable_step
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, schema
+from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, columns, schema
 
 #: Runs: the `method` is a preconditioner, or `unrepaired` for layer-wise steps without the repair of a bottleneck.
 #: `unit` is tr Σ0, or ‖Σ0‖²; `local_unit` λ_r, or λ_r², of the least positive eigenvalue. `worst_ratio` is the largest
@@ -30,20 +31,14 @@ TABLES = {
         condition=FLOAT,
         target_rank=COUNT,
         share=FLOAT,
-        start=NAME,
-        method=NAME,
-        unit=FLOAT,
-        local_unit=FLOAT,
-        steps=COUNT,
-        halved=COUNT,
+        **columns(NAME, "start", "method"),
+        **columns(FLOAT, "unit", "local_unit"),
+        **columns(COUNT, "steps", "halved"),
         converged=FLAG,
-        worst_ratio=FLOAT,
-        lemma=FLOAT,
-        tail_factor=FLOAT,
-        tail_expected=FLOAT,
+        **columns(FLOAT, "worst_ratio", "lemma", "tail_factor", "tail_expected"),
         excess=VECTOR,
     ),
-    "conditions": schema(condition=FLOAT, contraction=FLOAT, expected=FLOAT),
+    "conditions": schema(**columns(FLOAT, "condition", "contraction", "expected")),
 }
 #: How its targets are drawn, in the configuration.
 SPECTRUM = "geometric"
@@ -69,6 +64,13 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """ε comes from `shares`, and targets have at most as many positive eigenvalues as dimensions."""
+    yield from checks.only(block, epsilon=0, smin=-1)
+    ranks, dimension = block["landscape"]["target_ranks"], block["dimension"]
+    yield from checks.at_most("landscape.target_ranks", ranks, dimension, "dimension")
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `scaled` and `conditions`, seed by seed.
 
@@ -76,41 +78,29 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     losses and depths of a seed; ε is a share of the least positive eigenvalue.
     """
     options: Options = settings.options["landscape"]
-    unknown = [start for start in options.start_kinds if start not in STARTS]
-    if unknown:
-        raise ValueError(f"landscape.start_kinds must be among {', '.join(STARTS)}, not {unknown[0]!r}")
     n, rank, depth = settings.dimension, settings.rank, settings.depth
     for seed in seeds:
         basis = random_orthogonal(generator(settings.study_seed, "target", seed, dimension=n, spectrum=SPECTRUM), n)
         rows, conditions = [], []
-        for condition in options.conditions:
-            for target_rank in options.target_ranks:
-                eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
-                covariance = symmetrize((basis * eigenvalues) @ basis.T)
-                for share in options.shares if settings.loss == BuresWasserstein.name else (0.0,):
-                    epsilon = share * eigenvalues[target_rank - 1]
-                    loss = _loss(settings.loss, covariance, epsilon)
-                    for start in options.start_kinds:
-                        rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
-                        network = _network(_start(rng, loss, rank, start), depth, rank)
-                        for method in _methods(loss, depth, rank, target_rank, share, start):
-                            row = _trained(loss, network, method, options.max_steps, target_rank)
-                            keys = {"condition": condition, "target_rank": target_rank, "share": share, "start": start}
-                            rows.append({"seed": seed, **keys, "method": method, **row})
-                    if (
-                        share == 0
-                        and target_rank == rank == n
-                        and not (loss.name == BuresWasserstein.name and depth == 1)
-                    ):
-                        measured, expected = _plain(loss, depth)
-                        found = {"condition": condition, "contraction": measured, "expected": expected}
-                        conditions.append({"seed": seed, **found})
-        empty: dict[str, list[Any]] = {name: [] for name in TABLES["conditions"].names}
-        yield {"scaled": measure.columns(rows), "conditions": measure.columns(conditions) if conditions else empty}
-
-
-def _loss(name: str, covariance: Array, epsilon: float) -> CovarianceLoss:
-    return BuresWasserstein(covariance, epsilon) if name == BuresWasserstein.name else LOSSES[name](covariance)
+        shares = options.shares if LOSSES[settings.loss].has_epsilon else (0.0,)
+        for condition, target_rank, share in product(options.conditions, options.target_ranks, shares):
+            eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
+            loss = LOSSES[settings.loss](symmetrize((basis * eigenvalues) @ basis.T))
+            loss = loss.with_epsilon(share * eigenvalues[target_rank - 1])
+            for start in options.start_kinds:
+                rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
+                network = _network(_start(rng, loss, rank, start), depth, rank)
+                for method in _methods(loss, depth, rank, target_rank, share, start):
+                    keys = {"condition": condition, "target_rank": target_rank, "share": share, "start": start}
+                    row = _trained(loss, network, method, options.max_steps, target_rank)
+                    rows.append({**keys, "method": method, **row})
+            if share == 0 and target_rank == rank == n and not (depth == 1 and loss.degree == 2):
+                measured, expected = _plain(loss, depth)
+                conditions.append({"condition": condition, "contraction": measured, "expected": expected})
+        yield {
+            "scaled": measure.from_rows(seed, rows),
+            "conditions": measure.from_rows(seed, conditions, TABLES["conditions"].names),
+        }
 
 
 def _start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, start: str) -> Array:
@@ -128,7 +118,7 @@ def _network(W: Array, depth: int, rank: int) -> DeepLinearNetwork:
 def _methods(loss: CovarianceLoss, depth: int, rank: int, target_rank: int, share: float, start: str) -> Iterator[str]:
     """Layer-wise steps; where theory gives a tail for them, also plain half steps and steps without the repair."""
     yield "layerwise"
-    if loss.name == BuresWasserstein.name and start == "gaussian":
+    if loss.degree == 2 and start == "gaussian":
         if depth == 1 and share > 0 and target_rank == loss.dimension:
             yield "none"
         if depth > 1 and share == 0 and rank == target_rank < loss.dimension:
@@ -138,9 +128,7 @@ def _methods(loss: CovarianceLoss, depth: int, rank: int, target_rank: int, shar
 def _trained(
     loss: CovarianceLoss, network: DeepLinearNetwork, method: str, max_steps: int, target_rank: int
 ) -> dict[str, Any]:
-    square = loss.name != BuresWasserstein.name
-    unit = float(np.sum(loss.eigenvalues ** (2 if square else 1)))
-    least = float(loss.eigenvalues[target_rank - 1]) ** (2 if square else 1)
+    unit, least = loss.unit, float(loss.eigenvalues[target_rank - 1]) ** (loss.degree / 2)
     rank = min(min(layer.shape) for layer in network.layers)
     unrepaired = method == "unrepaired"
     trajectory = scaled_descent(
@@ -156,7 +144,7 @@ def _trained(
     full = natural_step(loss) / network.depth
     whole = np.diff(trajectory.times) > 0.99 * full
     late = np.flatnonzero(whole & (local[:-1] < 1e-2))
-    plain = not square and network.depth == 1 and (method == "none" or loss.smoothing == 0)
+    plain = loss.degree == 2 and network.depth == 1 and (method == "none" or loss.epsilon == 0)
     surplus = (np.diff(excess) + trajectory.gradient_norm[:-1] ** 2 / 4)[whole]
     return {
         "unit": unit,
@@ -185,7 +173,7 @@ def _expected(loss: CovarianceLoss, depth: int, rank: int, method: str, target_r
     if method == "unrepaired":
         return (1 - 1 / depth) ** 2
     subspace = method == "layerwise" and rank < target_rank and loss.has_kink
-    if depth == 1 and loss.name == BuresWasserstein.name and (method == "none" or subspace):
+    if depth == 1 and loss.degree == 2 and (method == "none" or subspace):
         return descent_contraction(rates_at_minimum(loss, 1, rank), 0.5)
     return float("nan")
 

@@ -5,7 +5,7 @@ The only kind whose numbers are times: a second run gives different ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import process_time
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from ...linalg.psd import Array
 from ...linalg.thin import is_thin
 from ...losses.registry import BuresWasserstein
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, NAME, schema
@@ -41,6 +41,12 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """What does not vary here has one value."""
+    yield from checks.bures_distance(block)
+    yield from checks.only(block, epsilon=0, smin=-1, depth=1)
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `timings`, seed by seed: targets λ = 1 … 1/κ in geometric steps, ε = λ_k/10, Gaussian W."""
     options: Options = settings.options["landscape"]
@@ -61,8 +67,8 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 seconds["dense"], wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
                 difference = float(np.abs(wide[:, :k] - gradient).max() / np.abs(gradient).max())
             for form, median in seconds.items():
-                rows.append({"seed": seed, "n": n, "form": form, "seconds": median, "difference": difference})
-        yield {"timings": measure.columns(rows)}
+                rows.append({"n": n, "form": form, "seconds": median, "difference": difference})
+        yield {"timings": measure.from_rows(seed, rows)}
 
 
 def _timed(loss: BuresWasserstein, W: Array, repeats: int) -> tuple[float, Array]:

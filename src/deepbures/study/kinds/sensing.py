@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ...neighbours.sensing import SENSING_LOSSES, Measurements, descend, reweighted, spectral_start
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, NAME, schema
@@ -33,6 +33,12 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """What does not vary here has one value."""
+    yield from checks.bures_distance(block)
+    yield from checks.only(block, epsilon=0, smin=-1, depth=1)
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `sensed`, seed by seed: Σ* = U Uᵀ with U Gaussian, n × k."""
     options: Options = settings.options["landscape"]
@@ -50,5 +56,5 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 found[loss] = W @ W.T
             for method, X in found.items():
                 error = float(np.linalg.norm(X - covariance) / np.linalg.norm(covariance))
-                rows.append({"seed": seed, "copies": copies, "method": method, "error": error})
-        yield {"sensed": measure.columns(rows)}
+                rows.append({"copies": copies, "method": method, "error": error})
+        yield {"sensed": measure.from_rows(seed, rows)}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ...neighbours.sparse_recovery import METHODS, draw_corrupted, recover_low_rank
-from ..cell import measure
+from ..cell import checks, measure
 from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLAG, FLOAT, NAME, schema
@@ -33,6 +33,12 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """What does not vary here has one value."""
+    yield from checks.bures_distance(block)
+    yield from checks.only(block, epsilon=0, smin=-1, depth=1)
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the table `recoveries`, seed by seed."""
     options: Options = settings.options["landscape"]
@@ -47,5 +53,5 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
                 error = np.linalg.norm(found.factor @ found.factor.T - drawn.low_rank) / np.linalg.norm(drawn.low_rank)
                 steps = len(found.changes)
                 row = {"share": share, "method": method, "steps": steps, "converged": found.converged}
-                rows.append({"seed": seed, **row, "error": float(error)})
-        yield {"recoveries": measure.columns(rows)}
+                rows.append({**row, "error": float(error)})
+        yield {"recoveries": measure.from_rows(seed, rows)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,13 @@ from ...losses.registry import CovarianceLoss
 from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
-from ..results.schema import COUNT, FLOAT, schema
+from ..results.schema import COUNT, FLOAT, columns, schema
 
 #: Loss on a plane, its critical points, and flows on it.
 TABLES = {
-    "surface": schema(x=FLOAT, y=FLOAT, loss=FLOAT),
-    "points": schema(rank_of_point=COUNT, x=FLOAT, y=FLOAT, loss=FLOAT, escapes=COUNT),
-    "flows": schema(start=COUNT, time=FLOAT, x=FLOAT, y=FLOAT, loss=FLOAT),
+    "surface": schema(**columns(FLOAT, "x", "y", "loss")),
+    "points": schema(rank_of_point=COUNT, **columns(FLOAT, "x", "y", "loss"), escapes=COUNT),
+    "flows": schema(start=COUNT, **columns(FLOAT, "time", "x", "y", "loss")),
 }
 COST = 1.1
 #: Half the side of the plane, and radius of the starts, in units of √λ_1.
@@ -42,6 +42,12 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """W is a point of the plane."""
+    if block["dimension"] != 2 or block["grid"]["rank"] != [1]:
+        yield "dimension: a surface needs dimension 2 and rank 1"
+
+
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `surface`, `points` and `flows`."""
     options = settings.options["landscape"]
@@ -49,26 +55,21 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         loss = make_loss(settings, seed)
         axis = REACH * np.sqrt(loss.eigenvalues[0]) * np.linspace(-1, 1, options.samples)
         x, y = (values.ravel() for values in np.meshgrid(axis, axis))
+        values = loss.form(1).value(np.stack([x, y], axis=-1)[..., None])
         yield {
-            "surface": {
-                "seed": np.full(len(x), seed),
-                "x": x,
-                "y": y,
-                "loss": loss.value_in_eigenbasis(np.stack([x, y], axis=-1)[..., None]),
-            },
-            "points": measure.columns(_points(loss, seed, settings.depth)),
-            "flows": _flows(loss, seed, settings.depth, options.starts),
+            "surface": measure.from_blocks(seed, [{"x": x, "y": y, "loss": values}]),
+            "points": measure.from_rows(seed, _points(loss, settings.depth)),
+            "flows": measure.from_blocks(seed, _flows(loss, settings.depth, options.starts)),
         }
 
 
-def _points(loss: CovarianceLoss, seed: int, depth: int) -> Iterator[dict[str, Any]]:
+def _points(loss: CovarianceLoss, depth: int) -> Iterator[dict[str, Any]]:
     """Both signs of each critical point of rank 1, and W = 0, which is not a critical point for ε = 0 and N = 1."""
     for point in critical_points.critical_points(loss, 1, lower_ranks=True):
         W = loss.eigenvectors.T @ critical_points.factor(loss, point.kept, 1)[:, 0]
         spectrum = critical_points.local_spectrum(loss, point.kept, depth, 1)
         for sign in (1, -1) if point.kept else (1,):
             yield {
-                "seed": seed,
                 "rank_of_point": len(point.kept),
                 "x": sign * W[0],
                 "y": sign * W[1],
@@ -77,13 +78,12 @@ def _points(loss: CovarianceLoss, seed: int, depth: int) -> Iterator[dict[str, A
             }
 
 
-def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str, Any]:
+def _flows(loss: CovarianceLoss, depth: int, starts: int) -> Iterator[dict[str, Any]]:
     """Gradient flows from a circle around everything and one around 0, half of the starts each."""
     outer = starts // 2
     angles = 2 * np.pi * (np.concatenate([np.arange(outer) / outer, np.arange(starts - outer) / (starts - outer)]))
     radii = np.where(np.arange(starts) < outer, RADIUS, INNER_RADIUS) * np.sqrt(loss.eigenvalues[0])
     unit_of_time = float(loss.eigenvalues[0]) ** (1 / depth - loss.degree / 2)
-    parts = []
     for number, (angle, radius) in enumerate(zip(angles + 0.11, radii, strict=True)):  # off the axes of symmetry
         start = radius * np.array([np.cos(angle), np.sin(angle)])
         flow = gradient_flow(
@@ -96,6 +96,4 @@ def _flows(loss: CovarianceLoss, seed: int, depth: int, starts: int) -> dict[str
         )
         F = (loss.eigenvectors.T @ flow.factors)[..., 0]
         x, y = (F * np.sign(F @ start)[:, None]).T  # its sign is arbitrary
-        same = {"seed": np.full(len(x), seed), "start": np.full(len(x), number)}
-        parts.append({**same, "time": flow.times, "x": x, "y": y, "loss": flow.loss})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        yield {"start": number, "time": flow.times, "x": x, "y": y, "loss": flow.loss}

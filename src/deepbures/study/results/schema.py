@@ -15,6 +15,11 @@ FLOAT, COUNT, NAME, FLAG = pa.float64(), pa.int32(), pa.string(), pa.int8()
 VECTOR, INDICES = list_of(pa.float64()), list_of(pa.int32())
 
 
+def columns(type_: pa.DataType, *names: str) -> dict[str, pa.DataType]:
+    """Columns of one type."""
+    return dict.fromkeys(names, type_)
+
+
 def schema(**types: pa.DataType) -> pa.Schema:
     """Schema of a table: the seed, then the given columns."""
     return pa.schema([("seed", COUNT), *types.items()])

@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..grid.target import files_of
-from .atomic import checksum, digest_of, replacing
+from ..grid.target import checksums_of
+from .atomic import digest_of, replacing
 from .parquet import Table, claimed
 from .parts import Part, record
 from .provenance import NAMES
@@ -29,7 +29,7 @@ PART, PARTIAL = ".part", ".partial"
 def part_of(settings: Mapping[str, Any], seeds: str) -> dict[str, Any]:
     """Everything besides the code that a cell for one block of seeds is computed from, ready for JSON."""
     part = {"cell": dict(settings), "seeds": seeds}
-    checksums = [checksum(file) for file in files_of(settings["target"])]
+    checksums = checksums_of(settings["target"])
     return {**part, "target": checksums} if checksums else part
 
 

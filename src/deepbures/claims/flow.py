@@ -1,0 +1,225 @@
+"""Statements about gradient flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from ..model.trajectory import StopReason
+from ..rates.predicted import algebraic_tail
+from ..study.results.derived import full_rank, tail_ratio
+from .evidence import LOSS_ROUNDING, Bound, Statement, Study, above_rounding, decayed, each, keys_of, off, with_runs
+
+#: An algebraic tail is compared where the excess loss is below the first number times λ_n, and the next mode has
+#: decayed by e to minus the second.
+_LATE, _DECAYED = 1e-5, 40.0
+#: The closed form of the tail must also have fallen to this fraction of the start, so that the start is forgotten.
+_BEGUN = 1e-3
+_Flow, _FlowBound = partial(Statement, kind="flow"), partial(Bound, kind="flow")
+
+
+def _decays(rate: str, covered: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Study], Iterator[pd.DataFrame]]:
+    """Promised decay rate · t and measured decay of the excess loss at all samples t > 0 of the flows covered."""
+
+    def cases(study: Study) -> Iterator[pd.DataFrame]:
+        for runs, trajectories in study.training("flow", ["time", "excess"]):
+            merged = with_runs(trajectories, runs[covered(runs)], [rate, "excess_initial"])
+            merged = merged[(merged["time"] > 0) & above_rounding(merged)]
+            yield decayed(merged, merged[rate] * merged["time"])
+
+    return cases
+
+
+def _flow_converges(runs: pd.DataFrame) -> pd.DataFrame:
+    exponential = runs[(runs["epsilon_effective"] > 0) & (runs["margin"] > 0) & (runs["sharp_rate"] > 0)]
+    slowest = exponential["global_rate"].fillna(exponential["sharp_rate"] / 5)
+    had_time = exponential["stop_reason"] != StopReason.END_TIME
+    had_time |= slowest * exponential["time_final"] > _DECAYED / 2
+    ended = exponential[had_time]
+    return ended.assign(deviation=ended["excess_final"] / ended["excess_initial"])
+
+
+FLOW_CONVERGES = _Flow(
+    name="convergence of the flow",
+    source="abstract",
+    statement="For 0 < ε < λ_k and from every start with a margin c > 0, gradient flow of the smoothed loss converges "
+    "to the minimum",
+    formula="c > 0, 0 < ε < λ_k ⇒ L(t) → L*",
+    test="Last record of every such flow that ended before its horizon, or has a horizon of 20 times the time of its "
+    "rate.",
+    unit="L(0) − L*",
+    tolerance=1e-6,
+    sees="a flow that stays above 1e-6 of its start; not the speed of its decay",
+    cases=each("flow", "runs", _flow_converges),
+)
+
+
+FLOW_BOUND = _FlowBound(
+    name="bound of the flow",
+    source="reconstructed",
+    statement="From every start with a margin c > 0, the excess loss of gradient flow decays at least at the rate "
+    "rebuilt from the program's constants",
+    formula="L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t)",
+    test="Every record of every flow with c > 0 at which the bound promises a decay of at least 1e-6.",
+    cases=_decays("bound_rate", lambda runs: runs["margin"] > 0),
+    refuted="docs/paper.md section 8",
+)
+
+
+REPAIRED_BOUND = _FlowBound(
+    name="bound of the flow where W keeps the margin",
+    source="ours",
+    statement="For k = n and from every start at which W(0) and the optimum both have the margin c > 0, the loss "
+    "decays at least at the same rate",
+    formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
+    test="The same at the flows that meet this condition, for which the bound is proved.",
+    cases=_decays("bound_rate", lambda runs: (runs["margin"] > 0) & (runs["bound_is_proved"] == 1)),
+)
+
+
+GLOBAL_RATE = _FlowBound(
+    name="global rate of the flow",
+    source="ours",
+    statement="For k = n, ε < λ_n and from every balanced start of full rank, the loss decays at least at the global "
+    "rate at all times",
+    formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
+    test="Every record of every such flow, with a margin or without; a theorem, proved in docs/paper.md.",
+    cases=_decays("global_rate", lambda runs: runs["global_rate"] > 0),
+)
+
+
+def _margin_kept(study: Study) -> Iterator[pd.DataFrame]:
+    # |σ_k([W, √ε I]) − √λ_k| ≤ min_Q ‖[W, √ε I] − R Q‖ = √L(t) ≤ √L(0) = √λ_k − c.
+    for runs, trajectories in study.training("flow", ["least_singular_value"]):
+        merged = with_runs(trajectories, runs[runs["margin"] > 0], ["margin", "epsilon_effective", "lambda_max"])
+        smoothed = np.sqrt(merged["least_singular_value"] ** 2 + merged["epsilon_effective"])
+        short = np.maximum(merged["margin"] - smoothed, 0)
+        yield merged.assign(deviation=short / np.sqrt(merged["lambda_max"]))
+
+
+MARGIN_KEPT = _Flow(
+    name="margin kept",
+    source="ours",
+    statement="From every start with a margin c > 0, the k-th singular value of the smoothed factor [W, √ε I] is at "
+    "least c along the flow",
+    formula="(σ_k(W(t))² + ε)^{1/2} ≥ c",
+    test="Every record of every flow with c > 0. W alone need not keep the margin: its σ_k ends at (λ_k − ε)^{1/2}.",
+    unit="√λ_1",
+    tolerance=1e-9,
+    cases=_margin_kept,
+)
+
+
+def _loss_falls(study: Study) -> Iterator[pd.DataFrame]:
+    for runs, trajectories in study.training("flow", ["excess"]):
+        merged = with_runs(trajectories, runs, ["loss_initial"])
+        before = merged.groupby(keys_of(merged), sort=False, observed=True)["excess"].shift()
+        rise = np.maximum(merged["excess"] - before, 0) / merged["loss_initial"]
+        yield merged.assign(deviation=rise)[before.notna()]
+
+
+LOSS_FALLS = _Flow(
+    name="loss falls",
+    source="ours",
+    statement="Along every gradient flow the loss never increases",
+    formula="L(t') ≤ L(t) for t' > t",
+    test="Consecutive records of every flow.",
+    unit="L(0)",
+    tolerance=LOSS_ROUNDING,
+    sees="one recorded value multiplied by 1.5 wherever the loss decreased by less than a third since the record "
+    "before, as it did at most records",
+    cases=_loss_falls,
+)
+
+
+def _sharp_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    tails = runs[(runs["sharp_rate"] > 0) & (runs["in_tail"] == 1)]
+    return tails.assign(deviation=(tail_ratio(tails) - 1).abs())
+
+
+SHARP_RATE = _Flow(
+    name="sharp rate",
+    source="ours",
+    statement="For every N, k and ε < λ_k, the excess loss of gradient flow finally decays at the closed-form rate of "
+    "the flow linearised at the minimum",
+    formula="L(t) − L* ~ exp(−2 min r t)",
+    test="Every flow in its tail: it reached its tolerance, the slopes of the two halves of its last three decades "
+    "agree to 0.5 %, and the slowest direction holds 99 % of the remaining excess loss. The rate is the limit of "
+    "‖∇L^N‖²/(L − L*), extrapolated from the last two decades: to 0.1 % for any two exponentials that pass this.",
+    unit="the closed-form rate",
+    tolerance=0.001,
+    cases=each("flow", "runs", _sharp_rate),
+)
+
+
+def _algebraic_tail(runs: pd.DataFrame) -> pd.DataFrame:
+    at_edge = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-12, atol=0)
+    tails = runs[full_rank(runs) & at_edge & (runs["stop_reason"] == StopReason.END_TIME)]
+    s = tails["eigenvalues_target"].str[-2].fillna(np.inf) - tails["epsilon_effective"]  # of the next mode
+    next_rate = 4 * tails["depth"] * s ** (2 - 1 / tails["depth"]) / (s + tails["epsilon_effective"])
+    alone = (next_rate * tails["time_final"] > _DECAYED) | (tails["rank"] == 1)
+    closed = [algebraic_tail(*row) for row in tails[["time_final", "lambda_min", "depth"]].itertuples(index=False)]
+    settled = (tails["excess_final"] < _LATE * tails["lambda_min"]) & (closed < _BEGUN * tails["excess_initial"])
+    return tails.assign(deviation=(tails["excess_final"] / closed - 1).abs())[alone & settled]
+
+
+ALGEBRAIC_TAIL = _Flow(
+    name="algebraic tail",
+    source="ours",
+    statement="For k = n and ε = λ_n, the excess loss of gradient flow finally decays like a power of t with known "
+    "exponent and constant",
+    formula="L(t) − L* ~ (1/(4 λ_n)) ((4N−2) t/λ_n)^{−2N/(2N−1)}",
+    test="Excess loss at the end of every flow with ε = λ_n that ran to its horizon, where it was below 1e-5 λ_n, the "
+    "closed form below 1e-3 of the start, and the next mode had decayed by e^{−40}.",
+    unit="the closed form",
+    tolerance=0.1,
+    sees="a constant that differs by 10 %, or an exponent that differs by 0.01",
+    cases=each("flow", "runs", _algebraic_tail),
+)
+
+
+def _plateaus(study: Study) -> Iterator[pd.DataFrame]:
+    for runs in study.tables("flow", "runs"):
+        aligned = runs[runs["half_times"].map(len) > 0]
+        if not len(aligned):
+            continue
+        modes = aligned.explode(["half_times", "half_times_predicted"]).astype(
+            {"half_times": float, "half_times_predicted": float}
+        )
+        learnt = modes[np.isfinite(modes["half_times_predicted"]) & (modes["half_times_predicted"] > 0)]
+        yield off(learnt, "half_times", "half_times_predicted")
+
+
+PLATEAUS = _Flow(
+    name="plateau times",
+    source="ours",
+    statement="From every start along the target's eigenvectors, the plateaus of the loss end at times in closed form",
+    formula="∫ ds / (4 N s^{2−1/N} (√(λ/(s+ε)) − 1)) = t",
+    test="Time at which each eigenvalue of S reaches half of its limit, interpolated between records.",
+    unit="the closed-form time",
+    tolerance=0.01,
+    cases=_plateaus,
+)
+
+
+def _polyak_lojasiewicz(study: Study) -> Iterator[pd.DataFrame]:
+    for runs, trajectories in study.training("flow", ["loss", "gradient_norm"]):
+        chosen = runs[(runs["depth"] == 1) & (runs["epsilon_effective"] == 0) & full_rank(runs)]
+        merged = with_runs(trajectories, chosen, ["target_trace"])
+        merged = merged[merged["loss"] > LOSS_ROUNDING * merged["target_trace"]]
+        yield merged.assign(deviation=(merged["gradient_norm"] ** 2 / (4 * merged["loss"]) - 1).abs())
+
+
+POLYAK_LOJASIEWICZ = _Flow(
+    name="Polyak-Łojasiewicz equality",
+    source="ours",
+    statement="For ε = 0 and at every W of full rank, the squared gradient is four times the loss",
+    formula="‖∇L_0(W)‖² = 4 L_0(W)",
+    test="Every record of flows with N = 1, ε = 0, k = n and a loss above 1e-12 tr Σ0.",
+    unit="4 L_0",
+    tolerance=1e-6,
+    cases=_polyak_lojasiewicz,
+)

@@ -1,0 +1,80 @@
+"""What several kinds of experiment check in their block of the configuration, beyond the types of its keys.
+
+Checks yield a line for each mistake: the key below the block, what it is, what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...losses.registry import LOSSES
+from ...model.starts import NEAR_A_POINT
+from ..grid.axes import AXES, value_of
+
+
+def values(block: Mapping[str, Any], axis: str) -> list[Any]:
+    """The values of an axis in the grid, or of the key that the axis replaces; none if neither is given."""
+    if axis in block["grid"]:
+        return list(block["grid"][axis])
+    value = value_of(block, AXES[axis].of)
+    return [] if value is None else [value]
+
+
+def place(block: Mapping[str, Any], axis: str) -> str:
+    """Path of what `values` returns: the axis, or the key that it replaces."""
+    return f"grid.{axis}" if axis in block["grid"] else AXES[axis].of or f"grid.{axis}"
+
+
+def only(block: Mapping[str, Any], **needed: float) -> Iterator[str]:
+    """Axes of the grid for which the kind needs one certain value."""
+    for axis, value in needed.items():
+        for other in (other for other in values(block, axis) if other != value):
+            yield f"grid.{axis}: kind {block['kind']!r} needs {value}, not {other}"
+
+
+def bures_distance(block: Mapping[str, Any], who: str = "") -> Iterator[str]:
+    """Losses that are not a squared Bures distance, which the kind or `who` needs."""
+    known = " or ".join(name for name, loss in LOSSES.items() if loss.is_bures_distance)
+    for name in (name for name in values(block, "loss_name") if not LOSSES[name].is_bures_distance):
+        where, who = place(block, "loss_name"), who or f"kind {block['kind']!r}"
+        yield f"{where}: {who} needs {known}, not {name!r}"
+
+
+def at_most(where: str, numbers: list[int], largest: int, what: str) -> Iterator[str]:
+    """Numbers of a list that exceed the largest one allowed."""
+    for i, number in enumerate(numbers):
+        if number > largest:
+            yield f"{where}[{i}]: {number} must be at most the {what}, {largest}"
+
+
+def balanced(block: Mapping[str, Any]) -> Iterator[str]:
+    """A flow starts from balanced layers."""
+    if "none" in values(block, "balance"):
+        yield f"{place(block, 'balance')}: a flow needs a balanced start, not 'none'"
+
+
+def starts(block: Mapping[str, Any]) -> Iterator[str]:
+    """Kinds of starts that do not fit the other keys of `initialization`, the loss or the ranks."""
+    kinds, scales = values(block, "initialization"), values(block, "initial_scale")
+    drawn = [kind for kind in kinds if kind not in NEAR_A_POINT]
+    where = place(block, "initial_scale")
+    for kind in (kind for kind in ("small", "aligned") if kind in kinds):
+        if not scales:
+            yield f"initialization: the key 'scale' is missing: the kind {kind!r} needs it"
+        for scale in (scale for scale in scales if scale <= 0):
+            yield f"{where}: {scale} must be more than 0 for the kind {kind!r}"
+    for scale in (scale for scale in scales if scale == 0 or scale <= -1):
+        yield f"{where}: {scale} must be more than -1 and not 0"
+    if scales and drawn:
+        yield f"{where}: the kind {drawn[0]!r} has no scale"
+    if "close" in kinds:
+        yield from bures_distance(block, "a start of the kind 'close'")
+    balances = values(block, "balance")
+    if drawn and not balances:
+        yield f"initialization: the key 'balance' is missing: the kind {drawn[0]!r} needs it"
+    if balances and len(drawn) < len(kinds):
+        yield f"{place(block, 'balance')}: the kinds {', '.join(map(repr, NEAR_A_POINT))} are always balanced"
+    end_rank, least = block["initialization"].get("end_rank", 0), min(block["grid"]["rank"])
+    if end_rank > least:
+        yield f"initialization.end_rank: {end_rank} must be at most the rank, {least}"

@@ -1,0 +1,128 @@
+"""Checks of an experiment's block: its keys and axes, and what every kind of experiment needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import GenericAlias, ModuleType
+from typing import Any
+
+from ...files.targets import read_covariances, target_rank
+from ...losses.registry import LOSSES
+from ...model.targets import SPECTRA
+from ..cell import checks
+from ..cell.records import Key, keys_of, mistakes
+from ..cell.settings import KEYS
+from ..grid.axes import AXES, STEP_AXES, value_of
+from ..grid.target import ONE, SOURCES, files_of, is_drawn
+from ..kinds import KINDS
+from ..kinds import kind as kind_of
+from . import paths
+
+_KIND = Key(str, values={"enum": KINDS})
+_NUMBER = Key(int, values={"minimum": 1})
+#: Keys of every block besides the sections of its kind.
+_FRAME = {
+    **{"kind": _KIND, "loss": KEYS["loss"], "dimension": KEYS["dimension"], "target": KEYS["target"]},
+    **{"seeds": _NUMBER, "seeds_per_job": _NUMBER, "grid": Key(Mapping[str, Any])},
+}
+
+
+def mistakes_of_types(block: Any, where: str) -> Iterator[str]:
+    """Unknown and missing keys and axes, and values that are not allowed whatever the others are."""
+    yield from mistakes(block, Key(Mapping[str, Any]), where)
+    yield from mistakes({key: block[key] for key in block if key == "kind"}, Key({"kind": _KIND}), where)
+    kind = kind_of(block["kind"])
+    keys = _FRAME | {section: Key(keys_of(options)) for section, options in kind.OPTIONS.items()}
+    grid = block.get("grid", {})
+    for axis in (axis for axis in AXES.values() if axis.of):
+        keys = _optional(keys, axis.of, axis.name, axis.name in grid)
+    yield from mistakes(block, Key(keys), where)
+    yield from mistakes(grid, Key(_axes(kind, keys)), f"{where}.grid")
+    for name in grid:
+        if value_of(block, AXES[name].of) is not None:
+            yield f"{where}.grid.{name}: {AXES[name].of} is given too; keep one of the two"
+
+
+def _optional(keys: dict[str, Key], path: str, axis: str, given: bool) -> dict[str, Key]:
+    """The keys of a block with the one at a path such as `initialization.kind`, which an axis may replace, optional."""
+    first, _, rest = path.partition(".")
+    if first not in keys:
+        return keys
+    key = keys[first]
+    if rest:
+        return keys | {first: key._replace(type=_optional(key.type, rest, axis, given))}
+    return keys | {
+        first: key._replace(required=key.required and not given, instead=f" (or an axis {axis!r} of the grid)")
+    }
+
+
+def _axes(kind: ModuleType, keys: dict[str, Key]) -> dict[str, Key]:
+    """The axes that the grid of a kind may have: lists of what is allowed at the key that an axis replaces."""
+    flat = KEYS | keys
+    flat |= {f"{section}.{name}": key for section in kind.OPTIONS for name, key in keys[section].type.items()}
+    no_steps = [axis for axis in STEP_AXES if axis not in getattr(kind, "STEPS", ())]
+    found = {name: flat.get(axis.of or name) for name, axis in AXES.items() if name not in no_steps}
+    required = [name for name, axis in AXES.items() if not axis.of and name not in STEP_AXES]
+    return {
+        name: key._replace(type=GenericAlias(tuple, (key.type, ...)), required=name in required)
+        for name, key in found.items()
+        if key
+    }
+
+
+def mistakes_of_content(block: Mapping[str, Any]) -> Iterator[str]:
+    """Mistakes in a block of the right types, each with its key below the block; files of targets are read."""
+    kind, grid = kind_of(block["kind"]), block["grid"]
+    yield from checks.at_most("grid.rank", grid["rank"], block["dimension"], "dimension")
+    steps = getattr(kind, "STEPS", ())
+    if steps and len([axis for axis in steps if axis in grid]) != 1:
+        yield f"grid: kind {block['kind']!r} needs one of the axes {', '.join(steps)}"
+    if block["seeds"] % block["seeds_per_job"]:  # else adding seeds would recompute the last block
+        yield f"seeds: {block['seeds']} must be a multiple of seeds_per_job, {block['seeds_per_job']}"
+    if "initialization" in kind.OPTIONS:
+        yield from checks.starts(block)
+    yield from _target(block, kind)
+    yield from kind.check(block) if hasattr(kind, "check") else ()
+
+
+def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
+    """Mistakes in the target of an experiment; files are read."""
+    target, name = block["target"], block["kind"]
+    own = getattr(kind, "SPECTRUM", None)  # of a kind that draws its own targets
+    sources = getattr(kind, "SOURCES", () if own else ONE)
+    for source in (source for source in SOURCES if source in target and source not in sources):
+        yield f"target.{source}: kind {name!r} has no such target; allowed: {', '.join([*sources, 'drawn ones'])}"
+    if is_drawn(target):
+        for key in (key for key in ("spectrum", "mode") if key not in target):
+            others = f" (or one of {', '.join(sources)})" if sources else ""
+            yield f"target: the key {key!r} is missing{others}"
+        spectra = (own,) if own else SPECTRA
+        if target["spectrum"] not in spectra:
+            yield f"target.spectrum: kind {name!r} needs {' or '.join(spectra)}, not {target['spectrum']!r}"
+        return
+    if len(target) > 1:
+        yield f"target: one of the keys {', '.join(SOURCES)} describes a target completely; leave the other keys out"
+    if block["grid"]["smin"] != [-1]:
+        yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
+    for file in files_of(target):
+        yield from paths.mistakes("target", file, paths.FILE)
+    try:
+        if "barycenter" in target:
+            read_covariances(target, block["dimension"])
+        else:
+            yield from _rank_of_target(block, kind)
+    except ValueError as error:
+        yield f"target: {error}"
+
+
+def _rank_of_target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
+    """Ranks that exceed what a target of low rank allows, such as one from fewer samples than dimensions."""
+    ranks = block["grid"]["rank"]
+    found = target_rank(block["target"], block["dimension"], max(ranks) + 1)
+    if found == 0:
+        yield "target: its covariance is zero: there is nothing to learn"
+    yield from kind.check_rank_of_target(block, found) if hasattr(kind, "check_rank_of_target") else ()
+    if any(LOSSES[name].has_epsilon for name in checks.values(block, "loss_name")):
+        for i, rank in enumerate(ranks):  # ε is limited to λ_k, which is 0 there
+            if rank > found:
+                yield f"grid.rank[{i}]: rank {rank} exceeds the rank {found} of the target"

@@ -1,0 +1,140 @@
+"""Configurations from YAML: strict, merged as Snakemake merges them, with numbers in one form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ..cell.records import short
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
+#: From here on, floats cannot distinguish one integer from the next.
+_INTEGERS = 2**53
+
+
+class ConfigurationError(ValueError):
+    """A mistake in a configuration; its message is one line that names key, value and what is allowed."""
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The dictionary in a YAML file, read by YAML 1.2; of use to Snakemake, which reads it by YAML 1.1.
+
+    Raises
+    ------
+    ConfigurationError
+        In one line: if there is no such file, it is not YAML or not a dictionary, a key is repeated, or Snakemake
+        reads another value than YAML 1.2 has, such as 8 for 010, 90 for 1:30 and true for yes.
+    """
+    try:
+        value = _loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    if value is None:
+        raise ConfigurationError(f"{path}: it is empty; it must be a dictionary")
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path}: the top level must be a dictionary, not {short(value)}")
+    return value
+
+
+def of_command_line(value: Any) -> Any:
+    """The values that follow Snakemake's `--config`, where every number is a string, read as they are in a file.
+
+    Raises
+    ------
+    ConfigurationError
+        In one line, as `read`.
+    """
+    if isinstance(value, Mapping):
+        return {key: of_command_line(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [of_command_line(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        found = _loads(value)
+    except ValueError as error:
+        raise ConfigurationError(f"--config: {value}: {error}") from None
+    return value if isinstance(found, (dict, list)) else found
+
+
+def merged(paths: Iterable[str | Path]) -> dict[str, Any]:
+    """The configurations in files, each laid over the one before."""
+    result: dict[str, Any] = {}
+    for path in paths:
+        lay_over(result, read(path))
+    return result
+
+
+def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Change a configuration as Snakemake does with a second file: dictionaries are merged, other values replaced."""
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            lay_over(below[key], value)
+        else:
+            below[key] = value
+
+
+def with_numbers(value: Any) -> Any:
+    """A copy with each number in one form: 1e-6, which YAML 1.1 reads as a string, is a number, and 20.0 is 20."""
+    if isinstance(value, Mapping):
+        return {key: with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < _INTEGERS:
+        return int(value)
+    return value
+
+
+def _loads(text: str) -> Any:
+    """The value in a text of YAML or JSON; see `read`.
+
+    Raises
+    ------
+    ValueError
+        In one line.
+    """
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+        for difference in _differences(with_numbers(_read_by_snakemake(text)), with_numbers(value), ""):
+            raise ValueError(difference)
+    except (YAMLError, yaml.YAMLError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"not YAML: {line}{' '.join(str(problem or error).split())}") from None
+    return value
+
+
+def _read_by_snakemake(text: str) -> Any:
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def _differences(one: Any, other: Any, where: str) -> Iterator[str]:
+    """Where Snakemake's reading (`one`) and that of YAML 1.2 differ, one line for each."""
+    if isinstance(one, dict) and isinstance(other, dict) and [*map(repr, one)] == [*map(repr, other)]:
+        for key, value in one.items():
+            yield from _differences(value, other[key], f"{where}.{key}" if where else str(key))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for i, (value, another) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(value, another, f"{where}[{i}]")
+    elif repr(one) != repr(other):  # NaN differs from itself, and True equals 1
+        place = f"{where}: " if where else ""
+        yield (
+            f"{place}Snakemake reads {short(one)} (YAML 1.1), YAML 1.2 reads {short(other)}: "
+            "write plain digits, true or false, or quotes around it"
+        )
