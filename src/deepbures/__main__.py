@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     cells = commands.add_parser("cells", help="list what a configuration would compute")
     cells.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     cells.add_argument("--experiment", help="one experiment: its cells, each with its settings as JSON")
+    check = commands.add_parser("check", help="check a configuration, and print the folder of its results")
+    check.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")
     claims = commands.add_parser("claims", help="put the table of claims into a page, between its marker lines")
@@ -38,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
-        {"run": _run, "collect": _collect, "cells": _cells, "info": _info, "claims": _claims}[options.command](options)
+        {"run": _run, "collect": _collect, "check": _check, "cells": _cells, "info": _info, "claims": _claims}[
+            options.command
+        ](options)
     except BrokenPipeError:  # the reader of the output has seen enough
         sys.stderr.close()
     except (ValueError, OSError) as error:
@@ -50,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from .study import cost
     from .study.grid.cells import seeds_of
+    from .study.grid.target import checksums_of, files_of
     from .study.results.provenance import check_code
     from .study.run import complete, roots
 
@@ -59,8 +65,11 @@ def _run(options: argparse.Namespace) -> None:
     kinds = sorted({str(cell.get("kind")) for cell in cells})
     if len(kinds) > 1:
         raise ValueError(f"cells that are computed together must be of one kind, not {', '.join(kinds)}")
-    if options.code:
+    if options.code:  # files of a target are in folders that are named by their checksums
         check_code(options.code, *roots(kinds[0]))
+        for file, checksum in zip(files_of(cells[0]["target"]), checksums_of(cells[0]["target"]), strict=False):
+            if Path(file).parent.name != checksum:
+                raise ValueError(f"{os.path.realpath(file)} was changed after this run was planned: run again")
     start = cost.cpu_seconds()
     runs = complete(options.part, [(cell, seeds_of(seeds)) for cell, seeds in zip(cells, options.seeds, strict=True)])
     if options.costs and runs:
@@ -97,12 +106,22 @@ def _settings(cell: str) -> dict[str, Any]:
     return settings
 
 
-def _cells(options: argparse.Namespace) -> None:
-    from .study import configuration, cost
-    from .study.grid import cells as grid
+def _configuration(options: argparse.Namespace) -> dict[str, Any]:
+    from .study import configuration
 
     families = configuration.check_families(configuration.read(WORKFLOW / "figures.yaml"))
-    config = configuration.check(configuration.merged(options.configurations), families)
+    return configuration.check(configuration.merged(options.configurations), families)
+
+
+def _check(options: argparse.Namespace) -> None:
+    print(_configuration(options)["study"]["results"])
+
+
+def _cells(options: argparse.Namespace) -> None:
+    from .study import cost
+    from .study.grid import cells as grid
+
+    config = _configuration(options)
     if options.experiment is not None:
         if options.experiment not in config["experiments"]:
             known = ", ".join(config["experiments"])

@@ -35,13 +35,54 @@ def wanted_tables(experiment):
     return json.dumps({"config": study, "wanted": EXPECTED[experiment]}, sort_keys=True)
 
 
+def target_files(experiment):
+    """By path, where a run finds the files of a target: a folder whose name is what they must hold, whatever their date."""
+    given = STUDY["experiments"][experiment]["target"]
+    return {
+        path: f"{RESULTS}/.targets/{content}/{os.path.basename(path)}"
+        for path, content in zip(target.files_of(given), target.checksums_of(given))
+    }
+
+
+def settings_of(part, files):
+    """The settings of a cell for the command line, with the files of its target where they are."""
+    moved = target.with_files(part.cell.settings["target"], files)
+    return json.dumps({**part.cell.settings, "target": moved}, sort_keys=True)
+
+
+TARGETS = {
+    place: path
+    for experiment in STUDY["experiments"]
+    for path, place in target_files(experiment).items()
+}
+
+
+rule target_file:
+    # A link, or a copy where outputs go elsewhere, as with a storage provider.
+    output:
+        temp(f"{RESULTS}/.targets/{{content}}/{{file}}"),
+    log:
+        f"{LOGS}/targets/{{content}}/{{file}}.log",
+    wildcard_constraints:
+        content="[0-9a-f]{64}",
+    localrule: True
+    params:
+        place=f"{RESULTS}/.targets/{{content}}/{{file}}",
+        file=lambda wildcards: TARGETS[
+            f"{RESULTS}/.targets/{wildcards.content}/{wildcards.file}"
+        ],
+    shell:
+        'if [ {output:q} = {params.place:q} ]; then ln -sf "$(realpath {params.file:q})" {output:q};'
+        " else cp {params.file:q} {output:q}; fi 2> {log:q}"
+
+
 for experiment, block in STUDY["experiments"].items():
 
     rule:
         name:
             f"run_{experiment}"
         input:
-            target=target.files_of(block["target"]),
+            target=ancient(list(target_files(experiment).values())),
         output:
             temp(part_of_job(experiment, "{job}")),
         log:
@@ -49,8 +90,10 @@ for experiment, block in STUDY["experiments"].items():
         group:
             "cells"  # several in one cluster job: profiles say how many
         params:
-            cells=lambda wildcards, jobs=JOBS[experiment]: [
-                json.dumps(part.cell.settings, sort_keys=True)
+            cells=lambda wildcards, input, jobs=JOBS[experiment], files=target_files(
+                experiment
+            ): [
+                settings_of(part, dict(zip(files, input.target)))
                 for part in jobs[wildcards.job]
             ],
             seeds=lambda wildcards, jobs=JOBS[experiment]: [

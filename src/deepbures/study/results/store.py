@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..grid.target import checksums_of
+from ..grid.target import checksums_of, files_of, with_files
 from .atomic import digest_of, replacing
 from .parquet import Table, claimed
 from .parts import Part, record
@@ -27,10 +27,13 @@ PART, PARTIAL = ".part", ".partial"
 
 
 def part_of(settings: Mapping[str, Any], seeds: str) -> dict[str, Any]:
-    """Everything besides the code that a cell for one block of seeds is computed from, ready for JSON."""
-    part = {"cell": dict(settings), "seeds": seeds}
-    checksums = checksums_of(settings["target"])
-    return {**part, "target": checksums} if checksums else part
+    """Everything besides the code that a cell for one block of seeds is computed from, ready for JSON.
+
+    A file counts by its checksum, wherever it is.
+    """
+    target = settings["target"]
+    contents = dict(zip(files_of(target), checksums_of(target), strict=False))
+    return {"cell": {**settings, "target": with_files(target, contents)}, "seeds": seeds}
 
 
 def key_of(part: Mapping[str, Any], code: str) -> str:
