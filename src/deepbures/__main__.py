@@ -70,10 +70,9 @@ def _run(options: argparse.Namespace) -> None:
         for file, checksum in zip(files_of(cells[0]["target"]), checksums_of(cells[0]["target"]), strict=False):
             if Path(file).parent.name != checksum:
                 raise ValueError(f"{os.path.realpath(file)} was changed after this run was planned: run again")
-    start = cost.cpu_seconds()
     runs = complete(options.part, [(cell, seeds_of(seeds)) for cell, seeds in zip(cells, options.seeds, strict=True)])
     if options.costs and runs:
-        cost.note(options.costs, cost.Spent(kinds[0], runs, start, cost.cpu_seconds() - start))
+        cost.note(options.costs, kinds[0], cells[0]["dimension"], runs)
 
 
 def _collect(options: argparse.Namespace) -> None:
@@ -135,7 +134,7 @@ def _cells(options: argparse.Namespace) -> None:
     total_jobs, total_new, total = 0, 0, 0.0
     for name, block in config["experiments"].items():
         cells, jobs, new = grid.cells(config, name), len(grid.jobs(config, name)), cost.missing(config, name)
-        minutes = cost.Costs().of_job(block["kind"], new.values()) / 60 if new else 0.0
+        minutes = cost.of_parts([], block, new.values(), min(jobs, len(new))) / 60
         total_jobs, total_new, total = total_jobs + jobs, total_new + len(new), total + minutes
         counts = f"{len(cells):6} {len({cell.path for cell in cells}):9} {block['seeds']:6} {jobs:6} {len(new):6}"
         print(f"{name:20} {block['kind']:16} {counts} {minutes:8.1f}")

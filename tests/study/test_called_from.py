@@ -232,7 +232,7 @@ def test_figures_and_claims_are_current_by_content_alone(project):
     assert planned(project, *targets) == {}
     shutil.rmtree(project / ".snakemake/metadata")
     assert planned(project, *targets) == {}
-    figure, pages = {"notebook_low_rank": 1}, {"claims": 1, "opening": 1}
+    figure, pages = {"notebook_low_rank": 1}, {"claims": 1, "pages": 1}
 
     def rerun(changes):
         """What is planned after changes to files, whose dates stay; the files are as before then."""
@@ -252,7 +252,7 @@ def test_figures_and_claims_are_current_by_content_alone(project):
     fewer = json.loads(json.dumps(OVERLAY))
     fewer["figures"]["low_rank"]["show"]["depth"] = [1]
     assert rerun({plotting: longer, csv: lambda text: text.replace(b"holds", b"violated", 1)}) == figure | pages
-    assert rerun({show: lambda _: yaml.safe_dump(fewer).encode()}) == figure | {"provenance": 1}
+    assert rerun({show: lambda _: yaml.safe_dump(fewer).encode()}) == figure | {"pages": 1}
     assert rerun({notebook: lambda text: text.replace(b"# ", b"# The ", 1), claims: longer}) == figure | pages
     assert rerun({project / FIGURE: lambda image: image[:-1]}) == figure  # from elsewhere, or edited
     assert rerun({executed: lambda text: text.replace(b"# ", b"# The ", 1)}) == figure

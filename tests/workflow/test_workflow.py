@@ -223,10 +223,10 @@ def test_an_edited_descent_reruns_no_flow(study):
 def test_an_edited_figure_function_reruns_notebooks_and_no_cell(study):
     edit(study / "src/deepbures/plotting/style.py", "COLUMN, TEXT = 3.3, 6.8", "COLUMN, TEXT = 3.4, 6.8")
     jobs = planned(study)
-    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "opening", "study", "total"}
+    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "pages", "study", "total"}
     notebooks = {rule for rule in jobs if rule.startswith("notebook_")}
     assert len(notebooks) >= 18
-    assert jobs["total"] == len(notebooks) + 3  # claims, the opening page, and the study itself
+    assert jobs["total"] == len(notebooks) + 3  # claims, pages, and the study itself
     assert jobs["notebook_rates"] == 1
 
 
@@ -409,8 +409,7 @@ def test_an_archive_gives_the_figures_back_without_any_run(study, tmp_path):
     assert {rule.partition("_")[0] for rule in jobs} <= {
         "notebook",
         "claims",
-        "opening",
-        "provenance",
+        "pages",
         "study",
         "total",
     }

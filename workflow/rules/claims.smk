@@ -14,21 +14,29 @@ CLAIMS_EXPERIMENTS = {
     }
     for experiment, block in STUDY["experiments"].items()
 }
-CLAIMS_CODE = code_digest("claims", "plotting.verdicts")
+CLAIMS_CODE = planned_code("claims", "plotting.verdicts")
 CLAIMS = [
     f"{RESULTS}/claims.md",
     f"{RESULTS}/claims.csv",
     f"{FIGURE_FOLDER}/claims.png",
     f"{FIGURE_FOLDER}/claims.pdf",
 ]
-OPENING = f"{RESULTS}/opening.html"
 MAIN_FIGURE = f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else []
-PROVENANCE = [f"{RESULTS}/provenance.json", f"{RESULTS}/provenance.csv"]
+PAGES = [
+    f"{RESULTS}/{name}"
+    for name in ("provenance.json", "provenance.csv", "opening.html")
+]
 
 # Digest of all that decides what each of these is.
 CLAIMS_FROM = digest_of([CLAIMS_EXPERIMENTS, CLAIMS_CODE, EXPECTED])
-OPENING_FROM = digest_of([CLAIMS_FROM, family_made_from("rates") if MAIN_FIGURE else 0])
-PROVENANCE_FROM = digest_of([EXPECTED, STUDY, code_digest("study.results.provenance")])
+PAGES_FROM = digest_of(
+    [
+        CLAIMS_FROM,
+        family_made_from("rates") if MAIN_FIGURE else 0,
+        STUDY,
+        planned_code("study.results.provenance"),
+    ]
+)
 
 
 rule claims:
@@ -62,26 +70,37 @@ rule claims:
         "../scripts/claims.py"
 
 
-rule opening:
-    # The first page of the report.
+rule pages:
+    # What the study was made from, and the first page of the report.
     input:
+        tables=AGGREGATES,
         claims=CLAIMS[1],
         picture=MAIN_FIGURE,
-        wanted=signed_stamp("opening", OPENING_FROM, [OPENING]),
+        wanted=signed_stamp("pages", PAGES_FROM, PAGES),
     output:
+        PAGES[0],
         report(
-            OPENING,
+            PAGES[1],
+            caption="../report/provenance.rst",
+            category="6 Provenance",
+            labels={"title": "What the study was made from"},
+        ),
+        report(
+            PAGES[2],
             category="1 Main result",
             labels={"title": "What was found"},
         ),
     log:
-        f"{LOGS}/opening.log",
+        f"{LOGS}/pages.log",
     localrule: True
     params:
-        made_from=OPENING_FROM,
-        code=code_digest("claims"),
+        configuration=STUDY,
+        digest=digest_of(STUDY),
+        tables=AGGREGATES,
+        made_from=PAGES_FROM,
+        code=CLAIMS_CODE,
     script:
-        "../scripts/opening.py"
+        "../scripts/pages.py"
 
 
 rule claims_hold:
@@ -95,28 +114,3 @@ rule claims_hold:
     localrule: True
     script:
         "../scripts/claims_hold.py"
-
-
-rule provenance:
-    input:
-        tables=AGGREGATES,
-        wanted=signed_stamp("provenance", PROVENANCE_FROM, PROVENANCE),
-    output:
-        json=PROVENANCE[0],
-        table=report(
-            PROVENANCE[1],
-            caption="../report/provenance.rst",
-            category="6 Provenance",
-            labels={"title": "What the study was made from"},
-        ),
-    log:
-        f"{LOGS}/provenance.log",
-    localrule: True
-    params:
-        configuration=STUDY,
-        digest=digest_of(STUDY),
-        tables=AGGREGATES,
-        made_from=PROVENANCE_FROM,
-        code=code_digest("study.results.provenance"),
-    script:
-        "../scripts/provenance.py"

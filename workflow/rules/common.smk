@@ -95,6 +95,11 @@ def table_paths(experiment):
     ]
 
 
+def planned_code(*roots):
+    """Digest of the code that a job depends on, and its modules, by which the job checks that it is still that code."""
+    return [code_digest(*roots), *roots]
+
+
 def run_code(experiment):
     """Digest of the code that the cells of an experiment depend on."""
     return code_digest(*roots(STUDY["experiments"][experiment]["kind"]))

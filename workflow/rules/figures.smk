@@ -5,7 +5,7 @@ FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
 HAS_CAPTIONS = os.path.exists(
     workflow.source_path("../figures.yaml").flags["sourcecache_entry"]
 )
-PLOTTING_CODE = code_digest(*modules_of("plotting"))
+PLOTTING_CODE = planned_code(*modules_of("plotting"))
 
 
 def family_outputs(family):

@@ -4,35 +4,42 @@ from collections import Counter
 
 def what_will_run():
     """Cells that are new by kind of experiment, about how long they take, and how many are there."""
-    spent = cost.noted(COSTS)
-    costs = cost.Costs.measured(spent)
-    count, times, there, absent = Counter(), Counter(), 0, {}
-    for rule_name, job in jobs_to_run():
-        action, _, experiment = rule_name.partition("_")
-        if action == "run":
-            parts = JOBS[experiment][job]
-            if experiment not in absent:
-                absent[experiment] = cost.missing(STUDY, experiment)
-            new = [part for part in parts if part.path in absent[experiment]]
-            name = STUDY["experiments"][experiment]["kind"]
-            times[name] += costs.of_job(name, new)
-            count[name] += len(new)
-            there += len(parts) - len(new)
-        elif action == "notebook":
-            times[action] += costs.of_run(action)
-            count[action] += 1
-    if not sum(count.values()):
+    spent, jobs = cost.noted(COSTS), jobs_to_run()
+    count, times, there = Counter(), Counter(), 0
+    for experiment, block in STUDY["experiments"].items():
+        wanted = [job for rule_name, job in jobs if rule_name == f"run_{experiment}"]
+        if wanted:
+            absent = cost.missing(STUDY, experiment)
+            of_jobs = [
+                [part for part in JOBS[experiment][job] if part.path in absent]
+                for job in wanted
+            ]
+            new = sum(of_jobs, [])
+            there += sum(len(JOBS[experiment][job]) for job in wanted) - len(new)
+            if new:
+                count[block["kind"]] += len(new)
+                times[block["kind"]] += cost.of_parts(
+                    spent, block, new, sum(map(bool, of_jobs))
+                )
+    notebooks = sum(rule_name.startswith("notebook_") for rule_name, _ in jobs)
+    if notebooks:
+        count["notebook"] = notebooks
+        times["notebook"] = cost.seconds(spent, "notebook", 0, 0, notebooks)
+    if not count:
         lines = ["There is no cell to compute and no figure to draw."]
     else:
-        told = "judging by what such jobs took here before"
+        told = (
+            "by what such jobs took here before"
+            if spent
+            else "if this machine is as fast as a small one: nothing was timed here yet"
+        )
         lines = [
             "To be computed, with the CPU time of each kind of experiment and of the notebooks, which draw the figures:",
             *(
                 f"  {name:16} {count[name]:6} {'new cells' if name != 'notebook' else '':9} {cost.duration(time):>8}"
                 for name, time in times.most_common()
             ),
-            f"About {cost.duration(sum(times.values()))} of CPU time, "
-            f"{told if spent else 'if this machine is as fast as a small one: nothing was timed here yet'}.",
+            f"About {cost.duration(sum(times.values()))} of CPU time, {told}.",
         ]
     if there:
         lines.append(

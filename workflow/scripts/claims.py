@@ -10,9 +10,12 @@ from deepbures.study.results.atomic import replacing
 if __name__ == "__main__":
     about = snakemake.params
     try:
-        provenance.check_code(about.code, "claims", "plotting.verdicts")
+        provenance.check_code(*about.code)
         # With a storage provider, tables are elsewhere than declared.
-        places = {str(Path(one).parent): str(Path(other).parent) for one, other in zip(about.tables, snakemake.input)}
+        places = {
+            str(Path(one).parent): str(Path(other).parent)
+            for one, other in zip(about.tables, snakemake.input.tables, strict=True)
+        }
         experiments = {
             name: claims.Tables(**{**tables, "folder": places[tables["folder"]]})
             for name, tables in about.experiments.items()

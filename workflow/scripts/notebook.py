@@ -9,7 +9,6 @@ from deepbures.process.kernel import logging_to
 from deepbures.study import cost
 from deepbures.study.results import provenance, stamps
 from deepbures.study.results.atomic import replacing
-from deepbures.study.results.code_digest import modules_of
 
 #: How often a kernel is started: of those that start at once, two may collide on a port.
 STARTS = 3
@@ -51,16 +50,21 @@ def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
 if __name__ == "__main__":
     about = snakemake.params
     try:
-        provenance.check_code(about.code, *modules_of("plotting"))
+        provenance.check_code(*about.code)
     except ValueError as mistake:
         raise SystemExit(str(mistake)) from None
     # With a storage provider, files are elsewhere than declared.
-    places = {**dict(zip(about.tables, snakemake.input, strict=False)), **dict(zip(about.files, snakemake.output))}
+    places = {
+        **dict(zip(about.tables, snakemake.input.tables, strict=True)),
+        **dict(zip(about.files, snakemake.output, strict=True)),
+    }
     folders = {str(Path(declared).parent): str(Path(place).parent) for declared, place in places.items()}
-    fixed = {name: folders.get(value, value) if isinstance(value, str) else value for name, value in about.fixed.items()}
+    fixed = {
+        name: folders.get(value, value) if isinstance(value, str) else value for name, value in about.fixed.items()
+    }
     execute(about.notebook, snakemake.output[0], snakemake.log[0], {**fixed, "show": dict(about.show)})
     for path, text in about.captions.items():
         with replacing(places[path]) as temporary:
             temporary.write_text(f"{text}\n", encoding="utf-8")
     stamps.sign(snakemake.output[0], about.made_from, snakemake.output[1:])
-    cost.note(about.costs, cost.Spent("notebook", 1, 0.0, cost.cpu_seconds()))
+    cost.note(about.costs, "notebook", 0, 1)
