@@ -3,6 +3,7 @@ import json
 import os
 import sys
 
+import deepbures
 from deepbures.study import configuration, cost
 from deepbures.process import environment
 from deepbures.study.grid import cells as grid
@@ -13,11 +14,21 @@ from deepbures.study.run import roots
 from deepbures.study.kinds import kind
 from deepbures.study.results.atomic import checksum, digest_of
 
+# An environment that was copied or moved with its folder would run the code of another one, in silence.
+own = os.path.abspath("src/deepbures/__init__.py")
+if os.path.exists(own) and not os.path.samefile(own, deepbures.__file__):
+    sys.exit(
+        f"the environment runs {os.path.dirname(deepbures.__file__)}, not src/deepbures of this folder: "
+        "call make, which makes one for this folder"
+    )
+
 # Jobs inherit it: the user's settings for other programs change no result and no figure.
 # Jobs run in the interpreter that runs Snakemake, whatever python is first on the path.
 neutral = environment.neutral(os.environ)
 os.environ.clear()
 os.environ.update(neutral, DEEPBURES_PYTHON=sys.executable)
+if sys.flags.no_user_site:
+    os.environ["PYTHONNOUSERSITE"] = "1"
 
 
 def read_yaml(path):

@@ -2,9 +2,7 @@
 # workflow/figures.yaml lists the families; `figures` in the configuration says which are drawn and what they show.
 FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
 # A workflow on a code host looks for captions there, where those of a study are not.
-HAS_CAPTIONS = os.path.exists(
-    workflow.source_path("../figures.yaml").flags["sourcecache_entry"]
-)
+HAS_CAPTIONS = os.path.exists(original(workflow.source_path("../figures.yaml")))
 PLOTTING_CODE = planned_code(*modules_of("plotting"))
 
 

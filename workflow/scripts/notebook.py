@@ -10,6 +10,13 @@ from deepbures.study import cost
 from deepbures.study.results import provenance, stamps
 from deepbures.study.results.atomic import replacing
 
+#: For whoever opens the executed notebook where it lies.
+GO_THERE = """# Paths are relative to the folder of the study: go there from wherever this notebook was opened.
+import os
+from pathlib import Path
+
+above = (Path.cwd(), *Path.cwd().parents)
+os.chdir(next((folder for folder in above if (folder / results).exists()), Path.cwd()))"""
 #: How often a kernel is started: of those that start at once, two may collide on a port.
 STARTS = 3
 
@@ -42,6 +49,10 @@ def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
             raise SystemExit(f"{notebook}: {what} (see {log})") from None
     executed = nbformat.read(partial, as_version=4)
     executed.metadata["deepbures"] = stamps.UNSIGNED
+    injected = next(
+        i for i, cell in enumerate(executed.cells) if "injected-parameters" in cell.metadata.get("tags", [])
+    )
+    executed.cells.insert(injected + 1, nbformat.v4.new_code_cell(GO_THERE, id="go-there"))
     with replacing(output) as temporary:
         nbformat.write(executed, temporary)
     partial.unlink()

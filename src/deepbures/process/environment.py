@@ -6,7 +6,10 @@ import os
 from collections.abc import Mapping
 
 #: Python's variables that are kept: where modules are found, and how text is read and written.
-_KEPT = ("PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+_KEPT = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONUSERBASE", "PYTHONSAFEPATH"),
+    *("PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"),
+)
 #: Variables by which Jupyter, IPython and matplotlib find settings, kernels, backends and extensions.
 _SETTINGS = ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "IPYTHONDIR", "MPLBACKEND", "MATPLOTLIBRC")
 
