@@ -99,12 +99,13 @@ def write(
 
 def _groups(cells: Iterable[tuple[str, pa.Table]]) -> Iterator[list[tuple[str, pa.Table]]]:
     """The cells of each row group."""
-    waiting: list[tuple[str, pa.Table]] = []
+    waiting, rows = [], 0
     for cell in cells:
         waiting.append(cell)
-        if sum(len(table) for _, table in waiting) >= _GROUP:
+        rows += len(cell[1])
+        if rows >= _GROUP:
             yield waiting
-            waiting = []
+            waiting, rows = [], 0
     if waiting:
         yield waiting
 
@@ -234,7 +235,9 @@ class Table:
         """Columns of a row group, without metadata, once they are what was written."""
         with _readable(self.path):
             table = (
-                self._file.read_row_group(number, columns=list(columns)).select(columns).replace_schema_metadata(None)
+                self._file.read_row_group(number, columns=list(columns), use_threads=False)
+                .select(columns)
+                .replace_schema_metadata(None)
             )
             for name in columns:
                 if _digest(table[name]) != self._groups[number][1][self.columns.index(name)]:

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+#: One thread, as everywhere in a job.
+_WRITE = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+_READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 class _Record(NamedTuple):
@@ -91,7 +93,7 @@ class Part:
             stream = file.read(sizes[number])
         if _digest(stream) != found.header["tables"][number][1]:
             raise ValueError(f"{self.path} is broken: delete it and run again")
-        return pa.ipc.open_stream(stream).read_all()
+        return pa.ipc.open_stream(stream, options=_READ).read_all()
 
 
 def _records(path: Path) -> Iterator[_Record]:
@@ -113,7 +115,7 @@ def _records(path: Path) -> Iterator[_Record]:
 
 def _stream(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema.remove_metadata(), options=_COMPRESSED) as stream:
+    with pa.ipc.new_stream(sink, table.schema.remove_metadata(), options=_WRITE) as stream:
         stream.write_table(table.replace_schema_metadata(None))
     return sink.getvalue().to_pybytes()
 
