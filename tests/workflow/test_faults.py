@@ -229,7 +229,8 @@ def test_a_failed_collect_loses_nothing_whatever_is_changed_before_the_next_try(
         with (folder / "src/deepbures/flow/run.py").open("a") as module:
             module.write("\nEDITED = 1\n")
     assert snakemake(folder, *AGGREGATES).returncode == 0
-    assert computed_cells(folder) == {"again": {}, "a cell is added": {"convergence": 2}}.get(then, {"convergence": 8})
+    new = {"again": {}, "a cell is added": {"convergence": 2}}
+    assert computed_cells(folder) == new.get(then, {"convergence": 8, "descent": 6})  # both start at close starts
     if then != "the code is changed":
         added = "depth: [1, 2, 3, 10]" if then == "again" else "depth: [1, 2, 3, 10, 20]"
         edit(folder / "tiny.yaml", added, before)
@@ -379,7 +380,8 @@ def test_a_broken_table_is_named_and_its_cells_are_made_again(finished_small, un
     again = snakemake(folder, *AGGREGATES)
     assert again.returncode == 0, again.stderr[-2000:]
     assert aggregates(folder) == undisturbed
-    assert computed_cells(folder) == {"convergence": 6}
+    # Of the changed table, one cell was in a group of rows that is whole.
+    assert computed_cells(folder) == {"convergence": 5 if how == "changed" else 6}
 
 
 def test_a_deleted_table_is_made_again(finished_small, undisturbed):
