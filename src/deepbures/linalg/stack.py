@@ -21,8 +21,8 @@ def take(state: State, members: ArrayLike) -> State:
     state
         Instance of a dataclass. Every field is an array with one entry for each of B members, along its first axis or
         along the axis that `field(metadata={"axis": …})` names.
-    members : (B,) of bool, (m,) of int, or an int
-        Mask or indices, as NumPy selects along an axis; an integer removes the axis.
+    members : (B,) of bool, (m,) of int, an int, or a tuple of arrays of indices
+        Mask or indices, as NumPy selects along an axis; an integer removes the axis, a tuple selects along several.
 
     Returns
     -------
@@ -31,6 +31,7 @@ def take(state: State, members: ArrayLike) -> State:
     """
 
     def selected(field: Field[Any]) -> Any:
-        return getattr(state, field.name)[(slice(None),) * field.metadata.get("axis", 0) + (members,)]
+        before = (slice(None),) * field.metadata.get("axis", 0)
+        return getattr(state, field.name)[(*before, *(members if isinstance(members, tuple) else (members,)))]
 
     return replace(state, **{field.name: selected(field) for field in fields(state)})
