@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cases import each
 from collected import collect_cells
 
 from deepbures.rates.measured import SETTLED, authors_slope_of_descent, authors_slope_of_flow, settling_time, tail_slope
@@ -114,7 +113,7 @@ def test_flow_has_the_authors_slope_of_its_interpolation(flow):
         assert np.isfinite(fit.slope)
 
 
-@each("kind", ["descent", "flow"])
+@pytest.mark.parametrize("kind", ["descent", "flow"])
 def test_runs_have_settling_times_and_tails(request, kind):
     # First time at 1e-6 of the start; tails only of runs that converged.
     runs, samples = request.getfixturevalue(kind)
