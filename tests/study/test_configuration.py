@@ -24,6 +24,8 @@ from deepbures.study.kinds import kind as kind_of
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 FAMILIES = configuration.read(WORKFLOW / "figures.yaml")
+#: Names of the experiments of the default study.
+DEFAULT = tuple(configuration.read(WORKFLOW.parent / "config/config.yaml")["experiments"])
 C, D, U, A = (f"experiments.{name}." for name in ("convergence", "descent", "unbalanced", "authors"))
 N, T, F = (f"experiments.{name}." for name in ("bounds_n1", "certified_n1", "finite_sample"))
 H, B, P, E, S = (f"experiments.{name}." for name in ("hessian", "blow_up", "paths", "escape", "surface"))
@@ -415,9 +417,9 @@ def test_what_makes_sense_passes(shipped, path, value):
 
 def test_every_kind_is_whole_and_in_the_study(shipped):
     assert all(callable(kind_of(kind).run) and kind_of(kind).TABLES and kind_of(kind).COST > 0 for kind in KINDS)
-    others = (configuration.read(WORKFLOW.parent / f"config/{name}.yaml") for name in ("neighbours", "images"))
-    studies = [shipped(), *others]
-    assert {block["kind"] for study in studies for block in study["experiments"].values()} == set(KINDS)
+    studies = map(configuration.read, (WORKFLOW.parent / "config").glob("*.yaml"))
+    blocks = (block for study in studies for block in study["experiments"].values())
+    assert {block["kind"] for block in blocks if "kind" in block} == set(KINDS)
 
 
 def test_options_of_kinds_and_reference_are_in_step():
@@ -439,13 +441,7 @@ def test_options_of_kinds_and_reference_are_in_step():
     assert set(AXES).union(_FRAME, *map(keys_of, declared)) <= named
 
 
-#: Kinds of the neighbours and of times, which stand in files of their own and draw their own targets.
-NEIGHBOURS = {"barycenter", "scaled", "scaling", "sensing", "sparse"}
-
-
-@pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if "landscape" in kind_of(kind).OPTIONS and kind not in NEIGHBOURS]
-)
+@pytest.mark.parametrize("kind", [kind for kind in DEFAULT if kind in KINDS and "landscape" in kind_of(kind).OPTIONS])
 def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, kind):
     config = shipped()
     block = config["experiments"][kind]
@@ -659,9 +655,10 @@ def test_families_have_their_notebooks_and_captions(shipped):
 
 
 def test_every_axis_has_the_type_of_what_it_replaces():
-    keys = {**KEYS, **{f"initialization.{name}": key for name, key in keys_of(Initialization).items()}}
+    sections = [item for kind in KINDS for item in kind_of(kind).OPTIONS.items()]
+    own = {f"{section}.{name}": key for section, options in sections for name, key in keys_of(options).items()}
     for name, axis in AXES.items():
-        assert keys[axis.of or name].type is axis.type, name
+        assert {**own, **KEYS}[axis.of or name].type is axis.type, name
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_counts_of_files_are_those_of_the_patches():
         assert len(own) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch", EXAMPLES)
 def test_examples_apply_and_are_well_formed(project, patch):
     applied(project, patch)

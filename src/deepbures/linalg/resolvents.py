@@ -24,9 +24,10 @@ import numpy as np
 
 from .psd import Array
 
-#: Above this condition of G = I + Yᵀ E Y we orthonormalise twice: once leaves an error of eps times the condition.
+#: Above this condition number of G = I + Yᵀ E Y the factor is orthonormalised twice: a single time leaves an error of
+#: eps times the condition number.
 _ONCE = 100.0
-#: Inverses of scaled G are trusted if their entries are at most eps to this power: 1,350 in float64.
+#: The inverse of a scaled G is accepted if its entries are at most eps to this power: 1,350 in float64.
 _WELL_CONDITIONED = -0.2
 
 
@@ -68,8 +69,8 @@ def inverse_root_rule(least: float, largest: float, accuracy: float) -> tuple[Ar
 def _scaled_tangent(u: Array, ratio: float, K: float, period: float) -> tuple[Array, Array]:
     """sc(u | 1 − ratio) and its derivative dc nc for 0 < u ≤ K'/2, to rounding at any ratio ≤ ½.
 
-    From sc(u | 1 − k²) = −i sn(iu | k²) and the Fourier series of sn in the nome (DLMF 22.11.1). scipy's ellipj takes
-    1 − ratio and so cannot see a ratio below eps.
+    From sc(u | 1 − k²) = −i sn(iu | k²) and the Fourier series of sn in the nome (DLMF 22.11.1). The argument of
+    scipy's ellipj is 1 − ratio, in which a ratio below eps is lost.
     """
     log_nome = -np.pi * period / K
     odd = 2 * np.arange(2 + int(-80 / log_nome))[:, None] + 1
@@ -106,9 +107,10 @@ class Resolvent:
 
 
 def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
-    """The resolvents whose weighted sum is (D + Y Yᵀ)^{-1/2}, one after the other, all in the same memory.
+    """The resolvents, with weights w_j, of which Σ_j w_j (M + τ_j)^{-1} = M^{-1/2} for M = D + Y Yᵀ, one by one.
 
-    Each one overwrites the `outer` of the one before: fresh k × n arrays cost a fifth of a gradient at n = 3,072.
+    Each overwrites the array `outer` of the previous one: allocating k × n arrays would take a fifth of the time of a
+    gradient at n = 3,072.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     Yt : (k, n)
         Yᵀ, with contiguous rows.
     accuracy
-        Relative error that the quadrature may have, in the sense of (1 − a) M^{-1/2} ⪯ Σ ⪯ (1 + a) M^{-1/2}.
+        Largest relative error a of the quadrature, (1 − a) M^{-1/2} ⪯ Σ_j w_j (M + τ_j)^{-1} ⪯ (1 + a) M^{-1/2}.
 
     Notes
     -----
@@ -154,11 +156,12 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
 
 
 def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
-    """(M^{-1/2} Y)ᵀ for M = D + Y Yᵀ, (k, n): two products with all points of the quadrature at once.
+    """(M^{-1/2} Y)ᵀ for M = D + Y Yᵀ, (k, n), by two matrix products for all points of the quadrature together.
 
-    Row i is y_iᵀ Σ_j w_j e_j(i) G_j^{-1}, e_j = 1/(D + τ_j), G_j = I + Yᵀ diag(e_j) Y. One product, of e with the
-    k(k+1)/2 products of columns of Y, gives all G_j, and another one the sums over j: a third of the operations of
-    `resolvents`, which are used instead where some G_j is ill conditioned even after scaling its diagonal to 1.
+    Row i of M^{-1/2} Y is y_iᵀ Σ_j w_j e_j(i) G_j^{-1}, e_j = 1/(D + τ_j), G_j = I + Yᵀ diag(e_j) Y. The product of e
+    with the k(k+1)/2 products of columns of Y gives all G_j, and a second one the sums over j. This takes a third of
+    the operations of `resolvents`, which replace it where some G_j is ill conditioned even after scaling its diagonal
+    to 1.
 
     Parameters
     ----------
@@ -197,6 +200,7 @@ def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
 
 
 def _by_resolvents(D: Array, Yt: Array, accuracy: float) -> Array:
+    """(M^{-1/2} Y)ᵀ = Σ_j w_j C_j A_jᵀ from the resolvents, which holds for any condition of M."""
     product, term = np.zeros_like(Yt), np.empty_like(Yt)
     for part in resolvents(D, Yt, accuracy):
         np.matmul(part.weight * part.inner, part.outer, out=term)
@@ -211,6 +215,6 @@ def _rule_of(D: Array, Yt: Array, accuracy: float) -> tuple[Array, Array]:
 
 
 def _inverse_root(gram: Array) -> Array:
-    """V γ^{-1/2} of a well conditioned G = V γ Vᵀ: B V γ^{-1/2} has orthonormal columns for Bᵀ B = G."""
+    """V γ^{-1/2} of a well-conditioned G = V γ Vᵀ: B V γ^{-1/2} has orthonormal columns for Bᵀ B = G."""
     values, vectors = np.linalg.eigh(gram)
     return vectors / np.sqrt(values)

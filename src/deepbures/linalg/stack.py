@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 State = TypeVar("State", bound="DataclassInstance")
 
 
-def take(state: State, members: ArrayLike | tuple[ArrayLike, ...]) -> State:
+def take(state: State, members: ArrayLike) -> State:
     """The state of the selected members.
 
     Parameters
@@ -21,9 +21,8 @@ def take(state: State, members: ArrayLike | tuple[ArrayLike, ...]) -> State:
     state
         Instance of a dataclass. Every field is an array with one entry for each of B members, along its first axis or
         along the axis that `field(metadata={"axis": …})` names.
-    members : (B,) of bool, (m,) of int, or an int
-        Mask or indices, as NumPy selects along an axis; an integer removes the axis. A tuple of arrays of indices
-        selects along several axes.
+    members : (B,) of bool, (m,) of int, an int, or a tuple of arrays of indices
+        Mask or indices, as NumPy selects along an axis; an integer removes the axis, a tuple selects along several.
 
     Returns
     -------
@@ -31,9 +30,8 @@ def take(state: State, members: ArrayLike | tuple[ArrayLike, ...]) -> State:
         A new instance of the same class; every field has the selected members only.
     """
 
-    index = members if isinstance(members, tuple) else (members,)
-
     def selected(field: Field[Any]) -> Any:
-        return getattr(state, field.name)[(slice(None),) * field.metadata.get("axis", 0) + index]
+        before = (slice(None),) * field.metadata.get("axis", 0)
+        return getattr(state, field.name)[(*before, *(members if isinstance(members, tuple) else (members,)))]
 
     return replace(state, **{field.name: selected(field) for field in fields(state)})

@@ -286,11 +286,6 @@ class CovarianceLoss(ABC):
         covariance = (vectors * self.minimum_spectrum(rank)[..., None, :]) @ vectors.mT
         return symmetrize(covariance), self.minimum_value(rank)
 
-    def minimum_factor(self, rank: int) -> Array:
-        """Minimiser W* = Ω_1 diag(√s*) over matrices of rank ≤ k, (n, k), without S* = W* W*ᵀ; of one target."""
-        leading = np.arange(self._checked_rank(rank))
-        return self.eigenvector_columns(leading) * np.sqrt(self.minimum_spectrum(rank)[leading])
-
     def minimum_value(self, rank: int) -> Array:
         """L*, the minimum over rank ≤ `rank`: the sum of the costs of the empty directions, shape (...)."""
         return self.minimum_over(rank).value
