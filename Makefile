@@ -6,7 +6,6 @@ CONFIG ?= config/config.yaml
 PYTHON ?= python3.13 python3.12 python3.11 python3.14 python3 python
 VENV ?= .venv
 OLDEST ?= .venv-oldest
-REPORT ?= results/report.html
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread for each process: jobs fill the cores, and the same bits come out on any number of them.
@@ -19,19 +18,24 @@ ifneq ($(words $(CURDIR)),1)
 $(error the path of this folder must not hold spaces: $(CURDIR))
 endif
 
-.PHONY: study report archive docs test test-oldest slow-test fault-test extending-test lint format bench lock clean clean-venv
+.SILENT:
+.PHONY: moved study report archive docs test test-oldest slow-test fault-test extending-test lint format bench lock clean clean-venv
+
+# Where the results of a study are; a mistake in its configuration is one line, before anything is built.
+RESULTS_OF = python -m deepbures check config/config.yaml "$(CONFIG)"
 
 # Progress bars where there is a terminal, plain lines in a log.
 study: $(VENV)/.installed
+	$(RESULTS_OF) > /dev/null
 	snakemake --cores $(CORES) --configfile "$(CONFIG)" $$(test -t 1 && echo --logger rich)
 
-# One HTML file with every figure, table and claim of the study.
+# One HTML file with every figure, table and claim of the study, beside its other results.
 report: study
-	snakemake --cores 1 --configfile "$(CONFIG)" --report "$(REPORT)"
+	snakemake --cores 1 --configfile "$(CONFIG)" --report "$$($(RESULTS_OF))/report.html"
 
 # One zip with the configuration, aggregates, notebooks, figures, tables and checksums.
 archive: study
-	snakemake --cores 1 --configfile "$(CONFIG)" archive
+	snakemake --cores 1 --configfile "$(CONFIG)" -- archive
 
 docs: $(VENV)/.installed
 	mkdocs build --strict
@@ -75,8 +79,16 @@ lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
+# In a folder that was copied or moved the environment is still that of the other folder, and runs its code.
+ifneq ($(shell test -e $(VENV)/bin/pip && ! grep -q "$(CURDIR)/$(VENV)/" $(VENV)/bin/pip && echo moved),)
+$(VENV)/.installed: moved
+moved:
+	echo "$(VENV) is that of another folder: it is made again"
+	rm -rf $(VENV)
+endif
+
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@test -x $(VENV)/bin/pip || { PATH=$${PATH#*:}; \
+	test -x $(VENV)/bin/pip || { PATH=$${PATH#*:}; \
 		for python in $(PYTHON); do \
 			$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
 		done; \

@@ -1,18 +1,25 @@
 """Cells computed and collected as the study does, without Snakemake."""
 
+import json
+from pathlib import Path
+
 from deepbures.study.kinds import kind
 from deepbures.study.results.aggregate import collect
-from deepbures.study.results.store import Store
-from deepbures.study.run import complete
+from deepbures.study.results.code_digest import code_digest
+from deepbures.study.results.store import key_of, part_of
+from deepbures.study.run import complete, roots
 
 
 def collect_cells(folder, points, seeds, provenance=None):
-    """The store of an experiment of one kind, with its tables: `points` are the axes and settings of each cell."""
-    store = Store(folder, kind(points[0][1]["kind"]).TABLES)
-    keys = []
-    for _, settings in points:
-        held, mistakes, _ = complete(store, [(settings, seeds)])
-        assert mistakes == []
-        keys += held
-    collect(store, [axes for axes, _ in points], keys, provenance)
-    return store
+    """Files of the tables of an experiment of one kind: `points` are the axes and settings of each cell."""
+    name = points[0][1]["kind"]
+    schemas, code = kind(name).TABLES, code_digest(*roots(name))
+    distinct = {json.dumps(settings, sort_keys=True): settings for _, settings in points}
+    part = Path(folder) / ".cells/plan/job.part"
+    complete(part, [(settings, seeds) for settings in distinct.values()])
+    block = f"{seeds[0]}-{seeds[-1]}"
+    tables = {table: Path(folder) / f"{table}.parquet" for table in schemas}
+    keys = [(axes, key_of(part_of(settings, block), code)) for axes, settings in points]
+    collect([part], tables, schemas, keys, provenance or {})
+    part.unlink()  # as Snakemake does
+    return tables

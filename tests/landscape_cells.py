@@ -75,8 +75,8 @@ def loader(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             # Every cell records the versions of its packages; looking them up takes longer than most cells here.
             patch.setattr(provenance, "version", functools.cache(provenance.version))
-            store = collect_cells(folder, points, range(SEEDS.get(kind, 1)))
-        return {name: frames.read(folder / f"{name}.parquet") for name in store.schemas}
+            tables = collect_cells(folder, points, range(SEEDS.get(kind, 1)))
+        return {name: frames.read(path) for name, path in tables.items()}
 
     return load
 

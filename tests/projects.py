@@ -7,10 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from deepbures.study.grid.axes import AXES
-from deepbures.study.results.store import Cells
+from deepbures.study.results.parquet import Table
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -203,8 +201,29 @@ def planned(folder: Path, *arguments: str, config: str | None = "tiny.yaml") -> 
 
 
 def run_jobs(jobs: dict[str, int]) -> dict[str, int]:
-    """Number of cells that are to be computed, by experiment."""
+    """Number of jobs that compute cells, by experiment."""
     return {rule.removeprefix("run_"): count for rule, count in jobs.items() if rule.startswith("run_")}
+
+
+def new_cells(folder: Path, *configs: str) -> dict[str, int]:
+    """Number of cells that `deepbures cells` calls new, by experiment."""
+    command = [sys.executable, "-m", "deepbures", "cells", "config/config.yaml", *(configs or ["tiny.yaml"])]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    rows = [line.split() for line in run.stdout.splitlines()[1:-1]]
+    return {row[0]: int(row[-2]) for row in rows if row[-2] != "0"}
+
+
+def computed_cells(folder: Path) -> dict[str, int]:
+    """Number of cells that jobs say they computed, by experiment; their logs are deleted."""
+    found: dict[str, int] = {}
+    for log in sorted(folder.glob("logs/results/*/*/**/*.log")):
+        for count in re.findall(r"cells are there, (\d+) are computed", log.read_text()):
+            experiment = log.relative_to(folder / "logs/results").parts[1]
+            found[experiment] = found.get(experiment, 0) + int(count)
+        log.unlink()
+    return {experiment: count for experiment, count in found.items() if count}
 
 
 def contents(folder: Path, pattern: str = "results/**/*.parquet") -> dict[str, bytes]:
@@ -214,10 +233,10 @@ def contents(folder: Path, pattern: str = "results/**/*.parquet") -> dict[str, b
 def collected_cells(folder: Path) -> dict[tuple[str, str], str]:
     """Every number of every cell, by table and key."""
     found = {}
-    for path in sorted(folder.glob("results/tiny/*/cells/*.parquet")):
-        columns = [name for name in pq.read_schema(path).names if name not in AXES]
-        cells = Cells(path, columns)
-        found |= {(str(path.relative_to(folder)), key): repr(cells.read(key).to_pylist()) for key in cells}
+    for path in sorted(folder.glob("results/tiny/*/*.parquet")):
+        table = Table(path)
+        columns = [name for name in table.columns if name not in AXES]
+        found |= {(str(path.relative_to(folder)), key): repr(table.cell(key, columns).to_pylist()) for key in table}
     return found
 
 

@@ -29,7 +29,7 @@ FLOORS = [
 #: Packages of the study, likewise.
 STUDY_FLOORS = [{"grid"}, {"results"}, {"cell"}, {"kinds"}, {"run"}, {"cost"}, {"configuration"}]
 #: All that claims and plotting, which work on tables, may know of the study.
-OF_TABLES = {"study.grid.axes", "study.results.derived"}
+OF_TABLES = {"study.grid.axes", "study.results.derived", "study.results.parquet"}
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
@@ -132,12 +132,10 @@ def test_a_job_loads_neither_pandas_nor_matplotlib(tmp_path):
         json.dumps({**SETTINGS, **SMALL}),
         "--seeds",
         "0-1",
-        "--store",
-        str(tmp_path),
-        "--list",
-        f"{tmp_path}/a",
+        "--part",
+        f"{tmp_path}/a.part",
     ]
     check = f"import sys, {kinds}; from deepbures.__main__ import main; main({run}); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert (tmp_path / "a").exists()
+    assert (tmp_path / "a.part").exists()
     assert {"pandas", "matplotlib", "snakemake", "jsonschema", "yaml", "ruamel"}.isdisjoint(found.stdout.split())

@@ -11,7 +11,7 @@ from deepbures import claims
 from deepbures.__main__ import main
 from deepbures.claims.evidence import SOURCES, judge
 from deepbures.study.results.code_digest import code_digest
-from deepbures.study.results.parquet import read_metadata
+from deepbures.study.results.parquet import Table
 from deepbures.study.run import roots
 
 ROOT = Path(__file__).parents[2]
@@ -252,6 +252,6 @@ def test_the_picture_has_a_row_a_claim(study):
 
 
 def test_aggregates_carry_their_provenance(study):
-    found = read_metadata(study / "hessian/spectra.parquet")
+    found = Table(study / "hessian/spectra.parquet").metadata
     assert (found["experiment"], found["seeds"], found["parts"]) == ("hessian", 2, len(STUDY["hessian"][2]))
     assert found["code"] == code_digest(*roots("hessian"))

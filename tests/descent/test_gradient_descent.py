@@ -7,7 +7,6 @@ from itertools import pairwise
 import mpmath as mp
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.descent.gradient_descent import CHECK_INTERVAL, gradient_descent
 from deepbures.flow.gradient_flow import gradient_flow
@@ -116,7 +115,7 @@ def test_a_step_changes_the_balance_by_its_square_only(make_target, rng, kind, w
 # --- Closed forms -----------------------------------------------------------------------------------------------
 
 
-@each("eta", [0.01, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("eta", [0.01, 0.3, 0.5, 0.9])
 def test_scalar_closed_form(eta):
     # n = N = 1, ε = 0: w_t − √λ = (1 − 2η)^t (w_0 − √λ).
     run = gradient_descent(BuresWasserstein([[2.0]]), [[[3.0]]], eta, 60, np.arange(61))
@@ -125,7 +124,7 @@ def test_scalar_closed_form(eta):
     np.testing.assert_allclose(np.sqrt(run.excess), np.abs(expected - np.sqrt(2)), rtol=0, atol=1e-14)
 
 
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_directions_of_a_commuting_start_descend_alone(make_target, rng, kind, depth):
     # Layers diag(a) with the eigenvectors on top: a ← a − η a^{N−1} ℓ'(a^N) for each λ, in 40 digits; ℓ'(w) is
@@ -172,10 +171,10 @@ def test_descent_turns_with_its_data(make_target, rng, kind, widths):
 # --- Local stability --------------------------------------------------------------------------------------------
 
 
-@each("rank", [4, 2])
-@each("depth", [1, 3])
-@each("epsilon", [0, 0.1])
-@each("share", [0.4, 0.97, 1.03])
+@pytest.mark.parametrize("rank", [4, 2])
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("epsilon", [0, 0.1])
+@pytest.mark.parametrize("share", [0.4, 0.97, 1.03])
 def test_excess_contracts_by_the_slowest_local_rate(make_target, rng, share, epsilon, depth, rank):
     # Near the balanced minimum L − L* shrinks by max_r (1 − η r)² a step: it converges below η = 2 / max r, and leaves
     # above.
@@ -195,8 +194,8 @@ def test_excess_contracts_by_the_slowest_local_rate(make_target, rng, share, eps
 # --- Flow -------------------------------------------------------------------------------------------------------
 
 
-@each("rank", [4, 2])
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("rank", [4, 2])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_descent_approaches_the_flow_with_order_one(make_target, rng, kind, depth, rank):
     # ‖S_η(T) − S(T)‖ = O(η) from a balanced start.
@@ -241,7 +240,7 @@ def test_rank_stays_below_the_bottleneck(make_target, rng, kind):
     np.testing.assert_allclose(run.final, loss.minimum(2)[0], atol=1e-4)
 
 
-@each("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, 3])
 def test_unsmoothed_descent_keeps_a_rank_below_the_bottleneck(make_target, depth):
     # ε = 0, columns 2..4 of W zero: T W has those of W, so that W stays of rank 1 and ends on that level, Σ_{j>1} λ_j.
     loss = BuresWasserstein(make_target(SPECTRUM))
@@ -257,7 +256,7 @@ def test_unsmoothed_descent_keeps_a_rank_below_the_bottleneck(make_target, depth
 
 @pytest.mark.parametrize("widths", [(6, 4), (3, 4, 4), (5, 2, 6, 4)], ids=str)
 @pytest.mark.parametrize("batch", [(3,), (2, 3)], ids=str)
-@each("targets", ["one", "stack"])
+@pytest.mark.parametrize("targets", ["one", "stack"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stack_is_its_single_runs_bit_for_bit(make_target, rng, kind, targets, batch, widths):
     # Runs that differ in layers, step size, and with a stack of targets in Σ0 and ε.
@@ -352,7 +351,7 @@ def test_recording_does_not_steer_the_run(make_target, rng):
         np.testing.assert_array_equal(one, three)
 
 
-@each("n_steps", [0, 20])
+@pytest.mark.parametrize("n_steps", [0, 20])
 @pytest.mark.parametrize("widths", [(4, 4), (5, 3, 4)], ids=str)
 def test_input_layers_are_left_alone(make_target, rng, widths, n_steps):
     layers = random_layers(rng, widths)
@@ -455,7 +454,7 @@ def test_without_a_tolerance_a_run_goes_on_at_the_minimum():
 @pytest.mark.parametrize(
     ("dtype", "eta"), [(np.float32, 2.5), (np.float64, 2.5), (np.float32, 1e30), (np.float64, 1e200)]
 )
-@each("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_that_diverges_ends_without_noise(rng, kind, depth, dtype, eta):
     # DIVERGED at the first step with an entry of W beyond 1e8 max(√λ_1, |W(0)|) or not finite; finite rows before it.
@@ -491,7 +490,7 @@ def test_every_run_has_its_own_limit():
         assert stack.last_step[i] == steps
 
 
-@each("targets", ["one", "stack"])
+@pytest.mark.parametrize("targets", ["one", "stack"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_of_a_stack_end_on_their_own(make_target, rng, kind, targets):
     # Two converge (at different steps), one diverges, three use their budget: each as if it were alone.
@@ -579,8 +578,8 @@ def test_bad_input_is_refused_in_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
-@each(("epsilon", "bures_wasserstein_is_quicker"), [(0.0, True), (0.9, False)])
-@each("depth", [1, 2, 3])
+@pytest.mark.parametrize(("epsilon", "bures_wasserstein_is_quicker"), [(0.0, True), (0.9, False)])
+@pytest.mark.parametrize("depth", [1, 2, 3])
 def test_which_loss_needs_fewer_steps_turns_with_epsilon(depth, epsilon, bures_wasserstein_is_quicker):
     """At half the largest stable step, to 1e-8 tr Σ0, from one balanced start (docs/paper.md section 9)."""
     spectrum = np.array([3, 2, 1.5, 1.0])

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.descent.scaled_descent import natural_step, nystrom_start, scaled_descent
@@ -51,7 +50,7 @@ def tail_factor(excess, high, low):
 
 
 @pytest.mark.parametrize("kappa", KAPPAS)
-@each(("rank", "width"), [(5, 5), (5, 8), (5, 20), (20, 20)])
+@pytest.mark.parametrize(("rank", "width"), [(5, 5), (5, 8), (5, 20), (20, 20)])
 def test_one_step_from_a_gaussian_start_for_enough_columns(make_target, rng, kappa, rank, width):
     # k ≥ rank Σ0: exact after one step, at any condition number; the limit asked is 1e-13 tr Σ0.
     loss = BuresWasserstein(make_target(spectrum(kappa, rank)))
@@ -70,7 +69,7 @@ def test_a_step_is_the_nystrom_approximation(make_target, rng):
     np.testing.assert_allclose(run.final, expected, atol=1e-12)
 
 
-@each("kappa", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("kappa", [1e2, 1e4, 1e6])
 def test_subspace_iteration_below_the_rank(make_target, rng, kappa):
     # k < rank: the excess shrinks by (λ_{k+1}/λ_k)² a step.
     loss = BuresWasserstein(make_target(spectrum(kappa, 20)))
@@ -80,8 +79,8 @@ def test_subspace_iteration_below_the_rank(make_target, rng, kappa):
     assert descent_contraction(rates_at_minimum(loss, 1, 5), 0.5) == pytest.approx(expected, rel=1e-10)
 
 
-@each("share", [0.1, 0.5, 0.8])
-@each("kappa", [10, 1e3])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("kappa", [10, 1e3])
 def test_tail_factor_with_smoothing(make_target, rng, share, kappa):
     # k = n: (ε/λ_n)² a step; k < n: what the local rates of paper.md section 4 give at η = ½. Within 1 %.
     eigenvalues = np.geomspace(1, 1 / kappa, 8)
@@ -93,7 +92,7 @@ def test_tail_factor_with_smoothing(make_target, rng, share, kappa):
         assert tail_factor(run.excess / unit(loss), 1e-2 * low**0.5, low) == pytest.approx(expected, rel=0.01)
 
 
-@each("rank", [2, 5, 7])
+@pytest.mark.parametrize("rank", [2, 5, 7])
 def test_descent_lemma(make_target, rng, rank):
     # L(W − η∇) ≤ L − η (1 − η) ‖∇‖² for 0 < η < 1, any ε, rank and scale of W; slack 1e-12 of the terms.
     for epsilon in (0, 0.01, 0.3, 2):
@@ -161,9 +160,9 @@ def test_the_scaling_of_the_square_loss_is_wrong_for_bures_wasserstein(make_targ
 # --- Layer by layer ---------------------------------------------------------------------------------------------
 
 
-@each("kind", ["bw", "square"])
+@pytest.mark.parametrize("kind", ["bw", "square"])
 @pytest.mark.parametrize("kappa", KAPPAS)
-@each("depth", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 10])
 def test_quadratic_from_the_nystrom_start(make_target, kind, kappa, depth):
     # Exact rank, k = 5 of n = 20 and k = n: at most 30 steps to the last digits, and e_{t+1} ≤ 0.1 e_t below 1e-2,
     # then the square of it. Steps are halved only at the beginning, where the start is far too small in some
@@ -185,7 +184,7 @@ def test_quadratic_from_the_nystrom_start(make_target, kind, kappa, depth):
         assert e[-1] <= max(1e-4 * e[-2], rounding)
 
 
-@each("depth", [2, 5, 10])
+@pytest.mark.parametrize("depth", [2, 5, 10])
 def test_a_sketch_that_nearly_misses_a_direction_takes_steps(depth):
     # Seed 0 of study seed 1 at κ = 1e6: no step was taken.
     basis = random_orthogonal(generator(1, "target", 0, dimension=20, spectrum="geometric"), 20)
@@ -195,7 +194,7 @@ def test_a_sketch_that_nearly_misses_a_direction_takes_steps(depth):
     assert run.stop_reason == StopReason.CONVERGED
 
 
-@each("depth", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 10])
 def test_a_start_that_is_far_too_small_in_one_direction_takes_steps(depth):
     # σ_min(W(0)) = 3e-10 along a direction that is not an eigenvector's: the first step needs up to 60 halvings.
     eigenvalues = np.array([1, 10**-1.5, 1e-3, 10**-4.5, 1e-6])
@@ -207,7 +206,7 @@ def test_a_start_that_is_far_too_small_in_one_direction_takes_steps(depth):
     assert run.stop_reason == StopReason.CONVERGED
 
 
-@each("depth", [2, 5, 10])
+@pytest.mark.parametrize("depth", [2, 5, 10])
 def test_without_the_repair_a_bottleneck_costs_a_factor(make_target, depth):
     # From a Gaussian start, what lies off the range of W_N decays by (1 − 1/N)² a step; with the repair at once.
     loss = BuresWasserstein(make_target(spectrum(100, 5)))
@@ -220,7 +219,7 @@ def test_without_the_repair_a_bottleneck_costs_a_factor(make_target, depth):
     assert repaired.last_step <= 13
 
 
-@each("depth", [2, 3, 10])
+@pytest.mark.parametrize("depth", [2, 3, 10])
 def test_layers_move_the_product_as_one_layer(make_target, rng, depth):
     # To first order in η the product moves by −N η ∇L(W) C; the rest is O(η²).
     loss = BuresWasserstein(make_target([3, 2, 1, 0.5]), 0.2)
@@ -236,7 +235,7 @@ def test_layers_move_the_product_as_one_layer(make_target, rng, depth):
     assert np.log10(remainders[0] / remainders[1]) == pytest.approx(2, abs=0.05)
 
 
-@each("kind", ["bw", "square"])
+@pytest.mark.parametrize("kind", ["bw", "square"])
 def test_depth_worsens_the_condition_number_and_scaling_takes_it_away(kind):
     # Tail factors of plain descent at η = ½ · 2/λ_max: 1 − √factor = η r_min, so that κ^{1−1/N} (BW) and
     # κ^{2−1/N} (square) show as powers. Started on the slowest mode: the tail begins at once.
@@ -257,8 +256,8 @@ def test_depth_worsens_the_condition_number_and_scaling_takes_it_away(kind):
         assert exponent == pytest.approx((1 if kind == "bw" else 2) - 1 / depth, abs=0.01)
 
 
-@each("depth", [1, 3])
-@each("kind", [0, 0.5, "square"])
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("kind", [0, 0.5, "square"])
 def test_unit_and_basis_do_not_matter(make_target, kind, depth):
     # Σ0 × 1e±12 and a turned basis: the same steps, the same relative excess.
     eigenvalues = np.geomspace(1, 1e-3, 6)
@@ -274,8 +273,8 @@ def test_unit_and_basis_do_not_matter(make_target, kind, depth):
         np.testing.assert_allclose(other, runs[0], rtol=1e-6, atol=1e-14)
 
 
-@each("depth", [1, 2, 5])
-@each("kind", [0, "cut off", "last", "square"])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("kind", [0, "cut off", "last", "square"])
 def test_ordinary_degenerate_targets(make_target, rng, kind, depth):
     # Repeated eigenvalues, a singular target, more columns than its rank, ε = λ_n and ε above some λ.
     covariance = make_target([3, 3, 1, 1, 0.5, 0])

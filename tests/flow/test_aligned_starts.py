@@ -3,7 +3,6 @@
 import mpmath as mp
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.flow.gradient_flow import gradient_flow
 from deepbures.losses.registry import BuresWasserstein
@@ -36,7 +35,7 @@ def exact_time(eigenvalue, epsilon, depth, start, end):
         return float(mp.quad(lambda w: slowness(mp.exp(w)) * mp.exp(w), cuts))
 
 
-@each("depth", [1, 2, 10])
+@pytest.mark.parametrize("depth", [1, 2, 10])
 @pytest.mark.parametrize(
     ("eigenvalue", "epsilon", "start", "end"),
     [
@@ -73,8 +72,8 @@ def test_modes_go_to_their_limit_only(start, end):
         mode_times(4.0, 0.5, 2, start, end)
 
 
-@each("depth", [1, 2, 5])
-@each("epsilon", [0.0, 0.2])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("epsilon", [0.0, 0.2])
 def test_half_times_are_those_of_the_flow(make_target, depth, epsilon):
     # A small aligned start learns mode after mode: at its half-time each eigenvalue of S is half of λ_j − ε, to 1e-4.
     eigenvalues = np.array([4.0, 2.0, 1.0])
@@ -107,8 +106,8 @@ def test_the_last_stretch_of_a_mode_is_the_sharp_rate():
 # --- ε = λ_n ----------------------------------------------------------------------------------------------------
 
 
-@each("depth", [1, 2, 10, 100])
-@each("scale", [1.0, 1e-9, 1e9])
+@pytest.mark.parametrize("depth", [1, 2, 10, 100])
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
 def test_algebraic_tail_is_the_limit_of_the_mode(depth, scale):
     # (√(s+λ) − √λ)² at the times of s → 0: within 1 % at s/λ = 1e-6, 1e-4 at 1e-9 (corrections of relative s log s).
     for s, tolerance in ((1e-3, 2e-2), (1e-9, 1e-6)):
@@ -117,7 +116,9 @@ def test_algebraic_tail_is_the_limit_of_the_mode(depth, scale):
         assert algebraic_tail(time, scale, depth) == pytest.approx(loss, rel=tolerance)
 
 
-@each(("depth", "predicted", "computed"), [(1, 3.1e-9, 3.14e-9), (10, 3.2e-6, 3.28e-6), (100, 5.8e-7, 5.84e-7)])
+@pytest.mark.parametrize(
+    ("depth", "predicted", "computed"), [(1, 3.1e-9, 3.14e-9), (10, 3.2e-6, 3.28e-6), (100, 5.8e-7, 5.84e-7)]
+)
 def test_algebraic_tail_of_a_flow(make_target, depth, predicted, computed):
     # λ_n = ε = 0.05 at t = 1,000: the values of section 9, and a flow in two dimensions that is not stiff.
     found = algebraic_tail(1000, 0.05, depth)

@@ -6,7 +6,6 @@ import sys
 import mpmath as mp
 import numpy as np
 import pytest
-from cases import each
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -40,9 +39,9 @@ def grid_point(epsilon, smin, seed=0, n=20):
 # --- The equation -----------------------------------------------------------------------------------------------
 
 
-@each("rank", [1, 2, 4])
-@each("depth", [1, 2, 3, 8])
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_jacobian_is_entrywise_and_exact_at_diagonal_states(kind, depth, rank):
     # Central differences of the field along every entry, at diag(x): J on that entry (and its mirror), 0 elsewhere.
     loss = make_loss(kind, np.diag(SPECTRUM))
@@ -60,7 +59,7 @@ def test_jacobian_is_entrywise_and_exact_at_diagonal_states(kind, depth, rank):
         np.testing.assert_allclose(slope, J * direction / 1e-5, atol=2e-8 * np.abs(J).max())
 
 
-@each("epsilon", [0, 0.2])
+@pytest.mark.parametrize("epsilon", [0, 0.2])
 def test_curvature_at_the_minimum_gives_the_local_rates(epsilon):
     # 2 (s_a + s_b)/(λ_a + λ_b) (paper.md section 4), at s = λ − ε; and finite where eigenvalues vanish.
     loss = BuresWasserstein(np.diag(SPECTRUM), epsilon)
@@ -87,7 +86,9 @@ def test_pivots_bound_the_coefficients_of_the_other_rows():
 # --- Accuracy ---------------------------------------------------------------------------------------------------
 
 
-@each(("epsilon", "smin", "depth"), [(0, -1, 40), (0, 3, 1), (0.1, 1, 10), (0.1, 1, 100), (0.5, 2, 50), (1, 4.5, 90)])
+@pytest.mark.parametrize(
+    ("epsilon", "smin", "depth"), [(0, -1, 40), (0, 3, 1), (0.1, 1, 10), (0.1, 1, 100), (0.5, 2, 50), (1, 4.5, 90)]
+)
 def test_excess_on_the_authors_grid(epsilon, smin, depth):
     # At the study's tolerance the recorded excess is right to 1e-4 down to 1e-12, where the explicit method at 1e-11 is
     # sampled at its own steps; and no flow takes more than 170 gradients.
@@ -104,7 +105,7 @@ def test_excess_on_the_authors_grid(epsilon, smin, depth):
     assert (np.diff(study.excess) < 0).all()
 
 
-@each(("epsilon", "smin", "depth"), [(0.1, -1, 1), (0.1, -1, 100), (1, 0.5, 50), (0.5, 0.5, 10)])
+@pytest.mark.parametrize(("epsilon", "smin", "depth"), [(0.1, -1, 1), (0.1, -1, 100), (1, 0.5, 50), (0.5, 0.5, 10)])
 def test_singular_and_nearly_singular_optima_take_no_step_budget(epsilon, smin, depth):
     # ε = λ_n: L − L* = (1/(4λ_n)) ((4N−2) t/λ_n)^{−2N/(2N−1)} in the end (paper.md section 11), to 4 %.
     loss, W = grid_point(epsilon, smin)
@@ -120,8 +121,8 @@ def test_singular_and_nearly_singular_optima_take_no_step_budget(epsilon, smin, 
         assert flow.excess[-1] == pytest.approx(predicted, rel=0.04)
 
 
-@each("depth", [2, 10, 100])
-@each("smin", [-1, 1])
+@pytest.mark.parametrize("depth", [2, 10, 100])
+@pytest.mark.parametrize("smin", [-1, 1])
 def test_tails_have_the_sharp_rate(smin, depth):
     # k = n, N > 1. The slope from 1e-12 to 1e-14 is that of the explicit method at rtol 1e-10, to 1e-3. Where λ_n is
     # alone (smin −1) that is the sharp rate; where others are close (smin 1) the flow itself is 0.7 % off it there.
@@ -148,8 +149,8 @@ def quadrature_error(depth, eigenvalue, epsilon, start, found, time):
         return float((reached - mp.mpf(float(time))) * speed(mp.mpf(float(found))))
 
 
-@each("rank", [1, 2, 3])
-@each(("epsilon", "depth"), [(0.0, 1), (0.0, 3), (0.2, 2), (0.5, 1), (0.5, 10), (0.2, 100)])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(("epsilon", "depth"), [(0.0, 1), (0.0, 3), (0.2, 2), (0.5, 1), (0.5, 10), (0.2, 100)])
 def test_commuting_starts_in_closed_quadrature(epsilon, depth, rank):
     # λ = (2, 1.1, ½), ε = 0, > 0 and λ_n, ranks 1 to n: every mode to 1e-8 relative at rtol 1e-10.
     eigenvalues, start = np.array([2.0, 1.1, 0.5]), np.array([0.8, 1.9, 0.9])
@@ -164,9 +165,9 @@ def test_commuting_starts_in_closed_quadrature(epsilon, depth, rank):
             assert abs(quadrature_error(depth, eigenvalues[a], epsilon, start[a], s, t)) < 1e-8 * s
 
 
-@each("depth", [1, 3, 10])
-@each("epsilon", [0, 0.1])
-@each("rank", [2, 5])
+@pytest.mark.parametrize("depth", [1, 3, 10])
+@pytest.mark.parametrize("epsilon", [0, 0.1])
+@pytest.mark.parametrize("rank", [2, 5])
 def test_collocation_near_the_minimum_of_a_lower_rank(rank, epsilon, depth):
     # From near the minimum: what the explicit method finds, with fewer gradients.
     rng = np.random.default_rng(10 * depth + rank)
@@ -198,8 +199,8 @@ def test_methods_hand_over_from_a_small_start():
 # --- Theory -----------------------------------------------------------------------------------------------------
 
 
-@each("depth", [1, 2, 10])
-@each("epsilon", [0, 0.1, 0.4])
+@pytest.mark.parametrize("depth", [1, 2, 10])
+@pytest.mark.parametrize("epsilon", [0, 0.1, 0.4])
 def test_global_rate_is_never_violated(epsilon, depth, make_target):
     # L(t) ≤ L(0) exp(−4 N m^{2−1/N} t/(m + ε)), σ_n(W(t))² ≥ m, m = min(σ_n(W(0))², λ_n − ε) (paper.md section 11).
     loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
@@ -213,9 +214,9 @@ def test_global_rate_is_never_violated(epsilon, depth, make_target):
         assert (least >= m * (1 - 1e-5)).all()
 
 
-@each("scale", [1e-12, 1e12])
-@each("rank", [3, 6])
-@each("kind", ["bures", "frobenius"])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("rank", [3, 6])
+@pytest.mark.parametrize("kind", ["bures", "frobenius"])
 def test_units_change_nothing(kind, rank, scale):
     # Σ0, S and ε times c, with L times c or c²: the same steps and gradients. N = 2, t times c^{−1/2} or c^{−3/2}.
     rng = np.random.default_rng(5)
@@ -267,9 +268,9 @@ def test_flow_falls_whatever_the_problem(problem, depth):
 # --- Stacks -----------------------------------------------------------------------------------------------------
 
 
-@each("rank", [6, 3])
-@each("kind", [0.0, 0.1, "frobenius"])
-@each("method", ["auto", "explicit"])
+@pytest.mark.parametrize("rank", [6, 3])
+@pytest.mark.parametrize("kind", [0.0, 0.1, "frobenius"])
+@pytest.mark.parametrize("method", ["auto", "explicit"])
 def test_members_of_a_stack_get_the_bits_they_get_alone(method, kind, rank):
     # Five targets, starts and horizons, at an even and an odd depth: every sample, step and gradient.
     covariances = np.array([draw_target(np.random.default_rng(seed), 6, 0.5) for seed in range(5)])
@@ -373,7 +374,7 @@ def test_a_flow_of_full_rank_loads_no_scipy_integrator():
     assert found.stdout.strip() == "False"
 
 
-@each(("epsilon", "smin", "depth"), [(0, 5, 70), (0, 5, 85), (0.5, 4.5, 55), (0.5, 4.5, 90)])
+@pytest.mark.parametrize(("epsilon", "smin", "depth"), [(0, 5, 70), (0, 5, 85), (0.5, 4.5, 55), (0.5, 4.5, 90)])
 def test_a_flow_ends_at_its_tolerance_and_not_in_rounding(epsilon, smin, depth):
     # Settings of the study whose last step but one ends just below the tolerance: the next one leads to 1e-27, where
     # L − L* is rounding and may rise from sample to sample.

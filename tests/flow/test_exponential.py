@@ -3,10 +3,11 @@
 import mpmath as mp
 import numpy as np
 import pytest
-from cases import each
 
-from deepbures.flow.collocation import Stack, dense_output
+from deepbures.flow.collocation import CollocationStack
+from deepbures.flow.collocation_path import dense_output
 from deepbures.flow.exponential import Collocation, lobatto_nodes, phi_functions
+from deepbures.flow.options import FlowOptions
 
 ARGUMENTS = np.concatenate(
     [[0.0], *(sign * np.geomspace(1e-300, 600, 60) for sign in (1, -1)), [-1e5, -1e10], np.linspace(-6, 6, 121)]
@@ -25,7 +26,7 @@ def exact_phi(order, z):
         return value
 
 
-@each("order", [1, 2, 4, 6])
+@pytest.mark.parametrize("order", [1, 2, 4, 6])
 def test_phi_functions_in_fifty_digits(order):
     # Every argument of either sign, from 0 through 1e-300 to 600 and −1e10: to 1e-14 relative.
     found = phi_functions(ARGUMENTS, order)
@@ -42,9 +43,9 @@ def test_nodes_are_those_of_lobatto():
     np.testing.assert_allclose(2 * lobatto_nodes(4) - 1, [-((3 / 7) ** 0.5), 0, (3 / 7) ** 0.5, 1], atol=1e-15)
 
 
-@each("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_polynomials_are_integrated_exactly(count):
-    # y' = z y + Σ_q a_q t^q, y(0) = 0, by quadrature in 30 digits, at every share of the step; and g from its values.
+    # y' = z y + Σ_q a_q t^q, y(0) = 0, by quadrature in 30 digits, at two fractions of the step; and g from its values.
     scheme = Collocation(count)
     coefficients = np.random.default_rng(count).standard_normal(count)
     values = np.polynomial.polynomial.polyval(scheme.nodes, [0, *coefficients])
@@ -52,18 +53,18 @@ def test_polynomials_are_integrated_exactly(count):
     last = np.polynomial.polynomial.polyval(2.5 * (np.append(0, scheme.nodes[:-1]) - 1), [0, *coefficients])
     np.testing.assert_allclose(scheme.extrapolated(last[:, None], np.array([0.4]))[0], coefficients[:1], rtol=1e-10)
     for z in (-50.0, -1.0, 0.3, 4.0):
-        for share in (0.2, 1.0):
-            weights = scheme.weights(np.array([z]), share)
+        for theta in (0.2, 1.0):
+            weights = scheme.weights(np.array([z]), theta)
             found = sum(a * w for a, w in zip(coefficients, weights[1:], strict=True))
             with mp.workdps(30):
                 exact = mp.quad(
-                    lambda s, z=z, share=share: (
-                        mp.exp((share - s) * z) * sum(mp.mpf(float(a)) * s**q for q, a in enumerate(coefficients, 1))
+                    lambda s, z=z, theta=theta: (
+                        mp.exp((theta - s) * z) * sum(mp.mpf(float(a)) * s**q for q, a in enumerate(coefficients, 1))
                     ),
-                    mp.linspace(0, share, 9),
+                    mp.linspace(0, theta, 9),
                 )
             assert float(found[0]) == pytest.approx(float(exact), rel=1e-12, abs=1e-14)
-            assert weights[0][0] == pytest.approx(np.expm1(share * z) / z, rel=1e-14)
+            assert weights[0][0] == pytest.approx(np.expm1(theta * z) / z, rel=1e-14)
 
 
 def test_highest_coefficients_are_those_of_legendre():
@@ -96,38 +97,34 @@ class Logistic:
     def admissible(self, y):
         return np.ones(len(y), dtype=bool)
 
-    def frame(self, member):
-        return None
-
     def moved(self, y, members):
         return np.zeros(len(members), dtype=bool)
 
 
 def solve(rates, start, end, rtol):
-    stack = Stack(Logistic(rates), start.copy(), np.zeros(len(start)), np.full(len(start), end), rtol, 0.0)
-    steps, calls = [[] for _ in start], 0
-    while stack.members.size:
-        members = stack.members
+    options, times = FlowOptions(depth=1, rtol=rtol), np.zeros(len(start))
+    stack = CollocationStack(Logistic(rates), start.copy(), times, np.full(len(start), end), options)
+    steps = [[] for _ in start]
+    while stack.active.place.size:
         stepped, _, made = stack.sweep()
-        calls += 1
-        for j, step in zip(members[stepped], made, strict=True):
+        for j, step in zip(stack.active.place[stepped], made, strict=True):
             steps[j].append(step)
-        stack.keep(stack.time < end)
-    return steps, calls
+        stack.keep(stack.active.time < end)
+    return steps
 
 
 def logistic(rates, start, times):
     return 1 / (1 + (1 / start - 1) * np.exp(-rates * times[:, None, None]))
 
 
-@each("rate", [1.0, 1e4])
+@pytest.mark.parametrize("rate", [1.0, 1e4])
 def test_tolerance_is_kept_along_the_steps(rate):
     # Rates of 1 and of rate in one matrix: errors between the steps follow rtol, whatever the stiffness.
     rates = np.array([[[1.0, rate]]])
     start, times = np.array([[[0.2, 0.7]]]), np.linspace(0.01, 5, 97)
     errors = []
     for rtol in (1e-4, 1e-6, 1e-8):
-        (steps,), _ = solve(rates, start, 5.0, rtol)
+        (steps,) = solve(rates, start, 5.0, rtol)
         knots = np.array([step.time for step in steps])
         found = dense_output([steps[j] for j in np.searchsorted(knots, times) - 1], times)
         errors.append(np.abs(found - logistic(rates, start, times)).max())
@@ -157,9 +154,9 @@ def test_order_of_convergence():
 def test_members_get_the_bits_they_get_alone():
     rng = np.random.default_rng(1)
     rates, start = rng.uniform(0.1, 1e3, (7, 2, 2)), rng.uniform(0.1, 2, (7, 2, 2))
-    together, _ = solve(rates, start, 3.0, 1e-6)
+    together = solve(rates, start, 3.0, 1e-6)
     assert len({len(steps) for steps in together}) > 1
     for j in range(7):
-        (alone,), _ = solve(rates[j : j + 1], start[j : j + 1], 3.0, 1e-6)
+        (alone,) = solve(rates[j : j + 1], start[j : j + 1], 3.0, 1e-6)
         assert [step.size for step in alone] == [step.size for step in together[j]]
         np.testing.assert_array_equal(alone[-1].coefficients, together[j][-1].coefficients)

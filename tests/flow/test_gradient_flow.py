@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import each
 from exact import balanced_gradient_norm
 from scipy.integrate import solve_ivp
 
@@ -67,9 +66,8 @@ def flow_of_layers(loss, W, depth, width, times):
 # --- The flow itself --------------------------------------------------------------------------------------------
 
 
-@each("wide", [False, True])
-@each("rank", [1, 2, 3, 4])
-@each("depth", [1, 2, 3, 8])
+@pytest.mark.parametrize(("rank", "wide"), [(1, True), (2, False), (3, True), (4, False), (4, True)])
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_reduced_flow_is_the_flow_of_all_layers(make_target, kind, depth, rank, wide):
     # S of all N layers, to 1e-6 relative. One layer has no inner width: there the bottleneck is d_0 = k.
@@ -88,7 +86,7 @@ def test_reduced_flow_is_the_flow_of_all_layers(make_target, kind, depth, rank, 
     np.testing.assert_allclose(trajectory.excess, loss.excess(trajectory.factors, rank), rtol=1e-8, atol=1e-14)
 
 
-@each("depth", [1, 2])
+@pytest.mark.parametrize("depth", [1, 2])
 def test_commuting_flow_in_closed_form(make_target, depth):
     # ε = 0, W = Ω diag(σ) Qᵀ, r = √λ. N = 1: σ(t) = r + (σ(0) − r) e^{−2t}. N = 2: σ' = −4 (σ − r) σ, a logistic.
     rng = np.random.default_rng(0)
@@ -102,8 +100,8 @@ def test_commuting_flow_in_closed_form(make_target, depth):
     assert relative_error(covariances(trajectory), expected) < 1e-9
 
 
-@each(("method", "limit"), [("auto", 1e-7), ("explicit", 1e-8)])
-@each("depth", [1, 2, 7])
+@pytest.mark.parametrize(("method", "limit"), [("auto", 1e-7), ("explicit", 1e-8)])
+@pytest.mark.parametrize("depth", [1, 2, 7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_tighter_tolerance_smaller_error(make_target, rng, kind, depth, method, limit):
     # Tolerances 1e-4, 1e-6, 1e-8 for a step: each error of S, also between the steps, below a third of the one before.
@@ -118,10 +116,10 @@ def test_tighter_tolerance_smaller_error(make_target, rng, kind, depth, method, 
     assert errors[-1] < limit
 
 
-@each("depth", [1, 3])
+@pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_flow_turns_with_the_data(make_target, rng, kind, depth):
-    # Start U W Q on the target U Σ0 Uᵀ: S(t) turns with U and does not see Q.
+    # Start U W Q on the target U Σ0 Uᵀ: S(t) turns with U and does not depend on Q.
     covariance, W = make_target(SPECTRUM), rng.standard_normal((4, 4))
     U, Q, times = orthogonal(rng, 4), orthogonal(rng, 4), np.linspace(0, 0.5, 4)
     S = covariances(gradient_flow(make_loss(kind, covariance), W, depth, times, rtol=1e-9))
@@ -129,7 +127,7 @@ def test_flow_turns_with_the_data(make_target, rng, kind, depth):
     assert relative_error(turned, U @ S @ U.T) < 1e-8
 
 
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_flow_scales_with_the_data(make_target, rng, kind, depth):
     # W → a W, Σ0 → a² Σ0, ε → a² ε: S(t) → a² S(a^p t), with p = 2 − 2/N (BW) and 4 − 2/N (Frobenius).
@@ -144,8 +142,8 @@ def test_flow_scales_with_the_data(make_target, rng, kind, depth):
 # --- Energy -----------------------------------------------------------------------------------------------------
 
 
-@each("rank", [2, 4])
-@each("depth", [1, 2, 10])
+@pytest.mark.parametrize("rank", [2, 4])
+@pytest.mark.parametrize("depth", [1, 2, 10])
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_never_increases(make_target, rng, kind, depth, rank):
     # 300 samples over the run to L − L* = 1e-16: the loss to rounding, the excess loss strictly.
@@ -158,8 +156,8 @@ def test_loss_never_increases(make_target, rng, kind, depth, rank):
     assert trajectory.excess[-1] <= 1e-16
 
 
-@each("rank", [1, 3, 4])
-@each("depth", [1, 2, 3, 10])
+@pytest.mark.parametrize("rank", [1, 3, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, 10])
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_falls_by_the_squared_gradient(make_target, rng, kind, depth, rank):
     # dL/dt = −Σ_j ‖∂L/∂W_j‖², by central differences of fourth order along the flow, to 1e-6.
@@ -175,9 +173,9 @@ def test_loss_falls_by_the_squared_gradient(make_target, rng, kind, depth, rank)
 # --- Theory -----------------------------------------------------------------------------------------------------
 
 
-@each("rank", [1, 2, 3, 4])
-@each("depth", [1, 2, 3, 10])
-@each("epsilon", [0, 0.2])
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, 10])
+@pytest.mark.parametrize("epsilon", [0, 0.2])
 def test_tail_decays_at_the_sharp_rate(make_target, rng, epsilon, depth, rank):
     # Over the last two decades before L − L* = 1e-14 the slope is −sharp_rate / ln 10, to 1 %.
     loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
@@ -201,9 +199,9 @@ def test_tail_is_smooth_down_to_the_stopping_tolerance(make_target, rng):
     assert tail.sum() > 100
 
 
-@each("rtol", [1e-6, 1e-9, 1e-12])
-@each("rank", [2, 4])
-@each("epsilon", [0, 0.2])
+@pytest.mark.parametrize("rtol", [1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("rank", [2, 4])
+@pytest.mark.parametrize("epsilon", [0, 0.2])
 def test_tight_tolerances_reach_the_minimum(make_target, rng, epsilon, rank, rtol):
     # Whatever rtol, the floor of 100 eps |Z| keeps rounding errors from stopping the flow short of 1e-14.
     loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
@@ -212,8 +210,8 @@ def test_tight_tolerances_reach_the_minimum(make_target, rng, epsilon, rank, rto
     assert trajectory.stop_reason == StopReason.CONVERGED
 
 
-@each("depth", [1, 10, 50])
-@each(("smin", "epsilon"), [(0.5, 0.1), (1, 0), (1, 0.1), (5, 1)])
+@pytest.mark.parametrize("depth", [1, 10, 50])
+@pytest.mark.parametrize(("smin", "epsilon"), [(0.5, 0.1), (1, 0), (1, 0.1), (5, 1)])
 def test_paper_bound_is_never_violated(smin, epsilon, depth):
     # L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t) on grid points of the authors, two targets each.
     for seed in range(2):
@@ -228,8 +226,8 @@ def test_paper_bound_is_never_violated(smin, epsilon, depth):
         assert constants.bound_rate < 1e-3 * sharp_rate(loss.eigenvalues, epsilon, depth)
 
 
-@each("depth", [1, 2, 3, 10])
-@each("epsilon", [0, 0.2])
+@pytest.mark.parametrize("depth", [1, 2, 3, 10])
+@pytest.mark.parametrize("epsilon", [0, 0.2])
 def test_flow_escapes_a_saddle_at_its_local_rate(make_target, epsilon, depth):
     # Next to the saddle J = {2} the flow moves away like e^{|r| t}, r < 0 the rate of the pair (2, 1).
     loss = BuresWasserstein(np.diag(SPECTRUM), epsilon)
@@ -296,7 +294,7 @@ def test_stationary_start():
     np.testing.assert_allclose(trajectory.loss, 1, rtol=1e-14)
 
 
-@each("kept", [(0,), (1, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("kept", [(0,), (1, 3), (0, 1, 2, 3)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_flow_stays_at_a_critical_point(kind, kept):
     # ∇L(W_J) = 0 to rounding: S moves by rounding errors only.
@@ -316,8 +314,8 @@ def test_flow_without_a_tolerance_ends_at_the_minimum(make_target, rng):
     assert trajectory.excess[-1] < 1e-20
 
 
-@each("method", ["auto", "explicit"])
-@each(
+@pytest.mark.parametrize("method", ["auto", "explicit"])
+@pytest.mark.parametrize(
     "loss",
     [BuresWasserstein(np.diag(SPECTRUM)), BuresWasserstein(np.diag(SPECTRUM), 0.1), Frobenius(np.diag(SPECTRUM))],
 )
@@ -340,7 +338,7 @@ def test_step_underflow():
     assert 1 < trajectory.loss[-1] < 1.1
 
 
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_zero_start_stays_at_zero(make_target, kind, depth):
     # W = 0 is a critical point: stationary, with the loss of S = 0.
@@ -384,9 +382,9 @@ def test_only_time_zero_asked_for():
 # --- Hard cases -------------------------------------------------------------------------------------------------
 
 
-@each("rank", [2, 4])
-@each("depth", [1, 2, 6])
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("rank", [2, 4])
+@pytest.mark.parametrize("depth", [1, 2, 6])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_singular_target(make_target, rng, kind, depth, rank):
     # Σ0 of rank 2: exponential for k = 2 and ε = 0; slower where S must become singular, but always down, no NaN.
     loss = make_loss(kind, make_target([3.0, 1.0, 0.0, 0.0]))
@@ -399,7 +397,7 @@ def test_singular_target(make_target, rng, kind, depth, rank):
         assert trajectory.stop_reason == StopReason.CONVERGED
 
 
-@each("depth", [2, 10])
+@pytest.mark.parametrize("depth", [2, 10])
 def test_smoothing_at_the_smallest_eigenvalue(make_target, rng, depth):
     # ε = λ_n: the optimum is singular and the decay slower than exponential (rate 0), but it goes on.
     loss = BuresWasserstein(make_target(SPECTRUM), 0.5)
@@ -435,7 +433,7 @@ def test_many_dimensions_and_low_rank():
     np.testing.assert_allclose(trajectory.final, optimum, atol=1e-3)
 
 
-@each("depth", [2, 30])
+@pytest.mark.parametrize("depth", [2, 30])
 def test_stages_that_overshoot_shrink_the_step(make_target, rng, depth):
     # A Frobenius start far above the target: G^{N−1} overflows in trial stages; the flow goes on, and down.
     loss = Frobenius(make_target(SPECTRUM))
@@ -446,7 +444,7 @@ def test_stages_that_overshoot_shrink_the_step(make_target, rng, depth):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs an alarm clock")
-@each("size", [1e60, 1e110, 1e200])
+@pytest.mark.parametrize("size", [1e60, 1e110, 1e200])
 def test_start_beyond_the_range_of_floats_is_refused(size):
     # Its gradient overflows: a message about `initial`, neither a hang nor scipy's complaint about a first step.
     def ring(*_):
@@ -493,7 +491,7 @@ def test_bad_input_is_refused(W, options, message):
         run(W, **{"max_time": 1.0, **options})
 
 
-@each("depth", [0, 1.5])
+@pytest.mark.parametrize("depth", [0, 1.5])
 def test_depth_must_be_a_positive_integer(depth):
     with pytest.raises(ValueError, match="depth must be an integer ≥ 1"):
         gradient_flow(Frobenius(np.eye(2)), np.eye(2), depth, max_time=1.0)

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import each
 from scipy.optimize import least_squares
 
 from deepbures.landscape import critical_points
@@ -33,8 +32,8 @@ def gradient_of(loss, shapes):
     return gradient
 
 
-@each(("depth", "width"), [(1, 1), (1, 2), (2, 2), (3, 2)])
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize(("depth", "width"), [(1, 1), (1, 2), (2, 2), (3, 2)])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_ends_are_zeros_of_the_gradient_for_another_solver_too(make_target, rng, kind, depth, width):
     # From a point moved by 1e-4, the least squares of SciPy come back to the same covariance.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -60,7 +59,7 @@ def test_ends_are_zeros_of_the_gradient_for_another_solver_too(make_target, rng,
     assert compared >= 1
 
 
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_members_of_a_stack_are_searched_on_their_own(make_target, rng, kind):
     loss, layers = make_loss(kind, make_target(SPECTRUM)), starts(rng, 2, 2)
     together = search(loss, layers)
@@ -78,7 +77,7 @@ def test_search_does_not_change_its_starts(make_target, rng):
     assert all(map(np.array_equal, layers, copies))
 
 
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_search_that_loses_rank_goes_on_in_a_narrower_network(make_target, kind):
     # Two balanced layers with a singular value of 1e-8 of W: the end has rank ≤ 1, in layers of width 2.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -105,7 +104,7 @@ def test_one_layer_without_smoothing_ends_at_the_kink(make_target):
     assert (smoothed.at_kink.tolist(), smoothed.gradient_norm[0] < 1e-10) == ([False], True)
 
 
-@each("kind", [0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0.1, "frobenius"])
 def test_lost_last_column_ends_at_zero(make_target, kind):
     loss = make_loss(kind, make_target(SPECTRUM))
     ends = search(loss, [np.full((1, 1, 3), 1e-4), np.full((1, 3, 1), 1e-4)])
@@ -114,7 +113,7 @@ def test_lost_last_column_ends_at_zero(make_target, kind):
 
 
 @pytest.mark.parametrize("widths", [[3, 2], [3, 2, 3], [3, 2, 4, 3]], ids=str)
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_hessians_of_a_stack_are_those_of_its_members(make_target, rng, kind, widths):
     widths = widths[::-1] if len(widths) == 2 else widths  # one layer is n × k
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -124,8 +123,8 @@ def test_hessians_of_a_stack_are_those_of_its_members(make_target, rng, kind, wi
         np.testing.assert_allclose(H, network_hessian(loss, [layer[i] for layer in layers]), rtol=1e-13, atol=1e-13)
 
 
-@each("kind", [0, 0.1, "frobenius"])
-@each("factor", [1e12, 1e-12])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("factor", [1e12, 1e-12])
 def test_normalized_loss_has_no_unit(make_target, rng, kind, factor):
     # L(W) = λ_1^{d/2} L̃(W/√λ_1), ∇L(W) = λ_1^{(d−1)/2} ∇L̃(W/√λ_1); d = 2 or 4.
     covariance, W = make_target([3.0, 2.0, 0.5]), rng.standard_normal((3, 2))

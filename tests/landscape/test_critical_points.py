@@ -5,7 +5,6 @@ from itertools import chain, combinations, islice, pairwise
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.landscape import critical_points as module
 from deepbures.landscape.critical_points import (
@@ -64,8 +63,8 @@ def orthogonal(rng, n):
 # --- Enumeration ------------------------------------------------------------------------------------------------
 
 
-@each("lower_ranks", [False, True])
-@each("kind", [0, 0.2, 0.5, 2.0, 6.0, "frobenius"])
+@pytest.mark.parametrize("lower_ranks", [False, True])
+@pytest.mark.parametrize("kind", [0, 0.2, 0.5, 2.0, 6.0, "frobenius"])
 def test_enumeration_is_all_index_sets_by_loss(make_target, kind, lower_ranks):
     # Where ε leaves fewer than k directions, the lower ranks come unasked, down to W = 0 alone for ε > λ_1.
     loss = make_loss(kind, make_target(LONG))
@@ -122,7 +121,7 @@ def test_values_of_a_small_spectrum_by_hand():
     assert [point.value for point in critical_points(Frobenius(np.diag([9.0, 4.0, 1.0])), 1)] == [17, 82, 97]
 
 
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_first_of_astronomically_many_points_come_at_once(kind):
     # C(60, 30) = 1.2e17. The best sets keep the first 26 of λ_j = 1/j and 4 of the next 8, by brute force.
     eigenvalues = 20 / np.arange(1, 61)
@@ -135,7 +134,7 @@ def test_first_of_astronomically_many_points_come_at_once(kind):
     assert next(critical_points(loss, 30, lower_ranks=True)).kept == tuple(range(30))
 
 
-@each("kind", [0, 0.3, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.3, "frobenius"])
 def test_index_sets_of_extreme_ranks(kind):
     # The empty set alone, all directions alone, and none where ε cuts one of them off.
     loss = make_loss(kind, np.diag(SPECTRUM))
@@ -151,8 +150,8 @@ def test_zero_eigenvalues_are_not_kept():
         assert count(loss, 3) == 4
 
 
-@each("lower_ranks", [False, True])
-@each("kind", [0, 0.5, "frobenius"])
+@pytest.mark.parametrize("lower_ranks", [False, True])
+@pytest.mark.parametrize("kind", [0, 0.5, "frobenius"])
 def test_spread_is_even_from_the_minimum_to_the_worst(make_target, kind, lower_ranks):
     loss = make_loss(kind, make_target(LONG))
     everything = list(critical_points(loss, 3, lower_ranks=lower_ranks))
@@ -184,7 +183,7 @@ def test_spread_walks_through_a_million_points_at_most(monkeypatch):
 # --- The points as matrices and as layers -----------------------------------------------------------------------
 
 
-@each("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradient_vanishes_and_the_loss_is_the_closed_form(make_target, rng, kind):
     # At every point of rank ≤ 4, turned by any V; for ε = 0 the pseudo-inverse gives 0 at lower ranks, too.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -197,7 +196,7 @@ def test_gradient_vanishes_and_the_loss_is_the_closed_form(make_target, rng, kin
             np.testing.assert_allclose(loss.gradient(W), 0, atol=1e-12)
 
 
-@each("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_factor_keeps_the_directions_in_order(make_target, kind):
     # W_J = Ω_J diag(s_J)^{1/2}, then columns of zeros.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -211,8 +210,8 @@ def test_factor_keeps_the_directions_in_order(make_target, kind):
         np.testing.assert_array_equal(factor(loss, point.kept), W[:, : len(J)])
 
 
-@each("depth", DEPTHS)
-@each("kind", KINDS)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_balanced_and_multiply_to_the_factor(make_target, kind, depth):
     loss = make_loss(kind, make_target(SPECTRUM))
     width, input_dimension = 3, 6
@@ -237,7 +236,7 @@ def test_input_of_the_layers_has_the_dimension_of_the_data_by_default():
     assert [layer.shape for layer in network(loss, (1,), 2, 2, 2).layers] == [(2, 2), (4, 2)]
 
 
-@each("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nearest_finds_the_index_set_of_perturbed_points(make_target, rng, kind):
     loss = make_loss(kind, make_target(SPECTRUM))
     for rank in (1, 2, 4):
@@ -308,8 +307,8 @@ def deviations_from_jacobians(loss, depth, sets, rank, step=1e-3):
     return np.abs(np.sort(found, axis=1) - expected).max(axis=1) / np.where(scale > 0, scale, 1)
 
 
-@each("depth", DEPTHS)
-@each("kind", KINDS)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_local_spectrum_is_that_of_the_jacobian_at_every_point(make_target, kind, depth):
     # n k eigenvalues in all, for k = 1..4. Where ε = 0 the flow has no Jacobian at lower ranks, or (N ≥ 3) one that
     # differences reach slowly: those are tested by themselves.
@@ -319,7 +318,7 @@ def test_local_spectrum_is_that_of_the_jacobian_at_every_point(make_target, kind
         assert deviations_from_jacobians(loss, depth, sets, rank).max() < 1e-8
 
 
-@each(("depth", "step", "tolerance"), [(3, 1e-6, 1e-5), (5, 1e-4, 1e-7), (10, 1e-3, 1e-9)])
+@pytest.mark.parametrize(("depth", "step", "tolerance"), [(3, 1e-6, 1e-5), (5, 1e-4, 1e-7), (10, 1e-3, 1e-9)])
 def test_empty_columns_are_flat_for_deep_layers_without_smoothing(make_target, depth, step, tolerance):
     # ε = 0, N ≥ 3: the gradient jumps by O(1) in an empty column and is carried by z^{N−1}, so that the differences
     # err by O(h^{N−2}).
@@ -329,8 +328,8 @@ def test_empty_columns_are_flat_for_deep_layers_without_smoothing(make_target, d
         assert deviations_from_jacobians(loss, depth, sets, rank, step).max() < tolerance
 
 
-@each("depth", [1, 3])
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_number_of_escapes_is_that_of_the_pairs(kind, depth):
     # a in J, b not in J with λ_b > λ_a, at every point of rank k; only J = {1..k} has none.
     loss = make_loss(kind, np.diag(LONG))
@@ -346,8 +345,8 @@ def test_number_of_escapes_is_that_of_the_pairs(kind, depth):
             assert spectrum.empty.size == 0
 
 
-@each("depth", DEPTHS)
-@each("kind", [0, 0.3, "frobenius"])
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("kind", [0, 0.3, "frobenius"])
 def test_rates_by_their_formulas_in_their_order(kind, depth):
     # J = {2, 4} of four (paper.md section 4), off-block row by row.
     loss, kept = make_loss(kind, np.diag(SPECTRUM)), (1, 3)
@@ -397,7 +396,7 @@ def test_empty_directions_of_a_singular_target_decay():
     assert local_spectrum(Frobenius(np.diag([2.0, 1.0, 0.0])), (0, 1), 1, 3).empty.tolist() == [0.0]
 
 
-@each("depth", [1, 3])
+@pytest.mark.parametrize("depth", [1, 3])
 def test_exchange_of_equal_eigenvalues_is_neutral(depth):
     for loss in (BuresWasserstein(np.diag([2.0, 2.0, 1.0]), 0.1), Frobenius(np.diag([2.0, 2.0, 1.0]))):
         spectrum = local_spectrum(loss, (1,), depth, 1)
@@ -430,8 +429,8 @@ STACK = Frobenius(np.stack([np.eye(2)] * 3))
         (lambda: value(LOSS, (0, 0)), r"^kept must hold different indices from 0 to 3, not \(0, 0\)$"),
         (lambda: value(LOSS, (4,)), r"^kept must hold different indices from 0 to 3, not \(4,\)$"),
         (lambda: factor(LOSS, (-1,)), r"^kept must hold different indices from 0 to 3, not \(-1,\)$"),
-        (lambda: factor(LOSS, (0, 3)), r"λ_j above the smoothing: index 3 has 0\.5$"),
-        (lambda: local_spectrum(LOSS, (3,), 2, 1), r"λ_j above the smoothing: index 3 has 0\.5$"),
+        (lambda: factor(LOSS, (0, 3)), r"λ_j above epsilon: index 3 has 0\.5$"),
+        (lambda: local_spectrum(LOSS, (3,), 2, 1), r"λ_j above epsilon: index 3 has 0\.5$"),
         (lambda: factor(LOSS, (0, 1), 1), r"^width must be at least the rank of the point, 2, not 1$"),
         (lambda: network(LOSS, (0, 1), 1, 1), r"^width must be at least the rank of the point, 2, not 1$"),
         (lambda: network(LOSS, (0, 1), 2, 1), r"^width must be at least the rank of the point, 2, not 1$"),

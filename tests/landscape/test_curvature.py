@@ -10,7 +10,6 @@ import mpmath as mp
 import numpy as np
 import pytest
 import scipy.sparse.linalg
-from cases import each
 
 from deepbures.landscape.critical_points import critical_points, factor, local_spectrum, network, value
 from deepbures.landscape.curvature import (
@@ -123,7 +122,7 @@ def differentiable_loss(kind, covariance, layers):
 
 
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-@each("kind", [0, 1e-2, 0.5, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 1e-2, 0.5, "frobenius"])
 def test_hessians_by_differences(make_target, rng, kind, widths):
     # Layers that are not balanced, of different widths; for ε = 0 with a bottleneck, too.
     loss, layers = make_loss(kind, make_target(SPECTRUM)), random_layers(rng, widths)
@@ -137,7 +136,7 @@ def test_hessians_by_differences(make_target, rng, kind, widths):
 
 
 @pytest.mark.parametrize("widths", [[3, 3], [3, 2, 3], [2, 3, 2, 3], [2, 3, 1, 2, 3]], ids=str)
-@each("kind", [0, 0.3, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.3, "frobenius"])
 def test_hessians_by_automatic_differentiation(make_target, kind, widths):
     covariance, layers = make_target(SPECTRUM[1:]), random_layers(np.random.default_rng(5), widths)
     function = differentiable_loss(kind, covariance, layers)
@@ -146,8 +145,8 @@ def test_hessians_by_automatic_differentiation(make_target, kind, widths):
     assert_close(network_hessian(loss, layers), autograd.hessian(function)(flat(layers)), 1e-10)
 
 
-@each("columns", [2, 3])
-@each("kind", [0, 0.25, "frobenius"])
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("kind", [0, 0.25, "frobenius"])
 def test_curvature_in_fifty_digits(make_target, rng, kind, columns):
     # ⟨V, ∇²L[V]⟩ by differences of sixth order of the loss itself. W + i h V is exact, in multiples of 2^-20.
     covariance = make_target(SPECTRUM[1:])
@@ -164,8 +163,8 @@ def test_curvature_in_fifty_digits(make_target, rng, kind, columns):
     assert found == pytest.approx(expected, rel=1e-10)
 
 
-@each("epsilon", [0, 0.3])
-@each("columns", [1, 2, 3, 4])
+@pytest.mark.parametrize("epsilon", [0, 0.3])
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
 def test_hessian_with_a_singular_target(make_target, rng, epsilon, columns):
     # Of rank 2 in dimension 4: in the other two directions L = ‖V‖². A larger rank of W does not matter for ε = 0.
     loss = BuresWasserstein(make_target([2.0, 1.0, 0.0, 0.0]), epsilon)
@@ -177,7 +176,7 @@ def test_hessian_with_a_singular_target(make_target, rng, epsilon, columns):
 
 
 @pytest.mark.parametrize("widths", [[4, 4], [3, 2, 4], [5, 3, 2, 4], [2, 3, 4, 3, 4]], ids=str)
-@each("kind", [0, 0.5, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.5, "frobenius"])
 def test_hessian_product_is_the_dense_one(make_target, rng, kind, widths):
     loss, layers = make_loss(kind, make_target(SPECTRUM)), random_layers(rng, widths)
     V = random_layers(rng, widths)
@@ -187,7 +186,7 @@ def test_hessian_product_is_the_dense_one(make_target, rng, kind, widths):
 
 
 @pytest.mark.parametrize("widths", [[4, 4], [3, 2, 4], [2, 3, 4, 3, 4]], ids=str)
-@each("kind", [0, 0.5, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.5, "frobenius"])
 def test_directional_derivatives_are_those_of_the_expansion(make_target, rng, kind, widths):
     # L^N, ⟨∇L^N, V⟩ and ⟨V, ∇²L^N V⟩; from values alone to 1e-11 and 5e-9 of the scale.
     loss, layers = make_loss(kind, make_target(SPECTRUM)), random_layers(rng, widths)
@@ -220,8 +219,8 @@ def test_numerical_derivatives_have_sixth_order(make_target, rng):
 # --- ε = 0 within the matrices of one rank ----------------------------------------------------------------------
 
 
-@each("rank", [1, 2, 3])
-@each("columns", [3, 4, 6])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("columns", [3, 4, 6])
 def test_hessian_product_along_the_matrices_of_one_rank(make_target, rng, rank, columns):
     # W = P Q of rank k and its tangent V = P' Q + P Q': derivative of the gradient along (P + t P')(Q + t Q').
     loss = BuresWasserstein(make_target(SPECTRUM))
@@ -236,7 +235,7 @@ def test_hessian_product_along_the_matrices_of_one_rank(make_target, rng, rank, 
     np.testing.assert_array_equal(dense, dense.T)
 
 
-@each("rank", [1, 2])
+@pytest.mark.parametrize("rank", [1, 2])
 def test_rank_means_nothing_where_the_loss_is_smooth(make_target, rng, rank):
     W, V = rng.standard_normal((2, 4, 3))
     for loss in (BuresWasserstein(make_target(SPECTRUM), 0.1), Frobenius(make_target(SPECTRUM))):
@@ -244,7 +243,7 @@ def test_rank_means_nothing_where_the_loss_is_smooth(make_target, rng, rank):
         np.testing.assert_array_equal(hessian(loss, W, rank), hessian(loss, W))
 
 
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_stack_of_directions_over_one_matrix(make_target, rng, kind):
     loss, W = make_loss(kind, make_target(SPECTRUM)), rng.standard_normal((4, 3))
     V = rng.standard_normal((2, 5, 4, 3))
@@ -297,8 +296,8 @@ def pairs(kept):
     return sum(b < a for a in kept for b in range(4) if b not in kept)
 
 
-@each("depth", DEPTHS)
-@each("kind", KINDS)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_spectrum_of_the_layers_is_the_local_spectrum(kind, depth):
     # Apart from zeros, at every point, those of lower rank included (for ε = 0 they have no Hessian).
     for _, _, closed_form, eigenvalues in spectra(kind, depth):
@@ -307,8 +306,8 @@ def test_spectrum_of_the_layers_is_the_local_spectrum(kind, depth):
         assert np.abs(eigenvalues - expected).max() <= 1e-13 * np.abs(expected).max()
 
 
-@each("depth", DEPTHS)
-@each("kind", KINDS)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_curvature_counts_the_rates(kind, depth):
     # Zeros and others lie apart from the tolerance by three orders of magnitude at least.
     for rank, kept, closed_form, eigenvalues in spectra(kind, depth):
@@ -331,8 +330,8 @@ def test_curvature_counts_the_rates(kind, depth):
             assert curvature.zero == rotations + rescalings
 
 
-@each("depth", DEPTHS)
-@each("kind", KINDS)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_minimum_has_no_negative_curvature_and_saddles_have_one_a_pair(kind, depth):
     # The minimum keeps the k largest, or those of them that exceed ε.
     shift = 0 if kind == "frobenius" else kind
@@ -344,8 +343,8 @@ def test_minimum_has_no_negative_curvature_and_saddles_have_one_a_pair(kind, dep
             assert negative == pairs(kept) > 0
 
 
-@each("depth", DEPTHS[1:])
-@each("kind", KINDS)
+@pytest.mark.parametrize("depth", DEPTHS[1:])
+@pytest.mark.parametrize("kind", KINDS)
 def test_lower_ranks_are_degenerate_saddles_of_deep_layers(make_target, kind, depth):
     # W_J with J = {1..r}, r < k, has no negative curvature (for ε = 0 no Hessian at all), and yet filling the empty
     # column in all layers lowers the loss, if λ_b > ε. If not, the direction rises.
@@ -371,7 +370,7 @@ def test_lower_ranks_are_degenerate_saddles_of_deep_layers(make_target, kind, de
 
 
 @pytest.mark.parametrize("widths", [[8, 6, 7, 8], [14, 8], [8, 3, 8, 12, 8]], ids=str)
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_extreme_eigenvalues_are_the_dense_ones(make_target, rng, kind, widths):
     # Hessians of 112 to 276 parameters, indefinite.
     loss = make_loss(kind, make_target(np.geomspace(5, 0.3, 8)))
@@ -383,7 +382,7 @@ def test_extreme_eigenvalues_are_the_dense_ones(make_target, rng, kind, widths):
     np.testing.assert_allclose(found, eigenvalues[[0, -1]], rtol=0, atol=1e-11 * np.abs(eigenvalues).max())
 
 
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_extreme_eigenvalues_of_many_parameters_in_closed_form(make_target, kind):
     # n = 20, N = 10: 288 and 4000 parameters, at the minimum (λ_min = 0) and at a saddle.
     loss = make_loss(kind, make_target(np.geomspace(10, 0.5, 20)))
@@ -449,7 +448,9 @@ def lowest_curvatures(loss, columns, vanishing=1):
     return -np.array([np.linalg.eigvalsh(hessian(loss, nearly_singular(s, columns, vanishing)))[0] for s in SIGMA])
 
 
-@each(("columns", "vanishing", "slope"), [(1, 1, -1), (2, 1, -1), (3, 1, -1), (4, 1, 0), (4, 2, -1), (6, 1, -1)])
+@pytest.mark.parametrize(
+    ("columns", "vanishing", "slope"), [(1, 1, -1), (2, 1, -1), (3, 1, -1), (4, 1, 0), (4, 2, -1), (6, 1, -1)]
+)
 def test_unsmoothed_curvature_blows_up_like_one_over_sigma(make_target, columns, vanishing, slope):
     # ε = 0, σ from 1e-2 to 1e-6. In a square W it takes two singular values that vanish (paper.md section 2).
     lowest = lowest_curvatures(BuresWasserstein(make_target(SPECTRUM)), columns, vanishing)
@@ -479,7 +480,9 @@ def test_constant_of_the_blow_up(make_target, rng):
     assert smallest != pytest.approx(-C / sigma, rel=1e-8)
 
 
-@each(("columns", "vanishing"), [(columns, m) for columns in (1, 2, 3, 4) for m in range(1, columns + 1)])
+@pytest.mark.parametrize(
+    ("columns", "vanishing"), [(columns, m) for columns in (1, 2, 3, 4) for m in range(1, columns + 1)]
+)
 def test_constant_of_several_vanishing_directions(make_target, rng, columns, vanishing):
     loss, Q = BuresWasserstein(make_target(SPECTRUM)), orthogonal(rng, 4)
     C = blow_up_constant(loss, Q[:, : columns - vanishing], Q[:, columns - vanishing : columns])
@@ -491,8 +494,8 @@ def test_constant_of_several_vanishing_directions(make_target, rng, columns, van
     assert np.linalg.eigvalsh(hessian(loss, mixed))[0] == pytest.approx(-C / 1e-6, rel=1e-4)
 
 
-@each("columns", [1, 2, 3])
-@each("epsilon", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+@pytest.mark.parametrize("epsilon", [0.01, 0.1, 0.5])
 def test_smoothed_curvature_levels_off(make_target, epsilon, columns):
     # At σ = 0: 2 (1 − λ_max(T)), T = R M^{−1/2} R, with the empty column as eigenvector.
     loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
@@ -506,9 +509,9 @@ def test_smoothed_curvature_levels_off(make_target, epsilon, columns):
     assert -lowest[-1] == pytest.approx(level, rel=1e-5)
 
 
-@each("kind", [0, 0.1])
-@each("depth", [2, 3, 5])
-@each("width", [2, 3, 4])
+@pytest.mark.parametrize("kind", [0, 0.1])
+@pytest.mark.parametrize("depth", [2, 3, 5])
+@pytest.mark.parametrize("width", [2, 3, 4])
 def test_curvature_of_balanced_layers_stays_bounded(make_target, kind, depth, width):
     # N ≥ 2: the layers carry 1/σ by σ^{2(N−1)/N}, which is bounded for ε = 0 as well.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -520,8 +523,8 @@ def test_curvature_of_balanced_layers_stays_bounded(make_target, kind, depth, wi
     assert np.ptp(lowest) < 0.05 * lowest[-1]
 
 
-@each("columns", [2, 4, 6])
-@each("epsilon", [0, 0.1, 2.0])
+@pytest.mark.parametrize("columns", [2, 4, 6])
+@pytest.mark.parametrize("epsilon", [0, 0.1, 2.0])
 def test_no_curvature_of_the_distance_exceeds_two(make_target, rng, epsilon, columns):
     # L = ‖W‖² + const − 2 ‖R [W, √ε I]‖_*, and norms are convex. For ε = 0 the norm is linear along W: λ_max = 2,
     # exactly, with W as eigenvector.
@@ -566,7 +569,7 @@ def test_segment_joins_its_ends(rng):
     assert segment([[1, 2]], [[3, 4]], [0.5]).tolist() == [[[2, 3]]]
 
 
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_network_loss_of_stacks(make_target, rng, kind):
     # Of layers, one loss for each member; and of targets.
     loss = make_loss(kind, make_target(SPECTRUM))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.linalg.root_path import RootPath
 
@@ -32,8 +31,8 @@ def follow(stacks):
     return found, counts
 
 
-@each("condition", [1.0, 30.0, 1e4])
-@each("drift", [0.0, 1e-8, 1e-5, 1e-3, 0.1, 1.0])
+@pytest.mark.parametrize("condition", [1.0, 30.0, 1e4])
+@pytest.mark.parametrize("drift", [0.0, 1e-8, 1e-5, 1e-3, 0.1, 1.0])
 def test_every_root_is_right_to_rounding(rng, drift, condition):
     path = np.array(walk(rng, 60, drift, condition))[:, None]
     found, counts = follow(path)

@@ -3,7 +3,6 @@
 import exact
 import numpy as np
 import pytest
-from cases import each
 from test_losses import SPECTRUM, make_loss
 
 from deepbures.losses.registry import BuresWasserstein
@@ -19,8 +18,8 @@ def make_stack(make_target, kind):
     return make_loss(stacked, covariances.reshape(2, 3, 5, 5)), singles.reshape(2, 3)
 
 
-@each("columns", [3, 5, 7])
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("columns", [3, 5, 7])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_stack_of_targets_equals_the_single_losses_bit_for_bit(make_target, rng, kind, columns):
     # Leading axes (4, 2, 3): each matrix meets the target in its place of (2, 3).
     loss, singles = make_stack(make_target, kind)
@@ -39,7 +38,7 @@ def test_stack_of_targets_equals_the_single_losses_bit_for_bit(make_target, rng,
             np.testing.assert_array_equal(together[i], alone)
 
 
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_stack_of_targets_in_fifty_digits(make_target, rng, kind):
     # One W for all: L(W) against each Σ0 and ε from the definition, and L*.
     loss, singles = make_stack(make_target, kind)
@@ -57,7 +56,7 @@ def test_stack_of_targets_in_fifty_digits(make_target, rng, kind):
         assert minima[i] == pytest.approx(float(exact_minimum), rel=1e-12)
 
 
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_take_chooses_targets_as_from_a_flat_array(make_target, rng, kind):
     loss, singles = make_stack(make_target, kind)
     W = rng.standard_normal((5, 5))
@@ -76,7 +75,7 @@ def test_take_chooses_targets_as_from_a_flat_array(make_target, rng, kind):
     assert singles[0, 0].take([0, 0, 0]) is singles[0, 0]
 
 
-@each("epsilon", [0, 0.2, [0.2, 0.1, 0.3]])
+@pytest.mark.parametrize("epsilon", [0, 0.2, [0.2, 0.1, 0.3]])
 def test_attributes_of_a_stack(make_target, epsilon):
     # Ω diag(λ) Ωᵀ = Σ0 and one ε for each target; `has_kink` is a plain bool.
     covariances = np.stack([make_target(SPECTRUM, i) for i in range(3)])
@@ -90,7 +89,7 @@ def test_attributes_of_a_stack(make_target, epsilon):
     assert BuresWasserstein(covariances[0]).has_kink is True
 
 
-@each("eigenvalues", [[4, 2, 1, 0.5], [4, 2, 0, 0]])
+@pytest.mark.parametrize("eigenvalues", [[4, 2, 1, 0.5], [4, 2, 0, 0]])
 def test_stack_of_targets_may_mix_conditions(make_target, rng, eigenvalues):
     # Where ε and W are small M is nearly singular, and singular values take the place of eigh: target by target.
     epsilon = np.array([1e-14, 0.1, 1e-10, 1.0])

@@ -7,7 +7,6 @@ import mpmath as mp
 import numpy as np
 import ot
 import pytest
-from cases import each
 from scipy.optimize import minimize
 
 from deepbures import gradient_flow
@@ -36,8 +35,8 @@ def loglog_slope(h, remainders):
 # --- Values -----------------------------------------------------------------------------------------------------
 
 
-@each("columns", [2, 5, 7])
-@each("kind", [0, 1e-3, 0.5, "frobenius"])
+@pytest.mark.parametrize("columns", [2, 5, 7])
+@pytest.mark.parametrize("kind", [0, 1e-3, 0.5, "frobenius"])
 def test_value_in_fifty_digits(make_target, rng, kind, columns):
     # Relative accuracy 1e-13 of L(W) against its definition in mpmath.
     covariance, W = make_target(SPECTRUM), rng.standard_normal((5, columns))
@@ -45,7 +44,7 @@ def test_value_in_fifty_digits(make_target, rng, kind, columns):
     assert make_loss(kind, covariance).value(W) == pytest.approx(float(expected), rel=1e-13)
 
 
-@each("epsilon", [0, 0.5])
+@pytest.mark.parametrize("epsilon", [0, 0.5])
 def test_value_on_singular_matrices_in_fifty_digits(make_target, rng, epsilon):
     # Target of rank 3, W of rank 2 with four columns: 1e-13 still.
     covariance = make_target([4, 2, 1, 0, 0], diagonal=True)
@@ -55,7 +54,7 @@ def test_value_on_singular_matrices_in_fifty_digits(make_target, rng, epsilon):
     assert BuresWasserstein(covariance, epsilon).value(W) == pytest.approx(expected, rel=1e-13)
 
 
-@each("epsilon", [0, 0.1, 2])
+@pytest.mark.parametrize("epsilon", [0, 0.1, 2])
 def test_value_is_the_squared_distance_of_pot(make_target, rng, epsilon):
     # L_ε(W) = BW²(N(0, S + εI), N(0, Σ0)).
     covariance, W = make_target(SPECTRUM), rng.standard_normal((5, 5))
@@ -64,7 +63,7 @@ def test_value_is_the_squared_distance_of_pot(make_target, rng, epsilon):
     assert BuresWasserstein(covariance, epsilon).value(W) == pytest.approx(distance**2, rel=1e-10)
 
 
-@each("epsilon", [0, 0.1, 2])
+@pytest.mark.parametrize("epsilon", [0, 0.1, 2])
 def test_value_of_commuting_covariances(make_target, rng, epsilon):
     # S = Ω diag(s) Ωᵀ: L_ε = Σ_j (√λ_j − √(s_j + ε))².
     loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
@@ -74,7 +73,7 @@ def test_value_of_commuting_covariances(make_target, rng, epsilon):
     assert loss.value(W) == pytest.approx(expected, rel=1e-12)
 
 
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_stacks_equal_loops(make_target, rng, kind):
     loss = make_loss(kind, make_target(SPECTRUM))
     W, V = rng.standard_normal((2, 3, 2, 5, 3))
@@ -100,7 +99,7 @@ def test_stack_may_mix_ranks(make_target, rng):
     np.testing.assert_allclose(loss.gradient(W), [loss.gradient(w) for w in W], rtol=1e-11, atol=1e-13)
 
 
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_invariance_under_rotations(make_target, rng, kind):
     # L(W Q) = L(W) and ∇L(W Q) = ∇L(W) Q;  L(U W; U Σ Uᵀ) = L(W; Σ) and its gradient turns with U.
     covariance, W = make_target(SPECTRUM), rng.standard_normal((5, 4))
@@ -137,7 +136,7 @@ DERIVATIVE_CASES = [
 ]
 
 
-@each(("kind", "eigenvalues", "columns"), DERIVATIVE_CASES)
+@pytest.mark.parametrize(("kind", "eigenvalues", "columns"), DERIVATIVE_CASES)
 def test_gradient_by_taylor_remainder(make_target, kind, eigenvalues, columns):
     # L(W + hV) − L(W) − h⟨∇L, V⟩ = O(h²).
     rng = np.random.default_rng(7)
@@ -148,7 +147,7 @@ def test_gradient_by_taylor_remainder(make_target, kind, eigenvalues, columns):
     assert loglog_slope(h, remainder) == pytest.approx(2, abs=0.05)
 
 
-@each(("kind", "eigenvalues", "columns"), DERIVATIVE_CASES)
+@pytest.mark.parametrize(("kind", "eigenvalues", "columns"), DERIVATIVE_CASES)
 def test_hessian_product_by_taylor_remainder(make_target, kind, eigenvalues, columns):
     # L(W + hV) − L(W) − h⟨∇L, V⟩ − h²/2 ⟨∇²L[V], V⟩ = O(h³), and ∇L(W + hV) − ∇L(W) − h ∇²L[V] = O(h²).
     rng = np.random.default_rng(7)
@@ -163,8 +162,8 @@ def test_hessian_product_by_taylor_remainder(make_target, kind, eigenvalues, col
     assert loglog_slope(h, np.linalg.norm(remainder, axis=(1, 2))) == pytest.approx(2, abs=0.05)
 
 
-@each("columns", [2, 4, 6])
-@each("kind", [0, 0.3, "frobenius"])
+@pytest.mark.parametrize("columns", [2, 4, 6])
+@pytest.mark.parametrize("kind", [0, 0.3, "frobenius"])
 def test_hessian_is_symmetric(make_target, rng, kind, columns):
     # ⟨∇²L[V], X⟩ = ⟨V, ∇²L[X]⟩.
     loss = make_loss(kind, make_target(FULL))
@@ -200,7 +199,7 @@ def test_unsmoothed_hessian_near_a_singular_matrix(columns, vanishing, slope):
     np.testing.assert_allclose(highest, 2, atol=1e-6)
 
 
-@each("epsilon", [1e-14, 1e-10, 1e-3])
+@pytest.mark.parametrize("epsilon", [1e-14, 1e-10, 1e-3])
 def test_gradient_keeps_its_digits_where_little_smoothing_meets_a_singular_matrix(make_target, rng, epsilon):
     # W = Ω diag(σ) Q: ∇L_ε = 2 Ω diag((1 − √(λ/(σ² + ε))) σ) Q. The condition of M reaches 1e14, that of its root 1e7.
     loss = BuresWasserstein(make_target([4.0, 2.0, 1.0]), epsilon)
@@ -210,7 +209,7 @@ def test_gradient_keeps_its_digits_where_little_smoothing_meets_a_singular_matri
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
-@each("rank", [2, 4])
+@pytest.mark.parametrize("rank", [2, 4])
 def test_hessian_refuses_where_the_loss_is_not_twice_differentiable(rng, rank):
     W = rng.standard_normal((5, 5))
     W[:, rank:] = 0
@@ -218,7 +217,7 @@ def test_hessian_refuses_where_the_loss_is_not_twice_differentiable(rng, rank):
         BuresWasserstein(np.diag(SPECTRUM)).hessian_product(W, W)
 
 
-@each("columns", [5, 8])
+@pytest.mark.parametrize("columns", [5, 8])
 def test_gradient_norm_gives_the_loss(make_target, rng, columns):
     # ‖∇L_0(W)‖² = 4 L_0(W) at full rank n ≤ d: Polyak-Łojasiewicz with equality (paper.md section 2).
     loss = BuresWasserstein(make_target(SPECTRUM))
@@ -249,8 +248,8 @@ def test_float32_stays_float32(make_target, rng):
 INDEX_SETS = [J for k in range(1, 6) for J in combinations(range(5), k)]
 
 
-@each("columns", [5, 7])
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("columns", [5, 7])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_gradient_vanishes_at_every_critical_point(make_target, rng, kind, columns):
     # W_J = Ω_J (Λ_J − εI)^{1/2} Vᵀ (paper.md section 3), for every index set J.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -261,7 +260,7 @@ def test_gradient_vanishes_at_every_critical_point(make_target, rng, kind, colum
         np.testing.assert_allclose(loss.gradient(W), 0, atol=1e-12)
 
 
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_critical_values(make_target, rng, kind):
     # BW: Σ_{j∉J} (λ_j + ε − 2 √(ε λ_j)); Frobenius: Σ_{j∉J} λ_j².
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -275,7 +274,7 @@ def test_critical_values(make_target, rng, kind):
         assert loss.value(W) == pytest.approx(expected.sum(), rel=1e-12, abs=1e-14)
 
 
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_saddle_values_are_the_losses_of_the_leading_critical_points(make_target, kind):
     loss = make_loss(kind, make_target(SPECTRUM))
     shift = 0 if kind == "frobenius" else kind
@@ -296,8 +295,8 @@ def test_saddle_values_end_at_the_minimum_when_epsilon_cuts_directions_off(make_
 EPSILONS_AND_SPECTRUM_CUTS = [0, 0.1, 0.3, 1.0, 3.5, 10.0, "frobenius"]
 
 
-@each("rank", [1, 3, 5])
-@each("kind", EPSILONS_AND_SPECTRUM_CUTS)
+@pytest.mark.parametrize("rank", [1, 3, 5])
+@pytest.mark.parametrize("kind", EPSILONS_AND_SPECTRUM_CUTS)
 def test_minimum_value_in_closed_form(make_target, kind, rank):
     # L* = Σ_{j>k} (√λ_j − √ε)², and (√λ_j − √ε)² for each j ≤ k with λ_j < ε; eigenvalues (λ_j − ε)_+.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -316,8 +315,8 @@ def test_minimum_value_in_closed_form(make_target, kind, rank):
     assert loss.value(W) == pytest.approx(value, rel=1e-12, abs=1e-14)
 
 
-@each("rank", [1, 3, 5])
-@each("kind", EPSILONS_AND_SPECTRUM_CUTS)
+@pytest.mark.parametrize("rank", [1, 3, 5])
+@pytest.mark.parametrize("kind", EPSILONS_AND_SPECTRUM_CUTS)
 def test_no_matrix_of_that_rank_has_a_lower_loss(make_target, rng, kind, rank):
     loss = make_loss(kind, make_target(SPECTRUM))
     W = rng.standard_normal((2000, 5, rank)) * rng.uniform(0, 2, (2000, 1, 1))
@@ -329,8 +328,8 @@ def test_no_matrix_of_that_rank_has_a_lower_loss(make_target, rng, kind, rank):
     assert (loss.value(near) - loss.minimum_value(rank)).min() > -1e-13
 
 
-@each("rank", [1, 3])
-@each("kind", [0, 0.1, 1.0, "frobenius"])
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("kind", [0, 0.1, 1.0, "frobenius"])
 def test_descent_from_random_starts_ends_at_the_minimum(make_target, rng, kind, rank):
     # The global minimum is attained: no other local one (L-BFGS from five starts, 1e-6).
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -347,8 +346,8 @@ def test_descent_from_random_starts_ends_at_the_minimum(make_target, rng, kind, 
 # --- Excess loss ------------------------------------------------------------------------------------------------
 
 
-@each("diagonal", [True, False])
-@each(
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize(
     ("kind", "rank", "columns"),
     [
         (0, 5, 5),
@@ -387,10 +386,10 @@ def test_excess_keeps_relative_accuracy(make_target, kind, rank, columns, diagon
     assert expected < 1e-23
 
 
-@each("distance", [1e-1, 1e-6])
-@each("condition", [3.0, 20.0, 300.0])
-@each("kind", [0, 0.5])
-@each("way", ["along", "near_diagonal"])
+@pytest.mark.parametrize("distance", [1e-1, 1e-6])
+@pytest.mark.parametrize("condition", [3.0, 20.0, 300.0])
+@pytest.mark.parametrize("kind", [0, 0.5])
+@pytest.mark.parametrize("way", ["along", "near_diagonal"])
 def test_gradient_and_excess_at_once_keep_their_digits(make_target, rng, way, kind, condition, distance):
     # One eigh up to κ(M) = 1e3, which κ(Σ0) = 20 still has; beyond it each by itself, and never worse than the bound.
     loss = BuresWasserstein(make_target(np.geomspace(condition, 1.0, 12)), kind)
@@ -418,15 +417,15 @@ def test_gradient_and_excess_at_once_keep_their_digits(make_target, rng, way, ki
         np.testing.assert_array_equal(gradient, along.gradient(F))
 
 
-@each("kind", [0, 0.1, 1.0, "frobenius"])
-@each("rank", [1, 3, 5])
+@pytest.mark.parametrize("kind", [0, 0.1, 1.0, "frobenius"])
+@pytest.mark.parametrize("rank", [1, 3, 5])
 def test_excess_is_the_difference_far_from_the_minimum(make_target, rng, kind, rank):
     loss = make_loss(kind, make_target(SPECTRUM))
     W = rng.standard_normal((20, 5, rank)) @ orthogonal(rng, 7)[:rank]
     np.testing.assert_allclose(loss.excess(W, rank), loss.value(W) - loss.minimum_value(rank), rtol=1e-12, atol=1e-13)
 
 
-@each("kind", [0, 0.1, "frobenius"])
+@pytest.mark.parametrize("kind", [0, 0.1, "frobenius"])
 def test_excess_of_a_lower_rank(make_target, rng, kind):
     # L* refers to `rank`, and W may have fewer columns.
     loss = make_loss(kind, make_target(SPECTRUM))
@@ -440,7 +439,7 @@ def test_excess_refuses_a_higher_rank(make_target, rng):
         loss.excess(rng.standard_normal((5, 5)), 2)
 
 
-@each("epsilon", [0, 0.3])
+@pytest.mark.parametrize("epsilon", [0, 0.3])
 def test_excess_on_a_singular_target(make_target, rng, epsilon):
     loss = BuresWasserstein(make_target([4, 2, 1, 0, 0]), epsilon)
     for rank in (2, 3, 5):
@@ -507,21 +506,21 @@ def test_polar_factors_of_a_mixed_stack_are_those_of_its_members(rng, shape):
 # --- Bad input --------------------------------------------------------------------------------------------------
 
 
-@each("epsilon", [-1e-3, np.nan, np.inf])
+@pytest.mark.parametrize("epsilon", [-1e-3, np.nan, np.inf])
 def test_epsilon_must_be_finite_and_not_negative(epsilon):
     with pytest.raises(ValueError, match=rf"epsilon must be a finite number ≥ 0, not {epsilon}"):
         BuresWasserstein(np.eye(2), epsilon)
 
 
-@each("covariance", [np.ones((2, 3)), np.diag([1, -1]), [[1, 2], [0, 1]], [[np.nan]]])
-@each("loss", [BuresWasserstein, Frobenius])
+@pytest.mark.parametrize("covariance", [np.ones((2, 3)), np.diag([1, -1]), [[1, 2], [0, 1]], [[np.nan]]])
+@pytest.mark.parametrize("loss", [BuresWasserstein, Frobenius])
 def test_covariance_must_be_positive_semidefinite(loss, covariance):
     with pytest.raises(ValueError, match=r"^covariance must be"):
         loss(covariance)
 
 
-@each("method", ["value", "gradient", "excess"])
-@each(
+@pytest.mark.parametrize("method", ["value", "gradient", "excess"])
+@pytest.mark.parametrize(
     ("W", "message"),
     [
         (np.ones((2, 3)), r"W must have 3 rows.*\(2, 3\)"),
@@ -540,7 +539,7 @@ def test_direction_must_have_the_shape_of_the_matrix():
         BuresWasserstein(np.eye(3)).hessian_product(np.eye(3), np.ones((3, 2)))
 
 
-@each("rank", [0, -1, 4])
+@pytest.mark.parametrize("rank", [0, -1, 4])
 def test_rank_must_lie_in_range(rank):
     loss = BuresWasserstein(np.eye(3))
     for call in (lambda: loss.minimum(rank), lambda: loss.excess(np.eye(3), rank)):
@@ -571,7 +570,7 @@ def test_bad_stacks_are_refused_in_one_line(eigenvalues, epsilon, message):
 # A zero target: L = ‖W‖² + nε, whose gradient is 2W.
 
 
-@each("epsilon", [0, 0.1, [0.1, 0.3]])
+@pytest.mark.parametrize("epsilon", [0, 0.1, [0.1, 0.3]])
 def test_a_zero_target_has_the_gradient_two_w(rng, epsilon):
     stack = np.shape(epsilon)
     loss = BuresWasserstein(np.zeros((*stack, 3, 3)), epsilon)

@@ -5,7 +5,7 @@ import itertools
 import exact
 import mpmath as mp
 import numpy as np
-from cases import each
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -182,7 +182,7 @@ def exact_gradient(W, covariance, epsilon, i, j):
         return (value(1) - value(-1)) / (2 * h)
 
 
-@each("epsilon", [0.0, 1e-4, 0.3])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-4, 0.3])
 def test_gradient_in_fifty_digits(make_target, rng, epsilon):
     # Relative to the largest entry: 1e-12.
     covariance, W = make_target([3.0, 1.0, 0.2]), rng.standard_normal((3, 3))
@@ -206,7 +206,7 @@ def error_of_flow(sigma_0, sigma, time, eigenvalue, epsilon, depth):
         return float((reached - mp.mpf(float(time))) * speed(mp.mpf(float(sigma))))
 
 
-@each(("epsilon", "depth"), [(0.05, 1), (0.05, 3), (0.0, 2), (0.3, 10), (0.05, 100)])
+@pytest.mark.parametrize(("epsilon", "depth"), [(0.05, 1), (0.05, 3), (0.0, 2), (0.3, 10), (0.05, 100)])
 def test_flow_of_a_diagonal_problem_in_fifty_digits(epsilon, depth):
     # Singular values to 1e-9 relative at rtol 1e-11.
     eigenvalues, start = np.array([2.0, 0.5]), np.array([0.3, 0.9])

@@ -6,7 +6,6 @@ import numpy as np
 import ot
 import pytest
 import scipy.linalg
-from cases import each
 from exact import balanced_gradient_norm
 
 from deepbures.flow.gradient_flow import gradient_flow
@@ -36,7 +35,7 @@ def test_numerical_rank():
     assert numerical_rank(values[0]) == 3
 
 
-@each("rank", [1, 2, 5])
+@pytest.mark.parametrize("rank", [1, 2, 5])
 def test_effective_rank_of_equal_values_is_their_number(rank):
     values = np.where(np.arange(5) < rank, 3.0, 0)
     assert effective_rank(values) == pytest.approx(rank, rel=1e-14)
@@ -67,7 +66,7 @@ def test_bures_distance_by_matrix_roots(rng):
     assert squared_bures_distance(F, G) == pytest.approx(np.real(expected), rel=1e-10)
 
 
-@each(("p", "q"), [(2, 5), (5, 2), (3, 3), (1, 7), (7, 1)])
+@pytest.mark.parametrize(("p", "q"), [(2, 5), (5, 2), (3, 3), (1, 7), (7, 1)])
 def test_bures_distance_in_fifty_digits(rng, p, q):
     # Rank-deficient factors of any width, to 1e-13.
     F, G = rng.standard_normal((5, p)), rng.standard_normal((5, q))
@@ -79,7 +78,7 @@ def test_bures_distance_in_fifty_digits(rng, p, q):
     assert squared_bures_distance(F, diagonal) == pytest.approx(expected, rel=1e-13)
 
 
-@each("rank", [2, 5])
+@pytest.mark.parametrize("rank", [2, 5])
 def test_small_bures_distances_keep_their_digits(rng, rank):
     # Between G and (G + δ) Q: relative accuracy 100 eps / B, where differences of traces end at 1e-14.
     G = np.diag([2.0, 1.5, 1.0, 0.5, 0.2])[:, :rank]
@@ -108,10 +107,9 @@ def test_distances_take_stacks(rng):
     )
 
 
-@each("rank", [1, 3, 4])
-@each("columns", [4, 6])
-@each("depth", [1, 2, 3, 10])
-@each("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize(("rank", "columns"), [(1, 4), (3, 6), (4, 4), (4, 6)])
+@pytest.mark.parametrize("depth", [1, 2, 10])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_gradient_norm_is_that_of_the_balanced_layers(make_target, rng, kind, depth, columns, rank):
     # (Σ_j ‖∂L^N/∂W_j‖²)^{1/2} of the network itself, to 1e-11, from the n × k factor; from W as well at full rank
     # (below it, the N-th roots of the singular values 1e-16 are no longer small).
@@ -152,7 +150,7 @@ def test_alignment(rng):
     np.testing.assert_allclose(cosines[0], np.abs(vectors[:, ::-1][:, :2].T @ basis), atol=1e-12)
 
 
-@each("least", [1.0, 1e-1, 1e-3, 0.0])
+@pytest.mark.parametrize("least", [1.0, 1e-1, 1e-3, 0.0])
 def test_norms_and_columns_agree_with_singular_values_at_every_condition(rng, least):
     # Well conditioned from Gram matrices, else from an SVD: on each side of the switch, in one stack too.
     U, V = (np.linalg.qr(rng.standard_normal((5, rows, 4)))[0] for rows in (6, 4))
@@ -170,8 +168,8 @@ def test_norms_and_columns_agree_with_singular_values_at_every_condition(rng, le
     np.testing.assert_allclose(directions.mT @ directions, [np.eye(4)] * 5, atol=1e-12)
 
 
-@each("depth", [1, 2, 7])
-@each(("epsilon", "rank"), [(0, 4), (0.2, 4), (0.2, 2), (0.7, 3), (0, 2)])
+@pytest.mark.parametrize("depth", [1, 2, 7])
+@pytest.mark.parametrize(("epsilon", "rank"), [(0, 4), (0.2, 4), (0.2, 2), (0.7, 3), (0, 2)])
 def test_norm_of_the_gradient_in_a_trajectory_is_the_diagnostic(make_target, rng, epsilon, rank, depth):
     loss = BuresWasserstein(make_target([3.0, 2.2, 1.3, 0.5]), epsilon)
     flow = gradient_flow(loss, rng.standard_normal((4, rank)), depth, max_time=0.3, samples=8)

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.losses.registry import BuresWasserstein, Frobenius
 from deepbures.model.network import (
@@ -20,8 +19,8 @@ from deepbures.model.network import (
 )
 
 
-@each("depth", [1, 2, 3, 8, 100])
-@each("shape", [(4, 4), (4, 6), (5, 3)])
+@pytest.mark.parametrize("depth", [1, 2, 3, 8, 100])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 6), (5, 3)])
 def test_balanced_network_has_the_product_and_no_imbalance(rng, shape, depth):
     # W_N ⋯ W_1 = W and W_{j+1}ᵀ W_{j+1} = W_j W_jᵀ.
     W = rng.standard_normal(shape)
@@ -31,8 +30,8 @@ def test_balanced_network_has_the_product_and_no_imbalance(rng, shape, depth):
     assert network.balancedness() < 1e-13
 
 
-@each("depth", [1, 2, 5])
-@each("width", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("width", [1, 2, 3])
 def test_narrow_balanced_network_is_the_best_approximation(rng, depth, width):
     W = rng.standard_normal((4, 6))
     network = DeepLinearNetwork.balanced(W, depth, width)
@@ -50,8 +49,8 @@ def test_balancedness_is_the_largest_norm_over_the_interfaces(rng):
     assert DeepLinearNetwork(layers[:1]).balancedness() == 0
 
 
-@each("kind", [0, 0.2, "frobenius"])
-@each("widths", [[4, 4], [4, 4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("widths", [[4, 4], [4, 4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
 def test_layer_gradients_by_central_differences(make_target, rng, widths, kind):
     # ∂L^N/∂W_j = (W_N⋯W_{j+1})ᵀ ∇L(W) (W_{j−1}⋯W_1)ᵀ.
     covariance = make_target([3.0, 2.0, 1.0, 0.5])
@@ -72,7 +71,7 @@ def test_layer_gradients_by_central_differences(make_target, rng, widths, kind):
         assert np.vdot(gradient, V) == pytest.approx(difference, rel=1e-6, abs=1e-7)
 
 
-@each("widths", [[4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
+@pytest.mark.parametrize("widths", [[4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
 def test_prefix_products_are_the_matrices_of_the_lower_networks(rng, widths):
     # W_j ⋯ W_1 for j = 1..N.
     layers = [rng.standard_normal((above, below)) for below, above in pairwise(widths)]
@@ -83,7 +82,7 @@ def test_prefix_products_are_the_matrices_of_the_lower_networks(rng, widths):
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-@each("widths", [[4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
+@pytest.mark.parametrize("widths", [[4, 4], [6, 3, 5, 4], [2, 3, 4, 4, 4]])
 def test_functions_of_layers_against_their_formulas(rng, widths, batch):
     # (W_N⋯W_{j+1})ᵀ G (W_{j−1}⋯W_1)ᵀ for any G, and max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖_F, network by network.
     layers = [rng.standard_normal((*batch, above, below)) for below, above in pairwise(widths)]
@@ -100,7 +99,7 @@ def test_functions_of_layers_against_their_formulas(rng, widths, batch):
         assert imbalance[i] == pytest.approx(max(norms, default=0), rel=1e-13)
 
 
-@each("widths", [[5, 3, 4], [2, 3, 4, 4, 4]])
+@pytest.mark.parametrize("widths", [[5, 3, 4], [2, 3, 4, 4, 4]])
 def test_layer_gradients_may_be_changed_in_place(rng, widths):
     # They share no memory with the layers, the products, the gradient or each other.
     layers = [rng.standard_normal((above, below)) for below, above in pairwise(widths)]
@@ -140,13 +139,13 @@ def test_layers_must_chain(layers, message):
         DeepLinearNetwork(layers)
 
 
-@each("width", [0, 4])
+@pytest.mark.parametrize("width", [0, 4])
 def test_width_must_fit(width):
     with pytest.raises(ValueError, match=rf"width must lie between 1 and min\(n, d_0\) = 3, not {width}"):
         DeepLinearNetwork.balanced(np.ones((3, 5)), 2, width)
 
 
-@each("depth", [0, -1, 1.0, 2.5, "2", None])
+@pytest.mark.parametrize("depth", [0, -1, 1.0, 2.5, "2", None])
 def test_depth_must_be_a_positive_integer(depth):
     with pytest.raises(ValueError, match="depth must be an integer ≥ 1"):
         check_depth(depth)
@@ -155,8 +154,8 @@ def test_depth_must_be_a_positive_integer(depth):
 
 
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
-@each("shape", [(4, 4), (4, 6), (5, 3)])
-@each("rank", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 6), (5, 3)])
+@pytest.mark.parametrize("rank", [1, 2, 3])
 def test_one_layer_is_as_wide_as_its_bottleneck(rng, shape, rank, batch):
     # n × k, with the singular values of W, the covariance that of its best approximation.
     W = rng.standard_normal((*batch, *shape))
@@ -184,7 +183,7 @@ def test_packed_layers_are_their_entries_row_by_row(rng, batch):
         np.testing.assert_array_equal(layer, again)
 
 
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 def test_layers_of_factors_are_balanced_with_one_layer_as_wide_as_its_bottleneck(rng, depth):
     U, V = (np.linalg.qr(rng.standard_normal((3, 6, 2)))[0] for _ in range(2))
     s = np.array([[2.0, 0.5], [1.0, 0.0], [3.0, 3.0]])

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.model.network import DeepLinearNetwork
 from deepbures.model.starts import BALANCES, DISTRIBUTIONS, draw_layer, draw_network, with_end_rank
@@ -38,8 +37,8 @@ def test_every_distribution_is_tested():
     assert {*VARIANCES, "orthogonal"} == set(DISTRIBUTIONS)
 
 
-@each("shape", [(600, 200), (200, 600)])
-@each("name", VARIANCES)
+@pytest.mark.parametrize("shape", [(600, 200), (200, 600)])
+@pytest.mark.parametrize("name", VARIANCES)
 def test_layer_has_the_mean_and_variance_that_define_it(rng, name, shape):
     # Within five standard errors over 120,000 entries: √(v/m) of the mean, v √((κ − 1)/m) of the variance, with the
     # kurtosis κ = 3 of a normal law, whose own is √(24/m), and 9/5 of a uniform one.
@@ -54,7 +53,7 @@ def test_layer_has_the_mean_and_variance_that_define_it(rng, name, shape):
     np.testing.assert_allclose(singular_values(W)[[0, -1]], edges, rtol=0.1)
 
 
-@each("name", ["uniform", "xavier_uniform", "kaiming_uniform"])
+@pytest.mark.parametrize("name", ["uniform", "xavier_uniform", "kaiming_uniform"])
 def test_uniform_layer_fills_its_range(rng, name):
     # [−√3 σ, √3 σ], which is [−1, 1] for `uniform`.
     W = draw_layer(rng, name, 300, 200)
@@ -64,14 +63,14 @@ def test_uniform_layer_fills_its_range(rng, name):
     assert bound * 0.999 < W.max() <= bound
 
 
-@each("shape", [(5, 3), (3, 5), (4, 4), (1, 6)])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (1, 6)])
 def test_orthogonal_layer_has_singular_values_1(rng, shape):
     W = draw_layer(rng, "orthogonal", *shape)
     assert W.shape == shape
     np.testing.assert_allclose(singular_values(W), 1, rtol=1e-13)
 
 
-@each("shape", [(3, 3), (4, 2), (2, 4)])
+@pytest.mark.parametrize("shape", [(3, 3), (4, 2), (2, 4)])
 def test_orthogonal_layers_point_everywhere(rng, shape):
     # Mean 0 and E W_ij² = min(rows, columns)/(rows · columns), over 3000 draws, within five standard errors.
     W = np.array([draw_layer(rng, "orthogonal", *shape) for _ in range(3000)])
@@ -83,7 +82,7 @@ def test_orthogonal_layers_point_everywhere(rng, shape):
         np.testing.assert_allclose(np.linalg.det(W), 1, rtol=1e-12)
 
 
-@each("name", ["Normal", "he", "xavier", "kaiming_orthogonal", "_normal", ""])
+@pytest.mark.parametrize("name", ["Normal", "he", "xavier", "kaiming_orthogonal", "_normal", ""])
 def test_unknown_distribution_is_refused(rng, name):
     message = f"^distribution must be one of {', '.join(DISTRIBUTIONS)}, not {name!r}$"
     with pytest.raises(ValueError, match=message):
@@ -95,8 +94,8 @@ def test_unknown_distribution_is_refused(rng, name):
 # --- Networks ---------------------------------------------------------------------------------------------------
 
 
-@each("gamma", [1, 2])
-@each(("depth", "rank"), [(1, 4), (2, 4), (2, 1), (5, 3)])
+@pytest.mark.parametrize("gamma", [1, 2])
+@pytest.mark.parametrize(("depth", "rank"), [(1, 4), (2, 4), (2, 1), (5, 3)])
 def test_normal_layers_give_end_to_end_entries_of_their_variance(rng, depth, rank, gamma):
     # Mean 0, variance d_0^{−γ}, whatever depth and bottleneck; 4 × 6 matrices, 3000 draws, five standard errors.
     draws = (draw_network(rng, 4, depth, rank, "normal", gamma=gamma, input_dimension=6) for _ in range(3000))
@@ -117,16 +116,16 @@ def test_normal_end_to_end_matrix_has_the_same_variance(rng):
     assert squares.mean() == pytest.approx(1, abs=5 * squares.std() / np.sqrt(2000))
 
 
-@each("balance", BALANCES)
-@each(("depth", "rank"), [(1, 4), (2, 3), (5, 2)])
+@pytest.mark.parametrize("balance", BALANCES)
+@pytest.mark.parametrize(("depth", "rank"), [(1, 4), (2, 3), (5, 2)])
 def test_layers_chain_through_the_bottleneck(rng, depth, rank, balance):
     network = draw_network(rng, 4, depth, rank, "uniform", balance=balance, input_dimension=6)
     assert [W.shape for W in network.layers] == [*pairwise([4, *[rank] * (depth - 1), 6])][::-1]
     assert np.linalg.matrix_rank(network.end_to_end()) == rank
 
 
-@each("name", DISTRIBUTIONS)
-@each(("depth", "rank"), [(2, 5), (3, 2), (10, 3)])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize(("depth", "rank"), [(2, 5), (3, 2), (10, 3)])
 def test_balanced_networks_are_balanced(name, depth, rank):
     # W_{j+1}ᵀ W_{j+1} = W_j W_jᵀ; the product is that of the layers drawn one by one from the same stream.
     drawn, product, end_to_end = (
@@ -141,8 +140,8 @@ def test_balanced_networks_are_balanced(name, depth, rank):
     assert drawn.balancedness() > 1e-3 or name == "orthogonal"
 
 
-@each("name", DISTRIBUTIONS)
-@each("depth", [1, 2, 5])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("depth", [1, 2, 5])
 def test_end_to_end_draw_is_cut_to_its_best_approximation(name, depth):
     # One n × d_0 matrix of the law, whatever the depth; at rank k the leading part of its SVD.
     def draw(rank):
@@ -159,7 +158,7 @@ def test_end_to_end_draw_is_cut_to_its_best_approximation(name, depth):
             np.testing.assert_allclose(draw(rank), best_approximation(whole, rank), atol=1e-13)
 
 
-@each("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_one_layer_is_the_draw_itself(name):
     # Balanced or not; below full rank cut, since one layer has no bottleneck.
     whole = draw_layer(np.random.default_rng(3), name, 4, 6, 6**-0.5)
@@ -185,7 +184,7 @@ def test_one_layer_is_the_draw_itself(name):
         ({"depth": 2.0}, "depth must be an integer ≥ 1, not 2.0"),
     ],
 )
-@each("distribution", ["normal", "orthogonal"])
+@pytest.mark.parametrize("distribution", ["normal", "orthogonal"])
 def test_network_refuses_bad_settings(rng, distribution, options, message):
     settings = {"dimension": 4, "depth": 2, "rank": 2, "distribution": distribution, **options}
     with pytest.raises(ValueError) as caught:  # noqa: PT011, compared whole
@@ -193,8 +192,8 @@ def test_network_refuses_bad_settings(rng, distribution, options, message):
     assert str(caught.value) == message
 
 
-@each("depth", [1, 2, 5])
-@each("rank", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("rank", [1, 2, 3])
 def test_end_layers_are_cut_to_their_best_approximations(rng, rank, depth):
     network = draw_network(rng, 5, depth, 4 if depth > 1 else 5, "normal", input_dimension=6)
     cut = with_end_rank(network, rank)
@@ -261,7 +260,7 @@ LAYER_BY_LAYER = {
 }
 
 
-@each("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
+@pytest.mark.parametrize("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
 def test_start_is_deterministic_and_differs_by_seed(change):
     first, again, other = start_of(**change), start_of(**change), start_of(seed=1, **change)
     for W, same in zip(first.network.layers, again.network.layers, strict=True):
@@ -284,8 +283,8 @@ def test_end_to_end_draw_is_common_to_all_depths(change):
         np.testing.assert_allclose(start_of(depth=depth, **change).end_to_end, whole, atol=1e-12)
 
 
-@each("change", [ONE_MATRIX[name] for name in ("normal", "uniform", "kaiming")])
-@each("rank", [1, 4])
+@pytest.mark.parametrize("change", [ONE_MATRIX[name] for name in ("normal", "uniform", "kaiming")])
+@pytest.mark.parametrize("rank", [1, 4])
 def test_end_to_end_draw_is_common_to_all_ranks_up_to_the_cut(change, rank):
     # At rank k its best approximation; for all ε and smin, too.
     whole, cut = start_of(**change).end_to_end, start_of(rank=rank, smin=3, epsilon=0, **change).end_to_end
@@ -299,7 +298,7 @@ def test_small_starts_of_all_ranks_share_their_frames():
     assert np.linalg.matrix_rank(cut) == 2
 
 
-@each("kind", ["normal", "uniform", "orthogonal"])
+@pytest.mark.parametrize("kind", ["normal", "uniform", "orthogonal"])
 def test_layers_drawn_one_by_one_have_a_stream_for_each_depth_and_rank(kind):
     # From one stream the first layers at depths 2 and 3, or ranks 5 and 4, would be multiples of one another.
     def numbers(**changes):
@@ -311,8 +310,8 @@ def test_layers_drawn_one_by_one_have_a_stream_for_each_depth_and_rank(kind):
     np.testing.assert_array_equal(numbers(depth=2, epsilon=0, smin=3), base)  # but not for each ε and smin
 
 
-@each(("depth", "rank"), [(2, 5), (4, 3)])
-@each("kind", ["normal", "orthogonal"])
+@pytest.mark.parametrize(("depth", "rank"), [(2, 5), (4, 3)])
+@pytest.mark.parametrize("kind", ["normal", "orthogonal"])
 def test_product_is_that_of_the_layers_as_drawn(kind, depth, rank):
     drawn, product = (start_of(kind=kind, balance=b, depth=depth, rank=rank) for b in ("none", "product"))
     np.testing.assert_allclose(product.end_to_end, drawn.end_to_end, atol=1e-13)
@@ -320,7 +319,7 @@ def test_product_is_that_of_the_layers_as_drawn(kind, depth, rank):
     assert drawn.network.balancedness() > 0.1 or kind == "orthogonal"
 
 
-@each("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
+@pytest.mark.parametrize("change", [*ONE_MATRIX.values(), *LAYER_BY_LAYER.values()])
 def test_one_layer_below_full_rank_is_narrow(change):
     # d_0 = k: the layer is n × k, with the W Wᵀ of the n × d_0 matrix.
     rank = 4 if change == {"kind": "close"} else 2
@@ -335,7 +334,7 @@ def test_one_layer_below_full_rank_is_narrow(change):
         np.testing.assert_allclose(W @ W.T, deep @ deep.T, atol=1e-12)
 
 
-@each("depth", [1, 2, 4])
+@pytest.mark.parametrize("depth", [1, 2, 4])
 def test_end_rank_cuts_the_start(depth):
     whole, cut = (start_of(balance="end_to_end", depth=depth, rank=4, end_rank=end) for end in (None, 2))
     expected = with_end_rank(whole.network, 2)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.losses.registry import BuresWasserstein
 from deepbures.model.starts import FIRST_SCALE, SHRINK, close_start, margin, random_orthogonal, small_start
@@ -65,7 +64,7 @@ def test_stream_is_pinned():
 # --- Targets ----------------------------------------------------------------------------------------------------
 
 
-@each("smin", [-1, 0, 0.5, 1, 5])
+@pytest.mark.parametrize("smin", [-1, 0, 0.5, 1, 5])
 def test_smallest_eigenvalue_of_a_zipf_target(smin):
     # λ_n = smin + 1/n, and 1/n where nothing is shifted (smin < 0, or 1/n ≥ smin).
     expected = 1 / 20 if smin <= 0 else smin + 1 / 20
@@ -73,8 +72,8 @@ def test_smallest_eigenvalue_of_a_zipf_target(smin):
         assert descending(draw(seed, smin=smin))[-1] == pytest.approx(expected, rel=1e-11)
 
 
-@each("mode", MODES)
-@each("smin", [-1, 0, 0.04, 0.05, 0.06, 0.5, 1, 5])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("smin", [-1, 0, 0.04, 0.05, 0.06, 0.5, 1, 5])
 def test_least_eigenvalue_is_known_before_the_draw(smin, mode):
     # smin = 1/n = 0.05 shifts nothing yet.
     least = descending(draw(0, smin=smin, mode=mode))[-1]
@@ -82,7 +81,7 @@ def test_least_eigenvalue_is_known_before_the_draw(smin, mode):
     assert least_eigenvalue(20, smin, spectrum="random", mode=mode) is None
 
 
-@each("spectrum", SPECTRA)
+@pytest.mark.parametrize("spectrum", SPECTRA)
 def test_targets_of_different_smin_differ_by_a_multiple_of_the_identity(spectrum):
     low, high = (draw(3, smin=smin, spectrum=spectrum) for smin in (1, 3))
     np.testing.assert_allclose(high - low, 2 * np.eye(20), atol=1e-12)
@@ -109,13 +108,13 @@ def test_random_spectrum_by_its_definition():
     np.testing.assert_allclose(draw(2, 6, 0.001, spectrum="random"), U @ np.diag(S) @ U.T, atol=1e-13)
 
 
-@each("spectrum", SPECTRA)
+@pytest.mark.parametrize("spectrum", SPECTRA)
 def test_singular_value_mode_squares_the_spectrum(spectrum):
     kept, squared = (draw(0, 8, 0.5, spectrum=spectrum, mode=mode) for mode in MODES)
     np.testing.assert_allclose(squared, kept @ kept, rtol=1e-12, atol=1e-12)
 
 
-@each("rank", [1, 5, 20])
+@pytest.mark.parametrize("rank", [1, 5, 20])
 def test_rank_cuts_the_spectrum(rank):
     # S_{r+1..n} ← 0, the rest as it was.
     eigenvalues, whole = descending(draw(0, smin=1, rank=rank)), descending(draw(0, smin=1))
@@ -123,7 +122,9 @@ def test_rank_cuts_the_spectrum(rank):
     np.testing.assert_allclose(eigenvalues[rank:], 0, atol=1e-13)
 
 
-@each(("smin", "lambda_1", "trace", "condition"), [(-1, 9.5, 53, 188), (1, 10.5, 72, 10), (5, 14.4, 151, 2.8)])
+@pytest.mark.parametrize(
+    ("smin", "lambda_1", "trace", "condition"), [(-1, 9.5, 53, 188), (1, 10.5, 72, 10), (5, 14.4, 151, 2.8)]
+)
 def test_statistics_over_forty_draws(smin, lambda_1, trace, condition):
     # The table of section 6 (n = 20, means over 40 draws). Both means are random: five standard errors of their
     # difference, √2 s / √40 each, plus the table's rounding.
@@ -156,7 +157,7 @@ def test_target_refuses_bad_settings(options, message):
 # --- Starts -----------------------------------------------------------------------------------------------------
 
 
-@each("dimension", [1, 2, 3, 10])
+@pytest.mark.parametrize("dimension", [1, 2, 3, 10])
 def test_random_orthogonal_is_a_rotation(rng, dimension):
     for _ in range(20):
         Q = random_orthogonal(rng, dimension)
@@ -176,8 +177,8 @@ def test_random_orthogonal_is_haar_distributed(rng):
     assert squares.mean() == pytest.approx(1, abs=6 * squares.std() / np.sqrt(4000))
 
 
-@each("seed", range(5))
-@each(("smin", "epsilon"), [(-1, 0), (-1, 0.05), (1, 0), (1, 0.1), (5, 1)])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("smin", "epsilon"), [(-1, 0), (-1, 0.05), (1, 0), (1, 0.1), (5, 1)])
 def test_close_start_lies_just_inside_the_ball(smin, epsilon, seed):
     # Margin c = √λ_n − √L(0) in (0, 10 %], that is L(0) just below λ_n; scale = 10.95 · 0.95^(draws − 1).
     loss = BuresWasserstein(draw(seed, smin=smin), epsilon)
@@ -191,7 +192,7 @@ def test_close_start_lies_just_inside_the_ball(smin, epsilon, seed):
     assert 0.3 < start.scale < 2
 
 
-@each(("smin", "epsilon"), [(-1.0, 0), (-1.0, 0.05), (0.5, 0.3), (5.0, 1.0)])
+@pytest.mark.parametrize(("smin", "epsilon"), [(-1.0, 0), (-1.0, 0.05), (0.5, 0.3), (5.0, 1.0)])
 def test_close_start_is_the_one_of_a_search_draw_by_draw(smin, epsilon):
     # Draws that are refused unseen, or looked at together, would have been refused: same start, same stream after it.
     loss = BuresWasserstein(draw(2, smin=smin), epsilon)
@@ -258,7 +259,7 @@ def test_close_start_raises_on_epsilon_above_the_spectrum(make_target):
         close_start(generator(1, "initialization", 0), loss, 3)
 
 
-@each(("rank", "columns"), [(1, None), (3, None), (5, 8), (2, 3)])
+@pytest.mark.parametrize(("rank", "columns"), [(1, None), (3, None), (5, 8), (2, 3)])
 def test_small_start_has_equal_singular_values(rng, rank, columns):
     start = small_start(rng, 5, rank, 1e-3, columns)
     assert start.end_to_end.shape == (5, columns or 5)
@@ -267,7 +268,7 @@ def test_small_start_has_equal_singular_values(rng, rank, columns):
     assert (start.scale, start.draws) == (1e-3, 1)
 
 
-@each("scale", [0, -1, np.nan])
+@pytest.mark.parametrize("scale", [0, -1, np.nan])
 def test_small_start_needs_a_positive_scale(rng, scale):
     with pytest.raises(ValueError, match="scale must be positive"):
         small_start(rng, 5, 2, scale)

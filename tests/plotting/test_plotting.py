@@ -13,8 +13,8 @@ from deepbures.study.grid.cells import cells
 def collected(folder, shipped, experiment, seeds=(0,)):
     """Tables of an experiment of the smoke study, for a few seeds."""
     points = [(cell.axes, cell.settings) for cell in cells(shipped("smoke.yaml"), experiment)]
-    store = collect_cells(folder, points, list(seeds))
-    return [frames.read(folder / f"{name}.parquet") for name in store.schemas]
+    tables = collect_cells(folder, points, list(seeds))
+    return [frames.read(path) for path in tables.values()]
 
 
 def test_bounds_are_counted_as_they_are(tmp_path, shipped):

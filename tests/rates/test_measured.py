@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cases import each
 from exact import balanced_gradient_norm
 
 from deepbures.flow.gradient_flow import gradient_flow
@@ -32,7 +31,7 @@ def is_none(fit):
 # --- The authors' slope -----------------------------------------------------------------------------------------
 
 
-@each(
+@pytest.mark.parametrize(
     ("key", "slope", "tolerance", "first", "last"),
     [("loss_float64", -19.590, 0.005, 3980, 13980), ("loss_float32", -19.889, 0.02, 3830, 13830)],
 )
@@ -63,8 +62,8 @@ def test_slope_of_the_flow_at_the_authors_grid_point(reference):
     assert (fit.start, fit.end) == pytest.approx((fit_dense.start, fit_dense.end), abs=1.5e-4)
 
 
-@each("step_size", [1e-5, 2e-5, 1e-4])
-@each("rate", [5.0, 20.0, 34.0])
+@pytest.mark.parametrize("step_size", [1e-5, 2e-5, 1e-4])
+@pytest.mark.parametrize("rate", [5.0, 20.0, 34.0])
 def test_exponential_has_its_slope(rate, step_size):
     # y = −a t: slope −a and r² = 1, in the 0.1 time units that end where y reaches −3.5 (from 0 if it is earlier).
     t = np.arange(0, 0.9, step_size)
@@ -128,7 +127,7 @@ def test_no_slope_without_decay():
     assert is_none(authors_slope_of_flow(np.zeros(1), np.array([1e-3]), np.ones(1)))
 
 
-@each("rates", [(8.0,), (8.0, 30.0)])
+@pytest.mark.parametrize("rates", [(8.0,), (8.0, 30.0)])
 def test_flow_version_agrees_with_the_sampled_one(rates):
     # L − L* = Σ e^{−a t} with its exact derivative: 60 samples suffice for what 1e-4 spacing gives, to 1e-5.
     def curve(t):
@@ -157,7 +156,7 @@ def test_flow_version_keeps_the_authors_horizon():
             assert fit.end == pytest.approx(3, abs=2e-4)
 
 
-@each("spacing", [1e-5, 5e-5, 1e-4])
+@pytest.mark.parametrize("spacing", [1e-5, 5e-5, 1e-4])
 def test_descent_version_is_the_sampled_one(spacing):
     # Evenly recorded runs; the last record, where a run ends, may come early.
     t = spacing * np.arange(round(0.5 / spacing))
@@ -185,7 +184,7 @@ def test_no_authors_slope_where_records_are_uneven_or_rare(times):
     assert is_none(authors_slope_of_descent(times, 10 ** (-10 * times)))
 
 
-@each("every", [1, 5, 10])
+@pytest.mark.parametrize("every", [1, 5, 10])
 def test_slope_of_the_authors_grid_point_from_rarer_records(reference, every):
     # −19.59 from every 10th step of η = 1e-5 too, to 0.5 %: no averaging is left there.
     loss = reference("case5_gridpoint")["loss_float64"][::every]
@@ -197,8 +196,8 @@ def test_slope_of_the_authors_grid_point_from_rarer_records(reference, every):
 # --- Settling time ----------------------------------------------------------------------------------------------
 
 
-@each("number", [8, 23, 1000])
-@each("factor", [1e-6, 1e-3])
+@pytest.mark.parametrize("number", [8, 23, 1000])
+@pytest.mark.parametrize("factor", [1e-6, 1e-3])
 def test_exponential_settles_at_its_time(number, factor):
     # L − L* = 7 e^{−3t} falls to the share f at t = −ln f / 3, whatever the samples.
     t = np.sort(np.append(np.random.default_rng(number).uniform(0, 6, number - 2), [0, 6]))
@@ -210,7 +209,7 @@ def test_settling_counts_the_first_time():
     assert settling_time(np.array([0.0, 6, 7, 8, 9]), 2 * np.array([1, 1e-5, 1e-7, 1, 1e-9])) == pytest.approx(6.5)
 
 
-@each("excess", [np.linspace(1, 0.5, 9), np.full(9, 3.0), 10.0 ** np.arange(9), [1e-9]])
+@pytest.mark.parametrize("excess", [np.linspace(1, 0.5, 9), np.full(9, 3.0), 10.0 ** np.arange(9), [1e-9]])
 def test_run_that_never_falls_that_far_does_not_settle(excess):
     assert np.isnan(settling_time(np.arange(float(len(excess))), np.asarray(excess)))
 
@@ -237,7 +236,7 @@ def test_tail_of_two_exponentials():
     assert fit.start == pytest.approx(10 - 3 * np.log(10) / 2, abs=t[1])
 
 
-@each("decades", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("decades", [1.0, 2.0, 5.0])
 def test_tail_covers_the_decades_asked_for(decades):
     t = np.linspace(0, 8, 801)
     fit = tail_slope(t, 10**-t, decades)
@@ -293,7 +292,7 @@ def test_drift_is_that_of_the_slopes_of_the_two_halves():
     assert np.isnan(tail_drift(t, np.exp(-0.1 * t)))  # less than three decades
 
 
-@each("weight", [1e-6, 1e-3, 0.1])
+@pytest.mark.parametrize("weight", [1e-6, 1e-3, 0.1])
 def test_drift_tells_a_sum_that_is_not_yet_its_slowest_exponential(weight):
     # exp(−2t) + w exp(−t): seen while the two are of one size. The tail itself, later on, has no drift.
     t = np.linspace(0, 60, 60001)
@@ -305,7 +304,7 @@ def test_drift_tells_a_sum_that_is_not_yet_its_slowest_exponential(weight):
     assert tail_slope(t[late], excess[late]).slope * np.log(10) == pytest.approx(-1, rel=1e-6)
 
 
-@each("exponent", [-2, -4 / 3, -1])
+@pytest.mark.parametrize("exponent", [-2, -4 / 3, -1])
 def test_power_law_has_its_exponent(exponent):
     t = np.concatenate([[0], np.geomspace(1e-3, 1e3, 400)])
     with np.errstate(divide="ignore"):
@@ -318,7 +317,7 @@ def test_power_law_has_its_exponent(exponent):
     assert np.isnan(power_law_tail(t[:3], excess[:3]).slope)
 
 
-@each("depth", [1, 2])
+@pytest.mark.parametrize("depth", [1, 2])
 def test_flow_with_epsilon_at_the_least_eigenvalue_follows_its_power_law(depth):
     # n = 1, λ = ε = 1: t^{−2N/(2N−1)}; and another unit leaves the exponent.
     for unit in (1.0, 1e-12, 1e12):

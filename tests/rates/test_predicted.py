@@ -7,7 +7,6 @@ from pathlib import Path
 import exact
 import numpy as np
 import pytest
-from cases import each
 
 from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.flow.gradient_flow import gradient_flow
@@ -50,7 +49,7 @@ def test_every_reference_case_is_there():
     assert len(CASES) == 15
 
 
-@each("name", CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_constants_of_the_authors_program(reference, name):
     # To 1e-10 relative, from the program's own margin and initial loss.
     case = reference(name)
@@ -71,7 +70,7 @@ def test_constants_of_the_authors_program(reference, name):
     assert constants.log10_step_size == pytest.approx(np.log10(min(case[f"eta_{i}"] for i in (1, 2, 3))), abs=1e-10)
 
 
-@each("name", [name for name in CASES if not name.startswith("case3")])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("case3")])
 def test_margin_of_the_authors_program(reference, name):
     # c = √λ_n − √L(0), to 1e-13 absolute (it is a small difference). case3 takes √λ_k instead.
     case = reference(name)
@@ -80,7 +79,7 @@ def test_margin_of_the_authors_program(reference, name):
     assert constants.margin == pytest.approx(case["margin"], rel=1e-10, abs=1e-13)
 
 
-@each("name", CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_initial_loss_of_the_authors_program(reference, name):
     # L(W(0)) to 1e-10 relative; 1e-8 where the program takes the root of a singular matrix (case3, ε = 0).
     # For the Frobenius case its record is a quarter of the loss.
@@ -95,7 +94,7 @@ def test_initial_loss_of_the_authors_program(reference, name):
     assert value == pytest.approx(case["loss_initial"], rel=tolerance)
 
 
-@each("name", ["case3_w1_tau0", "case3_w3_tau0", "case3_w1_tau0.05", "case1_N3"])
+@pytest.mark.parametrize("name", ["case3_w1_tau0", "case3_w3_tau0", "case3_w1_tau0.05", "case1_N3"])
 def test_initial_loss_in_fifty_digits(reference, name):
     # Where the program is inaccurate, and elsewhere: 1e-13 against the definition. The bottleneck is taken as a thin
     # factor, since the rounding of a product of layers of rank k is a matrix of full rank.
@@ -108,7 +107,7 @@ def test_initial_loss_in_fifty_digits(reference, name):
     assert loss.value(initial_matrix(case)) == pytest.approx(expected, rel=1e-13)
 
 
-@each("name", CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_minimal_loss_of_the_authors_program(reference, name):
     case = reference(name)
     fits = Frobenius(case["covariance"]) if case["loss_name"] == "Fro" else None
@@ -119,7 +118,7 @@ def test_minimal_loss_of_the_authors_program(reference, name):
     assert loss.minimum(rank_of(case))[1] == pytest.approx(case["loss_minimum_sqrtm"], rel=tolerance, abs=1e-12)
 
 
-@each("name", [name for name in CASES if not name.startswith("case3")])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("case3")])
 def test_final_loss_and_gradient_of_the_authors_program(reference, name):
     # The recorded curves end at end_to_end_final: its loss, to 1e-9 of the initial one.
     case = reference(name)
@@ -134,7 +133,7 @@ def test_final_loss_and_gradient_of_the_authors_program(reference, name):
 # --- The constants themselves -----------------------------------------------------------------------------------
 
 
-@each("depth", [1, 2, 3, 7])
+@pytest.mark.parametrize("depth", [1, 2, 3, 7])
 def test_constants_by_their_definition(depth):
     # paper.md sections 4 and 5, written out in plain floats.
     epsilon, loss_initial, N = 0.2, 0.3, depth
@@ -166,7 +165,7 @@ def test_constants_of_a_deep_network_do_not_overflow():
     assert np.isfinite(constants.bound_rate)
 
 
-@each("depth", [1, 5])
+@pytest.mark.parametrize("depth", [1, 5])
 @pytest.mark.filterwarnings("error")
 def test_constants_without_a_margin_are_nan(depth):
     constants = paper_constants(SPECTRUM, 0.1, depth, loss_initial=1.0)
@@ -222,9 +221,9 @@ def flow_jacobian(loss, depth, kept):
     return jacobian.reshape(n * k, n * k).T
 
 
-@each("depth", [1, 2, 3, 10])
-@each("epsilon", [0, 0.2, "frobenius"])
-@each("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, 10])
+@pytest.mark.parametrize("epsilon", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_local_rates_are_the_spectrum_of_the_jacobian(size, epsilon, depth):
     # For every index set J of that size: in-block and off-block rates, and k(k−1)/2 zeros for the rotations of Z.
     for kept in combinations(range(4), size):
@@ -262,9 +261,9 @@ def layer_hessian(loss, depth, rank):
     return (4 * difference(1e-3) - difference(2e-3)) / 3
 
 
-@each("depth", [1, 2, 3, 4])
-@each("epsilon", [0, 0.2, "frobenius"])
-@each("rank", [1, 2, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("epsilon", [0, 0.2, "frobenius"])
+@pytest.mark.parametrize("rank", [1, 2, 4])
 def test_rates_at_the_minimum_are_the_nonzero_spectrum_of_the_hessian(make_target, rank, epsilon, depth):
     # Of the deep loss, in all weights: k(k+1)/2 + k(n−k) of them, the rest of the weights are flat directions.
     loss = make_loss(epsilon, make_target(SPECTRUM, seed=5))
@@ -284,8 +283,8 @@ def test_rates_at_the_minimum_are_the_nonzero_spectrum_of_the_hessian(make_targe
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), rates)
 
 
-@each("depth", [1, 2, 3])
-@each(("epsilon", "rank", "kept"), [(0.6, 4, 3), (1.4, 4, 2), (1.4, 3, 2), (3.5, 2, 0)])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(("epsilon", "rank", "kept"), [(0.6, 4, 3), (1.4, 4, 2), (1.4, 3, 2), (3.5, 2, 0)])
 def test_rates_at_a_minimum_of_lower_rank(make_target, epsilon, rank, kept, depth):
     # ε > λ_j cuts direction j off: an empty column has the rates 2 (1 − √(λ_b/ε)) for N = 1, zeros for N ≥ 2.
     loss = make_loss(epsilon, make_target(SPECTRUM, seed=5))
@@ -304,8 +303,8 @@ def test_rates_at_a_minimum_of_lower_rank(make_target, epsilon, rank, kept, dept
         assert stable_step(rates) == np.inf
 
 
-@each("epsilon", [0, 0.3])
-@each("depth", [1, 4])
+@pytest.mark.parametrize("epsilon", [0, 0.3])
+@pytest.mark.parametrize("depth", [1, 4])
 def test_number_of_escape_directions(epsilon, depth):
     # r < 0 for the pairs a in J, b not in J with λ_b > λ_a, and no others; in-block rates are positive.
     for size in range(1, 5):
@@ -318,7 +317,7 @@ def test_number_of_escape_directions(epsilon, depth):
             assert (pairs == 0) == (kept == tuple(range(size)))
 
 
-@each("rank", [1, 2, 3, 4])
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
 def test_rank_means_the_leading_index_set(rank):
     leading = local_rates(SPECTRUM, 0.1, 3, kept=np.arange(rank))
     for by_rank, by_set in zip(local_rates(SPECTRUM, 0.1, 3, rank), leading, strict=True):
@@ -326,7 +325,7 @@ def test_rank_means_the_leading_index_set(rank):
     assert sharp_rate(SPECTRUM, 0.1, 3, rank) == pytest.approx(2 * np.concatenate(leading).min(), rel=1e-15)
 
 
-@each("depth", [1, 2, 3, 10, 100, 1000])
+@pytest.mark.parametrize("depth", [1, 2, 3, 10, 100, 1000])
 def test_sharp_rate_in_closed_form(depth):
     # 4 N λ_n^{1−1/N} for ε = 0, k = n.
     assert sharp_rate(SPECTRUM, 0, depth) == pytest.approx(4 * depth * 0.5 ** (1 - 1 / depth), rel=1e-12)
@@ -355,7 +354,7 @@ def test_sharp_rate_at_and_beyond_the_edge():
 # --- Gradient descent -------------------------------------------------------------------------------------------
 
 
-@each("depth", [1, 2, 3, 10, 100])
+@pytest.mark.parametrize("depth", [1, 2, 3, 10, 100])
 def test_largest_stable_step_in_closed_form(depth):
     # 2/λ_max = 1/(N λ_1^{1−1/N}) for ε = 0, k = n; for the square loss 1/(4 N λ_1^{2−1/N}).
     for epsilon, expected in (
@@ -376,7 +375,7 @@ def test_contraction_is_that_of_the_slowest_direction():
     assert all(descent_contraction(rates, eta) > (7 / 9) ** 2 for eta in (0.99 * best, 1.01 * best))
 
 
-@each("depth", [1, 2, 5, 30])
+@pytest.mark.parametrize("depth", [1, 2, 5, 30])
 def test_promised_rate_of_descent(depth):
     # Half the flow's for ε > 0; 2 N c^{2(N−1)/N} for ε = 0, k = n; none for ε = 0, k < n.
     for rank in (None, 2):
@@ -425,8 +424,8 @@ def steps_and_broken_promises(loss, network, constants, step_size, n_steps):
     return resolved.sum(), np.sum(decrease[resolved] < (promised - rounding)[resolved])
 
 
-@each("depth", [1, 2])
-@each(
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
     ("kind", "dimension", "rank", "epsilon"),
     [("close", 2, 2, 0), ("near", 3, 3, 0), ("near", 2, 2, 0.5), ("close", 3, 3, 0.1), ("near", 3, 2, 0.05)],
 )
@@ -439,8 +438,8 @@ def test_descent_keeps_the_promise_of_the_theorem(kind, dimension, rank, epsilon
     assert broken == 0
 
 
-@each("depth", [1, 2, 5, 10])
-@each(("dimension", "rank", "epsilon"), [(3, 3, 0), (3, 3, 0.1), (3, 2, 0.05)])
+@pytest.mark.parametrize("depth", [1, 2, 5, 10])
+@pytest.mark.parametrize(("dimension", "rank", "epsilon"), [(3, 3, 0), (3, 3, 0.1), (3, 2, 0.05)])
 def test_descent_keeps_it_at_far_larger_steps(dimension, rank, epsilon, depth):
     # η = 1/(2 λ_max): from 5 (N = 1) to 2 · 10^4 times (N = 10) the theorem's step.
     loss, network, constants = stack_of_starts("near", dimension, rank, epsilon, depth)

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from deepbures.study.results.atomic import checksum, digest_of, link, replacing
+from deepbures.study.results.atomic import checksum, digest_of, replacing
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -37,28 +37,6 @@ def test_file_has_the_usual_permissions(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
-
-
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_a_second_name_outlives_the_first(tmp_path, monkeypatch, hard_links):
-    # One copy where the file system has hard links; replacing or deleting the first changes nothing of the second.
-    def refused(*_names):
-        raise OSError("no hard links here")
-
-    if not hard_links:
-        monkeypatch.setattr(os, "link", refused)
-    first, second = tmp_path / "first", tmp_path / "deeper" / "second"
-    for content in ("one", "two"):
-        with replacing(first) as temporary:
-            temporary.write_text(content)
-        assert not second.exists() or second.read_text() == "one"
-        link(first, second)
-        link(first, second)
-        assert second.read_text() == content
-        assert second.samefile(first) == hard_links
-    first.unlink()
-    assert second.read_text() == "two"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [second]
 
 
 def test_digests_follow_the_content_alone(tmp_path):

@@ -75,7 +75,7 @@ def planned(project: Path, *arguments: str) -> dict[str, int]:
     assert made(run)
     table = run.stdout.split("Job stats:")[-1].split("\n\n")[0]
     counts = dict(re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE))
-    return {rule: int(count) for rule, count in counts.items() if rule not in ("total", "aggregates", "runs")}
+    return {rule: int(count) for rule, count in counts.items() if rule not in ("total", "aggregates")}
 
 
 def test_from_elsewhere_by_s_and_by_directory(project):
@@ -84,7 +84,7 @@ def test_from_elsewhere_by_s_and_by_directory(project):
     assert made(run)
     # Before and after it says once what it will do, and what of that to look at.
     assert run.stderr.count("To be computed") == 1
-    assert re.search(r"^  flow +2 jobs +\d+ s$", run.stderr, re.M)
+    assert re.search(r"^  flow +2 new cells +\d+ s$", run.stderr, re.M)
     assert "nothing was timed here yet" in run.stderr
     # What the kernel says is in the log of its job.
     assert "[Kernel]" not in run.stderr + run.stdout
@@ -95,6 +95,7 @@ def test_from_elsewhere_by_s_and_by_directory(project):
     again = snakemake(user, project, "-s", str(project / "Snakefile"), "--configfile", "own.yaml", "-F", "--", FIGURE)
     assert made(again)
     assert "by what such jobs took here before" in again.stderr
+    assert "2 cells are there: they are not computed again, not even with -F" in again.stderr
     other = project.parent / "other"
     other.mkdir()
     shutil.copy(user / "own.npy", other)
@@ -130,16 +131,17 @@ module deepbures:
     assert "Nothing to be done" in snakemake(user, project, "--dry-run", f"{prefix}all").stdout
 
 
-def test_configuration_of_the_command_line_reaches_the_report(project):
+def test_configuration_of_the_command_line_reaches_the_results(project):
     write(project / "config/config.yaml", STUDY)
-    changed = ["--config", "study={results: ./results//cli/, figures: figures/cli, seed: 3}", "--", "html_report"]
+    changed = ["--config", "study={results: ./results//cli/, figures: figures/cli, seed: 3}", "--"]
     run = snakemake(project, project, *changed)
     assert made(run)
-    assert run.stderr.count("Where to look first:\n  report          results/cli/report.html\n") == 1
+    hint = re.search(r"the same command with (--report) (results/cli/report.html)", run.stderr)
+    assert made(snakemake(project, project, *hint.groups(), *changed))
     assert "F5_energy_levels" in (project / "results/cli/report.html").read_text()
     assert not (project / "results/own").exists()
     assert json.loads((project / "results/cli/provenance.json").read_text())["configuration"]["study"]["seed"] == 3
-    refused = snakemake(project, project, "--config", "study={seed: 010}", "--", "runs")
+    refused = snakemake(project, project, "--config", "study={seed: 010}", "--", "aggregates")
     assert refused.returncode == 1
     assert "configuration: --config: 010: Snakemake reads 8 (YAML 1.1), YAML 1.2 reads 10: write" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -149,7 +151,7 @@ def test_a_block_that_stands_twice_is_refused_before_any_job(project):
     for place, arguments in (("own.yaml", ["--configfile", "own.yaml"]), ("config/config.yaml", [])):
         text = (project / place).read_text()
         (project / place).write_text(f"{text}\nstudy: {{seed: 1}}\n")
-        run = snakemake(project, project, "--dry-run", *arguments, "--", "runs")
+        run = snakemake(project, project, "--dry-run", *arguments, "--", "aggregates")
         assert run.returncode == 1
         assert re.search(r"^configuration: .*\.yaml: not YAML: line \d+: found duplicate key .study.", run.stderr, re.M)
         assert "Traceback" not in run.stderr
@@ -197,7 +199,7 @@ def test_what_is_up_to_date_is_told_by_content_alone(project):
     assert planned(project, "--", TABLE) == {}
     np.save(target, np.diag([3.0, 2.0, 0.5]))
     os.utime(target, (1e9, 1e9))
-    assert planned(project, "--", TABLE) == planned(project, "--", "runs") | {"collect_mine": 1} == everything
+    assert planned(project, "--", TABLE) == everything
     target.write_bytes(original)
     os.utime(target, (1e9, 1e9))
     changed = json.loads(json.dumps(OVERLAY))
@@ -208,21 +210,29 @@ def test_what_is_up_to_date_is_told_by_content_alone(project):
     assert made(snakemake(project, project, "--configfile", "own.yaml", "--", TABLE))
     assert planned(project, "--", TABLE) == {}
     (project / TABLE).write_bytes(old)
-    assert planned(project, "--", TABLE) == {"collect_mine": 1}
+    assert planned(project, "--", TABLE) == everything
+    # Dates in the future, with and without records.
+    assert made(snakemake(project, project, "--configfile", "own.yaml", "--", TABLE))
+    os.utime(project / TABLE, (4e9, 4e9))
+    assert planned(project, "--", TABLE) == {}
+    os.utime(project / TABLE, (4e9, 4e9))
+    write(own, OVERLAY)
+    shutil.rmtree(project / ".snakemake/metadata")
+    assert planned(project, "--", TABLE) == everything
 
 
 def test_figures_and_claims_are_current_by_content_alone(project):
     # Snakemake's records are gone and every date is newer than what it was made from: what is stale is still seen.
     plotting, show = project / "src/deepbures/plotting/convergence.py", project / "own.yaml"
     claims, csv = project / "src/deepbures/claims/training.py", project / "results/own/claims.csv"
-    notebook, record = project / "workflow/notebooks/low_rank.ipynb", project / "results/own/made/low_rank.json"
+    notebook, executed = project / "workflow/notebooks/low_rank.ipynb", project / "results/own/notebooks/low_rank.ipynb"
     write(project / "config/config.yaml", STUDY)
     targets = ("--", FIGURE, "results/own/opening.html", "results/own/provenance.json")
     assert made(snakemake(project, project, "--configfile", "own.yaml", *targets))
     assert planned(project, *targets) == {}
     shutil.rmtree(project / ".snakemake/metadata")
     assert planned(project, *targets) == {}
-    figure, pages = {"notebook_low_rank": 1}, {"claims": 1, "opening": 1}
+    figure, pages = {"notebook_low_rank": 1}, {"claims": 1, "pages": 1}
 
     def rerun(changes):
         """What is planned after changes to files, whose dates stay; the files are as before then."""
@@ -242,10 +252,10 @@ def test_figures_and_claims_are_current_by_content_alone(project):
     fewer = json.loads(json.dumps(OVERLAY))
     fewer["figures"]["low_rank"]["show"]["depth"] = [1]
     assert rerun({plotting: longer, csv: lambda text: text.replace(b"holds", b"violated", 1)}) == figure | pages
-    assert rerun({show: lambda _: yaml.safe_dump(fewer).encode()}) == figure | {"provenance": 1}
+    assert rerun({show: lambda _: yaml.safe_dump(fewer).encode()}) == figure | {"pages": 1}
     assert rerun({notebook: lambda text: text.replace(b"# ", b"# The ", 1), claims: longer}) == figure | pages
     assert rerun({project / FIGURE: lambda image: image[:-1]}) == figure  # from elsewhere, or edited
-    assert rerun({record: lambda _: b"{"}) == figure
+    assert rerun({executed: lambda text: text.replace(b"# ", b"# The ", 1)}) == figure
     # What is asked for is made, and current then.
     (project / FIGURE).write_bytes(b"")
     assert made(snakemake(project, project, "--configfile", "own.yaml", *targets))

@@ -1,11 +1,13 @@
 """The command line: what it prints, and the one line, exit code and untouched folder that each mistake gets."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from collected import collect_cells
 
 from deepbures.__main__ import main
 
@@ -27,9 +29,9 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def run(cell=CELL, seeds="0-1", write=("spectra=a.parquet",)):
+def run(cell=CELL, seeds="0-1", part="a.part"):
     return main(
-        ["run", "--cell", cell if isinstance(cell, str) else json.dumps(cell), "--seeds", seeds, "--write", *write]
+        ["run", "--cell", cell if isinstance(cell, str) else json.dumps(cell), "--seeds", seeds, "--part", part]
     )
 
 
@@ -37,22 +39,27 @@ def with_(**changes):
     return {**CELL, **changes}
 
 
-def test_a_cell_runs_and_info_tells_where_its_file_came_from(capsys):
+def test_a_cell_runs_and_info_tells_where_its_table_came_from(capsys, tmp_path):
     assert run() == 0
-    assert main(["info", "a.parquet"]) == 0
+    collect_cells(tmp_path, [({"rank": 2}, CELL)], range(2), {"experiment": "mine"})
+    assert main(["info", "spectra.parquet"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["parts"] == [{"cell": CELL, "seeds": "0-1"}]
+    assert (printed["parts"], printed["experiment"]) == (1, "mine")
     assert {"code", "deepbures", "numpy", "scipy", "pyarrow", "python"} <= printed.keys()
+    content = Path("spectra.parquet").read_bytes()
+    Path("spectra.parquet").write_bytes(content[:300] + bytes([content[300] ^ 1]) + content[301:])
+    assert main(["info", "spectra.parquet"]) == 2
+    assert re.fullmatch(r"deepbures: spectra\.parquet is broken.*: delete it\n", capsys.readouterr().err)
 
 
 def test_cells_lists_every_experiment_and_the_sum_of_their_jobs(capsys):
     assert main(["cells", CONFIG]) == 0
     heading, *rows, total = capsys.readouterr().out.splitlines()
-    jobs = {row.split()[0]: int(row.split()[-2]) for row in rows}
-    assert heading.split() == ["experiment", "kind", "cells", "computed", "seeds", "jobs", "CPU", "min"]
+    jobs = {row.split()[0]: int(row.split()[-3]) for row in rows}
+    assert heading.split() == ["experiment", "kind", "cells", "computed", "seeds", "jobs", "new", "CPU", "min"]
     minutes = sum(float(row.split()[-1]) for row in rows)
     assert 10 < minutes < 60  # 23 measured
-    assert f"about {minutes:.0f} min" in total or abs(minutes - int(total.split()[3])) <= 1
+    assert f"about {minutes:.0f} min" in total or abs(minutes - int(total.split()[7])) <= 1
     assert jobs["convergence"] == 12
     assert total.startswith(f"{sum(jobs.values())} jobs")
 
@@ -80,7 +87,11 @@ CELLS = ["cells", CONFIG, "mine.yaml"]
 MISTAKES = [
     (None, ["info", "none.parquet"], "No such file or directory"),
     (lambda: text("a.parquet", "PAR1"), ["info", "a.parquet"], "Parquet"),
-    (lambda: foreign("b.parquet"), ["info", "b.parquet"], "b.parquet carries no deepbures metadata"),
+    (
+        lambda: foreign("b.parquet"),
+        ["info", "b.parquet"],
+        "b.parquet is broken, or was edited by another program (it carries no deepbures metadata): delete it",
+    ),
     (None, CELLS, "mine.yaml: No such file or directory"),
     (lambda: text("mine.yaml", "a: [1"), CELLS, "mine.yaml: not YAML"),
     (lambda: text("mine.yaml", "- 1"), CELLS, "mine.yaml: the top level must be a dictionary"),
@@ -133,7 +144,7 @@ RUNS = [
     ),
     ({"cell": with_(landscape=3)}, "cell.landscape: 3 must be of type dictionary"),
     ({"cell": with_(landscape={})}, "cell.landscape: the key 'points' is missing"),
-    ({"cell": with_(kind="flow"), "write": ["runs=a"]}, "cell: the key 'initialization' is missing"),
+    ({"cell": with_(kind="flow")}, "cell: the key 'initialization' is missing"),
     ({"cell": with_(kind=["flow"])}, "kind must be of type str, not ['flow']"),
     ({"cell": with_(dimension="3")}, "cell.dimension: '3' must be of type integer"),
     ({"cell": with_(epsilon="0.1")}, "cell.epsilon: '0.1' must be of type number"),
@@ -149,8 +160,6 @@ RUNS = [
     ({"cell": with_(target={"spectrum": "flat", "mode": "eigenvalues"})}, "spectrum must be one of zipf, random"),
     ({"seeds": "3"}, "seeds must be FIRST-LAST"),
     ({"seeds": "3-1"}, "seeds must be FIRST-LAST"),
-    ({"write": ["spectra"]}, "write must be TABLE=FILE"),
-    ({"write": ["runs=a.parquet"]}, "write must be TABLE=FILE with a table of spectra, not 'runs'"),
 ]
 
 

@@ -5,8 +5,6 @@ from dataclasses import fields
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from cells import SETTINGS, SMALL
 
@@ -20,9 +18,10 @@ from deepbures.study import run as experiment
 from deepbures.study.cell.problem import make_loss, make_start
 from deepbures.study.grid.cells import cells
 from deepbures.study.kinds import kind as kind_of
-from deepbures.study.results import parquet, provenance
+from deepbures.study.results import provenance
 from deepbures.study.results.code_digest import code_digest
-from deepbures.study.results.store import Store
+from deepbures.study.results.parts import Part
+from deepbures.study.results.store import Store, key_of, part_of
 from deepbures.study.run import checked, complete, roots, run_cell
 
 DESCENT = {
@@ -105,10 +104,6 @@ def test_tables_have_their_schemas(change):
     runs, samples = tables.values()
     assert runs["seed"].to_pylist() == [3, 5]
     assert set(samples["seed"].to_pylist()) == {3, 5}
-    metadata = json.loads(runs.schema.metadata[b"deepbures"])
-    assert [part["cell"] for part in metadata["parts"]] == [settings]
-    assert metadata["code"] == code_digest(*roots(settings["kind"]))
-    assert samples.schema.metadata == runs.schema.metadata
     for row in rows(runs):
         assert len(row["energy_levels"]) == settings["rank"] + 1
         for name in ("target", "initial", "final"):
@@ -211,28 +206,33 @@ def test_shipped_cells_run(shipped):
 
 
 def arguments(tmp_path, **changes):
-    options = {
-        "cell": json.dumps(SETTINGS),
-        "seeds": "0-1",
-        "write": [f"{name}={tmp_path / name}.parquet" for name in ("runs", "trajectories")],
-        **changes,
-    }
-    words = ([f"--{key}", *(value if isinstance(value, list) else [value])] for key, value in options.items())
-    return ["run", *(word for group in words for word in group)]
+    options = {"cell": json.dumps(SETTINGS), "seeds": "0-1", "part": f"{tmp_path}/a.part", **changes}
+    return ["run", *(word for key, value in options.items() for word in (f"--{key}", value))]
+
+
+def read(path, settings, seeds="0-1"):
+    """The tables of a cell in a part."""
+    made = provenance.of_code(*roots(settings["kind"]))
+    store, key = Store(kind_of(settings["kind"]).TABLES, [path]), key_of(part_of(settings, seeds), made["code"])
+    assert store.provenance(key) == made
+    return {table: store.read(table, key) for table in store.schemas}
 
 
 @pytest.mark.parametrize("change", [{}, DESCENT], ids=["flow", "descent"])
 def test_command_line_writes_what_run_cell_computes(tmp_path, change):
     settings = {**SETTINGS, **change}
     assert main(arguments(tmp_path, cell=json.dumps(settings))) == 0
+    written = read(tmp_path / "a.part", settings)
     for name, table in run_cell(settings, range(2)).items():
-        path = tmp_path / f"{name}.parquet"
-        written = pq.read_table(path)
-        assert repr(rows(written)) == repr(rows(table))
-        assert written.schema.equals(table.schema)
-        assert parquet.read_metadata(path) == json.loads(table.schema.metadata[b"deepbures"])
-        assert [part["cell"] for part in parquet.read_metadata(path)["parts"]] == [settings]
-    assert len(list(tmp_path.iterdir())) == 2
+        assert repr(rows(written[name])) == repr(rows(table))
+        assert written[name].schema.equals(table.schema)
+
+
+def test_a_run_refuses_another_code_than_it_was_planned_with(tmp_path, capsys):
+    assert main([*arguments(tmp_path), "--code", "0" * 16]) == 2
+    assert capsys.readouterr().err == "deepbures: the code was changed after this run was planned: run again\n"
+    assert list(tmp_path.iterdir()) == []
+    assert main([*arguments(tmp_path), "--code", code_digest(*roots("flow"))]) == 0
 
 
 # --- Several cells in one job -----------------------------------------------------------------------------------
@@ -252,67 +252,54 @@ def computed(monkeypatch):
 
 
 def job(folder, *parts, name="job", **changes):
-    """Run the job of some (depth, seed) parts of one experiment; its exit code and the keys of its cells."""
+    """Make the part of a plan of its own from some (depth, seed) cells of one experiment."""
     cells = [json.dumps({**SETTINGS, **SMALL, "depth": depth, **changes}) for depth, _ in parts]
     seeds = [f"{seed}-{seed}" for _, seed in parts]
-    file = folder / f"{name}.json"
-    file.unlink(missing_ok=True)
-    code = main(["run", "--cell", *cells, "--seeds", *seeds, "--store", str(folder), "--list", str(file)])
-    return code, list(json.loads(file.read_text())) if file.exists() else None
+    part = folder / ".cells" / name / "job.part"
+    assert main(["run", "--cell", *cells, "--seeds", *seeds, "--part", str(part)]) == 0
+    return part
 
 
-def test_a_job_leaves_its_cells_and_their_list(tmp_path):
-    code, keys = job(tmp_path, (2, 0), (3, 1))
-    store = Store(tmp_path, kind_of("flow").TABLES)
-    held = json.loads((tmp_path / "job.json").read_text())
-    assert code == 0
-    assert {part["cell"]["depth"]: part["seeds"] for part in held.values()} == {2: "0-0", 3: "1-1"}
-    for key, part in held.items():
-        alone = run_cell(part["cell"], [int(part["seeds"][0])])
-        for name in ("runs", "trajectories"):
-            assert repr(rows(store.read(name, key))) == repr(rows(alone[name]))
-            assert parquet.read_metadata(store.file(name, key))["parts"] == [part]
-    assert len(keys) == 2
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 5
+def test_a_job_leaves_its_cells(tmp_path):
+    part = job(tmp_path, (2, 0), (3, 1))
+    for depth, seed in ((2, 0), (3, 1)):
+        settings = {**SETTINGS, **SMALL, "depth": depth}
+        alone, found = run_cell(settings, [seed]), read(part, settings, f"{seed}-{seed}")
+        assert repr({name: rows(table) for name, table in found.items()}) == repr(
+            {name: rows(table) for name, table in alone.items()}
+        )
+    assert len(list(Part(part))) == 2
 
 
 def test_a_cell_is_computed_once_whatever_job_asks_for_it(tmp_path, computed):
-    _, first = job(tmp_path, (2, 0), (3, 0))
+    job(tmp_path, (2, 0), (3, 0))
     computed.clear()
-    _, second = job(tmp_path, (2, 0), (2, 1), name="another")
+    job(tmp_path, (2, 0), (2, 1), name="another")
     assert computed == [(2, 1)]
-    assert len({*first, *second}) == 3
     computed.clear()
-    for parts in ([(2, 0)], [(2, 1), (3, 0)], [(3, 0), (2, 1), (2, 0)]):
-        assert job(tmp_path, *parts)[0] == 0
+    for number, parts in enumerate([[(2, 0)], [(2, 1), (3, 0)], [(3, 0), (2, 1), (2, 0)]]):
+        assert len(list(Part(job(tmp_path, *parts, name=str(number))))) == len(parts)
     assert computed == []
-
-
-def depth_of(folder, key):
-    """Depth of a cell in the list of a job."""
-    return json.loads((folder / "job.json").read_text())[key]["cell"]["depth"]
 
 
 @pytest.mark.parametrize("broken", ["missing", "truncated", "foreign", "other code"])
 def test_what_is_broken_or_out_of_date_is_computed_again(tmp_path, computed, monkeypatch, broken):
-    _, before = job(tmp_path, (2, 0), (3, 0))
+    part = job(tmp_path, (2, 0), (3, 0))
+    partial, content = part.with_suffix(".partial"), part.read_bytes()
     computed.clear()
-    key = next(key for key in before if depth_of(tmp_path, key) == 3)
-    path = tmp_path / "cells/trajectories" / f"{key}.parquet"
-    content = path.read_bytes()
+    part.unlink()
     if broken == "missing":
-        path.unlink()
+        partial.unlink()
     elif broken == "truncated":
-        path.write_bytes(content[:-40])
+        partial.write_bytes(content[:-40])
     elif broken == "foreign":
-        pq.write_table(pa.table({"a": [1]}), path)
+        partial.write_bytes(b"PAR1")
     else:
         versions = provenance.of_code(*roots("flow"))
         monkeypatch.setattr(provenance, "of_code", lambda *_roots: {**versions, "code": "0" * 16})
-    _, after = job(tmp_path, (2, 0), (3, 0))
-    assert computed == ([(2, 0), (3, 0)] if broken == "other code" else [(3, 0)])
-    assert path.read_bytes() == content
-    assert (after == before) == (broken != "other code")
+    job(tmp_path, (2, 0), (3, 0))
+    assert computed == ([(3, 0)] if broken == "truncated" else [(2, 0), (3, 0)])
+    assert (part.read_bytes() == content) == (broken != "other code")
 
 
 def test_cells_of_a_changed_target_are_computed_again(tmp_path, computed):
@@ -321,51 +308,38 @@ def test_cells_of_a_changed_target_are_computed_again(tmp_path, computed):
     for covariance, expected in [(np.eye(6), 1), (np.eye(6), 0), (np.diag([6.0, 5, 4, 3, 2, 1]), 1)]:
         np.save(target, covariance)
         computed.clear()
-        assert job(tmp_path, (2, 0), **from_file)[0] == 0
+        job(tmp_path, (2, 0), **from_file)
         assert len(computed) == expected
 
 
 def test_a_mistake_in_one_cell_does_not_stop_the_others(tmp_path, computed, capsys):
     # Rank 1 with a close start has no margin; what went well is kept, and found by the next call.
     cells = [json.dumps({**SETTINGS, "depth": depth, "rank": rank}) for depth, rank in [(2, 6), (2, 1), (3, 6)]]
-    place = ["--store", str(tmp_path), "--list", str(tmp_path / "job.json")]
+    part = tmp_path / "job.part"
     for expected in ([(2, 0), (2, 0), (3, 0)], [(2, 0)]):
         computed.clear()
-        assert main(["run", "--cell", *cells, "--seeds", *["0-0"] * 3, *place]) == 2
+        assert main(["run", "--cell", *cells, "--seeds", *["0-0"] * 3, "--part", str(part)]) == 2
         assert computed == expected
         error = capsys.readouterr().err
         assert error.startswith("deepbures: no start close to the target has a margin")
         assert '"rank": 1, "depth": 2' in error
         assert error.count("\n") == 1
-        assert len(list(tmp_path.glob("cells/runs/*.parquet"))) == 2
-        assert not (tmp_path / "job.json").exists()
+        assert len(list(Part(tmp_path / "job.partial"))) == 2
+        assert not part.exists()
     computed.clear()
-    assert main(["run", "--cell", cells[0], cells[2], "--seeds", "0-0", "0-0", *place]) == 0
+    assert main(["run", "--cell", cells[0], cells[2], "--seeds", "0-0", "0-0", "--part", str(part)]) == 0
     assert computed == []
-    assert len(json.loads((tmp_path / "job.json").read_text())) == 2
+    assert len(list(Part(part))) == 2
 
 
 def test_cells_of_two_kinds_are_not_put_together(tmp_path, capsys):
     cells = [json.dumps({**SETTINGS, "kind": kind}) for kind in ("flow", "descent")]
-    files = [f"runs={tmp_path}/runs.parquet"]
-    assert main(["run", "--cell", *cells, "--seeds", "0-0", "0-0", "--write", *files]) == 2
+    part = ["--part", f"{tmp_path}/a.part"]
+    assert main(["run", "--cell", *cells, "--seeds", "0-0", "0-0", *part]) == 2
     assert "must be of one kind, not descent, flow" in capsys.readouterr().err
-    assert main(["run", "--cell", *cells, "--seeds", "0-0", "--write", *files]) == 2
+    assert main(["run", "--cell", *cells, "--seeds", "0-0", *part]) == 2
     assert "each cell needs its seeds: 2 cells, 1 blocks of seeds" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_command_line_writes_several_cells_into_one_file(tmp_path):
-    cells = [json.dumps({**SETTINGS, **SMALL, "depth": depth}) for depth in (2, 3)]
-    assert main(["run", "--cell", *cells, "--seeds", "0-0", "1-1", "--write", f"runs={tmp_path}/a.parquet"]) == 0
-    alone = [run_cell(json.loads(cell), [seed])["runs"] for seed, cell in enumerate(cells)]
-    assert repr(rows(pq.read_table(tmp_path / "a.parquet"))) == repr([row for table in alone for row in rows(table)])
-    assert [part["seeds"] for part in parquet.read_metadata(tmp_path / "a.parquet")["parts"]] == ["0-0", "1-1"]
-
-
-def test_command_line_writes_the_tables_asked_for(tmp_path):
-    assert main(arguments(tmp_path, write=[f"runs={tmp_path}/a=b/runs.parquet"])) == 0
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")] == ["a=b/runs.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -375,11 +349,8 @@ def test_command_line_writes_the_tables_asked_for(tmp_path):
         ({"cell": json.dumps({**SETTINGS, "depth": 0})}, "cell.depth: 0 must be at least 1"),
         ({"cell": json.dumps({**SETTINGS, "rank": 7})}, "rank"),
         ({"cell": "{"}, "Expecting"),
-        ({"write": ["run=x.parquet"]}, "write must be TABLE=FILE with a table of runs, trajectories, not 'run'"),
-        ({"write": ["runs"]}, "write must be TABLE=FILE with a table of runs, trajectories, not 'runs'"),
-        ({"write": ["runs="]}, "write must be TABLE=FILE with a table of runs, trajectories, not 'runs'"),
     ],
-    ids=["seeds", "depth", "rank", "json", "unknown-table", "no-file", "empty-file"],
+    ids=["seeds", "depth", "rank", "json"],
 )
 def test_mistake_on_the_command_line_is_one_line(tmp_path, capsys, changes, message):
     assert main(arguments(tmp_path, **changes)) == 2
@@ -408,15 +379,11 @@ def test_cells_that_share_a_stack_get_the_bits_they_get_alone(tmp_path):
     other = {**low, "epsilon": 0.1, "depth": low["depth"] + 1}
     assert len({kind_of("flow").stack_of(checked(settings)) for settings in grid}) == 2
     assert None not in {kind_of("flow").stack_of(checked(settings)) for settings in grid}
-    store = Store(tmp_path, kind_of("flow").TABLES)
-    found = complete(store, [(settings, range(2)) for settings in (*grid, wrong, other)])
-    assert found.runs == 14
-    assert len(found.mistakes) == 1
-    assert '"smin": 1.5' in found.mistakes[0]
-    for key, part in found.held.items():
-        alone = run_cell(part["cell"], range(2))
+    part, kept = tmp_path / "job.part", [(settings, range(2)) for settings in (*grid, other)]
+    with pytest.raises(ValueError, match=r'"smin": 1\.5'):
+        complete(part, [*kept, (wrong, range(2))])
+    assert complete(part, kept) == 0
+    for settings, _ in kept:
+        alone, found = run_cell(settings, range(2)), read(part, settings)
         for table in kind_of("flow").TABLES:
-            pd.testing.assert_frame_equal(
-                store.read(table, key).to_pandas(), alone[table].to_pandas(), check_exact=True
-            )
-    assert complete(store, [(grid[0], range(2))]).runs == 0
+            pd.testing.assert_frame_equal(found[table].to_pandas(), alone[table].to_pandas(), check_exact=True)

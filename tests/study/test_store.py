@@ -1,17 +1,17 @@
-"""The store of an experiment: every cell once, found by what it was computed from, whole or not at all."""
+"""The cells of an experiment: each found by what it was computed from, in parts and tables, whole or not at all."""
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from cases import each
 
 from deepbures.study.results import parquet
+from deepbures.study.results.parts import Part
 from deepbures.study.results.schema import FLOAT, NAME, VECTOR, schema
-from deepbures.study.results.store import Cells, Store, key_of, part_of, write_cells
+from deepbures.study.results.store import FOLDER, Job, Store, collected, key_of, part_of, tidy
 
 SCHEMAS = {"runs": schema(loss=FLOAT, levels=VECTOR), "samples": schema(time=FLOAT, place=NAME)}
 CODE = "0123456789abcdef"
+MADE = {"code": CODE, "numpy": "2.0"}
 
 
 def settings(depth=10, **changes):
@@ -22,47 +22,50 @@ def part(depth=10, seeds="0-1", **changes):
     return part_of(settings(depth, **changes), seeds)
 
 
-def tables(depth=10, seeds=(0, 1), code=CODE, samples=30):
+def tables(depth=10, seeds=(0, 1), samples=30):
     """Tables of a cell, whose numbers say which it is."""
     n, long = len(seeds), len(seeds) * samples
     columns = {
         "runs": {"seed": seeds, "loss": depth + np.arange(n) / 3, "levels": [np.arange(depth)] * n},
         "samples": {"seed": np.repeat(seeds, samples), "time": depth * np.arange(long), "place": ["here"] * long},
     }
-    metadata = {"parts": [part(depth, f"{seeds[0]}-{seeds[-1]}")], "code": code, "numpy": "2.0"}
-    return {name: parquet.table_of(columns[name], SCHEMAS[name], metadata) for name in SCHEMAS}
+    return {name: parquet.table_of(columns[name], SCHEMAS[name]) for name in SCHEMAS}
 
 
 def keys_of(*depths, code=CODE):
     return [key_of(part(depth), code) for depth in depths]
 
 
-@pytest.fixture
-def store(tmp_path):
-    """A store with the cells of depth 1, 2, 3 in files of their own."""
-    new = Store(tmp_path / "flows", SCHEMAS)
-    for depth, key in zip((1, 2, 3), keys_of(1, 2, 3), strict=True):
-        new.add(key, tables(depth))
+def part_file(folder, job="job", plan="plan"):
+    return folder / FOLDER / plan / f"{job}.part"
+
+
+def run(folder, *depths, job="job", plan="plan", code=CODE):
+    """Make the part of a job, and return the depths of the cells that it had to compute."""
+    work, new = Job(part_file(folder, job, plan), SCHEMAS, code), []
+    for depth, key in zip(depths, keys_of(*depths, code=code), strict=True):
+        if key not in work:
+            work.add(key, tables(depth), {**MADE, "code": code})
+            new.append(depth)
+    work.finish(keys_of(*depths, code=code))
     return new
 
 
-def collect(store, *depths):
-    """Put cells into the tables of the experiment, with a column more, and let the store know."""
+def collect(folder, *depths, plan="plan", code=CODE):
+    """Collect the parts of a plan into tables with a column more, as Snakemake does: the parts are deleted then."""
+    parts = sorted((folder / FOLDER / plan).rglob("*.part"))
+    store = collected(parts, keys_of(*depths, code=code), SCHEMAS)
     for name in SCHEMAS:
-        cells = ((key, store.read(name, key)) for key in keys_of(*depths))
+        cells = ((key, store.read(name, key)) for key in keys_of(*depths, code=code))
         with_axis = ((key, table.add_column(0, "depth", pa.array([1.5] * len(table)))) for key, table in cells)
-        write_cells(store.folder / f"{name}.parquet", with_axis, {**store.provenance(keys_of(*depths)[0]), "parts": 1})
-    store.settle(keys_of(*depths))
+        parquet.write(folder / f"{name}.parquet", with_axis, {**MADE, "code": code, "parts": 1})
+    tidy(parts)
+    for path in parts:
+        path.unlink()
 
 
-def again(store):
-    """The same folder, as another process finds it."""
-    return Store(store.folder, SCHEMAS)
-
-
-def files(store, name="*"):
-    """Keys of the cells that have files of their own."""
-    return sorted({path.stem for path in store.folder.glob(f"cells/{name}/*.parquet")})
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 # --- Keys -------------------------------------------------------------------------------------------------------
@@ -80,141 +83,119 @@ def test_the_key_follows_all_that_a_cell_is_computed_from(tmp_path):
     assert key_of(part_of(dict(reversed(settings().items())), "0-1"), CODE) == keys[0]
 
 
-# --- Cells in files of their own, and collected -----------------------------------------------------------------
+# --- Where cells are found --------------------------------------------------------------------------------------
 
 
-@each("collected", [False, True])
-def test_a_cell_comes_back_as_it_was(store, collected):
-    if collected:
-        collect(store, 3, 1, 2)
-        assert files(store) == []
-    for found in (store, again(store)):
-        for depth, key in zip((1, 2, 3), keys_of(1, 2, 3), strict=True):
-            assert key in found
-            for name, table in tables(depth).items():
-                assert found.read(name, key).equals(table)
-                assert found.read(name, key).schema.equals(SCHEMAS[name])
-            assert found.provenance(key) == {"code": CODE, "numpy": "2.0"}
-        assert keys_of(4)[0] not in found
-        with pytest.raises(ValueError, match=f"{keys_of(4)[0]}.parquet is missing"):
-            found.read("runs", keys_of(4)[0])
+@pytest.mark.parametrize("where", ["part", "partial file", "tables"])
+def test_a_cell_comes_back_as_it_was(tmp_path, where):
+    assert run(tmp_path, 1, 2, 3) == [1, 2, 3]
+    if where == "partial file":
+        part_file(tmp_path).unlink()
+    elif where == "tables":
+        collect(tmp_path, 3, 1, 2)
+        assert files(tmp_path) == ["runs.parquet", "samples.parquet"]
+    store = Store.of_experiment(tmp_path, SCHEMAS, CODE)
+    for depth, key in zip((1, 2, 3), keys_of(1, 2, 3), strict=True):
+        assert key in store
+        for name, table in tables(depth).items():
+            assert store.read(name, key).equals(table)
+            assert store.read(name, key).schema.equals(SCHEMAS[name])
+        assert store.provenance(key) == MADE
+    assert keys_of(4)[0] not in store
 
 
-def test_each_number_is_there_once(store):
-    # The name under cells/ is the table itself, and outlives it: what is deleted can be collected again.
-    collect(store, 1, 2, 3)
-    for name in SCHEMAS:
-        table = store.folder / f"{name}.parquet"
-        assert (store.folder / f"cells/{name}.parquet").samefile(table)
-        before = table.read_bytes()
-        table.unlink()
-        collect(again(store), 1, 2, 3)
-        assert table.read_bytes() == before
+def test_a_job_computes_what_is_nowhere(tmp_path):
+    run(tmp_path, 1, 2, job="one")
+    part_file(tmp_path, "one").unlink()  # as Snakemake does when another member of its group fails
+    assert run(tmp_path, 1, 2, job="one") == []
+    assert run(tmp_path, 1, 2, 3, job="a/b", plan="another") == [3]
+    collect(tmp_path, 1, 2, 3, plan="another")
+    assert run(tmp_path, 3, 4, 1) == [4]
+    assert run(tmp_path, 3, 4, code="f" * 16) == [3, 4]
 
 
-def test_collected_bytes_do_not_depend_on_where_the_cells_were(store):
-    collect(store, 1, 3)
-    first = [(store.folder / f"{name}.parquet").read_bytes() for name in SCHEMAS]
-    collect(again(store), 1, 2, 3)  # two from the tables, one from its files
-    more = [(store.folder / f"{name}.parquet").read_bytes() for name in SCHEMAS]
-    collect(again(store), 1, 3)
-    assert [(store.folder / f"{name}.parquet").read_bytes() for name in SCHEMAS] == first
-    collect(again(store), 1, 2, 3)
-    assert [(store.folder / f"{name}.parquet").read_bytes() for name in SCHEMAS] == more
+def test_each_number_is_there_once_when_it_is_collected(tmp_path):
+    run(tmp_path, 1, 5, plan="earlier")
+    run(tmp_path, 1, 2, job="one")
+    run(tmp_path, 3, job="two")
+    collect(tmp_path, 1, 2, 3)
+    assert files(tmp_path) == ["runs.parquet", "samples.parquet"]
 
 
-def test_a_cell_that_nobody_asks_for_stays_until_the_code_changes(store):
-    collect(store, 1, 2, 3)
-    collect(again(store), 1)
-    assert files(store) == sorted(keys_of(2, 3))
-    assert all(key in again(store) for key in keys_of(1, 2, 3))
-    other = keys_of(5, code="f" * 16)[0]
-    store.add(other, tables(5, code="f" * 16))
-    collect(again(store), 1, 2)
-    assert files(store) == keys_of(3)
-    assert other not in again(store)
+def test_collected_bytes_do_not_depend_on_where_the_cells_were(tmp_path):
+    run(tmp_path, 1, 3)
+    collect(tmp_path, 1, 3)
+    first = [(tmp_path / f"{name}.parquet").read_bytes() for name in SCHEMAS]
+    run(tmp_path, 2, 1, job="one")  # of these one is in the tables
+    run(tmp_path, 3, job="two")
+    collect(tmp_path, 1, 2, 3)
+    assert run(tmp_path, 1, 3) == []
+    collect(tmp_path, 1, 3)
+    assert [(tmp_path / f"{name}.parquet").read_bytes() for name in SCHEMAS] == first
 
 
-def test_cells_share_row_groups_and_one_may_be_at_several_points(tmp_path):
-    path, one, two = tmp_path / "runs.parquet", *keys_of(1, 2)
-    long = tables(3, samples=60)["samples"]
-    short = {key: tables(depth)["samples"] for key, depth in ((one, 1), (two, 2))}
-    empty = long.slice(0, 0)
-    write_cells(path, [(one, short[one]), (two, short[two]), ("long", long), (one, short[one]), ("no", empty)], {})
-    assert [pq.ParquetFile(path).metadata.row_group(i).num_rows for i in range(3)] == [120, 120, 60]
-    found = Cells(path, SCHEMAS["samples"].names)
-    assert list(found) == [one, two, "long", "no"]
-    assert found.read("long").equals(long)
-    assert found.read(two).equals(short[two])
-    assert found.read("no").equals(empty)
+def test_tables_of_other_code_hold_nothing_and_tables_that_lack_another_neither(tmp_path):
+    run(tmp_path, 1, code="f" * 16)
+    collect(tmp_path, 1, code="f" * 16)
+    (tmp_path / "runs.parquet").write_bytes((tmp_path / "runs.parquet").read_bytes())
+    assert run(tmp_path, 1) == [1]
+    collect(tmp_path, 1)
+    (tmp_path / "runs.parquet").unlink()
+    assert run(tmp_path, 1) == [1]
 
 
-def test_there_must_be_something_to_collect(tmp_path):
-    with pytest.raises(ValueError, match="there are no cells to collect"):
-        write_cells(tmp_path / "runs.parquet", [], {})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_tables_of_an_archive_are_a_store(store, tmp_path):
-    collect(store, 1, 2, 3)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    for name in SCHEMAS:
-        (elsewhere / f"{name}.parquet").write_bytes((store.folder / f"{name}.parquet").read_bytes())
-    found = Store(elsewhere, SCHEMAS)
-    (elsewhere / "runs.parquet").unlink()  # as Snakemake does before it collects again
-    assert all(key in found and key in Store(elsewhere, SCHEMAS) for key in keys_of(1, 2, 3))
+def test_a_missing_cell_ends_collecting(tmp_path):
+    run(tmp_path, 1)
+    with pytest.raises(ValueError, match=r"job\.part lacks a cell: delete it and run again"):
+        collect(tmp_path, 1, 2)
 
 
 # --- What is broken ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [0, 3, 100, -9, -1])
-@pytest.mark.parametrize("collected", [False, True])
-def test_a_truncated_file_is_noticed(store, cut, collected):
-    if collected:
-        collect(store, 1, 2, 3)
-    one, two, three = keys_of(1, 2, 3)
-    path = store.folder / "cells/samples.parquet" if collected else store.file("samples", two)
-    path.write_bytes(path.read_bytes()[:cut])
-    found = again(store)
-    assert [key in found for key in (one, two, three)] == [not collected, False, not collected]
-    with pytest.raises(ValueError, match=r"samples.*\.parquet"):
-        found.read("samples", two)
-    found.add(two, tables(2))
-    assert found.read("samples", two).equals(tables(2)["samples"])
-    assert two in again(store)
+def test_a_partial_file_that_is_cut_off_holds_what_is_whole(tmp_path, cut):
+    run(tmp_path, 1, 2, 3)
+    part_file(tmp_path).unlink()
+    partial = part_file(tmp_path).with_suffix(".partial")
+    content = partial.read_bytes()
+    partial.write_bytes(content[:cut])
+    assert run(tmp_path, 1, 2, 3) == ([1, 2, 3] if cut >= 0 else [3])
+    assert partial.read_bytes() == content
 
 
-@pytest.mark.parametrize("collected", [False, True])
-def test_a_changed_byte_is_noticed(store, collected):
-    # Numbers are in pages, each with a checksum; a cell whose file is changed is as it was, or not there.
-    key = keys_of(2)[0]
-    if collected:
-        collect(store, 1, 2, 3)
-    path = store.folder / "cells/runs.parquet" if collected else store.file("runs", key)
-    whole, noticed = path.read_bytes(), 0
-    for position in range(4, len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"), 3):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+def test_a_broken_part_is_named(tmp_path):
+    run(tmp_path, 1, 2)
+    whole, noticed = part_file(tmp_path).read_bytes(), []
+    good = [repr(Store(SCHEMAS, [part_file(tmp_path)]).read("runs", key)) for key in keys_of(1, 2)]
+    for position in range(0, len(whole), 7):
+        part_file(tmp_path).write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
         try:
-            assert again(store).read("runs", key).equals(tables(2)["runs"])
-        except ValueError:
-            noticed += 1
-    assert noticed > 50
+            store = collected([part_file(tmp_path)], keys_of(1, 2), SCHEMAS)
+            assert [repr(store.read("runs", key)) for key in keys_of(1, 2)] == good
+            assert all(store.read("samples", key) for key in keys_of(1, 2))
+        except ValueError as error:
+            noticed.append(str(error))
+    assert noticed == [f"{part_file(tmp_path)} is broken: delete it and run again"] * len(range(0, len(whole), 7))
 
 
-def test_a_file_under_the_name_of_another_cell_is_refused(store):
-    one, two = keys_of(1, 2)
-    store.file("runs", one).write_bytes(store.file("runs", two).read_bytes())
-    assert one not in store
-    with pytest.raises(ValueError, match=rf"{one}\.parquet does not hold the cell"):
-        store.read("runs", one)
+def test_a_broken_table_is_named_and_its_cells_are_not_computed_again(tmp_path):
+    run(tmp_path, 1, 2)
+    collect(tmp_path, 1, 2)
+    path = tmp_path / "samples.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    with pytest.raises(ValueError, match=r"samples\.parquet is broken.*delete it"):
+        run(tmp_path, 1, 2)
+    path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    with pytest.raises(ValueError, match=r"samples\.parquet is broken.*delete it"):
+        run(tmp_path, 1, 2)
+    assert not part_file(tmp_path).exists()
 
 
-@pytest.mark.parametrize("metadata", [None, {"deepbures": "{}"}])
-def test_a_foreign_file_is_refused(store, metadata):
-    key = keys_of(1)[0]
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), store.file("runs", key))
-    assert key not in store
-    with pytest.raises(ValueError, match="carries no deepbures metadata" if metadata is None else "holds no cells"):
-        store.read("runs", key)
+def test_there_is_nothing_in_a_file_that_is_no_part(tmp_path):
+    for content in (b"", b"PAR1", b"a b\n", bytes(range(256))):
+        (tmp_path / "a.part").write_bytes(content)
+        assert list(Part(tmp_path / "a.part")) == []
+        assert Part(tmp_path / "a.part").whole == (content == b"")
+    assert list(Part(tmp_path / "none.part")) == []

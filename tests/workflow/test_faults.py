@@ -14,9 +14,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from projects import contents, copy_of_project, edit, planned, run_jobs, snakemake
+from projects import computed_cells, contents, copy_of_project, edit, planned, run_jobs, snakemake
+
+from deepbures.study.results.parts import Part
 
 pytestmark = pytest.mark.faults
 
@@ -72,6 +75,7 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = project(tmp_path_factory.mktemp("undisturbed"))
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode == 0, run.stderr[-2000:]
+    assert computed_cells(folder) == {"convergence": 6, "descent": 6}
     return folder
 
 
@@ -124,9 +128,9 @@ def end(process: subprocess.Popen, how: signal.Signals) -> int:
     return process.wait(timeout=60)
 
 
-def written(folder: Path) -> set[str]:
+def written(folder: Path, pattern: str = "*/.cells/**/*.partial") -> set[str]:
     """Cells that were computed and are not collected yet."""
-    return {path.stem for path in folder.glob("results/small/*/cells/runs/[!.]*.parquet")}
+    return {key for path in folder.glob(f"results/small/{pattern}") for key in Part(path)}
 
 
 def unreadable(folder: Path) -> list[Path]:
@@ -147,8 +151,8 @@ def unreadable(folder: Path) -> list[Path]:
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path, undisturbed, shared, times):
     folder, rng, killed = project(tmp_path, shared), np.random.default_rng(7 + shared), 0
     for _ in range(times):
-        for path in [*folder.glob("results/small/**/*.parquet"), *folder.glob("results/small/**/*.json")]:
-            if path.suffix == ".json" or rng.random() < 0.8:  # there is always work to be killed in
+        for path in [*folder.glob("results/small/*/*.parquet"), *folder.glob("results/small/*/.cells/**/*.part*")]:
+            if rng.random() < 0.8:  # there is always work to be killed in
                 path.unlink()
         before = written(folder)
         process = start(folder)
@@ -165,21 +169,30 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path, und
     assert aggregates(folder) == undisturbed
 
 
-#: Put on the path of a job, kills it in the middle of writing, the first time.
+#: Put on the path of a job, kills it in the middle of writing a cell, the first time.
 KILLS_ITSELF = """
-import os, signal
-import pyarrow.parquet as pq
+import os, signal, sys
 
-write = pq.ParquetWriter.write_table
+if "run" in sys.orig_argv:
+    from deepbures.study.results.store import Job
 
-def killed(self, table, **options):
-    write(self, table, **options)
-    if not os.path.exists("killed"):
-        open("killed", "w").close()
-        self.file_handle.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+    write = Job.add
 
-pq.ParquetWriter.write_table = killed
+    def killed(self, *cell):
+        write(self, *cell)
+        if not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.truncate(self._partial, self._partial.stat().st_size - 100)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Job.add = killed
+"""
+#: Put on the path of a job, lets collecting fail.
+FAILS = """
+import sys
+
+if "collect" in sys.orig_argv:
+    sys.exit("no room")
 """
 
 
@@ -192,10 +205,38 @@ def test_a_job_killed_while_it_writes_is_named_and_made_again(tmp_path, undistur
     log = (folder / "run.log").read_text()
     assert log.count("Error in rule run_") == 1  # the others went on
     assert unreadable(folder) == []
-    assert len(contents(folder, "results/small/*/jobs/**/*.json")) == 11
+    assert sum(computed_cells(folder).values()) == 12
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode == 0, run.stderr[-2000:]
     assert aggregates(folder) == undisturbed
+    assert sum(computed_cells(folder).values()) == 1
+
+
+@pytest.mark.parametrize("then", ["again", "a cell is added", "the code is changed"])
+def test_a_failed_collect_loses_nothing_whatever_is_changed_before_the_next_try(finished_small, undisturbed, then):
+    # All numbers are in the parts then: the tables of before are deleted when collecting starts.
+    folder, before = finished_small, "depth: [1, 2, 10]"
+    edit(folder / "tiny.yaml", before, "depth: [1, 2, 3, 10]")
+    (folder / "src/sitecustomize.py").write_text(FAILS)
+    assert start(folder).wait(timeout=300) != 0
+    assert "no room" in (folder / "run.log").read_text()
+    assert not (folder / AGGREGATES[0]).exists()
+    (folder / "src/sitecustomize.py").unlink()
+    assert computed_cells(folder) == {"convergence": 2}
+    if then == "a cell is added":
+        edit(folder / "tiny.yaml", "depth: [1, 2, 3, 10]", "depth: [1, 2, 3, 10, 20]")
+    elif then == "the code is changed":
+        with (folder / "src/deepbures/flow/run.py").open("a") as module:
+            module.write("\nEDITED = 1\n")
+    assert snakemake(folder, *AGGREGATES).returncode == 0
+    new = {"again": {}, "a cell is added": {"convergence": 2}}
+    assert computed_cells(folder) == new.get(then, {"convergence": 8, "descent": 6})  # both start at close starts
+    if then != "the code is changed":
+        added = "depth: [1, 2, 3, 10]" if then == "again" else "depth: [1, 2, 3, 10, 20]"
+        edit(folder / "tiny.yaml", added, before)
+        assert snakemake(folder, *AGGREGATES).returncode == 0
+        assert computed_cells(folder) == {}
+        assert aggregates(folder) == undisturbed
 
 
 def test_a_shared_job_killed_while_others_join_it_is_made_again(tmp_path):
@@ -216,7 +257,7 @@ def test_a_shared_job_killed_while_others_join_it_is_made_again(tmp_path):
 def test_an_interrupt_leaves_nothing_half_written(tmp_path, undisturbed):
     folder = project(tmp_path)
     process = start(folder)
-    while not contents(folder) and process.poll() is None:
+    while not written(folder) and process.poll() is None:
         time.sleep(0.1)
     assert end(process, signal.SIGINT) != 0
     assert unreadable(folder) == []
@@ -242,8 +283,7 @@ def test_a_mistake_in_one_cell_is_named_and_the_others_go_on(tmp_path, shared):
     logs = [line.split()[1] for line in run.stderr.splitlines() if line.strip().startswith("log: logs/")]
     assert any("no start close to the target has a margin" in (folder / log).read_text() for log in logs)
     assert (folder / "results/small/descent/runs.parquet").exists()
-    cells = [pq.read_table(path) for path in folder.glob("results/small/mine/cells/runs/*.parquet")]
-    assert sum(len(cell) for cell in cells) == 2 * 2 * 2  # rank 6, both ε and depths
+    assert len(written(folder, "mine/.cells/**/*.partial")) == 2 * 2  # rank 6, both ε and depths
     same = snakemake(folder, *wanted)
     assert same.returncode != 0
     assert "Error in rule run_mine" in same.stderr  # as often as it is asked for
@@ -256,12 +296,13 @@ def test_a_full_disk_while_writing_loses_nothing(finished_small):
     # Files may hold 2,000 bytes: what is beyond is refused by the system as on a full disk.
     folder = finished_small
     before = contents(folder)
-    job = sorted(folder.glob("results/small/convergence/jobs/**/*.json"))[0]
-    part = next(iter(json.loads(job.read_text()).values()))
-    command = [sys.executable, "-m", "deepbures", "run", "--seeds", part["seeds"]]
-    command += ["--store", "results/small/convergence", "--list", "new.json"]
+    program = [sys.executable, "-m", "deepbures"]
+    listing = [*program, "cells", "config/config.yaml", "tiny.yaml", "--experiment", "convergence"]
+    listed = subprocess.run(listing, cwd=folder, capture_output=True, text=True, check=True).stdout
+    cell = json.dumps({**json.loads(listed.splitlines()[0].split("\t")[1]), "depth": 3})
+    command = [*program, "run", "--seeds", "0-1", "--part", "results/small/convergence/.cells/plan/new.part"]
     small = subprocess.run(
-        [*command, "--cell", json.dumps({**part["cell"], "depth": 3})],
+        [*command, "--cell", cell],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -272,8 +313,10 @@ def test_a_full_disk_while_writing_loses_nothing(finished_small):
     assert "File too large" in small.stderr
     assert "Traceback" not in small.stderr
     assert contents(folder) == before
-    assert not (folder / "new.json").exists()
+    assert contents(folder, "results/**/*.part") == {}
     assert [path for path in folder.glob("results/**/.*") if path.is_file()] == []
+    subprocess.run([*command, "--cell", cell], cwd=folder, check=True, capture_output=True)
+    assert len(Part(folder / "results/small/convergence/.cells/plan/new.part")._records) == 1
 
 
 # --- Broken and old files ---------------------------------------------------------------------------------------
@@ -288,7 +331,8 @@ def damage(path: Path, how: str, other: Path) -> None:
         content[len(content) // 4] ^= 0x10
         path.write_bytes(content)
     elif how == "foreign":
-        pq.write_table(pq.read_table(other).replace_schema_metadata(None), path)
+        table = pq.read_table(other, partitioning=None) if other.suffix == ".parquet" else pa.table({"a": [1]})
+        pq.write_table(table.replace_schema_metadata(None), path)
     else:
         shutil.copyfile(other, path)
 
@@ -296,45 +340,56 @@ def damage(path: Path, how: str, other: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "shared"), [("truncated", 0), ("changed", 0), ("foreign", 0), ("of another cell", 0), ("changed", 2)]
 )
-def test_a_broken_cell_is_named_and_made_again(tmp_path, undisturbed, how, shared):
+def test_a_broken_part_is_named_and_made_again(tmp_path, undisturbed, how, shared):
     folder = project(tmp_path, shared)
-    assert snakemake(folder, "runs").returncode == 0
-    one, other = sorted(folder.glob("results/small/convergence/cells/trajectories/*.parquet"))[:2]
+    (folder / "src/sitecustomize.py").write_text(FAILS)
+    assert start(folder).wait(timeout=300) != 0
+    (folder / "src/sitecustomize.py").unlink()
+    computed_cells(folder)
+    one, other = sorted(folder.glob("results/small/convergence/.cells/**/*.part"))[:2]
     damage(one, how, other)
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode != 0
-    assert str(one.relative_to(folder)) in run.stderr
-    assert "run again" in run.stderr
+    (line,) = [line for line in run.stderr.splitlines() if "delete it and run again" in line]
+    named = folder / line.removeprefix("deepbures: ").split(" ")[0]
+    assert named == one or how == "of another cell"
     assert "Traceback" not in run.stderr
-    assert run_jobs(planned(folder, *AGGREGATES)) == {"convergence": 1}
+    shutil.rmtree(named) if named.is_dir() else named.unlink()
     again = snakemake(folder, *AGGREGATES)
     assert again.returncode == 0, again.stderr[-2000:]
     assert aggregates(folder) == undisturbed
+    assert computed_cells(folder) == ({"convergence": 6} if named != one else {})  # its job has its partial file
 
 
-@pytest.mark.parametrize("how", ["truncated", "changed"])
+@pytest.mark.parametrize("how", ["truncated", "changed", "foreign"])
 def test_a_broken_table_is_named_and_its_cells_are_made_again(finished_small, undisturbed, how):
     folder = finished_small
-    table, linked = (folder / f"results/small/convergence/{name}trajectories.parquet" for name in ("", "cells/"))
+    table = folder / "results/small/convergence/trajectories.parquet"
     damage(table, how, table)
-    shutil.copyfile(table, linked)  # the two are one file, but in the copy of a folder
-    table.unlink()
+    edit(folder / "tiny.yaml", "depth: [1, 2, 10]", "depth: [1, 10]")
     run = snakemake(folder, *AGGREGATES)
     assert run.returncode != 0
-    assert "convergence/cells/trajectories" in run.stderr
-    assert "run again" in run.stderr
-    assert run_jobs(planned(folder, *AGGREGATES)) == {"convergence": 6 if how == "truncated" else 1}
+    logs = "".join(path.read_text() for path in folder.glob("logs/results/small/convergence/**/*.log"))
+    message = "results/small/convergence/trajectories.parquet is broken"
+    (line, *_) = [line for line in (run.stderr + logs).splitlines() if message in line]
+    assert line.endswith("delete it")
+    assert "Traceback" not in run.stderr + logs
+    computed_cells(folder)
+    table.unlink()
+    edit(folder / "tiny.yaml", "depth: [1, 10]", "depth: [1, 2, 10]")
     again = snakemake(folder, *AGGREGATES)
     assert again.returncode == 0, again.stderr[-2000:]
     assert aggregates(folder) == undisturbed
+    # Of the changed table, one cell was in a group of rows that is whole.
+    assert computed_cells(folder) == {"convergence": 5 if how == "changed" else 6}
 
 
-def test_a_deleted_table_is_collected_again_without_a_run(finished_small, undisturbed):
-    for name in AGGREGATES:
-        (finished_small / name).unlink()
-    assert run_jobs(planned(finished_small, *AGGREGATES)) == {}
+def test_a_deleted_table_is_made_again(finished_small, undisturbed):
+    (finished_small / AGGREGATES[0]).unlink()
+    assert run_jobs(planned(finished_small, *AGGREGATES)) == {"convergence": 6}
     assert snakemake(finished_small, *AGGREGATES).returncode == 0
     assert aggregates(finished_small) == undisturbed
+    assert computed_cells(finished_small) == {"convergence": 6}
 
 
 def test_a_changed_configuration_over_old_results_is_as_from_nothing(tmp_path):
@@ -368,11 +423,33 @@ def test_two_runs_in_one_folder_do_not_meet(tmp_path, undisturbed):
     folder = project(tmp_path)
     (folder / "src/sitecustomize.py").write_text(WAITS)
     first = start(folder)
-    while not contents(folder) and first.poll() is None:
+    while not written(folder) and first.poll() is None:
         time.sleep(0.1)
     second = snakemake(folder, *AGGREGATES)
     assert first.poll() is None
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stderr
+    # A dry run of another configuration changes nothing for the first.
+    (folder / "other.yaml").write_text((folder / "tiny.yaml").read_text().replace("[1, 2, 10]", "[1, 10]"))
+    assert run_jobs(planned(folder, "--nolock", *AGGREGATES, config="other.yaml"))["convergence"] == 4
+    assert first.poll() is None
     assert first.wait(timeout=300) == 0
+    assert aggregates(folder) == undisturbed
+    assert run_jobs(planned(folder, *AGGREGATES)) == {}
+
+
+def test_code_that_is_changed_during_a_run_is_not_recorded_as_the_planned_one(tmp_path, undisturbed):
+    folder = project(tmp_path)
+    (folder / "src/sitecustomize.py").write_text(WAITS)
+    process, module = start(folder), folder / "src/deepbures/flow/run.py"
+    while not written(folder) and process.poll() is None:
+        time.sleep(0.1)
+    before = module.read_text()
+    module.write_text(before + "\nEDITED = 1\n")
+    assert process.wait(timeout=300) != 0
+    logs = "".join(path.read_text() for path in folder.glob("logs/results/small/convergence/**/*.log"))
+    assert "deepbures: the code was changed after this run was planned: run again" in logs
+    module.write_text(before)
+    run = snakemake(folder, *AGGREGATES)
+    assert run.returncode == 0, run.stderr[-2000:]
     assert aggregates(folder) == undisturbed

@@ -21,9 +21,11 @@ from projects import (
     ROOT,
     TABLES,
     collected_cells,
+    computed_cells,
     contents,
     copy_of_project,
     edit,
+    new_cells,
     planned,
     run_jobs,
     snakemake,
@@ -73,11 +75,11 @@ def test_default_study_holds_the_authors_grid(tmp_path):
             others = math.prod(len(values) for axis, values in grid.items() if axis not in ("loss_name", "epsilon"))
             expected[name] -= (len(grid["epsilon"]) - 1) * others
     folder = copy_of_project(tmp_path)
-    shared = run_jobs(planned(folder, "runs", config=None))
+    shared = run_jobs(planned(folder, "aggregates", config=None))
     assert shared.keys() == expected.keys()
     assert all(count <= min(32, expected[name]) for name, count in shared.items())
     edit(folder / "config/config.yaml", "shared_jobs: 12", "shared_jobs: 0")
-    assert run_jobs(planned(folder, "runs", config=None)) == expected
+    assert run_jobs(planned(folder, "aggregates", config=None)) == expected
 
 
 def test_snakemake_lint_asks_for_nothing_but_environments(tmp_path):
@@ -111,7 +113,7 @@ def test_loss_falls_and_the_papers_bound_holds_at_every_recorded_point(finished,
 
 
 def test_the_profile_is_used(tmp_path):
-    assert "profiles/default" in snakemake(copy_of_project(tmp_path), "--dry-run", "runs").stderr
+    assert "profiles/default" in snakemake(copy_of_project(tmp_path), "--dry-run", "aggregates").stderr
 
 
 def test_notebooks_show_by_default_what_the_configuration_names():
@@ -142,41 +144,59 @@ def test_nothing_is_left_to_do_after_a_run(study):
 @pytest.mark.slow
 def test_an_added_depth_runs_only_the_new_cells_and_changes_no_number(study):
     before = collected_cells(study)
+    computed_cells(study)  # of the first run
     edit(study / "tiny.yaml", "rank: [4], depth: [1, 10]}", "rank: [4], depth: [1, 10, 200]}")
-    assert planned(study, "runs") == {"run_convergence": 4, "runs": 1, "total": 5}
+    assert new_cells(study) == {"convergence": 4}
+    assert run_jobs(planned(study, "aggregates")) == {"convergence": 12}
     assert snakemake(study, "aggregates").returncode == 0
+    assert computed_cells(study) == {"convergence": 4}
     after = collected_cells(study)
     assert len(after) == len(before) + 2 * 4
-    assert list(study.glob("results/tiny/*/cells/*/*")) == []  # each number is there once
     assert {name: after[name] for name in before} == before
+    assert list(study.glob("results/tiny/*/.cells")) == []  # each number is there once
+    assert len(list(study.glob("results/**/runs.parquet"))) == len(list(study.glob("results/tiny/*/runs.parquet")))
 
 
 @pytest.mark.slow
 def test_an_added_epsilon_and_seed_block_run_only_what_is_new(study):
     edit(study / "tiny.yaml", "grid: {epsilon: [0, 0.1], smin", "grid: {epsilon: [0, 0.05, 0.1], smin")
-    assert run_jobs(planned(study, "runs")) == {"convergence": 4}
+    assert new_cells(study) == {"convergence": 4}
     edit(
         study / "tiny.yaml",
         "seeds: 2\n    seeds_per_job: 2\n    grid: {epsilon: [0, 0.05",
         "seeds: 4\n    seeds_per_job: 2\n    grid: {epsilon: [0, 0.05",
     )
-    assert run_jobs(planned(study, "runs")) == {"convergence": 4 + 12}
+    assert new_cells(study) == {"convergence": 4 + 12}
     edit(
         study / "tiny.yaml",
         "relative_step: [0.5, 1.05]}\n    descent: {max_steps: 300}\n  descent_low",
         "relative_step: [0.5, 0.9, 1.05]}\n    descent: {max_steps: 300}\n  descent_low",
     )
-    assert run_jobs(planned(study, "runs")) == {"convergence": 4 + 12, "descent": 4}
+    assert new_cells(study) == {"convergence": 4 + 12, "descent": 4}
 
 
 @pytest.mark.slow
 def test_a_changed_setting_reruns_its_experiment_only(study):
     edit(study / "config/config.yaml", "      scale: 0.01", "      scale: 0.02")
-    assert run_jobs(planned(study, "runs")) == {name: JOBS[name] for name in ("low_rank", "plateaus")}
+    assert run_jobs(planned(study, "aggregates")) == {name: JOBS[name] for name in ("low_rank", "plateaus")}
     edit(study / "tiny.yaml", "{max_steps: 2000}", "{max_steps: 2001}")
-    assert run_jobs(planned(study, "runs")) == {
-        name: JOBS[name] for name in ("low_rank", "plateaus", "loss_comparison")
-    }
+    changed = {name: JOBS[name] for name in ("low_rank", "plateaus", "loss_comparison")}
+    assert run_jobs(planned(study, "aggregates")) == new_cells(study) == changed
+
+
+@pytest.mark.slow
+def test_forcing_everything_computes_nothing_and_says_so_and_a_clean_start_is_one(study):
+    before = contents(study)
+    computed_cells(study)
+    run = snakemake(study, "--forceall", "aggregates")
+    assert run.returncode == 0
+    assert computed_cells(study) == {}
+    assert contents(study) == before
+    assert f"{sum(JOBS.values())} cells are there: they are not computed again, not even with -F" in run.stderr
+    assert snakemake(study, "--delete-all-output").returncode == 0
+    assert [path for path in contents(study, "results/**/*") if ".wanted" not in path] == []
+    assert contents(study, "figures/**/*") == {}
+    assert new_cells(study) == JOBS
 
 
 @pytest.mark.slow
@@ -200,10 +220,10 @@ def test_an_edited_descent_reruns_no_flow(study):
 def test_an_edited_figure_function_reruns_notebooks_and_no_cell(study):
     edit(study / "src/deepbures/plotting/style.py", "COLUMN, TEXT = 3.3, 6.8", "COLUMN, TEXT = 3.4, 6.8")
     jobs = planned(study)
-    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "opening", "study", "total"}
+    assert {rule.partition("_")[0] for rule in jobs} == {"notebook", "claims", "pages", "study", "total"}
     notebooks = {rule for rule in jobs if rule.startswith("notebook_")}
     assert len(notebooks) >= 18
-    assert jobs["total"] == len(notebooks) + 3  # claims, the opening page, and the study itself
+    assert jobs["total"] == len(notebooks) + 3  # claims, pages, and the study itself
     assert jobs["notebook_rates"] == 1
 
 
@@ -228,10 +248,12 @@ def test_aggregates_do_not_depend_on_cores_or_how_cells_share_jobs(finished, tmp
     assert here == there
     assert len(here) == sum(TABLES.get(name, 2) for name in JOBS)
     # Other jobs ask for the same cells: every one is found, none is computed.
+    computed_cells(folder)
     edit(folder / "tiny.yaml", "shared_jobs: 3", "shared_jobs: 2")
-    assert sum(run_jobs(planned(folder, "runs")).values()) > len(JOBS)
-    assert snakemake(folder, "runs").returncode == 0
-    assert list(folder.glob("results/tiny/*/cells/*/*")) == []
+    assert new_cells(folder) == {}
+    assert snakemake(folder, "--forceall", "aggregates").returncode == 0
+    assert computed_cells(folder) == {}
+    assert contents(folder, "results/tiny/*/*.parquet") == there
 
 
 @pytest.mark.slow
@@ -260,7 +282,7 @@ def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
     folder = copy_of_project(tmp_path)
     edit(folder / "config/config.yaml", "shared_jobs: 12", "shared_jobs: 0")
     (folder / "mine.yaml").write_text(examples_of_the_documentation()[0])
-    before, after = (run_jobs(planned(folder, "runs", config=config)) for config in (None, "mine.yaml"))
+    before, after = (run_jobs(planned(folder, "aggregates", config=config)) for config in (None, "mine.yaml"))
     assert after.pop("low_rank") == before.pop("low_rank") * 6 // 5
     assert after == before
 
@@ -350,7 +372,7 @@ def test_the_worked_example_on_digits_makes_its_figure(tmp_path):
 
 @pytest.mark.slow
 def test_the_report_holds_every_figure_and_table_with_its_caption(study):
-    run = snakemake(study, "html_report")
+    run = snakemake(study, "--report", "results/tiny/report.html")
     assert run.returncode == 0, run.stderr[-2000:]
     page = (study / "results/tiny/report.html").read_text(encoding="utf-8")
     about = {}
@@ -384,8 +406,7 @@ def test_an_archive_gives_the_figures_back_without_any_run(study, tmp_path):
     assert {rule.partition("_")[0] for rule in jobs} <= {
         "notebook",
         "claims",
-        "opening",
-        "provenance",
+        "pages",
         "study",
         "total",
     }
@@ -440,9 +461,13 @@ def test_a_mistake_in_the_configuration_gives_one_line_and_no_job(tmp_path, old,
 def test_a_failing_run_names_its_mistake_in_its_log(tmp_path):
     # ε > λ_n is limited, but a close start of rank 1 has L* > λ_1: no start has a margin
     folder = copy_of_project(tmp_path)
-    edit(folder / "tiny.yaml", "rank: [4]", "rank: [1]")
-    run = snakemake(folder, "results/tiny/convergence/jobs/epsilon=0/smin=1/rank=1/depth=1/seeds=0-1.json")
+    edit(
+        folder / "tiny.yaml",
+        "epsilon: [0, 0.1], smin: [0.5, 1], rank: [4], depth: [1, 10]",
+        "epsilon: [0], smin: [1], rank: [1], depth: [1]",
+    )
+    run = snakemake(folder, "results/tiny/convergence/runs.parquet")
     assert run.returncode != 0
     log = (folder / "logs/results/tiny/convergence/epsilon=0/smin=1/rank=1/depth=1/seeds=0-1.log").read_text()
-    assert log.startswith("deepbures: no start close to the target has a margin")
+    assert log.splitlines()[-1].startswith("deepbures: no start close to the target has a margin")
     assert "Traceback" not in log

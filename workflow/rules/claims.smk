@@ -2,9 +2,7 @@
 
 
 AGGREGATES = [
-    f"{RESULTS}/{experiment}/{table}.parquet"
-    for experiment in STUDY["experiments"]
-    for table in tables_of(experiment)
+    path for experiment in STUDY["experiments"] for path in table_paths(experiment)
 ]
 
 
@@ -16,35 +14,43 @@ CLAIMS_EXPERIMENTS = {
     }
     for experiment, block in STUDY["experiments"].items()
 }
-CLAIMS_CODE = code_digest("claims", "plotting.verdicts")
+CLAIMS_CODE = planned_code("claims", "plotting.verdicts")
 CLAIMS = [
-    f"{RESULTS}/claims.csv",
     f"{RESULTS}/claims.md",
+    f"{RESULTS}/claims.csv",
     f"{FIGURE_FOLDER}/claims.png",
     f"{FIGURE_FOLDER}/claims.pdf",
 ]
-OPENING = f"{RESULTS}/opening.html"
 MAIN_FIGURE = f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else []
-PROVENANCE = [f"{RESULTS}/provenance.json", f"{RESULTS}/provenance.csv"]
+PAGES = [
+    f"{RESULTS}/{name}"
+    for name in ("provenance.json", "provenance.csv", "opening.html")
+]
 
 # Digest of all that decides what each of these is.
-EXPECTED = expected_of(STUDY["experiments"])
 CLAIMS_FROM = digest_of([CLAIMS_EXPERIMENTS, CLAIMS_CODE, EXPECTED])
-OPENING_FROM = digest_of([CLAIMS_FROM, family_made_from("rates") if MAIN_FIGURE else 0])
-PROVENANCE_FROM = digest_of([EXPECTED, STUDY, code_digest("study.results.provenance")])
+PAGES_FROM = digest_of(
+    [
+        CLAIMS_FROM,
+        family_made_from("rates") if MAIN_FIGURE else 0,
+        STUDY,
+        planned_code("study.results.provenance"),
+    ]
+)
 
 
 rule claims:
     input:
-        lambda wildcards: unless_current("claims", CLAIMS_FROM, CLAIMS, AGGREGATES),
+        tables=AGGREGATES,
+        wanted=signed_stamp("claims", CLAIMS_FROM, CLAIMS),
     output:
+        CLAIMS[0],
         report(
-            CLAIMS[0],
+            CLAIMS[1],
             caption="../report/claims.rst",
             category="2 Claims",
             labels={"title": "Claims, as a table"},
         ),
-        CLAIMS[1],
         report(
             CLAIMS[2],
             caption="../report/claims.rst",
@@ -52,46 +58,55 @@ rule claims:
             labels={"title": "Claims, as a picture"},
         ),
         CLAIMS[3],
-        made=record_of("claims"),
     log:
         f"{LOGS}/claims.log",
     localrule: True
     params:
         experiments=CLAIMS_EXPERIMENTS,
+        tables=AGGREGATES,
         made_from=CLAIMS_FROM,
         code=CLAIMS_CODE,
     script:
         "../scripts/claims.py"
 
 
-rule opening:
-    # The first page of the report.
+rule pages:
+    # What the study was made from, and the first page of the report.
     input:
-        claims=lambda wildcards: unless_current(
-            "opening", OPENING_FROM, [OPENING], CLAIMS[0]
-        ),
+        tables=AGGREGATES,
+        claims=CLAIMS[1],
         picture=MAIN_FIGURE,
+        wanted=signed_stamp("pages", PAGES_FROM, PAGES),
     output:
+        PAGES[0],
         report(
-            OPENING,
+            PAGES[1],
+            caption="../report/provenance.rst",
+            category="6 Provenance",
+            labels={"title": "What the study was made from"},
+        ),
+        report(
+            PAGES[2],
             category="1 Main result",
             labels={"title": "What was found"},
         ),
-        made=record_of("opening"),
     log:
-        f"{LOGS}/opening.log",
+        f"{LOGS}/pages.log",
     localrule: True
     params:
-        made_from=OPENING_FROM,
-        code=code_digest("claims"),
+        configuration=STUDY,
+        digest=digest_of(STUDY),
+        tables=AGGREGATES,
+        made_from=PAGES_FROM,
+        code=CLAIMS_CODE,
     script:
-        "../scripts/opening.py"
+        "../scripts/pages.py"
 
 
 rule claims_hold:
     # Part of the study only where the configuration asks for it: study.fail_on_violated_claims.
     input:
-        CLAIMS[0],
+        CLAIMS[1],
     output:
         touch(f"{RESULTS}/.claims_hold"),
     log:
@@ -99,29 +114,3 @@ rule claims_hold:
     localrule: True
     script:
         "../scripts/claims_hold.py"
-
-
-rule provenance:
-    input:
-        lambda wildcards: unless_current(
-            "provenance", PROVENANCE_FROM, PROVENANCE, AGGREGATES
-        ),
-    output:
-        json=PROVENANCE[0],
-        table=report(
-            PROVENANCE[1],
-            caption="../report/provenance.rst",
-            category="6 Provenance",
-            labels={"title": "What the study was made from"},
-        ),
-        made=record_of("provenance"),
-    log:
-        f"{LOGS}/provenance.log",
-    localrule: True
-    params:
-        configuration=STUDY,
-        digest=digest_of(STUDY),
-        made_from=PROVENANCE_FROM,
-        code=code_digest("study.results.provenance"),
-    script:
-        "../scripts/provenance.py"

@@ -3,21 +3,32 @@ import json
 import os
 import sys
 
+import deepbures
 from deepbures.study import configuration, cost
 from deepbures.process import environment
 from deepbures.study.grid import cells as grid
-from deepbures.study.results import store
+from deepbures.study.results import aggregate, parquet, stamps, store
 from deepbures.study.grid import target
 from deepbures.study.results.code_digest import code_digest, modules_of
 from deepbures.study.run import roots
 from deepbures.study.kinds import kind
 from deepbures.study.results.atomic import checksum, digest_of
 
+# An environment that was copied or moved with its folder would run the code of another one, in silence.
+own = os.path.abspath("src/deepbures/__init__.py")
+if os.path.exists(own) and not os.path.samefile(own, deepbures.__file__):
+    sys.exit(
+        f"the environment runs {os.path.dirname(deepbures.__file__)}, not src/deepbures of this folder: "
+        "call make, which makes one for this folder"
+    )
+
 # Jobs inherit it: the user's settings for other programs change no result and no figure.
 # Jobs run in the interpreter that runs Snakemake, whatever python is first on the path.
 neutral = environment.neutral(os.environ)
 os.environ.clear()
 os.environ.update(neutral, DEEPBURES_PYTHON=sys.executable)
+if sys.flags.no_user_site:
+    os.environ["PYTHONNOUSERSITE"] = "1"
 
 
 def read_yaml(path):
@@ -30,8 +41,7 @@ def workflow_file(path):
 
     Relative where it lies below the working directory, so that a study may be moved.
     """
-    original = path.flags["sourcecache_entry"]
-    full = os.path.abspath(original if os.path.exists(original) else path)
+    full = os.path.abspath(original(path) if os.path.exists(original(path)) else path)
     inside = os.path.commonpath([full, os.getcwd()]) == os.getcwd()
     return os.path.relpath(full) if inside else full
 
@@ -39,15 +49,11 @@ def workflow_file(path):
 def checked_study():
     """The configuration and the families of figures, checked; on a mistake, one line and no job."""
     try:
-        if (
-            not workflow.modifier.skip_configfile
-        ):  # Snakemake's own reading loses a block that is given twice
-            for file in dict.fromkeys(map(str, workflow.configfiles)):
+        if given_configuration():
+            files, changes = given_configuration()
+            for file in dict.fromkeys(files):
                 configuration.read(file)
-            configuration.lay_over(
-                config,
-                configuration.of_command_line(workflow.config_settings.config or {}),
-            )
+            configuration.lay_over(config, configuration.of_command_line(changes))
         families = configuration.check_families(read_yaml("../figures.yaml"))
         study = configuration.check(config, families)
     except configuration.ConfigurationError as mistake:
@@ -74,9 +80,18 @@ wildcard_constraints:
     job=r"shared/\d+-of-\d+|[a-z_]+=[^/]+(/[a-z_]+=[^/]+)*",
 
 
-def job_list(experiment, job):
-    """What a job leaves behind: the list of its cells, once all of them are in the store of the experiment."""
-    return f"{RESULTS}/{experiment}/jobs/{job}.json"
+def stamp(name, wanted, files, as_wanted):
+    """The stamp of some files as an input: newer than they are if they are not what is wanted (see `stamps`)."""
+    path = f"{RESULTS}/.wanted/{name}"
+    if is_main_process():
+        stamps.date(Path(path), wanted, files, as_wanted)
+    return local(path)
+
+
+def signed_stamp(name, wanted, files):
+    """The stamp of files the first of which says what they were made from."""
+    first, *others = map(str, files)
+    return stamp(name, wanted, files, lambda: stamps.is_signed(first, wanted, others))
 
 
 def tables_of(experiment):
@@ -84,10 +99,16 @@ def tables_of(experiment):
     return list(kind(STUDY["experiments"][experiment]["kind"]).TABLES)
 
 
-def key_of(experiment, part):
-    """What the store of an experiment knows a part by."""
-    content = store.part_of(part.cell.settings, part.seeds)
-    return store.key_of(content, run_code(experiment))
+def table_paths(experiment):
+    """Files of an experiment's tables."""
+    return [
+        f"{RESULTS}/{experiment}/{table}.parquet" for table in tables_of(experiment)
+    ]
+
+
+def planned_code(*roots):
+    """Digest of the code that a job depends on, and its modules, by which the job checks that it is still that code."""
+    return [code_digest(*roots), *roots]
 
 
 def run_code(experiment):
@@ -95,9 +116,30 @@ def run_code(experiment):
     return code_digest(*roots(STUDY["experiments"][experiment]["kind"]))
 
 
-def target_checksums(experiment):
-    """Checksums of a target's files: a parameter of what is computed from them, as their dates say nothing."""
-    return target.checksums_of(STUDY["experiments"][experiment]["target"]) or None
+def configuration_digest(experiment):
+    """Digest of all that the configuration says of an experiment, of its target's files, and of the study's seed."""
+    block = STUDY["experiments"][experiment]
+    checksums = target.checksums_of(block["target"])
+    files = {"target_files": checksums} if checksums else {}
+    return digest_of({"seed": STUDY["study"]["seed"], **block, **files})
+
+
+def provenance_of(experiment):
+    """What a table says of itself besides what its cells say: the configuration that it came from."""
+    return {
+        "experiment": experiment,
+        "configuration": configuration_digest(experiment),
+        "collected_by": code_digest(aggregate.ROOT),
+        "study_seed": STUDY["study"]["seed"],
+        "seeds": STUDY["experiments"][experiment]["seeds"],
+    }
+
+
+# What the tables of each experiment must say of themselves.
+EXPECTED = {
+    experiment: {**provenance_of(experiment), "code": run_code(experiment)}
+    for experiment in STUDY["experiments"]
+}
 
 
 def figure_files(*names):
@@ -116,29 +158,6 @@ def table_files(*names):
         for name in names
         for suffix in ("csv", "tex")
     ]
-
-
-def configuration_digest(experiment):
-    """Digest of all that the configuration says of an experiment, of its target's files, and of the study's seed."""
-    target = target_checksums(experiment)
-    return digest_of(
-        {
-            "seed": STUDY["study"]["seed"],
-            **STUDY["experiments"][experiment],
-            **({"target_files": target} if target else {}),
-        }
-    )
-
-
-def provenance_of(experiment):
-    """What an aggregate says of itself besides what its cells say: the configuration that it came from."""
-    return {
-        "experiment": experiment,
-        "configuration": configuration_digest(experiment),
-        "collected_by": code_digest("study.results.aggregate"),
-        "study_seed": STUDY["study"]["seed"],
-        "seeds": STUDY["experiments"][experiment]["seeds"],
-    }
 
 
 def shown(experiment, show):

@@ -2,10 +2,8 @@
 # workflow/figures.yaml lists the families; `figures` in the configuration says which are drawn and what they show.
 FAMILIES = {name: ALL_FAMILIES[name] for name in STUDY["figures"]}
 # A workflow on a code host looks for captions there, where those of a study are not.
-HAS_CAPTIONS = os.path.exists(
-    workflow.source_path("../figures.yaml").flags["sourcecache_entry"]
-)
-PLOTTING_CODE = code_digest(*modules_of("plotting"))
+HAS_CAPTIONS = os.path.exists(original(workflow.source_path("../figures.yaml")))
+PLOTTING_CODE = planned_code(*modules_of("plotting"))
 
 
 def family_outputs(family):
@@ -82,7 +80,7 @@ def family_made_from(name):
     """Digest of all that decides what the figures and tables of a family are."""
     return digest_of(
         {
-            "aggregates": expected_of([STUDY["figures"][name]["experiment"]]),
+            "aggregates": EXPECTED[STUDY["figures"][name]["experiment"]],
             "notebook": checksum(NOTEBOOKS[name]),
             "parameters": notebook_parameters(name),
             "show": STUDY["figures"][name].get("show", {}),
@@ -99,28 +97,25 @@ for name, family in FAMILIES.items():
         name:
             f"notebook_{name}"
         input:
-            **{
-                table: f"{RESULTS}/{experiment}/{table}.parquet"
-                for table in tables_of(experiment)
-            },
-            notebook=lambda wildcards, name=name, family=family: unless_current(
-                name,
+            tables=table_paths(experiment),
+            wanted=signed_stamp(
+                f"figures/{name}",
                 family_made_from(name),
-                family_outputs(family),
-                NOTEBOOKS[name],
+                [f"{RESULTS}/notebooks/{name}.ipynb", *family_outputs(family)],
             ),
         output:
+            f"{RESULTS}/notebooks/{name}.ipynb",
             [in_report(path, family) for path in family_outputs(family)],
-            notebook=f"{RESULTS}/notebooks/{name}.ipynb",
-            made=record_of(name),
         log:
             f"{LOGS}/notebooks/{name}.log",
         localrule: True
         params:
+            notebook=NOTEBOOKS[name],
             show=STUDY["figures"][name].get("show", {}),
             captions=captions(name),
             fixed=notebook_parameters(name),
-            files=family_outputs(family),
+            tables=table_paths(experiment),
+            files=[f"{RESULTS}/notebooks/{name}.ipynb", *family_outputs(family)],
             made_from=family_made_from(name),
             costs=COSTS,
             code=PLOTTING_CODE,

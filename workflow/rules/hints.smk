@@ -3,43 +3,50 @@ from collections import Counter
 
 
 def what_will_run():
-    """Cells by kind of experiment, and about how long they take."""
-    spent = cost.noted(COSTS)
-    costs = cost.Costs.measured(spent)
-    runs = {f"run_{experiment}": experiment for experiment in STUDY["experiments"]}
-    notebooks = {f"notebook_{name}" for name in FAMILIES}
-    count, times = Counter(), Counter()
-    for job in filter(workflow.dag.needrun, workflow.dag.jobs):
-        if job.rule.name in runs:
-            experiment = runs[job.rule.name]
-            name = STUDY["experiments"][experiment]["kind"]
-            times[name] += costs.of_job(name, JOBS[experiment][job.wildcards.job])
-            count[name] += 1
-        elif job.rule.name in notebooks:
-            times["notebook"] += costs.of_run("notebook")
-            count["notebook"] += 1
+    """Cells that are new by kind of experiment, about how long they take, and how many are there."""
+    spent, jobs = cost.noted(COSTS), jobs_to_run()
+    count, times, there = Counter(), Counter(), 0
+    for experiment, block in STUDY["experiments"].items():
+        wanted = [job for rule_name, job in jobs if rule_name == f"run_{experiment}"]
+        if wanted:
+            absent = cost.missing(STUDY, experiment)
+            of_jobs = [
+                [part for part in JOBS[experiment][job] if part.path in absent]
+                for job in wanted
+            ]
+            new = sum(of_jobs, [])
+            there += sum(len(JOBS[experiment][job]) for job in wanted) - len(new)
+            if new:
+                count[block["kind"]] += len(new)
+                times[block["kind"]] += cost.of_parts(
+                    spent, block, new, sum(map(bool, of_jobs))
+                )
+    notebooks = sum(rule_name.startswith("notebook_") for rule_name, _ in jobs)
+    if notebooks:
+        count["notebook"] = notebooks
+        times["notebook"] = cost.seconds(spent, "notebook", 0, 0, notebooks)
     if not count:
-        return "There is no cell to compute and no figure to draw."
-    lines = [
-        f"  {name:16} {count[name]:6} jobs  {cost.duration(time):>8}"
-        for name, time in times.most_common()
-    ]
-    # On a cluster there is a number of jobs, and none of cores.
-    settings = workflow.resource_settings
-    at_once = min(settings.cores or settings.nodes or 1, count.total())
-    return "\n".join(
-        [
+        lines = ["There is no cell to compute and no figure to draw."]
+    else:
+        told = (
+            "by what such jobs took here before"
+            if spent
+            else "if this machine is as fast as a small one: nothing was timed here yet"
+        )
+        lines = [
             "To be computed, with the CPU time of each kind of experiment and of the notebooks, which draw the figures:",
-            *lines,
-            f"About {cost.duration(times.total() / at_once)}, {at_once} at once, "
-            + (
-                "judging by what such jobs took here before"
-                if spent
-                else "if this machine is as fast as a small one: nothing was timed here yet"
-            )
-            + "; less where cells are in a store already.\n",
+            *(
+                f"  {name:16} {count[name]:6} {'new cells' if name != 'notebook' else '':9} {cost.duration(time):>8}"
+                for name, time in times.most_common()
+            ),
+            f"About {cost.duration(sum(times.values()))} of CPU time, {told}.",
         ]
-    )
+    if there:
+        lines.append(
+            f"{there} cells are there: they are not computed again, not even with -F. "
+            "To start clean: snakemake --delete-all-output"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def where_to_look():
@@ -54,5 +61,7 @@ def where_to_look():
         f"  {what:15} {path}" for what, path in places.items() if Path(path).exists()
     ]
     if lines and not Path(places["report"]).exists():
-        lines.append("  all in one file: the same command with the target html_report")
+        lines.append(
+            f"  all in one file: the same command with --report {places['report']}"
+        )
     return "\n".join(["Where to look first:", *lines]) if lines else ""

@@ -1,15 +1,22 @@
 """Execute a notebook with the parameters of its rule."""
 
-import shutil
 from pathlib import Path
 
+import nbformat
 import papermill
 
 from deepbures.process.kernel import logging_to
 from deepbures.study import cost
-from deepbures.study.results import freshness
+from deepbures.study.results import provenance, stamps
 from deepbures.study.results.atomic import replacing
 
+#: For whoever opens the executed notebook where it lies.
+GO_THERE = """# Paths are relative to the folder of the study: go there from wherever this notebook was opened.
+import os
+from pathlib import Path
+
+above = (Path.cwd(), *Path.cwd().parents)
+os.chdir(next((folder for folder in above if (folder / results).exists()), Path.cwd()))"""
 #: How often a kernel is started: of those that start at once, two may collide on a port.
 STARTS = 3
 
@@ -40,18 +47,35 @@ def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
                 file.write(f"{error}\nSee {partial}.\n")
             what = getattr(error, "evalue", error)
             raise SystemExit(f"{notebook}: {what} (see {log})") from None
-    shutil.move(partial, output)
+    executed = nbformat.read(partial, as_version=4)
+    executed.metadata["deepbures"] = stamps.UNSIGNED
+    injected = next(
+        i for i, cell in enumerate(executed.cells) if "injected-parameters" in cell.metadata.get("tags", [])
+    )
+    executed.cells.insert(injected + 1, nbformat.v4.new_code_cell(GO_THERE, id="go-there"))
+    with replacing(output) as temporary:
+        nbformat.write(executed, temporary)
+    partial.unlink()
 
 
 if __name__ == "__main__":
-    execute(
-        snakemake.input.notebook,
-        snakemake.output.notebook,
-        snakemake.log[0],
-        {**snakemake.params.fixed, "show": dict(snakemake.params.show)},
-    )
-    for path, text in snakemake.params.captions.items():
-        with replacing(path) as temporary:
+    about = snakemake.params
+    try:
+        provenance.check_code(*about.code)
+    except ValueError as mistake:
+        raise SystemExit(str(mistake)) from None
+    # With a storage provider, files are elsewhere than declared.
+    places = {
+        **dict(zip(about.tables, snakemake.input.tables, strict=True)),
+        **dict(zip(about.files, snakemake.output, strict=True)),
+    }
+    folders = {str(Path(declared).parent): str(Path(place).parent) for declared, place in places.items()}
+    fixed = {
+        name: folders.get(value, value) if isinstance(value, str) else value for name, value in about.fixed.items()
+    }
+    execute(about.notebook, snakemake.output[0], snakemake.log[0], {**fixed, "show": dict(about.show)})
+    for path, text in about.captions.items():
+        with replacing(places[path]) as temporary:
             temporary.write_text(f"{text}\n", encoding="utf-8")
-    freshness.record(snakemake.output.made, snakemake.params.made_from, snakemake.params.files)
-    cost.note(snakemake.params.costs, cost.Spent("notebook", 1, 0.0, cost.cpu_seconds()))
+    stamps.sign(snakemake.output[0], about.made_from, snakemake.output[1:])
+    cost.note(about.costs, "notebook", 0, 1)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..study.grid.axes import axes_of
+from ..study.results import parquet
 
 #: Source of a statement: the paper's abstract; the authors' program, with its constants and conventions; our
 #: reconstruction of the paper's theorems from both, because we did not have its body; our own results.
@@ -163,7 +164,7 @@ class Study:
         for name, tables in self.experiments.items():
             if tables.kind != kind:
                 continue
-            frame = pd.read_parquet(Path(tables.folder) / f"{table}.parquet")
+            frame = parquet.read(Path(tables.folder) / f"{table}.parquet")
             if columns is not None:
                 frame = frame[[*axes_of(frame.columns), "seed", *columns]]
             if "loss_name" in frame:

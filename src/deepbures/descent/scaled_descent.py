@@ -3,13 +3,13 @@
 The Bures-Wasserstein loss of one layer has curvature at most 2 in every direction: it is the minimum over Q of
 ‖[W, √ε I] − R Q‖². So one step size fits all targets, η = ½, and with ε = 0 it gives W⁺ = R polar(R W), that is
 S⁺ = Σ0 W (Wᵀ Σ0 W)⁺ Wᵀ Σ0: the Nyström approximation of Σ0 with test matrix W (docs/neighbours/scaled_descent.md).
-Depth, ε and the square loss each spoil this, and each is repaired by a scaling of the gradient:
+This fails for depth N ≥ 2, for ε > 0 and for the square loss. Two scalings of the gradient restore it:
 
 - on the right, by C = I + ε (Wᵀ W)⁺ for Bures-Wasserstein and by C = (Wᵀ W)⁺ for the square loss, which is ScaledGD
   (Tong, Ma and Chi 2021). All rates within the range of the minimum are then equal;
 - layer by layer, so that N layers move as one. With P = W_N ⋯ W_{j+1} and Q = W_{j−1} ⋯ W_1,
   W_j ← W_j − η (Pᵀ P)⁺ Pᵀ ∇L(W) C Qᵀ (Q Qᵀ)⁺: to first order in η the end-to-end matrix moves by −N η ∇L(W) C within
-  the range of W_N. Off this range the top layer alone can move it, and does so by the whole N η.
+  the range of W_N. Off this range only the top layer can move it, and does so by the whole N η.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from numpy.typing import ArrayLike
 from ..linalg.psd import Array
 from ..linalg.roots import pseudo_inverse, rank_tolerance
 from ..losses.registry import CovarianceLoss
-from ..model.network import DeepLinearNetwork, balancedness, layer_gradients, prefix_products
+from ..model.network import DeepLinearNetwork, balancedness, bottleneck, layer_gradients, prefix_products
 from ..model.starts import Start
 from ..model.trajectory import DescentTrajectory, StopReason
+from .common import check_ends, checked_network, with_columns
 
 PRECONDITIONERS = ("layerwise", "right", "none")
-#: A step is halved at most this often before the run counts as stationary. Near the optimum 52 halvings are rounding;
-#: from a start with σ_min far below √λ_r the scaled direction is up to (λ_1/σ_min)² too long besides.
+#: A step is halved at most so many times before the run counts as stationary. Near the optimum 52 halvings reach
+#: rounding; from a start with σ_min far below √λ_r the scaled direction is up to (λ_1/σ_min)² too long in addition.
 MAX_HALVINGS = 100
-#: A product with a larger entry is not evaluated: the loss squares it twice.
+#: A product of layers with a larger entry is not evaluated: the loss may contain its fourth power.
 _LARGEST = float(np.finfo(float).max) ** 0.25
 
 
@@ -63,22 +64,22 @@ def scaled_descent(
     layers : sequence of (d_j, d_{j-1})
         W_1, …, W_N at the start, layer 1 first.
     step_size
-        η > 0, with which each step is tried first; default `natural_step(loss) / N`. A step that does not lower
-        the loss is halved until it does: N layers that each grow by a share x/N grow the product by about e^x,
-        so that whole steps overshoot where a singular value is far too small. For "none" with N ≥ 2 there is
+        η > 0, the first size tried for each step; default `natural_step(loss) / N`. A step that does not lower
+        the loss is halved until it does: if each of N layers grows by the fraction x/N, the product grows by about
+        e^x, so that whole steps overshoot where a singular value is far too small. For "none" with N ≥ 2 there is
         no default.
     preconditioner
         "layerwise": both scalings. "right": C alone, for one layer. "none": the gradient itself.
-        Where ε > 0, C is ill conditioned as long as a singular value of W is too small: of the steps with C and
+        For ε > 0, C is ill-conditioned as long as a singular value of W is too small: of the steps with C and
         with I in its place the one with the lower loss is taken.
     n_steps
         Number of steps, unless the run ends before.
     excess_tolerance
         The run ends once L − L* is at most this, L* the minimum over rank ≤ k = min_j d_j. 0: never.
     repair
-        "layerwise" alone: let the top layer take the whole step N η off the range of W_N (the repair of a
-        bottleneck). Without it what lies off the range decays by (1 − 2η)² a step in the loss only:
-        (1 − 1/N)² at the default.
+        Only for "layerwise": let the top layer take the whole step N η off the range of W_N (the repair of a
+        bottleneck). Without it the part of the loss off the range decays by (1 − 2η)² a step only, (1 − 1/N)² at
+        the default.
 
     Returns
     -------
@@ -91,16 +92,16 @@ def scaled_descent(
     ValueError
         On input that is out of range, not finite, or of shapes that do not fit.
     """
-    network = layers if isinstance(layers, DeepLinearNetwork) else DeepLinearNetwork(layers)
-    eta = _checked(loss, network, step_size, preconditioner, n_steps, excess_tolerance)
+    network = checked_network(loss, layers)
+    check_ends(n_steps, excess_tolerance)
+    eta = _checked_step_size(loss, network, step_size, preconditioner)
     W = [layer.astype(float) for layer in network.layers]
-    W[-1] = loss.eigenvectors.T @ W[-1]  # the others do not see the basis of the data
-    rank = min(min(layer.shape) for layer in W)
+    W[-1] = loss.eigenvectors.T @ W[-1]  # the other layers do not depend on the basis of the data
+    rank = bottleneck(W)
     excess, factor = _excess(loss, W, rank)
     if not np.isfinite(excess):
         raise ValueError(f"layers must have a product with entries of at most {_LARGEST:.0e}, for its loss is a square")
-    time, reason = 0.0, StopReason.STEP_BUDGET
-    rows: list[tuple[float, float, Array, float, Array]] = []
+    time, reason, rows = 0.0, StopReason.STEP_BUDGET, []
     for step in range(n_steps + 1):
         prefixes = prefix_products(W)
         gradient = loss.form(prefixes[-1].shape[-1]).gradient(prefixes[-1])
@@ -112,39 +113,15 @@ def scaled_descent(
             break
         if step == n_steps:
             break
-        if preconditioner == "none":
-            corrections = [plain]
-        else:
-            directions = loss.scaled_gradients(prefixes[-1], gradient)
-            corrections = [_layerwise(W, prefixes, direction, repair) for direction in directions]
-        h = eta
-        for _ in range(MAX_HALVINGS):
-            tried = []
-            for correction in corrections:
-                moved = [layer - h * change for layer, change in zip(W, correction, strict=True)]
-                tried.append((*_excess(loss, moved, rank), moved))
-            best = min(tried, key=lambda candidate: candidate[0])
-            if best[0] < excess:
-                break
-            h /= 2
-        else:
+        changes = [plain] if preconditioner == "none" else _scaled_changes(loss, W, prefixes, gradient, repair)
+        found = _lower_point(loss, W, changes, eta, excess, rank)
+        if found is None:
             reason = StopReason.STATIONARY
             break
-        excess, factor, W = best
+        h, excess, factor, W = found
         time += h
-    times, excesses, factors, norms, balances = (np.array(column) for column in zip(*rows, strict=True))
-    return DescentTrajectory(
-        times=times,
-        loss=loss.minimum_value(rank) + excesses,
-        excess=excesses,
-        factors=factors,
-        stop_reason=reason,
-        steps=np.arange(len(rows)),
-        gradient_norm=norms,
-        balancedness=balances,
-        layers=[*W[:-1], loss.eigenvectors @ W[-1]],
-        last_step=np.array(len(rows) - 1),
-    )
+    W[-1] = loss.eigenvectors @ W[-1]
+    return _trajectory(rows, loss.minimum_value(rank), W, reason)
 
 
 def nystrom_start(
@@ -157,8 +134,8 @@ def nystrom_start(
 ) -> Start:
     """Nyström start W(0) ∝ Σ0 G with an n × k Gaussian test matrix G (Li, Zhang, Mokhtari and He 2024).
 
-    Its range lies in that of Σ0, where scaled descent converges quadratically if k ≥ rank Σ0; a Gaussian start
-    brings in directions off it, which the square loss only halves in each step.
+    Its range lies in that of Σ0, where scaled descent converges quadratically if k ≥ rank Σ0. A Gaussian start has
+    directions off that range, which the square loss only halves in each step.
 
     Parameters
     ----------
@@ -167,18 +144,17 @@ def nystrom_start(
     loss
         Loss on the target; its covariance is Σ0.
     rank
-        k, the columns of G.
+        k, the number of columns of G.
     input_dimension
-        d_0 ≥ k: columns of W(0), those beyond k are zero. Default k.
+        d_0 ≥ k, the number of columns of W(0); those beyond k are zero. Default k.
     orthonormal
-        Take the same range with all singular values equal, instead of those of Σ0 G, which are spread over the
-        condition number of Σ0.
+        Make all singular values equal. Those of Σ0 G are spread over the condition number of Σ0; the range is the
+        same.
 
     Returns
     -------
     Start
-        `end_to_end` (n, d_0) has the largest singular value √λ_1 (ours: the unit of W, whatever that of Σ0);
-        `scale` is the factor of Σ0 G.
+        `end_to_end` (n, d_0) has the largest singular value √λ_1, the unit of W (ours); `scale` is the factor of Σ0 G.
 
     Raises
     ------
@@ -201,8 +177,38 @@ def nystrom_start(
     return Start(W, scale / largest, 1)
 
 
+def _trajectory(
+    rows: Sequence[tuple[float, float, Array, float, Array]], minimum: Array, layers: list[Array], reason: StopReason
+) -> DescentTrajectory:
+    """The trajectory of a run from its rows of time, excess, factor, gradient norm and balancedness."""
+    times, excess, factors, gradient_norm, balance = (np.array(column) for column in zip(*rows, strict=True))
+    return DescentTrajectory(
+        times=times,
+        loss=minimum + excess,
+        excess=excess,
+        factors=factors,
+        stop_reason=reason,
+        steps=np.arange(len(rows)),
+        gradient_norm=gradient_norm,
+        balancedness=balance,
+        layers=layers,
+        last_step=np.array(len(rows) - 1),
+    )
+
+
+def _scaled_changes(
+    loss: CovarianceLoss, W: Sequence[Array], prefixes: Sequence[Array], gradient: Array, repair: bool
+) -> list[list[Array]]:
+    """Changes of all layers along the scaled gradients of the loss."""
+    directions = loss.scaled_gradients(prefixes[-1], gradient)
+    return [_layerwise(W, prefixes, direction, repair) for direction in directions]
+
+
 def _layerwise(W: Sequence[Array], prefixes: Sequence[Array], direction: Array, repair: bool) -> list[Array]:
-    """(Pᵀ P)⁺ Pᵀ D Qᵀ (Q Qᵀ)⁺ for each layer, N-fold off the range of W_N for the top one."""
+    """(Pᵀ P)⁺ Pᵀ D Qᵀ (Q Qᵀ)⁺ for each layer and a direction D (n, d_0); for the top layer N-fold off the range of W_N.
+
+    P = W_N ⋯ W_{j+1}, Q = W_{j−1} ⋯ W_1; so (Pᵀ P)⁺ Pᵀ = P⁺ and Qᵀ (Q Qᵀ)⁺ = Q⁺.
+    """
     depth = len(W)
     if depth == 1:
         return [direction]
@@ -217,45 +223,52 @@ def _layerwise(W: Sequence[Array], prefixes: Sequence[Array], direction: Array, 
     return [changes[0], *(X @ pseudo_inverse(Q) for X, Q in zip(changes[1:], prefixes[:-1], strict=True))]
 
 
+def _lower_point(
+    loss: CovarianceLoss, W: Sequence[Array], changes: Sequence[list[Array]], eta: float, excess: float, rank: int
+) -> tuple[float, float, Array, list[Array]] | None:
+    """The first h = η, η/2, η/4, … at which W_j − h Δ_j lowers the loss, Δ the best of the changes; None without one.
+
+    Returns
+    -------
+    h, excess, factor, layers
+        Step size, L − L* after it, a factor of S with at most k columns, and the layers.
+    """
+    h = eta
+    for _ in range(MAX_HALVINGS):
+        tried = []
+        for change in changes:
+            moved = [layer - h * part for layer, part in zip(W, change, strict=True)]
+            tried.append((h, *_excess(loss, moved, rank), moved))
+        best = min(tried, key=lambda candidate: candidate[1])
+        if best[1] < excess:
+            return best
+        h /= 2
+    return None
+
+
 def _excess(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> tuple[float, Array]:
-    """L − L* of the product of the layers, inf where it is too large to tell; and a factor with at most k columns."""
+    """L − L* of the product of the layers, inf where that is too large; and a factor of S with at most k columns."""
     with np.errstate(over="ignore", invalid="ignore"):
         F = prefix_products(layers)[-1]
         if not np.abs(F).max() <= _LARGEST:
             return np.inf, F
-    if F.shape[-1] > rank:
-        U, sigma, _ = np.linalg.svd(F, full_matrices=False)
-        F = (U * sigma)[:, :rank]
+    F = with_columns(F, rank)
     return float(loss.form(F.shape[-1], rank).excess(F)), F
 
 
-def _checked(
-    loss: CovarianceLoss,
-    network: DeepLinearNetwork,
-    step_size: float | None,
-    preconditioner: str,
-    n_steps: int,
-    excess_tolerance: float,
+def _checked_step_size(
+    loss: CovarianceLoss, network: DeepLinearNetwork, step_size: float | None, preconditioner: str
 ) -> float:
-    """The step size, after all checks."""
+    """The step size or its default, after checks of it, of the preconditioner and of the shapes."""
     if loss.shape != ():
         raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
     for j, layer in enumerate(network.layers, start=1):
         if layer.ndim != 2:
             raise ValueError(f"layer {j} must be a matrix, not of shape {layer.shape}")
-    if network.layers[-1].shape[0] != loss.dimension:
-        raise ValueError(
-            f"the last of the layers must have {loss.dimension} rows, as many as the covariance, "
-            f"not {network.layers[-1].shape[0]}"
-        )
     if preconditioner not in PRECONDITIONERS:
         raise ValueError(f"preconditioner must be one of {', '.join(PRECONDITIONERS)}, not {preconditioner!r}")
     if preconditioner == "right" and network.depth > 1:
         raise ValueError(f"preconditioner 'right' is for one layer, not for {network.depth}: use 'layerwise'")
-    if isinstance(n_steps, bool) or not (isinstance(n_steps, (int, np.integer)) and n_steps >= 0):
-        raise ValueError(f"n_steps must be an integer ≥ 0, not {n_steps!r}")
-    if not 0 <= excess_tolerance < np.inf:
-        raise ValueError(f"excess_tolerance must be a finite number ≥ 0, not {excess_tolerance!r}")
     if step_size is None:
         if preconditioner == "none" and (network.depth > 1 or loss.degree > 2):
             raise ValueError("step_size must be given: plain descent has a universal step for one BW layer alone")

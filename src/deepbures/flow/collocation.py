@@ -1,43 +1,45 @@
-"""Exponential collocation for stacks of stiff equations whose linear part is known entry by entry.
+"""Exponential collocation for stacks of stiff equations y' = f(y) with a nearly diagonal Jacobian.
 
-Every member of a stack has its own step and its own end; what is stacked is the right-hand side, at all nodes
-of all members in one call. All else is entry by entry, so that a member gets the bits that it gets alone.
+A step freezes the entrywise Jacobian J at its start, and fits g in f(y) = f_n + J∘(y − y_n) + g(θ), t = t_n + θh, by a
+polynomial of degree m through m nodes. Variation of constants then gives (`exponential`)
 
-A step freezes the Jacobian at its start, J, and fits g in f(y) = f_n + J∘(y − y_n) + g(θ) by a polynomial through
-m nodes (see `exponential`). Sweeps y → g → y are repeated until they change y by less than a tenth of the
-tolerance; the first begins from the last step's g, extrapolated. Since J is exact where the equation is linear,
-the step is limited by what g cannot follow and not by the largest rate.
+    y(t_n + θh) = y_n + hθ φ_1(θhJ) f_n + h Σ_q q! θ^{q+1} φ_{q+1}(θhJ) a_q,    g(θ) = Σ_q a_q θ^q.
+
+Sweeps y → g → y are repeated until what they would still change is below the tolerance; the first begins from the last
+step's g, extrapolated. Since J is exact where the equation is linear, the step is limited by what a polynomial cannot
+represent of g, and not by the largest rate.
+
+Every member of a stack has its own step and its own end. The right-hand side is evaluated at all nodes of all members
+at once; everything else is elementwise, so each member's result is bitwise the same as when run alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, Self
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg.psd import Array
-from .exponential import Collocation
+from ..linalg.stack import take
+from .collocation_path import SCHEME, Step
+from .exponential import combine
+from .options import ROUNDING, FlowOptions
+from .reduced_flow import RootFlow
 
-_EPS = float(np.finfo(float).eps)
-#: Floor of the error control, relative to |y|.
-ROUNDING = 100 * _EPS
-#: Three nodes: the fewest gradients over the authors' grid at rtol 1e-6 and 1e-7. At 1e-8 four need less by a fifth.
-SCHEME = Collocation(3)
 #: |∫_0^θ P_{m+1}| ≤ 1/(2 (2m + 3)), and |θ-response of P_{m+1}| ≤ 1/|hJ| where hJ is large and negative: the error of
 #: a polynomial of degree m, between the nodes too, is estimated with the inverse of the sum of both.
 _DEGREE = 2 * (2 * SCHEME.count + 3)
-#: The estimate is on the safe side by about this factor (measured on the authors' grid).
-_ESTIMATE_SHARE = 0.1
+#: The estimate exceeds the error by about the inverse of this factor (measured on the authors' grid).
+_ESTIMATE_FACTOR = 0.1
 #: Two Legendre coefficients estimate the next by their ratio, taken to be at least this.
 _LEAST_DECAY = 0.02
-#: Sweeps end when what they would still change is below this share of the tolerance, and fail after so many.
-_SWEEP_SHARE, _MAX_SWEEPS = 0.3, 6
+#: Sweeps end when what they would still change is below this fraction of the tolerance, and fail after so many.
+_SWEEP_FRACTION, _MAX_SWEEPS = 0.3, 6
 #: Step control: safety, growth, and shrinking after an error that is too large, or sweeps that fail.
 _SAFETY, _MOST_GROWTH, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE = 0.9, 4.0, 0.2, 0.4
-#: A sweep reduces the change of the one before by a factor that grows with h: taken at first to be this; the next step
-#: is to have at most this; after sweeps that failed; and as large as this it is not told from divergence.
+#: A sweep reduces the change of the one before by a factor that grows with h: its first guess; the largest that the
+#: next step should have; the one that it should have after sweeps that failed; and a bound, as large as divergence.
 _FIRST_CONTRACTION, _MOST_CONTRACTION, _BEST_CONTRACTION, _WORST = 0.3, 0.3, 0.2, 10.0
 #: The last step's g is extrapolated into a step that is at most this many times as long.
 _FARTHEST = 3.0
@@ -45,267 +47,240 @@ _FARTHEST = 3.0
 _FIRST_EXPONENT, _FIRST_CHANGE = 0.3, 0.01
 
 
-class Equations(Protocol):
-    """A stack of B autonomous equations y' = f(y) for arrays of shape (B, n, k)."""
-
-    def take(self, members: NDArray[np.intp]) -> Self:
-        """Equations of some members."""
-
-    def field(self, y: Array) -> tuple[Array, Array]:
-        """f at y (m, B, n, k), NaN where it is not defined, and a measure of the state there, (m, B)."""
-
-    def jacobian(self, y: Array, members: NDArray[np.intp]) -> Array:
-        """J, the entrywise linear part of f near the states y of some members, (b, n, k)."""
-
-    def projected(self, y: Array) -> Array:
-        """Y without the rounding errors that leave the space in which f lives, (m, B, n, k)."""
-
-    def admissible(self, y: Array) -> NDArray[np.bool_]:
-        """Whether a step may end at y, (B,)."""
-
-    def frame(self, member: int) -> NDArray[np.intp] | None:
-        """The coordinates that the state of a member is written in."""
-
-    def moved(self, y: Array, members: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Change coordinates where that is better, y (b, n, k) in place, and say for which members."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of one member, with its dense output.
+@dataclass
+class CollocationMembers:
+    """State of the members of a stack that are still being integrated, B of them.
 
     Attributes
     ----------
-    time, size
-        t_n and h.
-    state, velocity, jacobian : (n, k)
+    place : (B,)
+        Index in the stack of all starts.
+    time, end : (B,)
+        t_n, and last time.
+    state, velocity, jacobian : (B, n, k)
         y_n, f_n and J.
-    coefficients : (m, n, k)
-        a_1, …, a_m.
-    frame
-        What `Equations` knows about the coordinates of the step.
+    size, last_size : (B,)
+        h of the current step and of the last one; 0 where there is no last one to extrapolate.
+    length : (B,)
+        |y_n − y_{n−1}| of the last step.
+    sweeps, change, coupling : (B,)
+        Sweeps of the current step, 0 before it begins; what the last one changed; contraction of a sweep over h.
+    evaluations, rejections : (B,)
+        Number of right-hand sides; of rejected steps, less the accepted ones.
+    stages, linear : (m, B, n, k)
+        y at the nodes, and y_n + hθ φ_1 f_n there.
+    last_offset, last_change : (m, B, n, k)
+        y − y_n and f − f_n at the start of the last step and at its nodes but the last.
+    weights : (m+1, m, B, n, k)
+        θ φ_1 and q! θ^{q+1} φ_{q+1} at the nodes.
     """
 
-    time: float
-    size: float
+    place: NDArray[np.intp]
+    time: Array
+    end: Array
     state: Array
     velocity: Array
     jacobian: Array
-    coefficients: Array
-    frame: NDArray[np.intp] | None
+    size: Array
+    last_size: Array
+    length: Array
+    sweeps: NDArray[np.int_]
+    change: Array
+    coupling: Array
+    evaluations: NDArray[np.int_]
+    rejections: NDArray[np.int_]
+    stages: Array = field(metadata={"axis": 1})
+    linear: Array = field(metadata={"axis": 1})
+    last_offset: Array = field(metadata={"axis": 1})
+    last_change: Array = field(metadata={"axis": 1})
+    weights: Array = field(metadata={"axis": 2})
 
 
-def dense_output(steps: list[Step], times: Array) -> Array:
-    """States at the given times, (m, n, k), each within its step (one step for each time)."""
-    start, size = (np.array([getattr(step, name) for step in steps])[:, None, None] for name in ("time", "size"))
-    state, velocity, jacobian = (
-        np.array([getattr(step, name) for step in steps]) for name in ("state", "velocity", "jacobian")
-    )
-    coefficients = np.array([step.coefficients for step in steps]).swapaxes(0, 1)
-    share = (times[:, None, None] - start) / size
-    n, k = state.shape[1:]
-    if square := n == k:  # all is symmetric: the φ-functions of one triangle are enough
-        a, b = np.triu_indices(n)
-        start, size, share = start[..., 0], size[..., 0], share[..., 0]
-        state, velocity, jacobian, coefficients = (
-            values[..., a, b] for values in (state, velocity, jacobian, coefficients)
-        )
-    first, *others = SCHEME.weights(size * jacobian, share)
-    total = first * velocity
-    for coefficient, weight in zip(coefficients, others, strict=True):
-        total += coefficient * weight
-    total = state + size * total
-    if not square:
-        return total
-    whole = np.empty((len(steps), n, n))
-    whole[:, a, b] = whole[:, b, a] = total
-    return whole
-
-
-class Stack:
-    """Members that advance together.
+class CollocationStack:
+    """A stack of B equations that advance together.
 
     Parameters
     ----------
-    equations
-        Right-hand sides of the B members.
+    flow
+        Right-hand sides of the members.
     states : (B, n, k)
-    times : (B,)
-        Where the members are.
-    ends : (B,)
-        Last time of each.
-    rtol, atol
+        y of each; for k = n symmetric.
+    times, ends : (B,)
+        Time reached by each, and its last time.
+    options
         Error allowed in a step: rtol |y(t + h) − y(t)| + atol √(nk), Frobenius norm, above a floor of 100 eps |y|.
+
+    Attributes
+    ----------
+    active
+        State of the members that are still being integrated.
     """
 
-    def __init__(
-        self, equations: Equations, states: Array, times: Array, ends: Array, rtol: float, atol: float
-    ) -> None:
-        self.equations, self.end, self.rtol = equations, ends, rtol
-        self.members = np.arange(len(states))
-        self.time, self.state = times.astype(float), states
-        self.atol = atol * np.sqrt(states[0].size)
-        nodes = (SCHEME.count, *states.shape)
-        self.velocity = equations.field(states[None])[0][0]
-        self.evaluations = np.ones(len(states), dtype=int)
-        self.jacobian = equations.jacobian(states, self.members)
-        self.last_size = np.zeros(len(states))  # 0: there is no last step to extrapolate
-        self.last_offset, self.last_change = np.zeros(nodes), np.zeros(nodes)
-        self.weights = np.empty((SCHEME.count + 1, *nodes))
-        self.linear, self.stages = np.empty(nodes), np.empty(nodes)
-        self.sweeps = np.zeros(len(states), dtype=int)
-        self.change = np.full(len(states), np.nan)
-        rate = np.abs(self.jacobian).max(axis=(-2, -1))
-        speed = _norm(self.velocity)
+    def __init__(self, flow: RootFlow, states: Array, times: Array, ends: Array, options: FlowOptions) -> None:
+        self.flow, self.rtol, self.atol = flow, options.rtol, options.atol * np.sqrt(states[0].size)
+        count, nodes = len(states), (SCHEME.count, *states.shape)
+        velocity = flow.field(states[None])[0][0]
+        jacobian = flow.jacobian(states, np.arange(count))
+        rate, speed = np.abs(jacobian).max(axis=(-2, -1)), _norm(velocity)
         with np.errstate(divide="ignore"):
             size = np.minimum(_FIRST_EXPONENT / rate, _FIRST_CHANGE * _norm(states) / speed)
-        self.size = np.minimum(size, ends - self.time)
-        self.coupling = _FIRST_CONTRACTION / self.size
-        self.rejections = np.zeros(len(states), dtype=int)
-        self.length = np.zeros(len(states))
-        self._pending = np.ones(len(states), dtype=bool)
+        size = np.minimum(size, ends - times)
+        self.active = CollocationMembers(
+            place=np.arange(count),
+            time=times.copy(),
+            end=ends,
+            state=states,
+            velocity=velocity,
+            jacobian=jacobian,
+            size=size,
+            last_size=np.zeros(count),
+            length=np.zeros(count),
+            sweeps=np.zeros(count, dtype=int),
+            change=np.zeros(count),
+            coupling=_FIRST_CONTRACTION / size,
+            evaluations=np.ones(count, dtype=int),
+            rejections=np.zeros(count, dtype=int),
+            stages=np.empty(nodes),
+            linear=np.empty(nodes),
+            last_offset=np.zeros(nodes),
+            last_change=np.zeros(nodes),
+            weights=np.empty((SCHEME.count + 1, *nodes)),
+        )
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         """Drop the other members."""
-        if which.all():
-            return
-        self.equations = self.equations.take(np.flatnonzero(which))
-        for name in ("members", "time", "end", "state", "velocity", "evaluations", "jacobian", "last_size", "sweeps"):
-            setattr(self, name, getattr(self, name)[which])
-        for name in ("coupling", "change", "size", "rejections", "length", "_pending"):
-            setattr(self, name, getattr(self, name)[which])
-        for name in ("last_offset", "last_change", "linear", "stages"):
-            setattr(self, name, getattr(self, name)[:, which])
-        self.weights = self.weights[:, :, which]
-
-    def _begin(self, i: NDArray[np.intp]) -> None:
-        """First stages of a step of the members i: the exponential Euler step, with the last g extrapolated."""
-        size, last = self.size[i], self.last_size[i]
-        h = size[:, None, None]
-        J = self.jacobian[i]
-        weights = SCHEME.weights(h * J, SCHEME.nodes[:, None, None, None])
-        linear = self.state[i] + h * weights[0] * self.velocity[i]
-        near = size <= _FARTHEST * last
-        ratio = np.where(near, size / np.where(near, last, 1.0), 0.0)[:, None, None]
-        remainder = self.last_change[:, i] - J * self.last_offset[:, i]
-        stages = linear + h * _integrated(SCHEME.extrapolated(remainder, ratio), weights)
-        self.linear[:, i] = linear
-        self.stages[:, i] = self.equations.projected(stages)
-        for q, weight in enumerate(weights):
-            self.weights[q][:, i] = weight
-        self.sweeps[i] = 0
-        self.change[i] = np.nan
-        self._pending[i] = False
+        self.flow, self.active = self.flow.take(which), take(self.active, which)
 
     @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def sweep(self) -> tuple[NDArray[np.bool_], Array, list[Step]]:
-        """Evaluate all stages once, and end the steps that have settled.
+        """Evaluate the right-hand side once at all nodes, and end the steps whose sweeps have converged.
 
         Returns
         -------
         stepped : (B,)
             Which members have made a step.
         measure : (B,)
-            What `Equations.field` measured at its end.
+            The measure of `RootFlow.field` at its end.
         steps
             Their steps.
         """
-        if self._pending.any():
-            self._begin(np.flatnonzero(self._pending))
-        h = self.size[:, None, None]
-        field, measure = self.equations.field(self.stages)
-        self.evaluations += SCHEME.count
-        self.sweeps += 1
-        remainder = field - self.velocity - self.jacobian * (self.stages - self.state)
-        coefficients = SCHEME.coefficients(remainder)
-        stages = self.equations.projected(self.linear + h * _integrated(coefficients, self.weights))
-        difference = stages - self.stages
-        change = _norm(difference).max(axis=0)
-        valid = np.isfinite(change)
-        floor = ROUNDING * _norm(self.state)
-        tolerance = self.rtol * _norm(stages[-1] - self.state) + floor + self.atol
-        again = valid & ~np.isnan(self.change) & (self.change > 0)
-        self.coupling[again] = np.minimum(change[again] / self.change[again], _WORST) / self.size[again]
-        contraction = self.coupling * self.size
-        self.change = change
-        settled = valid & (
-            (change * np.minimum(contraction, 1.0) < _SWEEP_SHARE * tolerance) | (change < _SWEEP_SHARE * floor)
-        )
-        target = _SWEEP_SHARE * np.maximum(tolerance, floor)
-        missing = np.log(target / change) / np.log(np.minimum(contraction, 0.999))
-        failed = ~valid | (~settled & (self.sweeps + missing > _MAX_SWEEPS) & again)
-        below, top = SCHEME.highest(coefficients)
-        response = h / (_DEGREE + h * np.abs(self.jacobian))
-        top_norm, below_norm = _norm(response * top), _norm(response * below)
-        decay = np.clip(top_norm / np.where(below_norm > 0, below_norm, 1.0), _LEAST_DECAY, 1.0)
-        error = _ESTIMATE_SHARE * top_norm * decay / tolerance
+        a = self.active
+        if (beginning := np.flatnonzero(a.sweeps == 0)).size:
+            self._begin(beginning)
+        slope, measure = self.flow.field(a.stages)
+        a.evaluations += SCHEME.count
+        a.sweeps += 1
+        coefficients = SCHEME.coefficients(slope - a.velocity - a.jacobian * (a.stages - a.state))
+        stages = self.flow.projected(a.linear + a.size[:, None, None] * combine(coefficients, a.weights[1:]))
+        correction = stages - a.stages
+        floor = ROUNDING * _norm(a.state)
+        tolerance = self.rtol * _norm(stages[-1] - a.state) + floor + self.atol
+        settled, failed, shrunk = self._settle(_norm(correction).max(axis=0), tolerance, floor)
+        error = self._error(coefficients) / tolerance
         stepped = settled & (error <= 1)
         if stepped.any():
-            stepped &= self.equations.admissible(stages[-1])
-            failed |= settled & ~stepped & (error <= 1)
+            stepped &= self.flow.admissible(stages[-1])
+        failed |= settled & ~stepped & (error <= 1)
         rejected = failed | (settled & ~stepped)
         factor = _SAFETY * np.maximum(error, 1e-12) ** (-1 / (SCHEME.count + 2))
-        self.stages, self._pending = stages, rejected | stepped
-        if rejected.any():
-            self.rejections += rejected
-            slow = np.where(
-                valid & again,
-                np.clip(_BEST_CONTRACTION / contraction, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE),
-                _SHRINK_AFTER_FAILURE,
-            )
-            shrink = np.where(failed, slow, np.maximum(_LEAST_SHRINK, factor))
-            self.size[rejected] *= shrink[rejected]
-        i = np.flatnonzero(stepped)
-        steps = self._advance(i, field, coefficients, stages, difference[-1], factor) if i.size else []
+        a.stages = stages
+        a.rejections += rejected
+        a.size[rejected] *= np.where(failed, shrunk, np.maximum(_LEAST_SHRINK, factor))[rejected]
+        steps: list[Step] = []
+        if stepped.any():
+            steps = self._accept(np.flatnonzero(stepped), slope, coefficients, correction[-1], factor)
+        a.sweeps[rejected | stepped] = 0
         return stepped, measure[-1], steps
 
-    def _advance(
-        self, i: NDArray[np.intp], field: Array, coefficients: list[Array], stages: Array, last: Array, factor: Array
+    def _begin(self, i: NDArray[np.intp]) -> None:
+        """First stages of a step of the members i: the exponential Euler step, with the last g extrapolated."""
+        a = self.active
+        size, last, J = a.size[i], a.last_size[i], a.jacobian[i]
+        h = size[:, None, None]
+        weights = SCHEME.weights(h * J, SCHEME.nodes[:, None, None, None])
+        linear = a.state[i] + h * weights[0] * a.velocity[i]
+        near = size <= _FARTHEST * last
+        ratio = np.where(near, size / np.where(near, last, 1.0), 0.0)[:, None, None]
+        remainder = a.last_change[:, i] - J * a.last_offset[:, i]
+        stages = linear + h * combine(SCHEME.extrapolated(remainder, ratio), weights[1:])
+        a.linear[:, i] = linear
+        a.stages[:, i] = self.flow.projected(stages)
+        for q, weight in enumerate(weights):
+            a.weights[q][:, i] = weight
+
+    def _settle(
+        self, change: Array, tolerance: Array, floor: Array
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Array]:
+        """Which sweeps have converged, which have failed, and the factor on h after a failure; all (B,).
+
+        A sweep that changed y by δ, after one that changed it by δ_0, leaves about δ²/δ_0 to change. Sweeps fail where
+        more than `_MAX_SWEEPS` in all would be needed. The next steps use δ/(δ_0 h).
+        """
+        a = self.active
+        finite = np.isfinite(change)
+        measured = finite & (a.sweeps > 1) & (a.change > 0)
+        a.coupling[measured] = np.minimum(change[measured] / a.change[measured], _WORST) / a.size[measured]
+        contraction = a.coupling * a.size
+        a.change = change
+        settled = finite & (
+            (change * np.minimum(contraction, 1.0) < _SWEEP_FRACTION * tolerance) | (change < _SWEEP_FRACTION * floor)
+        )
+        target = _SWEEP_FRACTION * np.maximum(tolerance, floor)
+        missing = np.log(target / change) / np.log(np.minimum(contraction, 0.999))
+        failed = ~finite | (~settled & (a.sweeps + missing > _MAX_SWEEPS) & measured)
+        by_contraction = np.clip(_BEST_CONTRACTION / contraction, _LEAST_SHRINK, _SHRINK_AFTER_FAILURE)
+        return settled, failed, np.where(measured, by_contraction, _SHRINK_AFTER_FAILURE)
+
+    def _error(self, coefficients: list[Array]) -> Array:
+        """Estimated error of the steps, (B,): the next Legendre coefficient of g, by the ratio of the last two."""
+        a = self.active
+        h = a.size[:, None, None]
+        below, top = SCHEME.highest(coefficients)
+        response = h / (_DEGREE + h * np.abs(a.jacobian))
+        top_norm, below_norm = _norm(response * top), _norm(response * below)
+        decay = np.clip(top_norm / np.where(below_norm > 0, below_norm, 1.0), _LEAST_DECAY, 1.0)
+        return _ESTIMATE_FACTOR * top_norm * decay
+
+    def _accept(
+        self, i: NDArray[np.intp], slope: Array, coefficients: list[Array], correction: Array, factor: Array
     ) -> list[Step]:
-        steps = [
-            Step(
-                float(self.time[j]),
-                float(self.size[j]),
-                self.state[j].copy(),
-                self.velocity[j].copy(),
-                self.jacobian[j].copy(),
-                np.array([a[j] for a in coefficients]),
-                self.equations.frame(j),
-            )
-            for j in i
-        ]
-        end = stages[-1, i]
-        self.rejections[i] = np.maximum(self.rejections[i] - 1, 0)
-        self.length[i] = _norm(end - self.state[i])
-        # f at the end of the step, from the last stage beside it.
-        velocity = field[-1, i] + self.jacobian[i] * last[i]
-        self.last_offset[0, i], self.last_offset[1:, i] = self.state[i] - end, stages[:-1, i] - end
-        self.last_change[0, i], self.last_change[1:, i] = self.velocity[i] - velocity, field[:-1, i] - velocity
-        self.last_size[i] = self.size[i]
-        moved = self.equations.moved(end, i)
+        """Move the members i to the ends of their steps, choose their next ones, and return the steps.
+
+        Parameters
+        ----------
+        slope : (m, B, n, k)
+            f at the stages before the last sweep.
+        correction : (B, n, k)
+            What that sweep changed at the end of the step.
+        factor : (B,)
+            Factor on h that the error allows.
+        """
+        a = self.active
+        made = Step(
+            a.time[i], a.size[i], a.state[i], a.velocity[i], a.jacobian[i], np.array([c[i] for c in coefficients])
+        )
+        end = a.stages[-1, i]
+        a.rejections[i] = np.maximum(a.rejections[i] - 1, 0)
+        a.length[i] = _norm(end - a.state[i])
+        velocity = slope[-1, i] + a.jacobian[i] * correction[i]  # f at the end, from the last stage beside it
+        a.last_offset[0, i], a.last_offset[1:, i] = a.state[i] - end, a.stages[:-1, i] - end
+        a.last_change[0, i], a.last_change[1:, i] = a.velocity[i] - velocity, slope[:-1, i] - velocity
+        a.last_size[i] = a.size[i]
+        moved = self.flow.moved(end, i)
         if moved.any():  # the last g is in other coordinates
             j = i[moved]
-            self.last_size[j] = 0.0
-            field_moved, _ = self.equations.take(j).field(end[None, moved])
-            velocity[moved] = field_moved[0]
-            self.evaluations[j] += 1
-        self.state[i], self.velocity[i] = end, velocity
-        self.jacobian[i] = self.equations.jacobian(end, i)
-        arrived = self.size[i] >= self.end[i] - self.time[i]
-        self.time[i] = np.where(arrived, self.end[i], self.time[i] + self.size[i])
-        size = self.size[i] * np.minimum(_MOST_GROWTH, factor[i])
-        measured = self.sweeps[i] > 1
-        size[measured] = np.minimum(size[measured], _MOST_CONTRACTION / self.coupling[i][measured])
-        self.size[i] = np.minimum(size, self.end[i] - self.time[i])
-        return steps
-
-
-def _integrated(coefficients: list[Array], weights: list[Array] | Array) -> Array:
-    """Σ_q a_q w_q, in this order for every entry."""
-    total = coefficients[0] * weights[1]
-    for coefficient, weight in zip(coefficients[1:], weights[2:], strict=True):
-        total += coefficient * weight
-    return total
+            a.last_size[j] = 0.0
+            velocity[moved] = self.flow.take(j).field(end[None, moved])[0][0]
+            a.evaluations[j] += 1
+        a.state[i], a.velocity[i] = end, velocity
+        a.jacobian[i] = self.flow.jacobian(end, i)
+        arrived = a.size[i] >= a.end[i] - a.time[i]
+        a.time[i] = np.where(arrived, a.end[i], a.time[i] + a.size[i])
+        size = a.size[i] * np.minimum(_MOST_GROWTH, factor[i])
+        measured = a.sweeps[i] > 1
+        size[measured] = np.minimum(size[measured], _MOST_CONTRACTION / a.coupling[i][measured])
+        a.size[i] = np.minimum(size, a.end[i] - a.time[i])
+        return [take(made, j) for j in range(len(i))]
 
 
 def _norm(matrices: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Exponential collocation: φ-functions, and the weights of a polynomial under a diagonal linear flow.
+"""φ-functions, and the weights of a polynomial under a diagonal linear flow, for exponential collocation.
 
 For y' = f(y) with f(y) = f_n + J∘(y − y_n) + g(θ), t = t_n + θh, J a number for each entry of y and g a
 polynomial with g(0) = 0, variation of constants gives (paper.md section 11; Hochbruck and Ostermann 2010)
@@ -18,8 +18,8 @@ from numpy.polynomial import Legendre, Polynomial
 
 from ..linalg.psd import Array
 
-#: Up to this |z| the highest φ comes from its Taylor series and the lower ones from it, downwards; beyond it
-#: they come from e^z, upwards. One way multiplies by z, the other divides by it, and each is stable on its side.
+#: Up to this |z| the highest φ is computed by its Taylor series and the lower ones from it; beyond it all are computed
+#: upwards from e^z. The first recursion multiplies by z, the second divides by it, and each is stable on its side.
 _SERIES_RADIUS = 2.0
 #: Terms of the series: the next is 2^22 p!/(p + 22)! < 1e-18 of the first, for every order p ≥ 2.
 _SERIES_TERMS = 22
@@ -28,8 +28,8 @@ _SERIES_TERMS = 22
 def phi_functions(z: Array, order: int) -> list[Array]:
     """φ_0(z), …, φ_p(z), p ≥ 1, each of the shape of z: φ_0 = e^z, φ_k(z) = (φ_{k−1}(z) − 1/(k−1)!) / z.
 
-    φ_k(z) = Σ_j z^j/(j+k)! = ∫_0^1 e^{(1−s)z} s^{k−1}/(k−1)! ds > 0. Accurate to a relative 6e-15 up to order 6,
-    for z of either sign, until e^z leaves the range of floats (2e-14 at order 7).
+    φ_k(z) = Σ_j z^j/(j+k)! = ∫_0^1 e^{(1−s)z} s^{k−1}/(k−1)! ds > 0. The relative error is at most 6e-15 up to order 6
+    (2e-14 at order 7), for z of either sign, until e^z leaves the range of floats.
     """
     z = np.asarray(z, dtype=float)
     small = np.abs(z) < _SERIES_RADIUS
@@ -70,7 +70,7 @@ class Collocation:
     Notes
     -----
     Arrays of values at nodes, of coefficients a_q and of weights have the node or q as their first axis.
-    Everything else works entry by entry, so a member of a stack gets the same bits as it would alone.
+    Everything else is elementwise, so each member's result is bitwise the same as when run alone.
     """
 
     def __init__(self, count: int) -> None:
@@ -78,7 +78,7 @@ class Collocation:
         self.nodes = lobatto_nodes(count)
         powers = np.arange(1, count + 1)
         self._fit = np.linalg.solve(self.nodes[:, None] ** powers, np.eye(count))
-        # g of the last step at its nodes 0, c_1, …, c_{m−1}, seen from its end, where θ = (c − 1) h_last/h.
+        # The nodes 0, c_1, …, c_{m−1} of the last step lie at θ = (c − 1) h_last/h of the next one.
         before = np.append(0.0, self.nodes[:-1])[:, None] - 1
         self._extrapolate = np.linalg.solve(before**powers, np.eye(count))
         self._legendre = [
@@ -88,7 +88,7 @@ class Collocation:
 
     def coefficients(self, values: Array) -> list[Array]:
         """a_1, …, a_m from g at the nodes."""
-        return [_combine(row, values) for row in self._fit]
+        return [combine(row, values) for row in self._fit]
 
     def extrapolated(self, values: Array, ratio: Array) -> list[Array]:
         """a_1, …, a_m of the next step, from g at the nodes 0, c_1, …, c_{m−1} of the last one.
@@ -96,16 +96,16 @@ class Collocation:
         Parameters
         ----------
         values : (m, ...)
-            With the linear part of the next step taken off, so that g is 0 at the end of the last.
+            g with the linear part of the next step, so that it is 0 at the end of the last step.
         ratio
             h/h_last, broadcast against g.
         """
-        return [_combine(row, values) * ratio**q for q, row in enumerate(self._extrapolate, start=1)]
+        return [combine(row, values) * ratio**q for q, row in enumerate(self._extrapolate, start=1)]
 
-    def weights(self, z: Array, share: float | Array) -> list[Array]:
-        """c φ_1(cz), and q! c^{q+1} φ_{q+1}(cz) for q = 1, …, m, with c the share θ of the step and z = hJ."""
-        phi = phi_functions(share * z, self.count + 1)
-        return [share * phi[1]] + [factorial(q) * share ** (q + 1) * phi[q + 1] for q in range(1, self.count + 1)]
+    def weights(self, z: Array, theta: float | Array) -> list[Array]:
+        """θ φ_1(θz), and q! θ^{q+1} φ_{q+1}(θz) for q = 1, …, m, with z = hJ."""
+        phi = phi_functions(theta * z, self.count + 1)
+        return [theta * phi[1]] + [factorial(q) * theta ** (q + 1) * phi[q + 1] for q in range(1, self.count + 1)]
 
     def highest(self, coefficients: Sequence[Array]) -> tuple[Array, Array]:
         """Coefficients of the (shifted) Legendre polynomials of degree m − 1 and m in g."""
@@ -114,8 +114,8 @@ class Collocation:
         return (coefficients[m - 2] - top * upper[m - 1]) / lower[m - 1], top
 
 
-def _combine(factors: Array, terms: Array | Sequence[Array]) -> Array:
-    """Σ_i factors_i terms_i, in this order for every entry."""
+def combine(factors: Array | Sequence[Array], terms: Array | Sequence[Array]) -> Array:
+    """Σ_i a_i b_i of factors a and terms b, in this order for every entry."""
     total = factors[0] * terms[0]
     for factor, term in zip(factors[1:], terms[1:], strict=True):
         total += factor * term

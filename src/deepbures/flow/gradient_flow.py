@@ -1,9 +1,13 @@
-"""Gradient flow of all N layers from balanced starts, at a cost that does not grow with N.
+"""Gradient flow of all N layers from balanced starts, dW_j/dt = −∂L^N/∂W_j, at a cost that does not grow with N.
 
-The layers are carried by one small matrix (see `reduced_flow`), which two methods integrate. Exponential collocation
-takes the stiffness out where the flow is nearly diagonal in the target's basis: it is the method for starts of full
-rank, for k ≪ n, and near the minimum of any lower rank. The explicit method (DOP853) takes any loss, and the plateaus
-of a lower rank in a few dimensions. They hand over in `_advance`; `_Run.suits_collocation` is the rule.
+One small matrix Z, or X = Z Zᵀ = S^{1/N}, represents all layers (`reduced_flow`). Two methods integrate it:
+
+- exponential collocation (`collocation`) solves the stiff part exactly where the flow is nearly diagonal in the
+  target's eigenbasis. It is used from starts of full rank, for k ≪ n, and near the minimum of any lower rank;
+- the explicit method DOP853 (`dop853`) is used for losses without a known Jacobian, and for the plateaus of a lower
+  rank in a few dimensions.
+
+`advance` decides which of the two takes a start how far.
 """
 
 from __future__ import annotations
@@ -11,15 +15,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..linalg.psd import finite_array
+from ..linalg.psd import Array, finite_array
 from ..losses.registry import CovarianceLoss
-from ..model.network import check_depth
 from ..model.trajectory import FlowTrajectory
-from .advance import _advance
-from .run import _Run
-
-#: What `method` may be.
-METHODS = ("auto", "explicit")
+from .advance import advance
+from .options import FlowOptions
+from .run import Run
 
 
 def gradient_flow(
@@ -44,7 +45,7 @@ def gradient_flow(
     loss
         Loss on the end-to-end matrix, with one target.
     initial : (n, d_0)
-        End-to-end matrix W(0), taken as the product of N balanced layers. Its rank is kept by the flow.
+        End-to-end matrix W(0), taken as the product of N balanced layers. The flow does not change its rank.
     depth
         N ≥ 1.
     times : (m,), optional
@@ -55,10 +56,10 @@ def gradient_flow(
         k ≤ min(n, d_0), the bottleneck that L − L* refers to; default the numerical rank of W(0).
     rtol
         Error allowed in a step, relative to the distance |X(t + h) − X(t)| of the step itself, X = S^{1/N} (in
-        the explicit method: Z, X = Z Zᵀ). So the distance to the limit keeps a relative accuracy of about
-        `rtol` all the way down an exponential tail, which a tolerance relative to |X| cannot do.
+        the explicit method: Z, X = Z Zᵀ). So the distance to the limit has a relative accuracy of about
+        `rtol` all the way down an exponential tail, which a tolerance relative to |X| cannot give.
     atol
-        Absolute error allowed in an entry on top; there is always a floor of 100 eps |X|.
+        Absolute error allowed in an entry in addition; there is always a floor of 100 eps |X|.
     excess_tolerance
         Stop once L − L* is at most this.
     max_time, max_steps
@@ -66,8 +67,8 @@ def gradient_flow(
     samples
         Number of samples without `times`.
     method
-        `auto`: under a loss whose Jacobian is known, exponential collocation from a start of full rank or of rank
-        k ≪ n, and near the minimum of any rank; the explicit method elsewhere. `explicit`: that alone.
+        `auto`: under a loss with a known Jacobian, exponential collocation from a start of full rank or of rank
+        k ≪ n, and near the minimum of any rank; the explicit method elsewhere. `explicit`: the explicit method only.
 
     Returns
     -------
@@ -83,20 +84,9 @@ def gradient_flow(
     W = finite_array("initial", initial, 2).astype(float)
     if W.ndim != 2 or W.shape[0] != loss.dimension:
         raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
-    return gradient_flows(
-        loss,
-        W[None],
-        depth,
-        times,
-        rank=rank,
-        rtol=rtol,
-        atol=atol,
-        excess_tolerance=excess_tolerance,
-        max_time=max_time,
-        max_steps=max_steps,
-        samples=samples,
-        method=method,
-    )[0]
+    times = _array_of(times)
+    options = FlowOptions(depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method)
+    return _flows(loss, W[None], options, max_time)[0]
 
 
 def gradient_flows(
@@ -130,46 +120,38 @@ def gradient_flows(
     Returns
     -------
     list
-        The trajectory of each start, bit for bit what `gradient_flow` gives.
+        The trajectory of each start, bit for bit the one that `gradient_flow` gives.
 
     Raises
     ------
     ValueError
         As `gradient_flow`.
     """
-    check_depth(depth)
     W = finite_array("initials", initials, 3).astype(float)
     if W.ndim != 3 or W.shape[1] != loss.dimension:
         raise ValueError(f"initials must be a stack of matrices with {loss.dimension} rows, not of shape {W.shape}")
     if loss.shape not in ((), W.shape[:1]):
         raise ValueError(f"loss must have one target, or one for each of {len(W)} starts, not shape {loss.shape}")
-    if not 0 < rtol < 1 or not atol >= 0:
-        raise ValueError(f"rtol must be between 0 and 1 and atol not negative, not {rtol} and {atol}")
-    _checked_ends(excess_tolerance, max_steps, samples)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if times is not None:
-        times = finite_array("times", times, 1).astype(float)
-        if times.ndim != 1 or times[0] < 0 or np.any(np.diff(times) <= 0):
-            raise ValueError("times must be increasing and not negative")
-        max_time = float(times[-1])
+    times = _array_of(times)
+    options = FlowOptions(depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method)
+    return _flows(loss, W, options, max_time)
+
+
+def _array_of(times: ArrayLike | None) -> Array | None:
+    return None if times is None else finite_array("times", times, 1).astype(float)
+
+
+def _flows(loss: CovarianceLoss, W: Array, options: FlowOptions, max_time: ArrayLike | None) -> list[FlowTrajectory]:
+    """The flows from the starts W (B, n, d_0), each to the last of the times or to its horizon."""
+    if options.times is not None:
+        max_time = float(options.times[-1])
     ends = np.asarray(np.nan if max_time is None else max_time, dtype=float)
-    if ends.shape not in ((), W.shape[:1]) or (times is None and not (ends > 0).all()):
+    if ends.shape not in ((), W.shape[:1]) or (options.times is None and not (ends > 0).all()):
         raise ValueError(f"max_time must be positive where no times are given, not {max_time!r}")
     runs = [
-        _Run(loss.take(i), start, depth, rank, times, samples, float(end), rtol, atol, excess_tolerance, max_steps)
+        Run(loss.take(i), start, float(end), options)
         for i, (start, end) in enumerate(zip(W, np.broadcast_to(ends, len(W)), strict=True))
     ]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        _advance(loss, runs, loss.has_linear_part and method == "auto")
+        advance(loss, runs, options)
         return [run.trajectory() for run in runs]
-
-
-def _checked_ends(excess_tolerance: float, max_steps: int, samples: int) -> None:
-    """Refuse ends of a flow that it could never meet, or would meet by accident."""
-    if not excess_tolerance >= 0:
-        raise ValueError(f"excess_tolerance must not be negative, not {excess_tolerance}")
-    if not (max_steps >= 1 and samples >= 2 and float(max_steps).is_integer() and float(samples).is_integer()):
-        raise ValueError(
-            f"max_steps must be an integer of at least 1 and samples one of at least 2, not {max_steps} and {samples}"
-        )

@@ -1,22 +1,18 @@
-"""The flow of all N layers from a balanced start, in coordinates whose number does not grow with N.
+"""The flow of all N layers from a balanced start, in coordinates of which the number does not grow with N.
 
 `FactorFlow` follows the n×k matrix Z, for every loss. With G = Zᵀ Z and any C such that C Cᵀ = G^{N−1}, F = Z C is
 a factor of the end-to-end covariance, S = F Fᵀ = Z G^{N−1} Zᵀ, and (paper.md section 4)
 
-    dZ/dt = − ∇L(F) Cᵀ,    Z(0) = U_k diag(s^{1/N})  where  W(0) = U diag(s) Vᵀ,
+    dZ/dt = −∇L(F) Cᵀ,    Z(0) = U_k diag(s^{1/N})  where  W(0) = U diag(s) Vᵀ,
 
-for every loss whose gradient at W is B(S) W: ∇L(Z C) Cᵀ = B Z G^{N−1}. It costs one decomposition,
-that in ∇L, and about 2 log₂ N products of k×k matrices.
+because the gradient at W is B(S) W: ∇L(Z C) Cᵀ = B Z G^{N−1}. It costs one decomposition, in ∇L, and about 2 log₂ N
+products of k×k matrices.
 
 `RootFlow` follows X = Z Zᵀ = S^{1/N}, or for k < n a Z of its own choice, in the target's eigenbasis:
-dX/dt = −(B S + S B), where near a diagonal X the Jacobian is a number for each entry (paper.md section 4): the form
-that `collocation` integrates.
+dX/dt = −(B S + S B), which has an entrywise Jacobian near a diagonal X. `collocation` integrates this form.
 """
 
 from __future__ import annotations
-
-import copy
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +21,31 @@ from ..linalg.powers import geometric_sum, integer_power
 from ..linalg.psd import Array, symmetrize
 from ..losses.base import CovarianceLoss
 
-#: A stage with a larger ‖F‖² is refused before LAPACK sees it: products with it may overflow.
+#: A stage with a larger ‖F‖² is refused before any decomposition: products with it may overflow.
 _OVERSHOOT = 1e100
-#: Coefficients of other coordinates in the chosen ones may be as large as this.
-_LARGEST_SHARE = 2.0
-#: Rows whose remainder is a smaller share of |Z| count as dependent.
+#: Largest coefficient of a row of Z in the chosen rows.
+_LARGEST_COEFFICIENT = 2.0
+#: Rows whose least singular value is a smaller fraction of |Z| count as dependent.
 _DEPENDENT = 1e-7
 
 
 class FactorFlow:
-    """The reduced flow of a stack of starts in Z (n × k), in the eigenbases of the targets; for every loss."""
+    """The reduced flow dZ/dt = −∇L(F) Cᵀ of a stack of starts in Z (n × k), in the eigenbases of the targets.
+
+    Parameters
+    ----------
+    loss
+        Any loss, with one target for all starts or one for each.
+    depth
+        N.
+    """
 
     def __init__(self, loss: CovarianceLoss, depth: int) -> None:
         self.loss, self.depth = loss, depth
 
-    def take(self, members: NDArray[np.intp]) -> Self:
+    def take(self, members: NDArray[np.intp] | NDArray[np.bool_]) -> FactorFlow:
         """The flows of some members."""
-        return type(self)(self.loss.take(members), self.depth)
+        return FactorFlow(self.loss.take(members), self.depth)
 
     def factor(self, Z: Array) -> Array:
         """F = Z C, a factor of the end-to-end covariance; (..., n, k)."""
@@ -50,11 +54,8 @@ class FactorFlow:
     def field(self, Z: Array) -> Array:
         """−∇L(F) Cᵀ at Z (..., n, k); NaN for a stage that overshoots, so that the integrator shrinks the step."""
         C = half_power(Z, self.depth)
-        F = Z @ C
-        refused = ~(np.sum(F * F, axis=(-2, -1)) < _OVERSHOOT)
-        if not refused.any():
-            return -(self.loss.form(F.shape[-1]).gradient(F) @ C.mT)
-        field = -(self.loss.form(F.shape[-1]).gradient(np.where(refused[..., None, None], 0.0, F)) @ C.mT)
+        F, refused = _without_overshoots(Z @ C)
+        field = -(self.loss.form(F.shape[-1]).gradient(F) @ C.mT)
         field[refused] = np.nan
         return field
 
@@ -62,13 +63,14 @@ class FactorFlow:
 class RootFlow:
     """The reduced flow of a stack of starts of one rank k in X = S^{1/N}, in the eigenbases of the targets.
 
-    For k = n the state is X. For k < n it is the Z (n × k) with X = Z Zᵀ whose rows H = Z_J are symmetric positive
-    definite, J being k coordinates that come first in the `order` of the coordinates (ours; paper.md section 11):
+    For k = n the state is X, and dX/dt = −(B S + S B) with ∇L(F) = B F. For k < n it is the Z (n × k) with X = Z Zᵀ of
+    which the rows H = Z_J are symmetric positive definite; J are k coordinates, which come first in the `order` of the
+    coordinates (ours; paper.md section 11):
 
         dZ/dt = −∇L(F) Cᵀ + Z A,    A antisymmetric,    H A + A H = V_Jᵀ − V_J  with  V = −∇L(F) Cᵀ.
 
-    Nothing is divided by but sums of two eigenvalues of H. So columns that are still small beside others, as on a
-    plateau, keep their digits, which X_{:,J} loses.
+    The only divisors are sums of two eigenvalues of H. So columns that are still small beside others, as on a plateau,
+    retain the digits that X_{:,J} loses.
 
     Parameters
     ----------
@@ -81,29 +83,22 @@ class RootFlow:
 
     Notes
     -----
-    Rank and definiteness are kept: the exact flow keeps them, the state has room for rank k alone, and a step that ends
-    where X_J or H is not positive definite is refused. So is a stage; but for even N and k = n, where F = X^{N/2} is a
-    factor of X^N all the same.
+    The exact flow preserves rank and definiteness, and the state can represent rank k only. A step that ends where X_J
+    or H is not positive definite is refused. So is a stage, except for even N and k = n, where F = X^{N/2} is a factor
+    of X^N for indefinite X, too.
     """
 
     def __init__(self, loss: CovarianceLoss, depth: int, order: NDArray[np.intp] | None = None) -> None:
         self.loss, self.depth, self.order = loss, depth, order
 
-    def take(self, members: NDArray[np.intp]) -> Self:
+    def take(self, members: NDArray[np.intp] | NDArray[np.bool_]) -> RootFlow:
         """The flows of some members."""
-        taken = copy.copy(self)
-        taken.loss = self.loss.take(members)
-        taken.order = None if self.order is None else self.order[members]
-        return taken
+        return RootFlow(self.loss.take(members), self.depth, None if self.order is None else self.order[members])
 
     def field(self, P: Array) -> tuple[Array, Array]:
-        """−(B S + S B) for k = n, −∇L(F) Cᵀ + Z A for k < n; and ‖∇L(F)‖²."""
-        C = half_power(P, self.depth) if self.order is not None else None
-        F = root_factor(P, self.depth) if C is None else P @ C
-        valid = np.sum(F * F, axis=(-2, -1)) < _OVERSHOOT
-        refused = None if valid.all() else ~valid
-        if refused is not None:
-            F = np.where(refused[..., None, None], 0.0, F)
+        """dX/dt for k = n, dZ/dt for k < n, at P (..., B, n, k), and ‖∇L(F)‖² (..., B); NaN where P overshoots."""
+        C = None if self.order is None else half_power(P, self.depth)
+        F, refused = _without_overshoots(root_factor(P, self.depth) if C is None else P @ C)
         form = self.loss.form(F.shape[-1]).near_diagonal()
         gradient = _reordered(form.gradient(in_eigenbasis(F, self.order)), self.order)
         if C is None:
@@ -111,15 +106,16 @@ class RootFlow:
             field: Array = -(half + half.mT)
         else:
             field = _turned(P, -gradient @ C.mT)
-        if refused is not None:
-            field[refused] = np.nan
+        field[refused] = np.nan
         return field, np.sum(gradient * gradient, axis=(-2, -1))
 
     def jacobian(self, P: Array, members: NDArray[np.intp]) -> Array:
-        """J_ab = −D_ab Q_ab: D the divided difference of x^N at x = diag X, Q the curvature of the loss at diag S.
+        """J, the entrywise linear part of the field near the states P of some members, (b, n, k).
 
-        For k < n that is the Jacobian of X_ab = z_a Z_ab + Z_ab z_b, z the diagonal of H and 0 outside J, and Z_ab has
-        J_ab − (z_a' + z_b')/(z_a + z_b), with z' = −b z^{2N−1} and b the diagonal of B.
+        For k = n, J_ab = −D_ab Q_ab with D_ab = (x_a^N − x_b^N)/(x_a − x_b), x = diag X, and Q the `curvature` of the
+        loss at s = diag S: d(B S + S B)_ab = Q_ab dS_ab. For k < n this is the Jacobian of X_ab = z_a Z_ab + Z_ab z_b,
+        z the diagonal of H and 0 outside J, and that of Z_ab is J_ab − (z_a' + z_b')/(z_a + z_b), with
+        z' = −b z^{2N−1} and b = diag B, the `multiplier` of the loss.
         """
         k = P.shape[-1]
         order = None if self.order is None else self.order[members]
@@ -143,7 +139,7 @@ class RootFlow:
         return J
 
     def projected(self, P: Array) -> Array:
-        """With its first k rows made symmetric."""
+        """P (..., n, k) with its first k rows made symmetric, which rounding errors prevent."""
         k = P.shape[-1]
         if self.order is None:
             return (P + P.mT) / 2
@@ -151,61 +147,58 @@ class RootFlow:
         return np.concatenate([(top + top.mT) / 2, P[..., k:, :]], axis=-2)
 
     def admissible(self, P: Array) -> NDArray[np.bool_]:
-        """Whether X, or H, is positive definite."""
+        """Whether a step may end at P: X, or H, is positive definite; (B,)."""
         return np.isfinite(_cholesky(P[..., : P.shape[-1], :])[..., -1, -1])
 
     def frame(self, member: int) -> NDArray[np.intp] | None:
-        """The order of the coordinates of a member."""
+        """The order of the coordinates of a member; None for k = n."""
         return None if self.order is None else self.order[member].copy()
 
     def moved(self, P: Array, members: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Choose another J where Z is badly determined by its rows in J; P is changed in place."""
-        changed = np.zeros(len(members), dtype=bool)
-        k = P.shape[-1]
-        if self.order is not None:
-            for i, member in enumerate(members):
-                order = pivoted(P[i])
-                if (order[:k] != np.arange(k)).any():
-                    P[i] = symmetric_top(P[i][order])
-                    self.order[member] = self.order[member][order]
-                    changed[i] = True
+        """Choose another J where the rows in J determine Z badly, and return which members these are, (b,).
+
+        Changes P (b, n, k) in place.
+        """
+        changed, k = np.zeros(len(members), dtype=bool), P.shape[-1]
+        if self.order is None:
+            return changed
+        for i, member in enumerate(members):
+            order = pivoted(P[i])
+            if (order[:k] != np.arange(k)).any():
+                P[i] = symmetric_top(P[i][order])
+                self.order[member] = self.order[member][order]
+                changed[i] = True
         return changed
 
 
 def pivoted(Z: Array) -> NDArray[np.intp]:
-    """An order of the rows of Z, (n, k), the first k of which determine the others stably.
+    """An order of the rows of Z, (n, k), in which the first k determine the others stably.
 
-    Rows are exchanged while a coefficient of the others in the first k is larger than 2, which doubles the
-    determinant of these each time (Gu and Eisenstat 1996, strong rank-revealing factorisation).
+    Z_rest = K Z_first; rows are exchanged while a coefficient |K_ab| exceeds 2, each time of which at least doubles
+    |det Z_first| (Gu and Eisenstat 1996, strong rank-revealing factorisation).
     """
     n, k = Z.shape
     order = np.arange(n)
     if k < n:
-        if not np.linalg.svd(Z[:k], compute_uv=False)[-1] > _DEPENDENT * np.linalg.norm(Z):  # no start at all
+        if not np.linalg.svd(Z[:k], compute_uv=False)[-1] > _DEPENDENT * np.linalg.norm(Z):  # nearly dependent
             order = _greedy(Z)
         while True:
             rows = Z[order]
-            share = np.linalg.solve(rows[:k].T, rows[k:].T)  # (k, n − k)
-            a, b = np.unravel_index(np.argmax(np.abs(share)), share.shape)
-            if not np.abs(share[a, b]) > _LARGEST_SHARE:
+            coefficients = np.linalg.solve(rows[:k].T, rows[k:].T)  # Kᵀ, (k, n − k)
+            a, b = np.unravel_index(np.argmax(np.abs(coefficients)), coefficients.shape)
+            if not np.abs(coefficients[a, b]) > _LARGEST_COEFFICIENT:
                 break
             order[[a, k + b]] = order[[k + b, a]]
     return order
 
 
 def _greedy(Z: Array) -> NDArray[np.intp]:
-    """Rows by pivoted Gram-Schmidt: the longest remainder first."""
+    """An order of the rows by pivoted Gram-Schmidt: k times the longest remainder, then the other rows."""
+    from scipy.linalg import qr  # imported here: few starts need it
+
     n, k = Z.shape
-    rest = Z.copy()
-    picked: list[int] = []
-    for _ in range(k):
-        lengths = np.sum(rest**2, axis=1)
-        lengths[picked] = -1.0
-        p = int(np.argmax(lengths))
-        picked.append(p)
-        direction = rest[p] / np.linalg.norm(rest[p])
-        rest = rest - np.outer(rest @ direction, direction)
-    return np.array(picked + [p for p in range(n) if p not in picked])
+    picked = qr(Z.T, mode="r", pivoting=True)[1][:k]
+    return np.concatenate([picked, np.setdiff1d(np.arange(n), picked)])
 
 
 def root(P: Array) -> Array:
@@ -252,7 +245,7 @@ def half_power(Z: Array, depth: int) -> Array:
 
 
 def nearest_factor(P: Array, depth: int) -> Array:
-    """`root_factor` of one state X that is definite but for an error: its negative directions are left out."""
+    """`root_factor` of one state X (n, n) that is semidefinite up to an error: negative eigenvalues count as 0."""
     x, V = np.linalg.eigh(symmetrize(P))
     return V * np.sqrt(np.maximum(x, 0)) ** depth
 
@@ -269,6 +262,12 @@ def root_factor(P: Array, depth: int) -> Array:
         L = _cholesky(P)
         return integer_power(P, half) @ L if half else L
     return P @ half_power(P, depth)
+
+
+def _without_overshoots(F: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """F (..., n, k) with 0 in place of matrices that are too large or NaN, and a mask of these."""
+    refused = np.asarray(~(np.sum(F * F, axis=(-2, -1)) < _OVERSHOOT))
+    return np.where(refused[..., None, None], 0.0, F) if refused.any() else F, refused
 
 
 def _reordered(rows: Array, order: NDArray[np.intp] | None) -> Array:

@@ -1,8 +1,9 @@
 """Critical points over matrices of bounded rank, one for each index set J (paper.md section 3).
 
-W_J = Ω_J diag(s_J)^{1/2} Vᵀ keeps the directions Ω_a, a in J, of the target and leaves the others empty:
-s_a = λ_a − ε > 0 for the Bures-Wasserstein loss, s_a = λ_a > 0 for the Frobenius loss. Its loss is the sum of
-what the empty directions add, so that points of one rank can be ordered without computing matrices.
+W_J = Ω_J diag(s_J)^{1/2} Vᵀ retains the directions Ω_a, a in J, of the target and leaves the others empty:
+s_a = λ_a − ε > 0 for the Bures-Wasserstein loss, s_a = λ_a > 0 for the square loss. Its loss is
+L(W_J) = Σ_{j∉J} c_j with the costs c_j = (√λ_j − √ε)² or λ_j² of the empty directions, so that points of one rank can
+be ordered without computing matrices.
 """
 
 from __future__ import annotations
@@ -17,26 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg.psd import Array, equalized
-from ..linalg.thin import is_thin, squared_distance_to_diagonal
 from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork, check_depth
 
-#: Largest number of index sets that `spread` walks through, in order of loss; each takes some microseconds.
+#: Largest number of index sets that `spread` enumerates in order of loss; each takes some microseconds.
 MAX_WALK = 1_000_000
 
 
 @dataclass(frozen=True)
 class CriticalPoint:
-    """The critical points of one index set; they differ by V, a rotation of the input.
+    """The critical points of one index set J, which differ by V, a rotation of the input.
 
     Attributes
     ----------
     kept
         J, as increasing indices from 0; its size is the rank of the point.
     order
-        Position by loss among those enumerated, 0 the global minimum.
+        Position by loss among the points that were enumerated, 0 the global minimum.
     value
-        L(W_J), the sum over the directions that are not in J of (√λ_j − √ε)² or, for Frobenius, λ_j².
+        L(W_J), the sum over j not in J of (√λ_j − √ε)² or, for the square loss, λ_j².
     """
 
     kept: tuple[int, ...]
@@ -87,11 +87,11 @@ class LocalSpectrum:
 
 
 def index_sets(loss: CovarianceLoss, rank: int) -> Iterator[tuple[int, ...]]:
-    """The index sets J of `rank` elements, one after the other, in order of the loss at W_J.
+    """The index sets J of `rank` elements, lazily, in order of the loss at W_J.
 
-    Lazy: the first m of the C(n, k) sets cost O(m k log m), by best-first search. From each set the search
-    goes on to those with one index replaced by the next one, whose loss is not lower. Ties come in order of J.
-    There is no set where fewer than `rank` directions can be kept (ε ≥ λ_j).
+    The first m of the C(n, k) sets cost O(m k log m), by best-first search: the successors of a set are those with one
+    index replaced by the next one, and their loss is not lower. Ties come in order of J. There is no set if fewer than
+    `rank` directions can be retained (λ_j > ε).
     """
     gain = _gain(loss)
     if not 0 <= rank <= loss.dimension:
@@ -118,14 +118,14 @@ def critical_points(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = Fals
     Parameters
     ----------
     loss
-        With one target. Where positive eigenvalues agree to rounding there is a continuum of critical points, of
-        which those along the given eigenvectors are returned; those that differ only in tied directions have the
-        same loss (to rounding) and come in order of J.
+        With one target. Where positive eigenvalues agree to rounding there is a continuum of critical points. The ones
+        along the given eigenvectors are returned; those that differ only in tied directions have the same loss (to
+        rounding) and come in order of J.
     rank
         k.
     lower_ranks
-        Also those with fewer than k directions, down to W = 0; they are critical points of every deep network
-        with N ≥ 2, and for ε > 0 also of the matrix loss.
+        Include the points with fewer than k directions, down to W = 0. They are critical points of every deep network
+        with N ≥ 2, and for ε > 0 of the matrix loss, too.
 
     Notes
     -----
@@ -143,7 +143,7 @@ def critical_points(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = Fals
 
 
 def count(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = False) -> int:
-    """Number of the `critical_points`: C(m, k), m the directions that can be kept, or the sum over ranks ≤ k."""
+    """Number of `critical_points`: C(m, k) for m directions that can be retained, or the sum over ranks ≤ k."""
     available = len(_gain(loss))
     if lower_ranks or available < rank:
         return sum(math.comb(available, r) for r in range(min(rank, available) + 1))
@@ -151,14 +151,14 @@ def count(loss: CovarianceLoss, rank: int, *, lower_ranks: bool = False) -> int:
 
 
 def spread(loss: CovarianceLoss, rank: int, number: int, *, lower_ranks: bool = False) -> list[CriticalPoint]:
-    """`number` of the critical points, spread evenly over their order; 0 is the global minimum.
+    """`number` of the critical points, spread evenly over their order from the global minimum to the last one.
 
-    All of them if there are no more than that. The order is walked to its end.
+    All of them if there are no more than that.
 
     Raises
     ------
     ValueError
-        If it is longer than a million points.
+        If there are more than a million points in all, which have to be enumerated.
     """
     total = count(loss, rank, lower_ranks=lower_ranks)
     if total > MAX_WALK:
@@ -175,12 +175,12 @@ def spread(loss: CovarianceLoss, rank: int, number: int, *, lower_ranks: bool = 
 
 
 def value(loss: CovarianceLoss, kept: tuple[int, ...]) -> float:
-    """L(W_J) in closed form: what the directions that are not in J add."""
+    """L(W_J) = Σ_{j∉J} c_j, c_j the costs of the empty directions."""
     return float(np.delete(loss.empty_costs(), _indices(loss, kept)).sum())
 
 
 def factor(loss: CovarianceLoss, kept: tuple[int, ...], width: int | None = None) -> Array:
-    """W_J = Ω_J diag(s_J)^{1/2} with V = I, as an n × k matrix: |J| columns, then zeros up to `width`."""
+    """W_J = Ω_J diag(s_J)^{1/2}, the point with V = I, (n, width): |J| columns, then zeros."""
     vectors, values = _factors(loss, kept, len(kept) if width is None else width)
     return vectors * values
 
@@ -197,7 +197,7 @@ def network(
     depth
         N. One layer is n × k, see `DeepLinearNetwork.of_factors`.
     width
-        k ≥ |J|, the inner width; columns without a direction are exactly zero.
+        k ≥ |J|, the inner width. The other k − |J| columns are exactly zero.
     input_dimension
         d_0 ≥ k for N ≥ 2; default n.
     """
@@ -208,12 +208,12 @@ def network(
 
 
 def _factors(loss: CovarianceLoss, kept: tuple[int, ...], width: int) -> tuple[Array, Array]:
-    """Left singular vectors (n, k) and singular values (k,) of W_J, |J| of each and then zeros."""
+    """Left singular vectors (n, k) and singular values (k,) of W_J: |J| of each, then zeros."""
     J = _indices(loss, kept)
     if width < len(J):
         raise ValueError(f"width must be at least the rank of the point, {len(J)}, not {width}")
     vectors, values = np.zeros((loss.dimension, width)), np.zeros(width)
-    vectors[:, : len(J)], values[: len(J)] = loss.eigenvector_columns(J), np.sqrt(_kept_spectrum(loss)[J])
+    vectors[:, : len(J)], values[: len(J)] = loss.eigenvector_columns(J), np.sqrt(_retained_spectrum(loss)[J])
     return vectors, values
 
 
@@ -237,45 +237,27 @@ def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank
 
 
 def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...], float]:
-    """The J of the critical points of rank ≤ k that W is closest to in its diagonal blocks, and ‖W Wᵀ − S_J‖_F.
+    """The J of the critical point of rank ≤ k that W is closest to in its diagonal blocks, and ‖W Wᵀ − S_J‖_F.
 
-    Within each group of equal eigenvalues the block of Ωᵀ W Wᵀ Ω is diagonalised: any orthonormal frame of the group is
-    one of eigenvectors. A direction is kept where that eigenvalue (for an untied direction the diagonal entry) exceeds
-    half of s_a; if these are more than k, the k with the largest shares are kept. The first indices of a tied group
-    stand for all of it, and S_J is the nearest point of the manifold.
+    Within each group of equal eigenvalues the block of Ωᵀ W Wᵀ Ω is diagonalised, because any orthonormal frame of the
+    group consists of eigenvectors. J has the directions of which the eigenvalue (for an untied direction the diagonal
+    entry) exceeds s_a/2; if these are more than k, the k with the largest ratios to s_a. The first indices of a tied
+    group represent all of it, and S_J is the nearest point of the manifold. It forms n × n arrays, which are smaller
+    than the dense Hessian of a search.
     """
     F = loss.to_eigenbasis(W)
-    if is_thin(loss.dimension, F.shape[-1]):
-        return _nearest_thin(loss, F, rank)
-    S, spectrum = F @ F.T, _kept_spectrum(loss)
-    share, frames = np.zeros(loss.dimension), np.eye(loss.dimension)
+    S, spectrum = F @ F.T, _retained_spectrum(loss)
+    ratio, frames = np.zeros(loss.dimension), np.eye(loss.dimension)
     for group in _tied_groups(loss):
         block, Q = np.linalg.eigh(S[np.ix_(group, group)])
-        share[group] = block[::-1] / spectrum[group]
+        ratio[group] = block[::-1] / spectrum[group]
         frames[np.ix_(group, group)] = Q[:, ::-1]
-    chosen = np.argsort(-share, kind="stable")[:rank]
-    kept = tuple(sorted(int(a) for a in chosen if share[a] > 0.5))
-    J = list(kept)
-    return kept, float(np.linalg.norm(S - (frames[:, J] * spectrum[J]) @ frames[:, J].T))
-
-
-def _nearest_thin(loss: CovarianceLoss, F: Array, rank: int) -> tuple[tuple[int, ...], float]:
-    """`nearest` without n × n arrays: for each group the thin SVD of its rows of F diagonalises its block."""
-    spectrum, turned = _kept_spectrum(loss), F.copy()
-    for group in _tied_groups(loss):
-        if len(group) > 1:
-            _, sigma, Vh = np.linalg.svd(F[group], full_matrices=False)
-            turned[group] = 0
-            turned[group[: len(sigma)]] = sigma[:, None] * Vh
-    share = np.divide(np.sum(turned**2, axis=-1), spectrum, out=np.zeros_like(spectrum), where=spectrum > 0)
-    chosen = np.argsort(-share, kind="stable")[:rank]
-    J = sorted(int(a) for a in chosen if share[a] > 0.5)
-    squared = squared_distance_to_diagonal(turned[J], np.delete(turned, J, axis=0), spectrum[J])
-    return tuple(J), float(np.sqrt(squared))
+    J = sorted(int(a) for a in np.argsort(-ratio, kind="stable")[:rank] if ratio[a] > 0.5)
+    return tuple(J), float(np.linalg.norm(S - (frames[:, J] * spectrum[J]) @ frames[:, J].T))
 
 
 def _ordered(loss: CovarianceLoss, rank: int) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """Index sets, each preceded by the loss that decides their order, in which tied directions count alike."""
+    """Index sets in order of the loss, which precedes each; tied directions have equal costs in it."""
     costs = _tied_costs(loss)
     return ((float(np.delete(costs, J).sum()), J) for J in index_sets(loss, rank))
 
@@ -286,26 +268,26 @@ def _tied_spectrum(loss: CovarianceLoss) -> Array:
 
 
 def _tied_costs(loss: CovarianceLoss) -> Array:
-    """What each empty direction adds to the loss, the same number for tied ones."""
+    """The cost of each empty direction, the same number for tied ones."""
     _, first, group = np.unique(-_tied_spectrum(loss), return_index=True, return_inverse=True)
     return loss.empty_costs()[first][group]
 
 
 def _tied_groups(loss: CovarianceLoss) -> list[NDArray[np.int64]]:
-    """Indices of the directions that can be kept, in groups of equal eigenvalues."""
-    spectrum = _tied_spectrum(loss)[_kept_spectrum(loss) > 0]
+    """Indices of the directions that can be retained, in groups of equal eigenvalues."""
+    spectrum = _tied_spectrum(loss)[_retained_spectrum(loss) > 0]
     return np.split(np.arange(len(spectrum)), np.flatnonzero(np.diff(spectrum)) + 1) if len(spectrum) else []
 
 
-def _kept_spectrum(loss: CovarianceLoss) -> Array:
-    """s_a for each direction, 0 where it cannot be kept."""
+def _retained_spectrum(loss: CovarianceLoss) -> Array:
+    """s_a for each direction, 0 where it cannot be retained."""
     return loss.minimum_spectrum(loss.dimension)
 
 
 def _gain(loss: CovarianceLoss) -> Array:
-    """How much keeping a direction lowers the loss, for those that can be kept (the first m), in falling order."""
+    """Decrease of the loss by each of the m directions that can be retained (the first m), largest first."""
     _one_target(loss)
-    return _tied_costs(loss)[_kept_spectrum(loss) > 0]
+    return _tied_costs(loss)[_retained_spectrum(loss) > 0]
 
 
 def _one_target(loss: CovarianceLoss) -> None:
@@ -314,15 +296,14 @@ def _one_target(loss: CovarianceLoss) -> None:
 
 
 def _indices(loss: CovarianceLoss, kept: tuple[int, ...]) -> NDArray[np.int64]:
-    """J as an array of integers, checked."""
+    """J as an array of integers; ValueError unless its directions are distinct and can be retained."""
     _one_target(loss)
     J = np.asarray(kept, dtype=np.int64)
     if len(set(kept)) < len(J) or np.any((J < 0) | (loss.dimension <= J)):
         raise ValueError(f"kept must hold different indices from 0 to {loss.dimension - 1}, not {tuple(kept)}")
-    cannot = J[_kept_spectrum(loss)[J] == 0]
+    cannot = J[_retained_spectrum(loss)[J] == 0]
     if len(cannot):
         raise ValueError(
-            f"kept must hold directions with λ_j above the smoothing: index {cannot[0]} has "
-            f"{loss.eigenvalues[cannot[0]]:.6g}"
+            f"kept must hold directions with λ_j above epsilon: index {cannot[0]} has {loss.eigenvalues[cannot[0]]:.6g}"
         )
     return J

@@ -1,26 +1,26 @@
 """The loss landscape of matrices and of deep networks: Hessians, their spectra, segments, second-order models.
 
 Parameters are the entries of W_1, …, W_N one layer after the other, each row by row. With the
-Jacobian dW = Σ_j A_j dW_j B_j, A_j = W_N ⋯ W_{j+1}, B_j = W_{j−1} ⋯ W_1, the Hessian of the deep loss is
-Jᵀ ∇²L J plus, for each pair i < j, ⟨∇L(W), A_j dW_j (W_{j−1} ⋯ W_{i+1}) dW_i B_i⟩ (paper.md section 2).
+Jacobian J[V_1, …, V_N] = Σ_j A_j V_j B_j, A_j = W_N ⋯ W_{j+1}, B_j = W_{j−1} ⋯ W_1, the Hessian of the deep loss is
+
+    ∇²L^N[V, V] = ⟨J V, ∇²L(W)[J V]⟩ + 2 Σ_{i<j} ⟨∇L(W), A_j V_j (W_{j−1} ⋯ W_{i+1}) V_i B_i⟩    (paper.md section 2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, check_square_fits, finite_array, symmetrize
 from ..losses.registry import CovarianceLoss
-from ..model.network import DeepLinearNetwork, pack, prefix_products, unpack
+from ..model.network import DeepLinearNetwork, bottleneck, pack, prefix_products, unpack
 
-#: Eigenvalues below this share of the largest in size count as zero.
+#: Eigenvalues below this fraction of the largest absolute value count as zero.
 ZERO_TOLERANCE = 1e-9
-#: Relative accuracy of the extreme eigenvalues that Lanczos finds, and the seed of its first vector.
+#: Relative accuracy of the extreme eigenvalues by Lanczos, and the seed of its first vector.
 _LANCZOS_TOLERANCE, _LANCZOS_SEED = 1e-10, 0
 
 
@@ -33,10 +33,10 @@ class Curvature:
     smallest, largest
         λ_min and λ_max, signed.
     negative, zero, positive
-        Numbers of eigenvalues; zero are those of size ≤ tolerance · max |λ|. A Hessian of deep layers has
-        many by symmetry: rescaling between layers and rotation of the input leave the loss as it is.
+        Numbers of eigenvalues; those with |λ| ≤ tolerance · max |λ| count as zero. A Hessian of deep layers has
+        many zeros by symmetry: rescaling between layers and rotation of the input do not change the loss.
     relative_condition
-        κ_rel = λ_max / λ_min, λ_min the smallest eigenvalue that is not zero: negative at a saddle.
+        κ_rel = λ_max / λ_min, λ_min the smallest eigenvalue that is not zero; negative at a saddle.
     absolute_condition
         κ_abs = λ_max / min |λ| over those that are not zero.
     """
@@ -69,7 +69,7 @@ class Curvature:
 
 
 def check_twice_differentiable(loss: CovarianceLoss, rank: int) -> None:
-    """Raise ValueError where matrices of rank k have no Hessian: ε = 0, and k above the rank of the target."""
+    """Raise ValueError where matrices of rank k have no Hessian: for ε = 0 and k above the rank of the target."""
     available = int(np.sum(loss.eigenvalues > 0))
     if loss.has_kink and rank > available:
         raise ValueError(
@@ -79,22 +79,22 @@ def check_twice_differentiable(loss: CovarianceLoss, rank: int) -> None:
 
 
 def blow_up_constant(loss: CovarianceLoss, kept: ArrayLike, vanishing: ArrayLike) -> float:
-    """C in λ_min(∇²L_0(W)) ≈ −C/σ, where some singular values of W vanish together like σ, ε = 0 and N = 1.
+    """C in λ_min(∇²L_0(W)) ≈ −C/σ, where m singular values of W vanish together like σ; ε = 0 and N = 1.
 
-    For one vanishing direction u, C = 2 λ_max(Aᵀ P A)/‖A u‖ (paper.md section 2): A = P_⊥ R, P_⊥ the projection off
-    the range of R times the kept directions, P that off A u as well. For several, A U_v = Y diag(a) Zᵀ, C is twice the
-    largest eigenvalue of the form  Σ_i ‖P A d_i‖²/a_i + Σ_{i<j} (y_iᵀ A d_j − y_jᵀ A d_i)²/(a_i + a_j)  in the changes
-    d_i of the vanishing columns of W Z: the second sum is the polar factor of R W turning, and all that is left for
-    k = n, where one direction alone has C = 0.
+    For one vanishing direction u, C = 2 λ_max(Aᵀ P A)/‖A u‖: A = P_⊥ R, P_⊥ projects off the range of R times the other
+    singular vectors, and P off A u in addition. For several, with A U_v = Y diag(a) Zᵀ, C is twice the maximum of
+    Σ_i ‖P A d_i‖²/a_i + Σ_{i<j} (y_iᵀ A d_j − y_jᵀ A d_i)²/(a_i + a_j) over Σ_i ‖d_i‖² = 1, d_i the changes of the
+    vanishing columns of W Z. The second sum comes from the rotation of the polar factor of R W. It is the only one for
+    k = n, where C = 0 for a single direction (paper.md section 2).
 
     Parameters
     ----------
     loss
         Bures-Wasserstein with ε = 0, with one target.
     kept : (n, k − m)
-        Orthonormal left singular vectors of W whose singular values do not vanish; m = k: none.
+        Orthonormal left singular vectors of W of the singular values that do not vanish; m = k: none.
     vanishing : (n, m)
-        Those of the vanishing ones.
+        Those of the vanishing singular values.
     """
     if not loss.has_kink:
         raise ValueError(f"loss must be Bures-Wasserstein with epsilon = 0: {loss.name} has no blow-up")
@@ -127,11 +127,11 @@ def hessian(loss: CovarianceLoss, W: ArrayLike, rank: int | None = None) -> Arra
     loss
         With one target.
     W : (n, d)
-        With d = k columns W runs over the matrices of rank ≤ k up to a rotation of the input: this is the
-        Hessian restricted to them, with k (k−1)/2 zeros for the rotations.
+        The matrices with d = k columns are those of rank ≤ k up to a rotation of the input: the Hessian is restricted
+        to them, with k (k−1)/2 zeros for the rotations.
     rank
-        Rank of W, for ε = 0 below min(n, d). The result then is meant for tangent directions only; see
-        `CovarianceLoss.hessian_product`.
+        Rank of W, needed for ε = 0 where it is below min(n, d). The result is then valid for tangent directions only;
+        see `CovarianceLoss.hessian_product`.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def hessian(loss: CovarianceLoss, W: ArrayLike, rank: int | None = None) -> Arra
 
 
 def network_hessian(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> Array:
-    """Hessian of the deep loss at the layers W_1, …, W_N: (p, p), p = Σ d_j d_{j−1}; dense.
+    """Dense Hessian of the deep loss at the layers W_1, …, W_N: (p, p), p = Σ d_j d_{j−1}.
 
     For ε = 0 the product of the layers must have rank k = min_j d_j.
     """
@@ -160,8 +160,8 @@ def network_hessians(loss: CovarianceLoss, layers: Sequence[Array]) -> Array:
     W, below, above = _products(network)
     members, n, d_0 = W.shape
     Jacobian = [np.einsum("mab,mcd->mbcad", A, B) for A, B in zip(above, below, strict=True)]
-    directions = np.concatenate([part.reshape(members, -1, n, d_0) for part in Jacobian], axis=1)  # dW of each entry
-    curved = loss.hessian_product(W[:, None], directions, _bottleneck(network))
+    directions = np.concatenate([part.reshape(members, -1, n, d_0) for part in Jacobian], axis=1)  # J of each entry
+    curved = loss.hessian_product(W[:, None], directions, bottleneck(network.layers))
     parameters = directions.shape[1]
     flat = directions.reshape(members, parameters, -1)
     result = symmetrize(flat @ curved.reshape(members, parameters, -1).mT)
@@ -183,7 +183,7 @@ def network_hessians(loss: CovarianceLoss, layers: Sequence[Array]) -> Array:
 def network_hessian_product(
     loss: CovarianceLoss, layers: Sequence[ArrayLike], directions: Sequence[ArrayLike]
 ) -> list[Array]:
-    """∇²L^N(W_1, …, W_N)[V_1, …, V_N], one array a layer, without the matrix: O(N) products.
+    """∇²L^N(W_1, …, W_N)[V_1, …, V_N], one array for each layer, without the dense matrix: O(N) products.
 
     Parameters
     ----------
@@ -193,18 +193,14 @@ def network_hessian_product(
         V_1, …, V_N.
     """
     network = _network(loss, layers)
-    V = _directions(network, directions)
-    prefixes = prefix_products(network.layers)
-    curvature = loss.hessian_operator(prefixes[-1], _bottleneck(network))
-    return _hessian_product(curvature, network, prefixes, loss.gradient(prefixes[-1]), V)
+    return _hessian_operator(loss, network.layers)(_directions(network, directions))
 
 
 def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tuple[float, float]:
-    """λ_min and λ_max of the Hessian of the deep loss, by Lanczos on `network_hessian_product`.
+    """λ_min and λ_max of the Hessian of the deep loss, by Lanczos on its products, for very many parameters.
 
-    Accurate to 1e-10 of the larger of |λ_min| and |λ_max|: for many parameters, where the dense Hessian is too
-    large. The first Lanczos vector is fixed, so that the result is the same every time. A product is linear in n where
-    d_0 is as small as k: the end-to-end matrix is n × d_0.
+    The error is at most 1e-10 of the larger of |λ_min| and |λ_max|. The first Lanczos vector is fixed, so that the
+    result is reproducible. The cost of a product is linear in n if d_0 is as small as k: W is n × d_0.
 
     Raises
     ------
@@ -214,23 +210,21 @@ def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tu
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     network = _network(loss, layers)
-    prefixes = prefix_products(network.layers)
-    gradient = loss.gradient(prefixes[-1])
     shapes = [layer.shape for layer in network.layers]
     size = sum(layer.size for layer in network.layers)
     if size < 20:  # too few parameters for a Krylov space
         eigenvalues = np.linalg.eigvalsh(network_hessian(loss, layers))
         return float(eigenvalues[0]), float(eigenvalues[-1])
+    operator = _hessian_operator(loss, network.layers)
 
     def product(vector: Array) -> Array:
-        return pack(_hessian_product(curvature, network, prefixes, gradient, unpack(vector.ravel(), shapes)))
+        return pack(operator(unpack(vector.ravel(), shapes)))
 
-    curvature = loss.hessian_operator(prefixes[-1], _bottleneck(network))
     first = np.random.default_rng(_LANCZOS_SEED).standard_normal(size)
     options = {"k": 1, "tol": _LANCZOS_TOLERANCE, "v0": first, "return_eigenvectors": False}
     try:
         dominant = float(eigsh(LinearOperator((size, size), product, dtype=float), which="LM", **options)[0])
-        # The other end is dominant once the first is shifted to 0; near 0 itself Lanczos has no relative accuracy.
+        # The other end is dominant once the first is shifted to 0. Near 0 itself Lanczos has no relative accuracy.
         shifted = LinearOperator((size, size), lambda x: product(x) - dominant * x.ravel(), dtype=float)
         other = dominant + float(eigsh(shifted, which="LM", **options)[0])
     except ArpackNoConvergence as error:
@@ -239,12 +233,12 @@ def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tu
 
 
 def network_loss(loss: CovarianceLoss, layers: Sequence[Array]) -> Array:
-    """L^N(W_1, …, W_N) = L(W_N ⋯ W_1), for stacks of layers, too."""
+    """L^N(W_1, …, W_N) = L(W_N ⋯ W_1), (...) for stacks of layers (..., d_j, d_{j−1})."""
     return loss.value(DeepLinearNetwork(layers).end_to_end())
 
 
 def segment(start: ArrayLike, end: ArrayLike, t: ArrayLike) -> Array:
-    """(1 − t) W_0 + t W_1 for each t, (m, n, d): a segment in the space of matrices, or of one layer."""
+    """(1 − t) W_0 + t W_1 for each t (m,): a segment in the space of matrices, or of one layer; (m, n, d)."""
     t = np.asarray(t, dtype=float)[:, None, None]
     return (1 - t) * np.asarray(start) + t * np.asarray(end)
 
@@ -252,7 +246,7 @@ def segment(start: ArrayLike, end: ArrayLike, t: ArrayLike) -> Array:
 def directional_derivatives(
     loss: CovarianceLoss, layers: Sequence[ArrayLike], directions: Sequence[ArrayLike]
 ) -> tuple[float, float, float]:
-    """L^N and its first and second derivative at 0 along W_j + t V_j, in closed form."""
+    """L^N, ⟨∇L^N, V⟩ and ⟨V, ∇²L^N V⟩: value and derivatives at t = 0 along W_j + t V_j, in closed form."""
     network = _network(loss, layers)
     V = _directions(network, directions)
     W = network.end_to_end()
@@ -264,9 +258,9 @@ def directional_derivatives(
 def numerical_derivatives(
     loss: CovarianceLoss, layers: Sequence[ArrayLike], directions: Sequence[ArrayLike], step: float = 2.5e-3
 ) -> tuple[float, float, float]:
-    """The same from seven values of the loss alone: central differences of sixth order.
+    """`directional_derivatives` from seven values of the loss, by central differences of sixth order.
 
-    Their spacing is `step` in units of λ_1^{1/2N}, the size of a layer near the optimum.
+    Their spacing h is `step` in units of λ_1^{1/2N}, the size of a layer near the optimum.
     """
     network = _network(loss, layers)
     V = _directions(network, directions)
@@ -279,25 +273,24 @@ def numerical_derivatives(
     return float(values[3]), float(first @ values / step), float(second @ values / step**2)
 
 
-def _hessian_product(
-    curvature: Callable[[Array], Array],
-    network: DeepLinearNetwork,
-    prefixes: list[Array],
-    gradient: Array,
-    V: list[Array],
-) -> list[Array]:
-    """Derivative of all layer gradients along V: one pass up for dW, one pass down for what is carried back."""
-    layers = network.layers
-    moved = [V[0]]  # derivatives of the prefix products
-    for layer, v, prefix in zip(layers[1:], V[1:], prefixes[:-1], strict=True):
-        moved.append(v @ prefix + layer @ moved[-1])
-    carried, changed = gradient, curvature(moved[-1])
-    result: list[Array] = []
-    for j in range(len(layers) - 1, 0, -1):
-        result.append(changed @ prefixes[j - 1].T + carried @ moved[j - 1].T)
-        changed = V[j].T @ carried + layers[j].T @ changed
-        carried = layers[j].T @ carried
-    return [changed, *result[::-1]]
+def _hessian_operator(loss: CovarianceLoss, layers: Sequence[Array]) -> Callable[[Sequence[Array]], list[Array]]:
+    """V ↦ ∇²L^N[V], the derivative of all layer gradients A_jᵀ ∇L B_jᵀ along V, by two passes over the layers."""
+    prefixes = prefix_products(layers)
+    gradient, curvature = loss.gradient(prefixes[-1]), loss.hessian_operator(prefixes[-1], bottleneck(layers))
+
+    def product(V: Sequence[Array]) -> list[Array]:
+        moved = [V[0]]  # derivatives of the prefix products W_j ⋯ W_1
+        for layer, v, prefix in zip(layers[1:], V[1:], prefixes[:-1], strict=True):
+            moved.append(v @ prefix + layer @ moved[-1])
+        backward, changed = gradient, curvature(moved[-1])  # A_jᵀ ∇L and its derivative
+        result: list[Array] = []
+        for j in range(len(layers) - 1, 0, -1):
+            result.append(changed @ prefixes[j - 1].T + backward @ moved[j - 1].T)
+            changed = V[j].T @ backward + layers[j].T @ changed
+            backward = layers[j].T @ backward
+        return [changed, *result[::-1]]
+
+    return product
 
 
 def _products(network: DeepLinearNetwork) -> tuple[Array, list[Array], list[Array]]:
@@ -310,10 +303,6 @@ def _products(network: DeepLinearNetwork) -> tuple[Array, list[Array], list[Arra
     for layer in reversed(layers[1:]):
         above.append(above[-1] @ layer)
     return prefixes[-1], below, above[::-1]
-
-
-def _bottleneck(network: DeepLinearNetwork) -> int:
-    return min(min(layer.shape[-2:]) for layer in network.layers)
 
 
 def _network(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> DeepLinearNetwork:
@@ -345,4 +334,4 @@ def _matrix(loss: CovarianceLoss, W: ArrayLike) -> Array:
 
 def _inner(left: Sequence[Array], right: Sequence[Array]) -> float:
     """Σ_j ⟨A_j, B_j⟩."""
-    return float(reduce(lambda total, pair: total + np.sum(pair[0] * pair[1]), zip(left, right, strict=True), 0.0))
+    return float(sum(np.sum(a * b) for a, b in zip(left, right, strict=True)))

@@ -1,4 +1,4 @@
-"""Integer powers, pairwise sums and geometric sums, entry by entry."""
+"""Integer powers of matrices, and geometric sums of pairs of numbers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .psd import Array
 
 def integer_power(matrix: Array, exponent: int) -> Array:
     """A^p of a stack of square matrices (..., n, n), p ≥ 0, by repeated squaring: about 2 log₂ p products."""
-    # np.linalg.matrix_power checks its input again in every step of a flow: for 5 × 5 matrices it takes a quarter to
-    # a half longer. It gives the same bits except for p = 3, where it multiplies in another order.
+    # np.linalg.matrix_power checks its input in every step of a flow and so takes a quarter to a half longer for 5 × 5
+    # matrices. It gives the same bits except for p = 3, where it multiplies in another order.
     if exponent == 0:
         return np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     while exponent & 1 == 0:
@@ -26,7 +26,10 @@ def integer_power(matrix: Array, exponent: int) -> Array:
 
 
 def pairwise_sums(x: Array, terms: int) -> Array:
-    """`geometric_sum` of all pairs of x (..., k): (..., k, k), from k logarithms and powers."""
+    """Σ_{j=1}^{N} x_a^{N-j} x_b^{j-1}, the `geometric_sum` of all pairs of x (..., k): (..., k, k).
+
+    It takes only k logarithms and powers.
+    """
     if terms == 1:
         return np.ones((*x.shape, x.shape[-1]))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -39,7 +42,7 @@ def pairwise_sums(x: Array, terms: int) -> Array:
 
 
 def geometric_sum(x: ArrayLike, y: ArrayLike, terms: int) -> Array:
-    """Σ_{j=1}^{N} x^{N-j} y^{j-1} = (x^N − y^N) / (x − y), without cancellation when x ≈ y.
+    """Σ_{j=1}^{N} x^{N-j} y^{j-1} = (x^N − y^N) / (x − y), without cancellation for x ≈ y.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def geometric_sum(x: ArrayLike, y: ArrayLike, terms: int) -> Array:
 
     Notes
     -----
-    With the larger of the two as x and δ = log(y/x) ≤ 0 it is x^{N−1} expm1(N δ) / expm1(δ).
+    With x the larger of the two and δ = log(y/x) ≤ 0 it is x^{N−1} expm1(N δ) / expm1(δ).
     """
     x, y = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
     large, small = np.maximum(x, y), np.minimum(x, y)

@@ -1,4 +1,4 @@
-"""Symmetric positive semidefinite matrices: checks, spectra, integer powers, divided differences."""
+"""Symmetric positive semidefinite matrices: checks, spectra, and ties of eigenvalues."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.floating]
 
-#: Relative size (to the largest entry or eigenvalue) below which asymmetry and negative
-#: eigenvalues of an input count as rounding errors.
+#: Asymmetry and negative eigenvalues of an input count as rounding errors below this size, relative to its largest
+#: entry or eigenvalue.
 INPUT_TOLERANCE = 1e-8
-#: Share of the larger below which the difference of two eigenvalues, or of one and ε, counts as rounding.
+#: Two eigenvalues, or an eigenvalue and ε, count as equal if they differ by at most this fraction of the larger one.
 EQUAL = 1e-8
 
 
@@ -22,14 +22,14 @@ def symmetrize(matrix: Array) -> Array:
 
 
 def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
-    """Return `value` as a floating array with at least `dimensions` axes.
+    """`value` as a floating-point array with at least `dimensions` axes.
 
-    float32 stays float32; everything else becomes float64.
+    float32 stays float32; all other types become float64.
 
     Raises
     ------
     ValueError
-        If it has fewer axes, an empty axis, or an entry that is not a finite real number.
+        If it has fewer axes, an empty axis, or an entry that is not a finite real number; `name` is its name there.
     """
     array = np.asarray(value)
     if array.dtype != np.float32:
@@ -46,30 +46,29 @@ def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
     return array
 
 
-def check_square_fits(name: str, dimension: int, itemsize: int = 8) -> None:
-    """Raise ValueError, in one line, if an n × n array would not fit in the memory of this machine."""
+def check_square_fits(name: str, dimension: int) -> None:
+    """Raise ValueError, in one line, if an n × n array of float64 would not fit in the memory of this machine."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not known on every system
+    except (AttributeError, OSError, ValueError):  # unknown on some systems
         return
-    needed = dimension**2 * itemsize
+    needed = 8 * dimension**2
     if needed > memory:
         raise ValueError(
             f"{name} of dimension n = {dimension} would be an n × n array of {needed / 1e9:.3g} GB, more than the "
-            f"{memory / 1e9:.3g} GB of this machine; use what takes factors of k columns instead"
+            f"{memory / 1e9:.3g} GB of this machine; use methods that work on factors of k columns"
         )
 
 
 def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
-    """Eigenvalues, largest first, and eigenvectors of a covariance matrix, or of a stack of them.
+    """Eigenvalues and eigenvectors of a covariance matrix, or of a stack of them.
 
     Parameters
     ----------
     name
-        What to call the matrix in an error message.
+        Name of the matrix in error messages.
     covariance : (..., n, n)
-        Symmetric positive semidefinite, up to a relative 1e-8 (rounding); eigenvalues below
-        n · eps · λ_1 are set to zero.
+        Symmetric positive semidefinite, up to a relative 1e-8 (rounding). Eigenvalues below n · eps · λ_1 become zero.
 
     Returns
     -------
@@ -105,57 +104,55 @@ def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
 
 
 def _rounding(larger: Array, largest: Array, dimension: int) -> Array:
-    """What separates two eigenvalues from being equal to rounding: 1e-8 of the larger, and n · eps · λ_1.
+    """Largest difference of two eigenvalues that counts as rounding: 1e-8 of the larger one plus n · eps · λ_1.
 
-    eigh gives every eigenvalue to n · eps · λ_1 only.
+    The second term is the accuracy of eigh.
     """
     eps = float(np.finfo(larger.dtype).eps)
     return EQUAL * larger + dimension * eps * largest
 
 
-def soft_threshold(eigenvalues: ArrayLike, threshold: ArrayLike) -> Array:
+def soft_threshold(eigenvalues: ArrayLike, epsilon: ArrayLike) -> Array:
     """(λ_j − ε)_+, and exactly 0 where λ_j and ε > 0 agree to rounding.
 
-    So rounding does not decide whether a direction with ε = λ_j exists. This decision is made only here.
+    The only place that decides whether a direction with λ_j ≈ ε is retained; ties within rounding count as equal.
 
     Parameters
     ----------
     eigenvalues : (..., n)
         λ_1 ≥ … ≥ λ_n ≥ 0.
-    threshold
+    epsilon
         ε ≥ 0; one number, or of shape (..., 1).
     """
     values = np.asarray(eigenvalues)
     values = values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
-    epsilon = np.asarray(threshold, dtype=values.dtype)
+    epsilon = np.asarray(epsilon, dtype=values.dtype)
     above = values - epsilon
     least = np.where(epsilon > 0, _rounding(values, values[..., :1], values.shape[-1]), 0)
     return np.where(above > least, above, 0)
 
 
-def equalized(eigenvalues: ArrayLike, threshold: float = 0.0) -> Array:
-    """The spectrum with one value for eigenvalues that agree to rounding: what is tied compares equal.
+def equalized(eigenvalues: ArrayLike, epsilon: float = 0.0) -> Array:
+    """The spectrum with one common value for all eigenvalues that agree to rounding, so that ties compare equal.
 
-    Each takes the value of the first in its group, or ε where it agrees with ε > 0. Zeros form a group of their own.
+    Each eigenvalue takes the value of the first one in its group, or ε where it agrees with ε > 0. Zeros form a group
+    of their own.
 
     Parameters
     ----------
     eigenvalues : (n,)
         λ_1 ≥ … ≥ λ_n ≥ 0.
-    threshold
+    epsilon
         ε ≥ 0.
     """
     values = np.array(eigenvalues, dtype=float)
-    if threshold > 0 and values.size:
-        larger = np.maximum(values, threshold)
-        near = np.abs(values - threshold) <= _rounding(larger, values[:1], values.size)
-        values[near & (values > 0)] = threshold
-    apart = values[:-1] - values[1:] > _rounding(values[:-1], values[:1], values.size)
-    if (apart | (values[1:] == 0)).all():
-        return values
-    first = 0
+    if epsilon > 0 and values.size:
+        larger = np.maximum(values, epsilon)
+        near = np.abs(values - epsilon) <= _rounding(larger, values[:1], values.size)
+        values[near & (values > 0)] = epsilon
+    tolerance, first = _rounding(values, values[:1], values.size), 0
     for i in range(1, values.size):
-        if values[first] - values[i] > _rounding(values[first], values[0], values.size) or values[i] == 0:
+        if values[first] - values[i] > tolerance[first] or values[i] == 0:
             first = i
         else:
             values[i] = values[first]

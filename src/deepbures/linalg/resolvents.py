@@ -24,33 +24,23 @@ import numpy as np
 
 from .psd import Array
 
-#: Above this condition of G = I + Yᵀ E Y we orthonormalise twice: once leaves an error of eps times the condition.
+#: Above this condition number of G = I + Yᵀ E Y the factor is orthonormalised twice: a single time leaves an error of
+#: eps times the condition number.
 _ONCE = 100.0
-#: Inverses of scaled G are trusted if their entries are at most eps to this power: 1,350 in float64.
+#: The inverse of a scaled G is accepted if its entries are at most eps to this power: 1,350 in float64.
 _WELL_CONDITIONED = -0.2
 
 
-@dataclass(frozen=True)
-class InverseRootRule:
-    """Points and weights of a quadrature for μ^{-1/2}.
+def inverse_root_rule(least: float, largest: float, accuracy: float) -> tuple[Array, Array]:
+    """Quadrature μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j) over least ≤ μ ≤ largest, of a relative error ≤ `accuracy`.
 
-    Attributes
-    ----------
+    It has the fewest points for which the bound 4 q/(1 − q) of the module's docstring is at most `accuracy`; rounding
+    adds a few eps.
+
+    Returns
+    -------
     shifts, weights : (m,)
-        τ_j > 0, increasing, and w_j > 0: μ^{-1/2} ≈ Σ_j w_j / (μ + τ_j).
-    error
-        Bound on |√μ Σ_j w_j / (μ + τ_j) − 1| over the interval for which the rule was made.
-    """
-
-    shifts: Array
-    weights: Array
-    error: float
-
-
-def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseRootRule:
-    """Quadrature for μ^{-1/2} over least ≤ μ ≤ largest with the fewest points that give a relative error ≤ `accuracy`.
-
-    The bound is the one in the module's docstring; rounding adds a few eps.
+        τ_j > 0, increasing, and w_j > 0.
 
     Raises
     ------
@@ -66,23 +56,21 @@ def inverse_root_rule(least: float, largest: float, accuracy: float) -> InverseR
     ratio = min(least / largest, 0.5)  # use a wider interval where the series would be long
     K, period = float(ellipk(ratio)), float(ellipkm1(ratio))
     points = max(1, int(np.ceil(np.log1p(4 / accuracy) * period / (2 * np.pi * K))))
-    q = np.exp(-2 * np.pi * points * K / period)
     u = (np.arange((points + 1) // 2) + 0.5) * period / points  # up to K'/2, the others by symmetry
     sc, slope = _scaled_tangent(u, ratio, K, period)
     shifts, weights = least * sc**2, 2 * period / (np.pi * points) * np.sqrt(least) * slope
     mirror = 1 / (np.sqrt(ratio) * sc[: points // 2] ** 2)  # τ_{m+1−j} = a b/τ_j, w_{m+1−j} = w_j √(a b)/τ_j
-    return InverseRootRule(
-        shifts=np.concatenate([shifts, (shifts[: len(mirror)] * mirror**2)[::-1]]),
-        weights=np.concatenate([weights, (weights[: len(mirror)] * mirror)[::-1]]),
-        error=float(4 * q / (1 - q)),
+    return (
+        np.concatenate([shifts, (shifts[: len(mirror)] * mirror**2)[::-1]]),
+        np.concatenate([weights, (weights[: len(mirror)] * mirror)[::-1]]),
     )
 
 
 def _scaled_tangent(u: Array, ratio: float, K: float, period: float) -> tuple[Array, Array]:
     """sc(u | 1 − ratio) and its derivative dc nc for 0 < u ≤ K'/2, to rounding at any ratio ≤ ½.
 
-    From sc(u | 1 − k²) = −i sn(iu | k²) and the Fourier series of sn in the nome (DLMF 22.11.1). scipy's ellipj takes
-    1 − ratio and so cannot see a ratio below eps.
+    From sc(u | 1 − k²) = −i sn(iu | k²) and the Fourier series of sn in the nome (DLMF 22.11.1). The argument of
+    scipy's ellipj is 1 − ratio, in which a ratio below eps is lost.
     """
     log_nome = -np.pi * period / K
     odd = 2 * np.arange(2 + int(-80 / log_nome))[:, None] + 1
@@ -119,9 +107,10 @@ class Resolvent:
 
 
 def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
-    """The resolvents whose weighted sum is (D + Y Yᵀ)^{-1/2}, one after the other, all in the same memory.
+    """The resolvents, with weights w_j, of which Σ_j w_j (M + τ_j)^{-1} = M^{-1/2} for M = D + Y Yᵀ, one by one.
 
-    Each one overwrites the `outer` of the one before: fresh k × n arrays cost a fifth of a gradient at n = 3,072.
+    Each overwrites the array `outer` of the previous one: allocating k × n arrays would take a fifth of the time of a
+    gradient at n = 3,072.
 
     Parameters
     ----------
@@ -130,7 +119,7 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     Yt : (k, n)
         Yᵀ, with contiguous rows.
     accuracy
-        Relative error that the quadrature may have, in the sense of (1 − a) M^{-1/2} ⪯ Σ ⪯ (1 + a) M^{-1/2}.
+        Largest relative error a of the quadrature, (1 − a) M^{-1/2} ⪯ Σ_j w_j (M + τ_j)^{-1} ⪯ (1 + a) M^{-1/2}.
 
     Notes
     -----
@@ -142,9 +131,9 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
     """
     k, identity = len(Yt), np.eye(len(Yt), dtype=Yt.dtype)
     eps = float(np.finfo(Yt.dtype).eps)
-    rule = _rule_of(D, Yt, accuracy)
+    shifts, weights = _rule_of(D, Yt, accuracy)
     stacked, outer, spare = np.empty_like(Yt), np.empty_like(Yt), np.empty_like(Yt)
-    for shift, weight in zip(rule.shifts.tolist(), rule.weights.tolist(), strict=True):
+    for shift, weight in zip(shifts.tolist(), weights.tolist(), strict=True):
         diagonal = 1 / (D + shift)
         root = np.sqrt(diagonal)
         np.multiply(Yt, root, out=stacked)
@@ -167,11 +156,12 @@ def resolvents(D: Array, Yt: Array, accuracy: float) -> Iterator[Resolvent]:
 
 
 def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
-    """(M^{-1/2} Y)ᵀ for M = D + Y Yᵀ, (k, n): two products with all points of the quadrature at once.
+    """(M^{-1/2} Y)ᵀ for M = D + Y Yᵀ, (k, n), by two matrix products for all points of the quadrature together.
 
-    Row i is y_iᵀ Σ_j w_j e_j(i) G_j^{-1}, e_j = 1/(D + τ_j), G_j = I + Yᵀ diag(e_j) Y. One product, of e with the
-    k(k+1)/2 products of columns of Y, gives all G_j, and another one the sums over j: a third of the operations of
-    `resolvents`, which are used instead where some G_j is ill conditioned even after scaling its diagonal to 1.
+    Row i of M^{-1/2} Y is y_iᵀ Σ_j w_j e_j(i) G_j^{-1}, e_j = 1/(D + τ_j), G_j = I + Yᵀ diag(e_j) Y. The product of e
+    with the k(k+1)/2 products of columns of Y gives all G_j, and a second one the sums over j. This takes a third of
+    the operations of `resolvents`, which replace it where some G_j is ill conditioned even after scaling its diagonal
+    to 1.
 
     Parameters
     ----------
@@ -179,8 +169,8 @@ def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
         As for `resolvents`.
     """
     (k, n), eps = Yt.shape, float(np.finfo(Yt.dtype).eps)
-    rule = _rule_of(D, Yt, accuracy)
-    e = 1 / (D + rule.shifts.astype(Yt.dtype)[:, None])  # (m, n)
+    shifts, weights = _rule_of(D, Yt, accuracy)
+    e = 1 / (D + shifts.astype(Yt.dtype)[:, None])  # (m, n)
     firsts = np.cumsum([0, *range(k, 0, -1)])  # of the pairs (a, a), …, (a, k − 1)
     pairs = np.empty((firsts[-1], n), dtype=Yt.dtype)
     for a in range(k):
@@ -199,7 +189,7 @@ def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
     inverse = half.mT @ half
     if not np.abs(inverse).max() <= eps**_WELL_CONDITIONED:  # NaN: no
         return _by_resolvents(D, Yt, accuracy)
-    inverse *= rule.weights.astype(Yt.dtype)[:, None, None] / scale
+    inverse *= weights.astype(Yt.dtype)[:, None, None] / scale
     np.matmul(np.ascontiguousarray(inverse[:, rows, columns].T), e, out=pairs)
     product = np.zeros_like(Yt)
     for a in range(k):
@@ -210,6 +200,7 @@ def inverse_root_product(D: Array, Yt: Array, accuracy: float) -> Array:
 
 
 def _by_resolvents(D: Array, Yt: Array, accuracy: float) -> Array:
+    """(M^{-1/2} Y)ᵀ = Σ_j w_j C_j A_jᵀ from the resolvents, which holds for any condition of M."""
     product, term = np.zeros_like(Yt), np.empty_like(Yt)
     for part in resolvents(D, Yt, accuracy):
         np.matmul(part.weight * part.inner, part.outer, out=term)
@@ -217,13 +208,13 @@ def _by_resolvents(D: Array, Yt: Array, accuracy: float) -> Array:
     return product
 
 
-def _rule_of(D: Array, Yt: Array, accuracy: float) -> InverseRootRule:
+def _rule_of(D: Array, Yt: Array, accuracy: float) -> tuple[Array, Array]:
     """The quadrature for the spectrum of M."""
     energy = float(np.linalg.eigvalsh(Yt @ Yt.T)[-1])
     return inverse_root_rule(float(D.min()), float(D.max()) + max(energy, 0.0), accuracy)
 
 
 def _inverse_root(gram: Array) -> Array:
-    """V γ^{-1/2} of a well conditioned G = V γ Vᵀ: B V γ^{-1/2} has orthonormal columns for Bᵀ B = G."""
+    """V γ^{-1/2} of a well-conditioned G = V γ Vᵀ: B V γ^{-1/2} has orthonormal columns for Bᵀ B = G."""
     values, vectors = np.linalg.eigh(gram)
     return vectors / np.sqrt(values)

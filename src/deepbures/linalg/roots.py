@@ -1,4 +1,4 @@
-"""Inverse roots, polar factors and pseudo-inverses of stacks of Gram matrices."""
+"""Inverse square roots, pseudo-inverses and principal columns, from Gram matrices where these are well conditioned."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from numpy.typing import NDArray
 
 from .psd import Array
 
-#: A Gram matrix whose least eigenvalue is above this share of the largest gives singular vectors about 30 times less
-#: accurately than an SVD, at half its cost or less; below this share an SVD is used.
+#: Least eigenvalue of a Gram matrix, relative to the largest, above which its eigenvectors replace the singular vectors
+#: of the factor. They are then about 30 times less accurate than those of an SVD, at half of its cost or less.
 WELL_CONDITIONED = 1e-3
-#: `near_diagonal_inverse_root` takes matrices whose correlations have at most this Frobenius norm: they need at most 10
-#: iterations, which in a stack of hundreds take as long as an `eigh`. It does not pay below so many rows, nor in stacks
-#: of ten, where calls cost more than arithmetic.
+#: `near_diagonal_inverse_root` accepts matrices whose correlations have at most this Frobenius norm: they need at most
+#: 10 iterations, which in a stack of hundreds take as long as an `eigh`. With fewer rows than this it does not pay, and
+#: neither in stacks of ten, where calls cost more than arithmetic.
 _NEAR_DIAGONAL, _FEWEST_ROWS = 0.3, 8
-#: As many of them at once as the caches hold.
+#: Size of the parts of a stack that fit in the caches.
 _AT_ONCE = 1000
 _MOST_ITERATIONS = 14
 
 
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")
 def near_diagonal_inverse_root(M: Array, correlations: float = _NEAR_DIAGONAL) -> tuple[Array, NDArray[np.bool_]]:
-    """M^{-1/2} of those matrices of a stack, symmetric positive definite, that are nearly diagonal.
+    """M^{-1/2} of the nearly diagonal members of a stack of symmetric positive definite matrices.
 
-    Newton's method for Y M Y = I with the derivative of the diagonal: with d = √diag M,
+    Newton's method for Y M Y = I with the derivative at the diagonal: with d = √diag M,
 
         Y ← Y + (I − Y M Y)_ab / (d_a + d_b),    Y = diag(1/d) at first,
 
-    exact to first order where M and Y are diagonal: there E M Y + Y M E = (d_a + d_b) E_ab. It converges linearly, the
-    faster the smaller the correlations M_ab/(d_a d_b) are, whatever the condition of M (ours; paper.md section 11). An
-    iteration takes a twelfth of the time of an `eigh`. Each matrix ends after its own number of iterations, and so gets
-    the bits that it gets alone.
+    exact to first order where M and Y are diagonal: there E M Y + Y M E = (d_a + d_b) E_ab. It converges linearly, at a
+    rate that depends on the correlations M_ab/(d_a d_b) but not on the condition of M (ours; paper.md section 11). An
+    iteration takes a twelfth of the time of an `eigh`. Each member has its own number of iterations, so its result is
+    bitwise the same as when it is computed alone.
 
     Parameters
     ----------
     M : (..., n, n)
     correlations
-        Largest Frobenius norm of the correlations of a matrix that is taken.
+        Largest Frobenius norm of the matrix of correlations for which a member is tried.
 
     Returns
     -------
     inverse_root : (..., n, n)
         0 where it was not found.
     found : (...)
-        Whether it was found: the next iteration would leave Y M Y − I with a Frobenius norm below 2 n eps.
+        Whether a further iteration would leave Y M Y − I with a Frobenius norm below 2 n eps.
     """
     n, batch = M.shape[-1], M.shape[:-2]
     M = M.reshape(int(np.prod(batch, dtype=int)), n, n)
@@ -55,14 +55,14 @@ def near_diagonal_inverse_root(M: Array, correlations: float = _NEAR_DIAGONAL) -
 
 
 def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: NDArray[np.bool_]) -> None:
-    """Fill in what is found for a stack M (m, n, n)."""
+    """Write the roots and the mask of `near_diagonal_inverse_root` for a stack M (m, n, n)."""
     n = M.shape[-1]
     tolerance = 2 * n * float(np.finfo(M.dtype).eps)
     unit = np.eye(n, dtype=M.dtype)
     d = np.sqrt(np.diagonal(M, axis1=-2, axis2=-1))
     E = unit - M / (d[:, :, None] * d[:, None, :])
     size = frobenius(E, np.empty_like(E))
-    members = np.argsort(-size)  # the largest first: apart from a few, those that go on come first
+    members = np.argsort(-size)  # the largest first: apart from a few, active members then come first
     members = members[size[members] <= correlations]  # not where it is NaN
     if not members.size:
         return
@@ -72,7 +72,7 @@ def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: ND
     for _ in range(_MOST_ITERATIONS):
         E *= weight
         Y += E
-        ended = size * size <= tolerance * before  # what the next one would be, by the rate of the last two
+        ended = size * size <= tolerance * before  # the next residual, predicted by the rate of the last two
         if ended.any():
             ended &= ~found[members]
             result[members[ended]], found[members[ended]] = Y[ended], True
@@ -87,20 +87,20 @@ def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: ND
 
 
 def frobenius(matrices: Array, squares: Array | None = None) -> Array:
-    """Frobenius norm of each matrix of a stack (m, n, n), with room for the squares, if there is some."""
+    """Frobenius norm of each matrix of a stack (m, n, n); `squares` is memory for the squares of the entries."""
     squares = np.multiply(matrices, matrices, out=squares)
     return np.sqrt(squares.reshape(len(matrices), -1).sum(axis=-1))
 
 
 def well_conditioned_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """M^{-1/2} of those matrices of a stack, symmetric positive semidefinite, whose condition is below 1e3.
+    """M^{-1/2} of the members, of a stack of symmetric positive semidefinite matrices, with a condition below 1e3.
 
     Returns
     -------
     inverse_root : (..., n, n)
         0 or meaningless where the condition is larger.
     well : (...)
-        Whether the condition is below 1e3. For a nearly diagonal matrix the diagonal decides.
+        Whether the condition is below 1e3. For a nearly diagonal matrix its diagonal decides.
     """
     inverse_root, near = near_diagonal_inverse_root(M)
     diagonal = np.diagonal(M, axis1=-2, axis2=-1)
@@ -115,7 +115,7 @@ def well_conditioned_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 
 def rank_tolerance(matrix: Array) -> float:
-    """Share of the largest singular value below which others count as zero: max(n, d) · eps, for (..., n, d)."""
+    """max(n, d) · eps for (..., n, d): singular values below this fraction of the largest one count as zero."""
     return max(matrix.shape[-2:]) * float(np.finfo(matrix.dtype).eps)
 
 

@@ -1,4 +1,4 @@
-"""The covariance of samples: mean and scatter from streamed blocks, and the spectrum from a thin SVD."""
+"""The spectrum of the covariance of samples, from a thin SVD."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def sample_spectrum(X: ArrayLike) -> tuple[Array, Array]:
     Returns
     -------
     eigenvalues : (r,)
-        λ = σ²/m of the centred samples, falling; r ≤ min(m − 1, n), for σ above max(m, n) · eps · σ_1.
+        λ = σ²/m from the singular values σ > max(m, n) · eps · σ_1 of the centred samples, decreasing;
+        r ≤ min(m − 1, n).
     eigenvectors : (n, r)
 
     Raises
@@ -34,8 +35,8 @@ def sample_spectrum(X: ArrayLike) -> tuple[Array, Array]:
     centred = samples - samples.mean(axis=0)
     _, sigma, Vt = np.linalg.svd(centred, full_matrices=False)
     floor = max(samples.shape) * float(np.finfo(samples.dtype).eps)
-    # All that is left of constant columns is the rounding of their mean.
+    # Constant columns leave the rounding error of their mean.
     if sigma[0] <= floor * np.abs(samples).max() * np.sqrt(m):
         raise ValueError(f"samples must differ: all {m} are the same")
-    kept = int(np.sum(sigma > floor * sigma[0]))
-    return sigma[:kept] ** 2 / m, Vt[:kept].T.copy()
+    rank = int(np.sum(sigma > floor * sigma[0]))
+    return sigma[:rank] ** 2 / m, Vt[:rank].T.copy()

@@ -1,9 +1,9 @@
-"""The state of a stack as a dataclass of arrays, all of which have the members on their first axis."""
+"""The state of a stack as a dataclass of arrays, each with an axis of members."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import Field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -19,13 +19,19 @@ def take(state: State, members: ArrayLike) -> State:
     Parameters
     ----------
     state
-        Instance of a dataclass. Every field is an array of shape (B, ...), one entry of the first axis per member.
-    members : (B,) of bool or (m,) of int
-        Mask or indices, as NumPy selects along the first axis.
+        Instance of a dataclass. Every field is an array with one entry for each of B members, along its first axis or
+        along the axis that `field(metadata={"axis": …})` names.
+    members : (B,) of bool, (m,) of int, an int, or a tuple of arrays of indices
+        Mask or indices, as NumPy selects along an axis; an integer removes the axis, a tuple selects along several.
 
     Returns
     -------
     State
         A new instance of the same class; every field has the selected members only.
     """
-    return replace(state, **{field.name: getattr(state, field.name)[members] for field in fields(state)})
+
+    def selected(field: Field[Any]) -> Any:
+        before = (slice(None),) * field.metadata.get("axis", 0)
+        return getattr(state, field.name)[(*before, *(members if isinstance(members, tuple) else (members,)))]
+
+    return replace(state, **{field.name: selected(field) for field in fields(state)})

@@ -6,13 +6,13 @@ import numpy as np
 
 from .psd import Array
 
-#: From this dimension on, with at most n/_THIN columns, these forms are faster. Time of a smoothed gradient, dense over
-#: linear: 1.1 to 2.6 at k = n/6, 1.5 at n = 128 and k = n/8, 55 at n = 512 and k = 8.
+#: From this dimension on, with at most n/_THIN columns, the linear forms are faster. Time of a gradient with ε > 0,
+#: dense over linear: 1.1 to 2.6 at k = n/6, 1.5 at n = 128 and k = n/8, 55 at n = 512 and k = 8.
 _LARGE, _THIN = 128, 6
 
 
 def is_thin(dimension: int, columns: int) -> bool:
-    """Whether matrices of n rows and that many columns use the form that is linear in n: the one rule for all."""
+    """Whether n × k matrices use the forms that are linear in n; the only place that decides this."""
     return dimension >= _LARGE and columns * _THIN <= dimension
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..linalg.psd import Array, check_square_fits, finite_array, symmetrize
+from ..linalg.sample_covariance import sample_spectrum
 from .form import Form, Minimum
 from .target import Target
 
@@ -105,7 +106,7 @@ class CovarianceLoss(ABC):
         ValueError
             On fewer samples, entries that are not finite, or samples that are all the same.
         """
-        return cls(Target.of_samples(X), *args, **more)
+        return cls.from_spectrum(*sample_spectrum(X), *args, **more)
 
     @classmethod
     def stacked(cls, losses: Sequence[Self]) -> Self:
@@ -284,11 +285,6 @@ class CovarianceLoss(ABC):
         vectors = self.eigenvectors
         covariance = (vectors * self.minimum_spectrum(rank)[..., None, :]) @ vectors.mT
         return symmetrize(covariance), self.minimum_value(rank)
-
-    def minimum_factor(self, rank: int) -> Array:
-        """Minimiser W* = Ω_1 diag(√s*) over matrices of rank ≤ k, (n, k), without S* = W* W*ᵀ; of one target."""
-        leading = np.arange(self._checked_rank(rank))
-        return self.eigenvector_columns(leading) * np.sqrt(self.minimum_spectrum(rank)[leading])
 
     def minimum_value(self, rank: int) -> Array:
         """L*, the minimum over rank ≤ `rank`: the sum of the costs of the empty directions, shape (...)."""

@@ -11,13 +11,12 @@ from ..linalg.thin import is_thin
 from . import closed_form_rates
 from .base import CovarianceLoss, pairs
 from .dense import Dense
-from .linear_forms import ThinPolar, ThinSmoothed
-from .polar import Polar
-from .smoothed import Smoothed
+from .linear_forms import ThinSmoothed
+from .polar import Polar, ThinPolar
 from .target import Target
 
 #: The forms for ε > 0 and ε = 0.
-_DENSE: tuple[type[Dense], type[Dense]] = Smoothed, Polar
+_DENSE: tuple[type[Dense], type[Dense]] = Dense, Polar
 _THIN: tuple[type[ThinSmoothed], type[Dense]] = ThinSmoothed, ThinPolar
 
 

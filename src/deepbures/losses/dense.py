@@ -1,11 +1,11 @@
-"""The forms of the Bures-Wasserstein loss on n × n arrays: what they share, and how they use roots found by iteration.
+"""The Bures-Wasserstein loss on n × n arrays, from roots of M = R (F Fᵀ + εI) R.
 
-All work in the eigenbasis of the target, where R = diag(√λ), with M = R (F Fᵀ + εI) R and T = R M^{-1/2} R.
+Everything is computed in the eigenbasis of the target, where R = diag(√λ). The transport map is T = R M^{-1/2} R.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import Self
 
@@ -18,27 +18,33 @@ from ..linalg.roots import WELL_CONDITIONED, near_diagonal_inverse_root, rank_to
 from ..linalg.stack import take
 from .form import Form, Gradients, Minimum
 
+#: Below this μ_n/μ_1 the spectrum of M comes from singular values: eigh has an absolute error of eps·μ_1, but T needs
+#: μ^{-1/2}.
+_EIGH_CONDITION = 1e-6
 #: With fewer rows the SVD that gives the excess takes less time than the calls that replace it.
-FEWEST_ROWS = 12
+_FEWEST_ROWS = 12
 
 
 class Dense(Form):
-    """A form on n × n arrays.
+    """ε > 0: the gradient is 2 (F − T F), from the eigendecomposition of M.
 
     Attributes
     ----------
     root : (..., n, 1)
         The diagonal of R as a column.
+    epsilon : (..., 1, 1)
+        ε.
     support
         Rank of Σ0: M is regular on the first `support` coordinates.
     mapped
-        Whether M is regular for F of rank k, so that T and L − L* may be computed from M^{-1/2} alone, in float64.
+        Whether M is regular, so that T and L − L* may be computed from M^{-1/2} alone, in float64.
     """
 
     def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
         super().__init__(minimum, columns, rank)
         self.dimension = minimum.eigenvalues.shape[-1]
         self.root: Array = np.sqrt(minimum.eigenvalues)[..., :, None]
+        self.epsilon: Array = np.asarray(minimum.epsilon, dtype=self.root.dtype)[..., None, None]
         self.support = int(np.max(np.sum(minimum.eigenvalues > 0, axis=-1), initial=0))
         self.mapped = self.support == self.dimension and self.root.dtype == np.float64
 
@@ -49,6 +55,21 @@ class Dense(Form):
             return self
         return type(self)(take(self.minimum, np.nonzero(members)[-axes:]), self.columns, self.rank)
 
+    def near_diagonal(self) -> Gradients:
+        """The form in which Newton's method replaces the decomposition of nearly diagonal M."""
+        return NearDiagonal(self) if self.mapped else self
+
+    def along(self, roots: RootPath) -> Gradients:
+        """The form in which the roots are followed along a path; for a target of full rank."""
+        return AlongPath(self, roots) if self.support == self.dimension >= _FEWEST_ROWS else self
+
+    # --- A and M ----------------------------------------------------------------------------------------------------
+
+    def factor(self, F: Array) -> Array:
+        """A = [F, √ε I], so that A Aᵀ = F Fᵀ + εI."""
+        noise = np.sqrt(self.epsilon) * np.eye(self.dimension, dtype=F.dtype)
+        return np.concatenate([F, np.broadcast_to(noise, (*F.shape[:-2], *noise.shape[-2:]))], axis=-1)
+
     @cached_property
     def root_outer(self) -> Array:
         """√(λ_i λ_j) on the support."""
@@ -56,42 +77,117 @@ class Dense(Form):
         root = self.root[..., : self.support, :]
         return root * root.mT
 
-    @abstractmethod
-    def factor(self, F: Array) -> Array:
-        """A with A Aᵀ = F Fᵀ + εI."""
+    @cached_property
+    def shift(self) -> Array:
+        """ε diag(λ) on the support."""
+        root = self.root[..., : self.support, :]
+        return np.eye(self.support, dtype=root.dtype) * (self.epsilon * root**2)
 
-    @abstractmethod
     def product(self, F: Array) -> Array:
-        """M on the support."""
+        """M = R (F Fᵀ + εI) R on the support."""
+        rows = F[..., : self.support, :]
+        return self.root_outer * (rows @ rows.mT) + self.shift
 
-    @abstractmethod
-    def excess_by_svd(self, F: Array) -> Array:
-        """L − L* from the singular vectors of R A, whatever the condition of M."""
+    def spectrum(self, F: Array) -> tuple[Array, Array]:
+        """√μ and Q of M = Q diag(μ) Qᵀ on the support."""
+        mu, Q = np.linalg.eigh(self.product(F))
+        poor = np.any(mu[..., :1] <= _EIGH_CONDITION * mu[..., -1:], axis=-1)  # a zero target has no μ
+        if not poor.any():
+            return np.sqrt(mu), Q
+        half = (self.root * self.factor(F))[..., : self.support, :]  # M = half halfᵀ
+        sigma = np.sqrt(np.maximum(mu, 0))
+        U, singular, _ = np.linalg.svd(half[poor], full_matrices=False)
+        sigma[poor], Q[poor] = singular, U
+        return sigma, Q
 
-    @abstractmethod
-    def excess_by_map(self, F: Array, T: Array, gradient: Array) -> Array:
-        """L − L* from the transport map of a well-conditioned M and the gradient."""
+    def map_of(self, sigma: Array, Q: Array) -> Array:
+        """T = R M^{-1/2} R on the support, for M = Q diag(σ²) Qᵀ."""
+        return self.root_outer * ((Q / sigma[..., None, :]) @ Q.mT)
 
-    @abstractmethod
-    def step(self, F: Array, roots: RootPath) -> tuple[Array, Array, Array]:
-        """Gradient, T, and the reciprocal condition number of the inverted matrix, with the root along a path.
+    # --- Value and derivatives --------------------------------------------------------------------------------------
 
-        For ε = 0 the polar factors of R F take the place of T.
+    def value(self, F: Array) -> Array:
+        """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R with the polar factor Q of R A; Q Qᵀ = I for n or more columns of A."""
+        A = self.factor(F)
+        U, _, Vh = np.linalg.svd(self.root * A, full_matrices=False)
+        distance = np.sum((A - self.root * (U @ Vh)) ** 2, axis=(-2, -1))
+        if A.shape[-1] >= self.dimension:
+            return distance
+        return distance + np.sum(self.root[..., 0] ** 2 * (1 - np.sum(U**2, axis=-1)), axis=-1)
+
+    def gradient(self, F: Array) -> Array:
+        """2 (F − T F)."""
+        gradient = 2 * F
+        gradient[..., : self.support, :] -= 2 * (self.map_of(*self.spectrum(F)) @ F[..., : self.support, :])
+        return gradient
+
+    def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
+        """V ↦ 2 (I − T) V − 2 R D R F, D = −Q [(Qᵀ E Q)_ij / (√μ_i √μ_j (√μ_i + √μ_j))] Qᵀ, E = R (V Fᵀ + F Vᵀ) R.
+
+        D is the derivative of M^{-1/2} along V, M = Q diag(μ) Qᵀ (paper.md section 2).
         """
+        F_ = F[..., : self.support, :]
+        sigma, Q = self.spectrum(F)
+        T = self.map_of(sigma, Q)
+        rows, columns = sigma[..., :, None], sigma[..., None, :]
+
+        def product(V: Array) -> Array:
+            V_, result = V[..., : self.support, :], 2 * V
+            E = self.root_outer * (V_ @ F_.mT + F_ @ V_.mT)
+            inner = Q.mT @ E @ Q / (rows * columns * (rows + columns))
+            result[..., : self.support, :] -= 2 * T @ V_
+            result[..., : self.support, :] -= 2 * (self.root_outer * (-Q @ inner @ Q.mT)) @ F_
+            return result
+
+        return product
+
+    def step(self, F: Array, roots: RootPath) -> tuple[Array, Array, Array]:
+        """2 (F − T F), T, and μ_n/μ_1 of M, with M^{-1/2} along a path."""
+
+        def spectrum(members: NDArray[np.bool_]) -> tuple[Array, Array]:
+            return self.of(members).spectrum(F[members])
+
+        inverse_root, condition = roots.inverse_root(self.product(F), spectrum)
+        T = self.root_outer * inverse_root
+        return 2 * (F - T @ F), T, condition
+
+    # --- Excess -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def optimal_map(self) -> Array:
+        """t, the diagonal of T at the minimum: 1 where s*_j > 0, and √(λ_j/ε) elsewhere; (..., n)."""
+        return np.where(self.minimum.spectrum > 0, 1.0, np.sqrt(self.minimum.eigenvalues / self.epsilon[..., 0]))
 
     def excess(self, F: Array) -> Array:
         """L − L*, from M^{-1/2} where M is well conditioned, and else from singular vectors."""
-        if self.mapped and self.dimension >= FEWEST_ROWS:
+        if self.mapped and self.dimension >= _FEWEST_ROWS:
             return NearDiagonal(self).gradient_and_excess(F)[1][()]
         return self.excess_by_svd(F)
 
-    def near_diagonal(self) -> Gradients:
-        """The form in which Newton's method replaces the decomposition of nearly diagonal M."""
-        return NearDiagonal(self) if self.mapped else self
+    def excess_by_svd(self, F: Array) -> Array:
+        """‖T*^{1/2} A − T*^{-1/2} R Q‖² + Σ_j (1 − t_j) S_jj, T* = diag(t) (paper.md section 2)."""
+        scale = np.sqrt(self.optimal_map)[..., :, None]
+        scaled_root = np.divide(self.root, scale, out=np.zeros_like(self.root), where=scale > 0)
+        A = self.factor(F)
+        U, _, Vh = np.linalg.svd(self.root * A, full_matrices=False)
+        distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
+        return distance + np.sum(np.sum(F**2, axis=-1) * (1 - self.optimal_map), axis=-1)
 
-    def along(self, roots: RootPath) -> Gradients:
-        """The form in which the roots are followed along a path; of a regular target."""
-        return AlongPath(self, roots) if self.support == self.dimension >= FEWEST_ROWS else self
+    def excess_by_map(self, F: Array, T: Array, gradient: Array) -> Array:
+        """‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj, D = T*^{1/2} − T*^{-1/2} T: the excess above, as T R A = R Q.
+
+        Where no direction is empty D = I − T, and the excess is ‖∇L‖²/4 + ε ‖I − T‖².
+        """
+        epsilon, identity = self.minimum.epsilon, np.eye(self.dimension)
+        if (self.minimum.spectrum > 0).all():
+            excess = np.sum(gradient**2, axis=(-2, -1)) / 4
+            return np.asarray(excess + epsilon * np.sum((identity - T) ** 2, axis=(-2, -1)))
+        root = np.sqrt(self.optimal_map)[..., :, None]
+        excess = np.sum((root * F - (F - gradient / 2) / root) ** 2, axis=(-2, -1))
+        excess += epsilon * np.sum((root * identity - T / root) ** 2, axis=(-2, -1))
+        return np.asarray(excess + np.sum(np.sum(F**2, axis=-1) * (1 - self.optimal_map), axis=-1))
+
+    # --- Transport --------------------------------------------------------------------------------------------------
 
     def whitened(self, F: Array) -> tuple[Array, Array]:
         """U and σ with M = U diag(σ²) Uᵀ on the support.
@@ -110,9 +206,10 @@ class Dense(Form):
     def transport(self, F: Array, V: Array) -> Array:
         """T V for a block V (..., n, p)."""
         U, sigma = self.whitened(F)
-        half = self.root[..., : self.support, :] * U / np.sqrt(sigma)[..., None, :]
-        transported = np.zeros(np.broadcast_shapes(V.shape, (*half.shape[:-2], 1, 1)), dtype=half.dtype)
-        transported[..., : self.support, :] = half @ (half.mT @ V[..., : self.support, :])
+        root, transported = self.root[..., : self.support, :], np.zeros_like(V)
+        transported[..., : self.support, :] = root * (
+            (U / sigma[..., None, :]) @ (U.mT @ (root * V[..., : self.support, :]))
+        )
         return transported
 
 

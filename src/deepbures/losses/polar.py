@@ -1,4 +1,4 @@
-"""The dense form of the Bures-Wasserstein loss with ε = 0: polar factors of R F and their derivatives."""
+"""The Bures-Wasserstein loss with ε = 0: polar factors of R F and their derivatives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEAST = 1e-30
 class Polar(Dense):
     """ε = 0: the gradient is 2 (F − R U Vᵀ), with the polar factor U Vᵀ of R F = U σ Vᵀ.
 
-    A square F of full rank has the map T = R M^{-1/2} R, too, with M = R F Fᵀ R.
+    Only for a square F of full rank M is regular and the map T known.
     """
 
     def __init__(self, minimum: Minimum, columns: int, rank: int) -> None:
@@ -33,20 +33,8 @@ class Polar(Dense):
         self.mapped = self.mapped and columns == rank == self.dimension
 
     def factor(self, F: Array) -> Array:
-        """F."""
+        """A = F."""
         return F
-
-    def product(self, F: Array) -> Array:
-        """M = R F Fᵀ R, for a regular target."""
-        return self.root_outer * (F @ F.mT)
-
-    def value(self, F: Array) -> Array:
-        """‖F − R U Vᵀ‖²_F + tr R (I − U Uᵀ) R."""
-        U, _, Vh = np.linalg.svd(self.root * F, full_matrices=False)
-        distance = np.sum((F - self.root * (U @ Vh)) ** 2, axis=(-2, -1))
-        if F.shape[-1] >= self.dimension:
-            return distance
-        return distance + np.sum(self.root[..., 0] ** 2 * (1 - np.sum(U**2, axis=-1)), axis=-1)
 
     def gradient(self, F: Array) -> Array:
         """2 (F − R U Vᵀ)."""
@@ -68,12 +56,8 @@ class Polar(Dense):
         lost = np.sum(np.sum(complement**2, axis=-1)[..., :k] * gap[..., :k], axis=-1)
         return distance + leaked + lost + (k - width) * last[..., 0]
 
-    def excess_by_map(self, F: Array, T: Array, gradient: Array) -> Array:
-        """‖∇L‖²/4 = ‖F − R Q‖², for a square F of full rank."""
-        return np.asarray(np.sum(gradient**2, axis=(-2, -1)) / 4)
-
     def step(self, F: Array, roots: RootPath) -> tuple[Array, Array, Array]:
-        """2 (F − R Q), Q = X (Xᵀ X)^{-1/2} for X = R F or its transpose, and the condition of Xᵀ X, 0 for an SVD."""
+        """2 (F − R Q), Q = X (Xᵀ X)^{-1/2} for X = R F or its transpose, and μ_n/μ_1 of Xᵀ X, 0 where an SVD gave Q."""
         X = self.root * F
         tall = X if X.shape[-2] >= X.shape[-1] else X.mT
         poor = np.zeros(len(X), dtype=bool)
@@ -108,6 +92,15 @@ class Polar(Dense):
         return product
 
 
+class ThinPolar(Polar):
+    """ε = 0 and k ≪ n: the singular vectors of R F need no n × n array, and neither does the excess."""
+
+    def excess(self, F: Array) -> Array:
+        """L − L*: the excess over the minimum over the rank of F, and what that lacks (see `thin_excess`)."""
+        F = of_rank(F, self.rank)
+        return thin_excess(self.minimum.eigenvalues, F) + self.minimum.lack(F.shape[-1])
+
+
 def of_rank(F: Array, rank: int) -> Array:
     """Factor of the same F Fᵀ with at most `rank` columns, for F of that rank.
 
@@ -122,6 +115,25 @@ def of_rank(F: Array, rank: int) -> Array:
     if rank < sigma.shape[-1] and np.any(sigma[..., rank] > rank_tolerance(F) * sigma[..., 0]):
         raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
     return (U * sigma[..., None, :])[..., :rank]
+
+
+def thin_excess(eigenvalues: Array, F: Array) -> Array:
+    """L_0(F) − L*, L* the minimum over rank ≤ k, for F (..., n, k) with k < n columns, as a sum of squares.
+
+    With R F = U σ Vᵀ it is ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) (I − U Uᵀ)_jj + Σ_{j>k} (λ_k − λ_j) (U Uᵀ)_jj. The
+    diagonal of I − U Uᵀ needs no complement of U: with U_1 = A cos θ Bᵀ its first k rows, and U_2 the others, whose
+    columns U_2 B are orthogonal and of length sin θ, I − U_1 U_1ᵀ = A sin²θ Aᵀ = (U_2 B Aᵀ)ᵀ (U_2 B Aᵀ).
+    """
+    k = F.shape[-1]
+    root = np.sqrt(eigenvalues)[..., :, None]
+    U, _, Vt = np.linalg.svd(root * F, full_matrices=False)
+    distance = np.sum((F - root * (U @ Vt)) ** 2, axis=(-2, -1))
+    gap = eigenvalues - eigenvalues[..., k - 1 : k]
+    A, _, Bt = np.linalg.svd(U[..., :k, :])
+    others = U[..., k:, :]
+    lost = np.sum((others @ (A @ Bt).mT) ** 2, axis=-2)
+    leaked = np.sum(others**2, axis=-1)
+    return distance + np.sum(lost * gap[..., :k], axis=-1) - np.sum(leaked * gap[..., k:], axis=-1)
 
 
 def polar_factor(X: Array) -> Array:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from ..linalg.eigenbasis import DenseBasis, Eigenbasis, eigenbasis
 from ..linalg.psd import INPUT_TOLERANCE, Array, check_square_fits, finite_array, spectrum, symmetrize
-from ..linalg.sample_covariance import sample_spectrum
 
 
 class Target:
@@ -51,11 +50,6 @@ class Target:
         basis = eigenbasis(len(values), eigenvectors)
         dimension = len(values) if eigenvectors is None else len(np.asarray(eigenvectors))
         return cls(np.pad(np.maximum(values, 0), (0, dimension - len(values))), basis)
-
-    @classmethod
-    def of_samples(cls, X: ArrayLike) -> Self:
-        """The covariance of the samples in the rows of X, (m, n); see `CovarianceLoss.from_samples`."""
-        return cls.of_spectrum(*sample_spectrum(X))
 
     @classmethod
     def stacked(cls, targets: Sequence[Target]) -> Self:

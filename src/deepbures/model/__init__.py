@@ -1,1 +1,1 @@
-"""Networks, targets, starts, trajectories, and what is measured along them."""
+"""Networks, targets, starts, trajectories, and quantities measured along them."""

@@ -1,4 +1,4 @@
-"""What is measured along a run, from factors F of the end-to-end covariance S = F Fᵀ; all take stacks."""
+"""Quantities measured along a run, from factors F of the end-to-end covariance S = F Fᵀ; all functions take stacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..linalg.psd import Array
 from ..linalg.roots import WELL_CONDITIONED, near_diagonal_inverse_root, well_conditioned_inverse_root
 from ..linalg.thin import is_thin, squared_distance_to_diagonal
 
-#: Singular values below this share of the largest do not count towards the rank.
+#: Singular values below this fraction of the largest do not count towards the rank.
 RANK_TOLERANCE = 1e-2
 #: Up to these correlations the root of a nearly diagonal matrix takes less time than its eigenvalues.
 _FASTER_THAN_EIGENVALUES = 0.02
@@ -59,7 +59,7 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
 
 
 def nuclear_norm(X: Array) -> Array:
-    """‖X‖_* = Σ σ_i(X), from the Gram matrix of the shorter side where that is as accurate, to eps · σ_1."""
+    """‖X‖_* = Σ σ_i(X), from the Gram matrix of the shorter side where that is accurate to eps · σ_1."""
     transposed = X.mT
     gram = X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X
     inverse_root, near = near_diagonal_inverse_root(gram, _FASTER_THAN_EIGENVALUES)
@@ -90,15 +90,16 @@ def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
 
 
 def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
-    """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with G = Q R_G.
+    """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with the QR decomposition G = Q R_G.
 
-    Cheaper than `squared_bures_distance` of the factor [F, √ε I], linear in n, and accurate to eps · ‖F‖² only.
+    It is linear in n and cheaper than `squared_bures_distance` of the factor [F, √ε I], but only accurate to
+    eps · ‖F‖².
     """
     R = np.linalg.qr(G).R
     product = G.mT @ F
-    smoothing = np.broadcast_to(np.sqrt(epsilon) * R.mT, (*product.shape[:-1], R.shape[-2]))
+    noise = np.broadcast_to(np.sqrt(epsilon) * R.mT, (*product.shape[:-1], R.shape[-2]))
     traces = np.sum(F**2, axis=(-2, -1)) + epsilon * F.shape[-2] + np.sum(G**2, axis=(-2, -1))
-    return traces - 2 * nuclear_norm(np.concatenate([product, smoothing], axis=-1))
+    return traces - 2 * nuclear_norm(np.concatenate([product, noise], axis=-1))
 
 
 def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
@@ -120,7 +121,7 @@ def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:
 def alignment(F: Array, to_eigenbasis: Callable[[Array], Array]) -> Array:
     """|cos| between the eigenvectors of F Fᵀ (rows, largest first) and those of the target (columns): (..., k, n).
 
-    From P ↦ Ωᵀ P, as `CovarianceLoss.to_eigenbasis`.
+    `to_eigenbasis` is P ↦ Ωᵀ P, see `CovarianceLoss.to_eigenbasis`.
     """
     P, _, _ = np.linalg.svd(F, full_matrices=False)
     return np.abs(np.swapaxes(to_eigenbasis(P), -1, -2))

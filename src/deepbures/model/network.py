@@ -41,8 +41,8 @@ class DeepLinearNetwork:
     def balanced(cls, end_to_end: ArrayLike, depth: int, width: int | None = None) -> DeepLinearNetwork:
         """Balanced network of the given end-to-end matrix W = U diag(s) Vᵀ.
 
-        W_1 = s^{1/N} Vᵀ, inner layers diag(s^{1/N}), W_N = U s^{1/N}, cut to inner width k. They meet the condition of
-        balance, W_{j+1}ᵀ W_{j+1} = W_j W_jᵀ (paper.md section 4).
+        W_1 = s^{1/N} Vᵀ, inner layers diag(s^{1/N}), W_N = U s^{1/N}, cut to inner width k. They are balanced:
+        W_{j+1}ᵀ W_{j+1} = W_j W_jᵀ (paper.md section 4).
 
         Parameters
         ----------
@@ -50,8 +50,8 @@ class DeepLinearNetwork:
         depth
             N ≥ 1. For N = 1 the network is W itself.
         width
-            Inner width k; default min(n, d_0). Smaller than the rank of W, it cuts W to its best
-            rank-k approximation.
+            Inner width k; default min(n, d_0). Where it is smaller than the rank of W, the network has the best
+            rank-k approximation of W.
         """
         W = finite_array("end_to_end", end_to_end, 2)
         check_depth(depth)
@@ -68,14 +68,14 @@ class DeepLinearNetwork:
     def of_factors(cls, U: Array, s: Array, Vh: Array, depth: int) -> DeepLinearNetwork:
         """Balanced network of W = U diag(s) Vᵀ: W_1 = s^{1/N} Vᵀ, inner layers diag(s^{1/N}), W_N = U s^{1/N}.
 
-        With one layer it is U diag(s), n × k: a rotation of the input changes no loss and no curvature, and the only
-        bottleneck of one layer is its input.
+        With one layer it is U diag(s), n × k: a rotation of the input changes neither loss nor curvature, and the
+        input is the only bottleneck of one layer.
 
         Parameters
         ----------
         U : (..., n, k)
         s : (..., k)
-            Singular values, zeros among them.
+            Singular values ≥ 0.
         Vh : (..., k, d_0)
         depth
             N ≥ 1.
@@ -111,11 +111,16 @@ class DeepLinearNetwork:
         return balancedness(self.layers)
 
 
-def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
-    """The network, with a single layer written as n × k (see `DeepLinearNetwork.of_factors`).
+def bottleneck(layers: Sequence[Array]) -> int:
+    """k = min_j d_j, the largest rank of the product of layers (..., d_j, d_{j−1})."""
+    return min(min(layer.shape[-2:]) for layer in layers)
 
-    Several layers are left as they are. A single layer W = U diag(s) Vᵀ becomes U_k diag(s_k): the same covariance
-    where the rank of W is at most k, and its best approximation of rank k elsewhere.
+
+def with_bottleneck(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
+    """The network, with a single layer W = U diag(s) Vᵀ replaced by the n × k matrix U_k diag(s_k).
+
+    It has the same covariance where the rank of W is at most k, and else that of the best rank-k approximation of W.
+    A network of several layers is returned unchanged.
     """
     W = network.layers[0]
     if network.depth > 1 or W.shape[-1] <= rank:
@@ -130,7 +135,7 @@ def pack(layers: Sequence[Array]) -> Array:
 
 
 def unpack(vector: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """Layers of the given shapes (d_j, d_{j−1}) from their entries (..., p): the inverse of `pack`."""
+    """Layers of the given shapes (d_j, d_{j−1}) from their entries (..., p), the inverse of `pack`."""
     ends = np.cumsum([rows * columns for rows, columns in shapes])[:-1]
     parts = np.split(vector, ends, axis=-1)
     return [part.reshape(*vector.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -144,8 +149,8 @@ def prefix_products(layers: Sequence[Array]) -> list[Array]:
 def layer_gradients(layers: Sequence[Array], prefixes: Sequence[Array], gradient: Array) -> list[Array]:
     """∂L^N/∂W_1, …, ∂L^N/∂W_N from ∇L(W) and the `prefix_products`, as new arrays (paper.md section 2).
 
-    ∇Lᵀ W_N ⋯ W_{j+1} is carried downwards: of the ways to transpose a product, BLAS is slow for small matrices
-    only with A Bᵀ, which does not occur here.
+    The product ∇Lᵀ W_N ⋯ W_{j+1} is accumulated from the top layer down. In this order no product A Bᵀ occurs, for
+    which BLAS is slow if the matrices are small.
     """
     backward = gradient.mT
     gradients: list[Array] = []

@@ -1,4 +1,4 @@
-"""Initial end-to-end matrices W(0), and layers W_j from random laws, balanced or as drawn (paper.md section 6)."""
+"""Initial end-to-end matrices W(0), and layers W_j from random distributions (paper.md section 6)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..linalg.thin import is_thin
 from ..losses.registry import CovarianceLoss
 from .network import DeepLinearNetwork, check_depth
 
-#: Laws from which layers are drawn.
+#: Distributions of the entries of layers, see `draw_layer`.
 DISTRIBUTIONS = (
     "normal",
     "uniform",
@@ -23,25 +23,25 @@ DISTRIBUTIONS = (
     "kaiming_uniform",
     "orthogonal",
 )
-#: What is made of the draws: the layers as drawn; their product, balanced; one end-to-end matrix, balanced.
+#: The network is made of the layers as drawn, of their product, balanced, or of one end-to-end matrix, balanced.
 BALANCES = ("none", "product", "end_to_end")
 
-#: Kinds of start near a point, balanced by construction: near the target, near the saddle W = 0, near 0 along Ω.
+#: Balanced starts near a point: near the target, near the saddle W = 0, and near 0 along Ω.
 NEAR_A_POINT = ("close", "small", "aligned")
 
 #: The authors' first scale of the `close` start, and the factor by which it shrinks after a draw without a margin.
 FIRST_SCALE, SHRINK = 10.95, 0.95
-#: Accuracy, as a share of tr Σ0, that a loss from differences of traces surely has.
+#: Bound, relative to tr Σ0, on the error of a loss computed as a difference of traces.
 _TRACE_DIGITS = 1e-6
-#: After this many draws the scale has shrunk to 1e-13: there is no margin left to find.
+#: After this many draws the scale has shrunk to 1e-13, and no start with a margin is left to be found.
 MAX_DRAWS = 600
-#: Number of draws that are examined together.
+#: Number of draws that are tested together.
 _BLOCK = 12
 
 
 @dataclass(frozen=True)
 class Start:
-    """An initial end-to-end matrix, and how it was found.
+    """An initial end-to-end matrix and its draw.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Start:
     scale
         Scale of the perturbation (`close`) or the singular values (`small`, `aligned`).
     draws
-        Number of draws until the start had a positive margin.
+        Number of draws up to the first start with a positive margin.
     """
 
     end_to_end: Array
@@ -59,12 +59,12 @@ class Start:
 
 
 def random_orthogonal(rng: np.random.Generator, dimension: int) -> Array:
-    """Haar-distributed rotation in SO(n): QR of a Gaussian matrix, signs of R's diagonal moved into Q."""
+    """Haar-distributed rotation in SO(n), (n, n)."""
     return rotations(rng.standard_normal((dimension, dimension)))
 
 
 def rotations(gaussian: Array) -> Array:
-    """Haar-distributed rotations from square Gaussian matrices, (..., n, n)."""
+    """Haar-distributed rotations from square Gaussian matrices (..., n, n), by QR with a positive diagonal of R."""
     Q, R = np.linalg.qr(gaussian)
     Q = Q * np.where(np.diagonal(R, axis1=-2, axis2=-1) < 0, -1.0, 1.0)[..., None, :]
     Q[..., 0] *= np.linalg.slogdet(Q)[0][..., None]
@@ -72,7 +72,7 @@ def rotations(gaussian: Array) -> Array:
 
 
 def random_frame(rng: np.random.Generator, dimension: int, columns: int) -> Array:
-    """Haar-distributed n × k matrix with orthonormal columns: from a rotation where n is small, else drawn directly."""
+    """Haar-distributed n × k matrix with orthonormal columns, from n × n random numbers for small n, else n × k."""
     if not is_thin(dimension, columns):
         return random_orthogonal(rng, dimension)[:, :columns]
     Q, R = np.linalg.qr(rng.standard_normal((dimension, columns)))
@@ -92,20 +92,19 @@ def close_start(
     *,
     first_scale: float = FIRST_SCALE,
 ) -> Start:
-    """The authors' `close` start: near the target, barely inside the theory's ball.
+    """The authors' `close` start: near the target, just inside the ball in which the paper's theorems hold.
 
     S(0) = Σ0 − εI + Γ diag(D) Γᵀ, D_i = scale · λ_n (2 − i/n), Γ a random rotation, cut to rank k;
-    W(0) = U diag(√eig S(0)) Vᵀ, V random. The scale starts at 10.95; while the margin
-    c = √λ_k − √L(0) is not positive, it shrinks by 0.95 and Γ is drawn again. A smaller first scale gives a
-    larger margin. A negative one (ours) gives a start below the optimum:
-    S(0) = S*^{1/2} (I + ½ scale Γ diag(2 − i/n) Γᵀ) S*^{1/2} with S* = Σ0 − εI.
+    W(0) = U diag(√eig S(0)) Vᵀ, V random. The first scale is 10.95. While the margin c = √λ_k − √L(0) is not positive,
+    the scale shrinks by 0.95 and Γ is drawn again. A smaller first scale gives a larger margin. A negative one (ours)
+    gives a start below the optimum: S(0) = S*^{1/2} (I + ½ scale Γ diag(2 − i/n) Γᵀ) S*^{1/2} with S* = Σ0 − εI.
 
     Parameters
     ----------
     rng
         Stream of the draws.
     loss
-        Bures-Wasserstein loss with ε ≤ λ_n, on the target that the start is close to.
+        Bures-Wasserstein loss with ε ≤ λ_n.
     rank
         k.
     input_dimension
@@ -116,35 +115,18 @@ def close_start(
     Raises
     ------
     ValueError
-        If L* ≥ λ_k, where no start has a margin (the authors' program never returns), if ε > λ_n, or if the
-        first scale is out of range.
+        If L* ≥ λ_k, where no start has a margin (the authors' program does not terminate), if ε > λ_n, if the first
+        scale is out of range, or for another loss.
     """
-    if not loss.is_bures_distance:
-        raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
-    if not (first_scale > -1 and first_scale != 0):
-        raise ValueError(f"the scale of a close start must be more than -1 and not 0, not {first_scale}")
-    n, eigenvalues = loss.dimension, loss.eigenvalues
-    if not 1 <= rank <= n:
-        raise ValueError(f"rank must lie between 1 and the dimension {n}, not {rank}")
-    floor = loss.minimum_value(rank)
-    if floor >= eigenvalues[rank - 1]:
-        raise ValueError(
-            f"no start close to the target has a margin: the minimal loss over rank {rank} is {floor:.6g}, "
-            f"not below λ_{rank} = {eigenvalues[rank - 1]:.6g}; use a higher rank or another initialization"
-        )
-    if loss.epsilon > equalized(eigenvalues, float(loss.epsilon))[-1]:
-        raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
-    scale, first = first_scale, 1
+    _check_close_start(loss, rank, first_scale)
+    n, scales = loss.dimension, np.multiply.accumulate(np.append(first_scale, np.full(MAX_DRAWS - 1, SHRINK)))
+    done = 0
     if rank == n:
-        tried = np.multiply.accumulate(np.append(first_scale, np.full(MAX_DRAWS, SHRINK)))
-        passed_by = int(np.argmin(np.append(_surely_outside(eigenvalues, tried[:-1]), False)))
-        rng.standard_normal((passed_by, n, n))  # the draws of Γ are consumed, but cannot matter
-        scale, first = float(tried[passed_by]), 1 + passed_by
-    while first <= MAX_DRAWS:
-        state = rng.bit_generator.state
-        count = min(_BLOCK, MAX_DRAWS + 1 - first)
-        scales = np.multiply.accumulate(np.append(scale, np.full(count - 1, SHRINK)))
-        S = _perturbed(loss, scales, rotations(rng.standard_normal((count, n, n))))
+        done = int(np.argmin(np.append(_surely_outside(loss.eigenvalues, scales), False)))
+        rng.standard_normal((done, n, n))  # these draws of Γ cannot give a margin
+    while done < MAX_DRAWS:
+        state, block = rng.bit_generator.state, scales[done : done + _BLOCK]
+        S = _perturbed(loss, block, rotations(rng.standard_normal((len(block), n, n))))
         for i in np.flatnonzero(_maybe_inside(loss, S, rank)):
             s, U = np.linalg.eigh(S[i])
             factor = loss.eigenvectors @ (U * np.sqrt(np.maximum(s, 0)))[:, ::-1][:, :rank]
@@ -152,13 +134,32 @@ def close_start(
                 rng.bit_generator.state = state
                 rng.standard_normal((i + 1, n, n))
                 V = random_orthogonal(rng, input_dimension or n)
-                return Start(factor @ V[:, :rank].T, float(scales[i]), first + int(i))
-        scale, first = float(scales[-1]) * SHRINK, first + count
+                return Start(factor @ V[:, :rank].T, float(block[i]), done + int(i) + 1)
+        done += len(block)
     raise ValueError(f"no start close to the target with a margin after {MAX_DRAWS} draws")
 
 
+def _check_close_start(loss: CovarianceLoss, rank: int, first_scale: float) -> None:
+    """Raise ValueError in one line where there is no `close_start`."""
+    if not loss.is_bures_distance:
+        raise ValueError(f"initialization 'close' needs the loss 'bures-wasserstein', not {loss.name!r}")
+    if not (first_scale > -1 and first_scale != 0):
+        raise ValueError(f"the scale of a close start must be more than -1 and not 0, not {first_scale}")
+    n, eigenvalues = loss.dimension, loss.eigenvalues
+    if not 1 <= rank <= n:
+        raise ValueError(f"rank must lie between 1 and the dimension {n}, not {rank}")
+    minimum = loss.minimum_value(rank)
+    if minimum >= eigenvalues[rank - 1]:
+        raise ValueError(
+            f"no start close to the target has a margin: the minimal loss over rank {rank} is {minimum:.6g}, "
+            f"not below λ_{rank} = {eigenvalues[rank - 1]:.6g}; use a higher rank or another initialization"
+        )
+    if loss.epsilon > equalized(eigenvalues, float(loss.epsilon))[-1]:
+        raise ValueError(f"epsilon must be at most λ_n = {eigenvalues[-1]:.6g} for a close start, not {loss.epsilon}")
+
+
 def _surely_outside(eigenvalues: Array, scales: Array) -> NDArray[np.bool_]:
-    """Where no rotation Γ gives a margin for k = n: S(0) + εI ≥ Σ0 + scale λ_n I, and L grows with S above Σ0.
+    """Whether a scale gives no margin for k = n, whatever Γ: S(0) + εI ≥ Σ0 + scale λ_n I, and L grows with S above Σ0.
 
     ∂L/∂S = I − T, and T = (S + εI)^{-1} # Σ0 ≤ I where S + εI ≥ Σ0 (# the geometric mean, which is monotone).
     """
@@ -168,7 +169,7 @@ def _surely_outside(eigenvalues: Array, scales: Array) -> NDArray[np.bool_]:
 
 
 def _perturbed(loss: CovarianceLoss, scales: Array, Gamma: Array) -> Array:
-    """S(0) of some draws, in the eigenbasis of the target; all scales have one sign."""
+    """S(0) for scales (m,) of one sign and rotations Γ (m, n, n), in the eigenbasis of the target, (m, n, n)."""
     n, eigenvalues = loss.dimension, loss.eigenvalues
     spread = 2 - np.arange(1, n + 1) / n
     optimum = np.maximum(eigenvalues - loss.epsilon, 0)
@@ -181,7 +182,7 @@ def _perturbed(loss: CovarianceLoss, scales: Array, Gamma: Array) -> Array:
 
 
 def _maybe_inside(loss: CovarianceLoss, S: Array, rank: int) -> NDArray[np.bool_]:
-    """Which S may have a margin. For k = n the few digits of the loss as a difference of traces decide most of them."""
+    """Whether S (m, n, n) may have a margin. For k = n the loss as a difference of traces decides in most cases."""
     eigenvalues = loss.eigenvalues
     if rank < loss.dimension:
         return np.ones(len(S), dtype=bool)
@@ -195,7 +196,7 @@ def _maybe_inside(loss: CovarianceLoss, S: Array, rank: int) -> NDArray[np.bool_
 def small_start(
     rng: np.random.Generator, dimension: int, rank: int, scale: float, input_dimension: int | None = None
 ) -> Start:
-    """Small balanced start W(0) = scale · U Vᵀ with random orthonormal n×k and d_0×k frames.
+    """Small balanced start W(0) = scale · U Vᵀ with random orthonormal n × k and d_0 × k frames.
 
     It lies near the saddle W = 0, from which the flow descends the energy levels one by one.
     """
@@ -216,7 +217,7 @@ def aligned_start(
     """Start W(0) = scale · Ω_k Vᵀ along the k leading eigenvectors of the target, V random orthonormal.
 
     S(0) = scale² Ω_k Ω_kᵀ commutes with Σ0, and so does S(t): each eigenvalue follows its own equation
-    ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1) (paper.md section 9; `aligned_flow.mode_times`).
+    ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1) (paper.md section 9; `plateau_times.mode_times`).
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, not {scale}")
@@ -246,14 +247,14 @@ def draw_layer(rng: np.random.Generator, distribution: str, rows: int, columns: 
     if distribution == "orthogonal":
         width = min(rows, columns)
         return random_frame(rng, rows, width) @ random_frame(rng, columns, width).T
-    family, _, law = distribution.rpartition("_")
+    family, _, density = distribution.rpartition("_")
     if distribution not in DISTRIBUTIONS:
         raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, not {distribution!r}")
     if family:
         deviation = np.sqrt(2 / (rows + columns if family == "xavier" else columns))
-    elif law == "uniform":
+    elif density == "uniform":
         deviation = 1 / np.sqrt(3)
-    if law == "normal":
+    if density == "normal":
         return deviation * rng.standard_normal((rows, columns))
     return deviation * np.sqrt(3) * rng.uniform(-1, 1, (rows, columns))
 
@@ -269,7 +270,7 @@ def draw_network(
     gamma: float = 1.0,
     input_dimension: int | None = None,
 ) -> DeepLinearNetwork:
-    """Network with layers of a random law, balanced or not.
+    """Network of random layers, balanced or not.
 
     Parameters
     ----------
@@ -278,11 +279,12 @@ def draw_network(
     dimension, depth, rank
         n, N, and k, the width of all inner layers.
     distribution
-        One of `DISTRIBUTIONS`, see `draw_layer`. `normal` takes the deviation that gives the entries
-        of the end-to-end matrix the variance d_0^{−γ}: σ^{2N} = d_0^{−γ} / (d_1 ⋯ d_{N−1}).
+        One of `DISTRIBUTIONS`, see `draw_layer`. For `normal` the entries of the end-to-end matrix have the variance
+        d_0^{−γ}: the deviation σ is σ^{2N} = d_0^{−γ} / (d_1 ⋯ d_{N−1}).
     balance
         `none`: the layers as drawn. `product`: the balanced network of their product (the authors'
-        `balance`). `end_to_end`: that of one n × d_0 matrix of this law, cut to rank k (their `balance-force`).
+        `balance`). `end_to_end`: that of one n × d_0 matrix with this distribution, cut to rank k (their
+        `balance-force`).
     gamma
         γ, for `normal` only.
     input_dimension
@@ -311,7 +313,7 @@ def draw_network(
 
 
 def with_end_rank(network: DeepLinearNetwork, rank: int) -> DeepLinearNetwork:
-    """The network with its first and last layer cut to their best approximations of a lower rank r."""
+    """The network with its first and last layer replaced by their best approximations of rank r = `rank`."""
     if rank < 1:
         raise ValueError(f"rank must be at least 1, not {rank}")
 

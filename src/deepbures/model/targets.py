@@ -6,14 +6,14 @@ import numpy as np
 
 from ..linalg.psd import Array, symmetrize
 
-#: How the singular values of a Gaussian matrix become the spectrum: kept, or made to decay like 1/i.
+#: Spectra: decaying like 1/i, or the singular values of a Gaussian matrix.
 SPECTRA = ("zipf", "random")
-#: Whether they are the eigenvalues of Σ0, or its square roots.
+#: Whether these numbers are the eigenvalues of Σ0, or the singular values of its root Σ0^{1/2}.
 MODES = ("eigenvalues", "singular values")
 
 
 def least_eigenvalue(dimension: int, smin: float, *, spectrum: str = "zipf", mode: str = "eigenvalues") -> float | None:
-    """λ_n of a target where it is known before the draw (as for `zipf`: 1/n, or smin + 1/n); else None."""
+    """λ_n of a target from `draw_target` if it does not depend on the draw: 1/n or smin + 1/n for `zipf`; else None."""
     if spectrum != "zipf":
         return None
     least = 1 / dimension if smin <= 1 / dimension else smin + 1 / dimension
@@ -31,9 +31,9 @@ def draw_target(
 ) -> Array:
     """Random target covariance Σ0 = Ω Λ Ωᵀ.
 
-    A Gaussian n×n matrix A = U diag(S) Vᵀ gives Ω = U and the spectrum. `random` keeps S. `zipf` takes
-    S_1 / i + N(0, 1), sorted, shifted so that its minimum is 1/n. If smin ≥ 0 and the minimum is below
-    smin, the whole spectrum is shifted: S ← S + smin − S_n + 1/n, so that λ_n = smin + 1/n.
+    A Gaussian n × n matrix A = U diag(S) Vᵀ gives Ω = U and, for `random`, the spectrum S. For `zipf` the spectrum is
+    S_1 / i + N(0, 1), sorted, and shifted so that its minimum is 1/n. If smin ≥ 0 and the minimum is below smin, the
+    whole spectrum is shifted, S ← S + smin − S_n + 1/n, so that λ_n = smin + 1/n.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ class StopReason(StrEnum):
 
     @property
     def remedy(self) -> str:
-        """What to change if a run should not have ended like this; empty if it should."""
+        """What to change if the run should not have ended for this reason; empty where nothing is to be changed."""
         return _REMEDIES.get(self, "")
 
 
@@ -61,7 +61,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class FlowTrajectory(Trajectory):
-    """A gradient flow. Its last sample is where the flow ended.
+    """A gradient flow. Its last sample is the state at which the flow ended.
 
     The columns of `factors` are orthogonal, their lengths the singular values of W(t), largest first.
 
@@ -72,7 +72,7 @@ class FlowTrajectory(Trajectory):
     n_steps, evaluations
         Accepted steps of the integrators and evaluations of the gradient.
     explicit_steps
-        How many of the steps the explicit method took; exponential collocation took the others.
+        Number of those steps that the explicit method took; exponential collocation took the others.
     """
 
     gradient_norm: Array
@@ -91,9 +91,9 @@ class FlowTrajectory(Trajectory):
 class DescentTrajectory(Trajectory):
     """A run of gradient descent on all layers, or a stack of runs (leading axes `...`).
 
-    A row describes the weights before its step, the row of `n_steps` the final ones. In a stack, a run has NaN in
-    the rows after its `last_step` (from it on, if it diverged), and in rows that were added because another run
-    converged there. A single run has no such rows.
+    A row describes the weights before its step; the last row, at `n_steps`, the final weights. In a stack, a run has
+    NaN in the rows after its `last_step` (from this row on if it diverged), and in rows that exist because another run
+    converged at that step. A single run has no such rows.
 
     Attributes
     ----------

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ..linalg.psd import Array
 from ..study.grid.axes import AXES, axes_of
+from ..study.results import parquet
 from . import style
 
 #: Floor of logarithms, relative to the largest value of a column: smaller values are rounding, or a sign change of a
@@ -22,9 +23,8 @@ _SHORT = {"bures-wasserstein": "BW"}
 
 
 def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) -> pd.DataFrame:
-    """Read a table, only the rows whose axes have one of the values to `show`."""
-    filters = [(axis, "in", list(values)) for axis, values in (show or {}).items()] or None
-    return pd.read_parquet(path, filters=filters)
+    """Read a table, only the rows whose axes have one of the values to `show`; a broken or edited one is refused."""
+    return parquet.read(path, show=show)
 
 
 def label(**values: float | str) -> str:

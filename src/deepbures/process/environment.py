@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-#: Variables of Python that jobs inherit: paths of modules, and encodings of text.
-_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+#: Variables of Python that jobs inherit: paths of modules, isolation from the user's folder, and encodings of text.
+_PYTHON = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONUSERBASE", "PYTHONSAFEPATH"),
+    *("PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"),
+)
 #: Variables by which Jupyter, IPython and matplotlib find settings, kernels, backends and extensions.
 _SETTINGS = ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "IPYTHONDIR", "MPLBACKEND", "MATPLOTLIBRC")
 

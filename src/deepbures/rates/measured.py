@@ -1,4 +1,4 @@
-"""Convergence slopes measured on a recorded loss curve, in decades per unit time (negative where it decays)."""
+"""Convergence slopes d log10(L − L*)/dt of a recorded loss curve, in decades per unit time (negative: decay)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SAMPLING = 1e-4
 BAND = (-3.5, -2.0)
 WINDOW = 0.1
 HORIZON = 3.0
-#: A tail is settled where the slopes of the two halves of its window agree to this share. For a sum of two exponentials
-#: whose slopes agree, and of which the slower one makes up `aggregate.SLOWEST_SHARE` of the last value, the fit gives
-#: the slower rate to 0.6 %.
+#: A tail is settled where the slopes of the two halves of its window agree to this relative difference. For a sum of
+#: two exponentials with a settled tail, of which the slower one contributes 99 % of the last value, the fit gives the
+#: slower rate to 0.6 %.
 SETTLED = 0.005
-#: Where the differences of the rate fall less than this from one to the next, they are no exponential on its way to 0.
+#: If the ratio of successive differences of the rate exceeds this, they are not extrapolated as an exponential.
 _SLOWEST_DECAY = 0.9
-#: Share of the last time at which the fit of a power law begins: it covers the last half decade.
+#: Fraction of the last time at which the fit of a power law begins, so that it covers half a decade.
 POWER_LAW_START = 10**-0.5
 
 
@@ -40,19 +40,19 @@ class SlopeFit(NamedTuple):
 def authors_slope(times: Array, excess: Array, step_size: float) -> SlopeFit:
     """Convergence slope by the authors' definition (paper.md section 7), for samples at every step.
 
-    Take y = log10 |L − L*|, finite values only; its exponentially weighted mean of span s = 1e-4/η, keeping every s-th
-    sample; the longest run of these with −3.5 < y < −2; and the regression of the raw y on t over the 0.1 time
-    units that end at the last sample of that run.
+    Take y = log10 |L − L*|, finite values only; every s-th value of its exponentially weighted mean of span s = 1e-4/η;
+    the longest run of these with −3.5 < y < −2; and the regression of the raw y on t over the 0.1 time units that end
+    at the last sample of that run.
 
     Parameters
     ----------
     times, excess : (m,)
         t and L − L* at consecutive steps, spaced by `step_size`.
     step_size
-        η ≤ 1e-4. A flow may be sampled at η = 1e-4, where there is nothing to average.
+        η ≤ 1e-4. A flow may be sampled at η = 1e-4, where the mean is y itself.
     """
-    y, kept = _log10_finite(excess)
-    t = np.asarray(times)[kept]
+    y, finite = _log10_finite(excess)
+    t = np.asarray(times)[finite]
     span = max(round(SAMPLING / step_size), 1)
     smooth = _weighted_mean(y, span)[::span]
     inside = (smooth > BAND[0]) & (smooth < BAND[1])
@@ -74,7 +74,7 @@ def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> 
         Samples of the flow, from t = 0. Between them log10(L − L*) is interpolated by cubics with the exact
         derivative dL/dt = −‖∇L^N‖².
     """
-    from scipy.interpolate import CubicHermiteSpline  # imported here because it takes a tenth of a second to load
+    from scipy.interpolate import CubicHermiteSpline  # imported here: it takes a tenth of a second to load
 
     positive = excess > 0
     times, excess, gradient_norm = times[positive], excess[positive], gradient_norm[positive]
@@ -89,7 +89,7 @@ def authors_slope_of_flow(times: Array, excess: Array, gradient_norm: Array) -> 
 
 
 def authors_slope_of_descent(times: Array, excess: Array) -> SlopeFit:
-    """The authors' slope of a run of gradient descent recorded evenly, every 1e-4 or more often; else none."""
+    """The authors' slope of gradient descent recorded at even times, every 1e-4 or more often; else NaN."""
     spacing = np.diff(times)
     if len(spacing) < 3 or spacing[0] > SAMPLING * (1 + 1e-9) or not np.allclose(spacing[:-1], spacing[0], rtol=1e-6):
         return SlopeFit.none()
@@ -97,7 +97,7 @@ def authors_slope_of_descent(times: Array, excess: Array) -> SlopeFit:
 
 
 def settling_time(times: Array, excess: Array, factor: float = 1e-6) -> float:
-    """First time at which L − L* is at most `factor` times its initial value; NaN if it never is.
+    """First time at which L − L* is at most `factor` times its initial value; NaN if there is none.
 
     Between samples log(L − L*) is interpolated linearly.
     """
@@ -108,8 +108,8 @@ def settling_time(times: Array, excess: Array, factor: float = 1e-6) -> float:
     i = below[0]
     if i == 0 or excess[i] <= 0:
         return float(times[i])
-    share = np.log(excess[i - 1] / level) / np.log(excess[i - 1] / excess[i])
-    return float(times[i - 1] + share * (times[i] - times[i - 1]))
+    fraction = np.log(excess[i - 1] / level) / np.log(excess[i - 1] / excess[i])
+    return float(times[i - 1] + fraction * (times[i] - times[i - 1]))
 
 
 def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
@@ -127,12 +127,12 @@ def tail_slope(times: Array, excess: Array, decades: float = 3.0) -> SlopeFit:
 
 
 def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
-    """How far the slope still changes within the tail: |slope of the first half of its window over the second's − 1|.
+    """Relative change of the slope within the tail: |slope_1/slope_2 − 1| for the two halves of its window.
 
     Each half covers `decades`/2 of decay. In the end L − L* is a sum of exponentials with positive weights, and its
-    slope flattens steadily to that of the slowest one. So a drift above `SETTLED` means that the tail is not reached.
-    A small drift does not mean that it is: a slow direction with a tiny weight leaves no trace (see `slowest_share`
-    of flows). NaN where there is no tail.
+    slope flattens steadily to that of the slowest one. So a drift above `SETTLED` shows that the tail is not reached.
+    A small drift does not show that it is: a slow direction with a tiny weight has no effect on it (see the column
+    `slowest_share` of flows). NaN where there is no tail.
     """
     t, y = _tail(times, excess, decades)
     if not len(y):
@@ -145,8 +145,9 @@ def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
 def limit_rate(times: Array, excess: Array, gradient_norm: Array, decades: float = 2.0) -> float:
     """Limit of the rate −d log(L − L*)/dt = ‖∇L^N‖²/(L − L*) of a flow, extrapolated from its tail.
 
-    In the end L − L* is a sum of exponentials, and its rate tends to the slowest one like a further exponential: so
-    Aitken's Δ² of the rate at three evenly spaced times finds the limit. Meant for a settled tail (see `tail_drift`).
+    In the end L − L* is a sum of exponentials, and its rate tends to the slowest one like an exponential. The limit is
+    Aitken's r_3 + Δ_2 q/(1 − q), q = Δ_2/Δ_1, for the rates r_1, r_2, r_3 at three evenly spaced times and their
+    differences Δ_1 and Δ_2. Valid for a settled tail (see `tail_drift`).
 
     Parameters
     ----------
@@ -155,10 +156,10 @@ def limit_rate(times: Array, excess: Array, gradient_norm: Array, decades: float
     decades
         How far above the last sample, in powers of ten, the first of the three times is.
     """
-    from scipy.interpolate import PchipInterpolator  # imported here because it takes a tenth of a second to load
+    from scipy.interpolate import PchipInterpolator  # imported here: it takes a tenth of a second to load
 
-    y, kept = _log10_finite(excess)
-    t, rate = np.asarray(times)[kept], gradient_norm[kept] ** 2 / excess[kept]
+    y, finite = _log10_finite(excess)
+    t, rate = np.asarray(times)[finite], gradient_norm[finite] ** 2 / excess[finite]
     if y.size == 0 or y.max() < y[-1] + decades:
         return float("nan")
     first = max(int(np.flatnonzero(y >= y[-1] + decades)[-1]) - 1, 0)
@@ -172,8 +173,8 @@ def limit_rate(times: Array, excess: Array, gradient_norm: Array, decades: float
 def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) -> SlopeFit:
     """Exponent p of L − L* ~ t^p: regression of log10(L − L*) on log10 t, from `start` times the last time on.
 
-    For flows that reach their horizon without an exponential tail, as where ε = λ_n: p = −2N/(2N−1)
-    (`predicted_rates.algebraic_tail`). `slope` is the exponent; `start` and `end` are times.
+    For flows that reach their horizon without an exponential tail, for example where ε = λ_n, p = −2N/(2N−1)
+    (`predicted.algebraic_tail`). `slope` is the exponent; `start` and `end` are times.
     """
     times, excess = np.asarray(times), np.asarray(excess)
     late = (times >= start * times[-1]) & (times > 0) & (excess > 0)
@@ -182,7 +183,7 @@ def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) 
 
 
 def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None = None) -> float:
-    """max_t (L(t) − L*) / (initial · exp(−rate t)) over the samples with t > 0: above 1 where a bound is violated.
+    """max_t (L(t) − L*) / (initial · exp(−rate t)) over the samples with t > 0; above 1 if the bound is violated.
 
     `initial` is L(0) − L* by default. NaN without samples, or without a bound.
     """
@@ -196,20 +197,21 @@ def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None 
 
 
 def _tail(times: Array, excess: Array, decades: float) -> tuple[Array, Array]:
-    """Times and log10 of the last `decades` of decay; empty where the curve does not fall so far."""
-    y, kept = _log10_finite(excess)
+    """Times and log10(L − L*) of the last `decades` of decay; empty where the curve does not fall so far."""
+    y, finite = _log10_finite(excess)
     if y.size == 0 or y.max() < y[-1] + decades:
         return np.empty(0), np.empty(0)
     above = np.flatnonzero(y > y[-1] + decades)
     first = above[-1] + 1 if above.size else 0
-    return np.asarray(times)[kept][first:], y[first:]
+    return np.asarray(times)[finite][first:], y[first:]
 
 
 def _log10_finite(excess: Array) -> tuple[Array, Array]:
+    """The finite values of log10 |L − L*|, and a mask of them."""
     with np.errstate(divide="ignore"):
         y = np.log10(np.abs(excess))
-    kept = np.isfinite(y)
-    return y[kept], kept
+    finite = np.isfinite(y)
+    return y[finite], finite
 
 
 def _weighted_mean(y: Array, span: int) -> Array:
@@ -222,6 +224,7 @@ def _weighted_mean(y: Array, span: int) -> Array:
 
 
 def _regress(t: Array, y: Array) -> SlopeFit:
+    """Linear regression of y on t; NaN for fewer than three points or a constant y."""
     if len(t) < 3:
         return SlopeFit.none()
     dt, dy = t - t.mean(), y - y.mean()

@@ -1,4 +1,7 @@
-"""The flow from aligned starts by quadrature: when each mode of W has grown, and so when each plateau ends."""
+"""Times of the flow from aligned starts, by quadrature of ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1) for each mode.
+
+A plateau of the loss ends when the next mode has grown.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ _PANEL = 0.5
 def mode_times(eigenvalue: float, epsilon: float, depth: int, s_initial: ArrayLike, s_final: ArrayLike) -> Array:
     """Time in which one mode of an aligned start goes from s_initial to s_final (paper.md section 9).
 
-    Where S commutes with Σ0, ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1), with the limit s* = (λ − ε)_+. The integral
-    ∫ ds/(ds/dt) is computed on Gauss-Legendre panels in log s or, near s*, in log |s − s*|, to a relative 1e-12.
+    Where S commutes with Σ0, ds/dt = 4 N s^{2−1/N} (√(λ/(s + ε)) − 1), with the limit s* = (λ − ε)_+. The time is the
+    integral ∫ ds/(ds/dt), computed on Gauss-Legendre panels in log s or, near s*, in log |s − s*|, to a relative 1e-12.
 
     Parameters
     ----------
     eigenvalue, epsilon, depth
         λ > 0, ε ≥ 0, N ≥ 1.
     s_initial, s_final
-        Eigenvalues of S > 0, broadcast against each other. s_final lies between s_initial and s*; at s* itself the
-        time is infinite.
+        Eigenvalues of S > 0, broadcast against each other. s_final lies between s_initial and s*; the time to s* itself
+        is infinite.
 
     Raises
     ------
     ValueError
-        Where s_initial is not positive or s_final is not on the way from it to s*.
+        If s_initial is not positive, or s_final does not lie between it and s*.
     """
     check_depth(depth)
     start, end = np.broadcast_arrays(np.asarray(s_initial, dtype=float), np.asarray(s_final, dtype=float))
@@ -45,11 +48,11 @@ def mode_times(eigenvalue: float, epsilon: float, depth: int, s_initial: ArrayLi
 
 
 def half_times(eigenvalues: ArrayLike, epsilon: float, depth: int, s_initial: ArrayLike) -> Array:
-    """When each mode of an aligned start reaches half of its limit, (k,): the ends of the plateaus of the loss.
+    """Times at which the modes of an aligned start reach half of their limits (λ_j − ε)_+, (k,): ends of plateaus.
 
     From a small aligned start the loss passes the levels Σ_{j>i} (√λ_j − √ε)² one by one; level i lasts from the
-    half-time of mode i to that of mode i + 1. `s_initial` holds the eigenvalues of S(0) along the k first directions,
-    or one number. The time is 0 where a mode starts beyond its half, and infinite where it is not learnt (λ_j ≤ ε).
+    half-time of mode i to that of mode i + 1. `s_initial` holds the eigenvalues of S(0) along the first k directions,
+    or one number. The time is 0 if a mode starts above half of its limit, and infinite if it vanishes (λ_j ≤ ε).
     """
     spectrum = np.asarray(eigenvalues, dtype=float)
     optimum = soft_threshold(spectrum, epsilon)
@@ -63,6 +66,7 @@ def half_times(eigenvalues: ArrayLike, epsilon: float, depth: int, s_initial: Ar
 
 
 def _mode_time(eigenvalue: float, epsilon: float, depth: int, start: float, end: float) -> float:
+    """`mode_times` of one pair: panels in log s on the side of 0, in log |s − s*| on the side of the limit."""
     signed_limit = eigenvalue - epsilon
     limit = max(signed_limit, 0.0)
     if start == end:

@@ -1,7 +1,7 @@
 """Rates predicted for a run: local rates at the minimum, global rates from the start, and the bounds that follow.
 
-Sections refer to paper.md, which names the source of each statement. Measured rates are in `slopes`, closed forms on
-spectra in `closed_form_rates`.
+Sections refer to paper.md, which names the source of each statement. Measured rates are in `measured`, closed forms in
+terms of spectra in `closed_form_rates`.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..linalg.psd import Array, soft_threshold
+from ..linalg.psd import Array
 from ..losses import closed_form_rates
 from ..losses.registry import BuresWasserstein, CovarianceLoss
 from ..model.network import check_depth
 
 
 def flow_bound(times: ArrayLike, excess_initial: float, rate: float) -> Array:
-    """(L(0) − L*) exp(−rate · t): the rate is 8 N c^{2(2N−1)/N} K (program, paper.md section 4), or the global one."""
+    """(L(0) − L*) exp(−rate · t), with the rate 8 N c^{2(2N−1)/N} K of the program (section 4), or the global rate."""
     return excess_initial * np.exp(-rate * np.asarray(times))
 
 
 def local_rates(
     eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None, kept: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """In-block and off-block rates at a critical point of the BW loss: < 0 where the flow leaves it, > 0 elsewhere.
+    """In-block and off-block rates at a critical point W_J of the BW loss: negative in directions of escape.
 
-    In-block r_ab = 2 (s_a + s_b)/(λ_a + λ_b) · (s_a − s_b)/(s_a^{1/N} − s_b^{1/N}), s_a = λ_a − ε; off-block
-    2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)). J is {1..k}, the minimum, or `kept`, indices from 0; k is n by default.
-    Shapes and errors: `closed_form_rates.bures_wasserstein`.
+    With s_a = λ_a − ε, in-block: 2 (s_a + s_b)/(λ_a + λ_b) · (s_a − s_b)/(s_a^{1/N} − s_b^{1/N}) for a ≤ b in J, and
+    off-block: 2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)) for a in J, b not. J is {1..k}, the minimum, or `kept`,
+    indices from 0; k is n by default. Shapes and errors: `closed_form_rates.bures_wasserstein`.
     """
     J = np.arange(rank or len(eigenvalues)) if kept is None else kept
     return closed_form_rates.bures_wasserstein(eigenvalues, epsilon, depth, J)
@@ -65,30 +65,30 @@ def local_condition(loss: CovarianceLoss, depth: int, rank: int | None = None) -
 
 
 def stable_step(rates: Array) -> float:
-    """2/λ_max: from this step size on, gradient descent cannot stay at the minimum with these local rates.
+    """2/max r: gradient descent with this step size or a larger one cannot stay at the minimum with these local rates.
 
-    λ_max = max r is the largest eigenvalue of the Hessian of the deep loss at the balanced minimum; for
-    ε = 0, k = n it is 2 N λ_1^{1−1/N}, and the largest stable step 1/(N λ_1^{1−1/N}).
+    max r is the largest eigenvalue of the Hessian of the deep loss at the balanced minimum; for ε = 0, k = n it is
+    2 N λ_1^{1−1/N}, and the largest stable step 1/(N λ_1^{1−1/N}).
     """
     largest = float(rates.max())
     return 2 / largest if largest != 0 else float("inf")
 
 
 def descent_contraction(rates: Array, step_size: float) -> float:
-    """Final factor by which a step multiplies L − L* near the minimum with these rates: max_r (1 − η r)²."""
+    """max_r (1 − η r)², the factor by which a step finally multiplies L − L* near the minimum with these rates."""
     return float(np.max((1 - step_size * rates) ** 2))
 
 
 def sharp_rate(eigenvalues: Array, epsilon: float, depth: int, rank: int | None = None) -> float:
     """Exact asymptotic decay rate of the excess BW loss at the minimum: L(t) − L* ~ exp(−sharp_rate · t).
 
-    Twice the smallest of the local rates, exchanges of equal eigenvalues left out; 4 N λ_n^{1−1/N} for ε = 0, k = n.
+    Twice the smallest of the local rates, without exchanges of equal eigenvalues; 4 N λ_n^{1−1/N} for ε = 0, k = n.
     It is 0 where the decay is slower than exponential: for ε = λ_k, or for N ≥ 2 if fewer than k of the λ_j exceed ε.
     """
     return float(2 * rates_at_minimum(BuresWasserstein.from_spectrum(eigenvalues, epsilon=epsilon), depth, rank).min())
 
 
-# --- What holds along a whole run -------------------------------------------------------------------------------
+# --- Bounds along a whole run -----------------------------------------------------------------------------------
 
 
 def global_rate(
@@ -96,8 +96,8 @@ def global_rate(
 ) -> float:
     """Proved rate of the balanced flow on the BW loss: L(t) ≤ L(0) exp(−rate · t), at every time (paper.md section 8).
 
-    For k = n it is 4 N m^{2−1/N}/(m + ε) with m = min(σ_n(W(0))², λ_n − ε), and 0 where m ≤ 0. It is the sharp
-    rate where σ_n(W(0))² ≥ λ_n − ε. For ε = 0, N = 1 it is 4. No margin is needed. For k < n it is NaN: no bound
+    For k = n it is 4 N m^{2−1/N}/(m + ε) with m = min(σ_n(W(0))², λ_n − ε), and 0 if m ≤ 0. It equals the sharp
+    rate if σ_n(W(0))² ≥ λ_n − ε. For ε = 0, N = 1 it is 4. No margin is needed. For k < n it is NaN: no bound
     on L − L* follows from σ_k(W(0)), because the flow rests at saddles of rank k. On a range spanned by
     eigenvectors the theorem holds with the eigenvalues of that range in place of the spectrum.
 
@@ -119,7 +119,7 @@ def global_rate(
 
 
 def loss_global_rate(loss: CovarianceLoss, depth: int, least_singular_value: float, rank: int | None = None) -> float:
-    """The `global_rate` of any loss; NaN where none is proved: for k < n, and for other losses than the two."""
+    """The `global_rate` of any loss; NaN where none is proved: for k < n, and for a loss that has none."""
     rate = None if rank is not None and rank < loss.dimension else loss.global_rate(depth, least_singular_value)
     return float("nan") if rate is None else rate
 
@@ -127,18 +127,6 @@ def loss_global_rate(loss: CovarianceLoss, depth: int, least_singular_value: flo
 def global_bound(times: ArrayLike, loss_initial: float, rate: float) -> Array:
     """L(0) exp(−rate · t), the bound that `global_rate` proves on L(t) (L* = 0 there)."""
     return flow_bound(times, loss_initial, rate)
-
-
-def singular_value_bounds(
-    eigenvalues: ArrayLike, epsilon: float, least_singular_value: float, largest_singular_value: float
-) -> tuple[float, float]:
-    """m and M with m ≤ σ_n(W(t))² and σ_1(W(t))² ≤ M along the balanced flow, k = n (paper.md section 8).
-
-    m = min(σ_n(W(0))², (λ_n − ε)_+), M = max(σ_1(W(0))², λ_1 − ε). They hold at any depth, and for descent on
-    one layer with η ≤ ½. For ε = 0 they also hold for the square loss.
-    """
-    optimum = soft_threshold(eigenvalues, epsilon)
-    return closed_form_rates.retained(optimum, least_singular_value), float(max(largest_singular_value**2, optimum[0]))
 
 
 def descent_global_rate(
@@ -149,9 +137,9 @@ def descent_global_rate(
     step_size: float,
     rank: int | None = None,
 ) -> float:
-    """Proved share of the loss that every step of descent takes: L(W⁺) ≤ (1 − share) L(W) (paper.md section 8).
+    """Fraction q by which every step of descent reduces the loss at least, L(W⁺) ≤ (1 − q) L(W) (paper.md section 8).
 
-    One layer, k = n, 0 < η ≤ ½: 4 η (1 − η) m/(m + ε), m = min(σ_n(W(0))², λ_n − ε); for ε = 0 it is 4 η (1 − η),
+    One layer, k = n, 0 < η ≤ ½: q = 4 η (1 − η) m/(m + ε), m = min(σ_n(W(0))², λ_n − ε); for ε = 0 it is 4 η (1 − η),
     so that the contraction is (1 − 2η)². NaN for N ≥ 2, for k < n and for other η, where nothing is proved.
     """
     if depth != 1 or not 0 < step_size <= 0.5:
@@ -162,7 +150,7 @@ def descent_global_rate(
 def algebraic_tail(times: ArrayLike, least_eigenvalue: float, depth: int, multiplicity: int = 1) -> Array:
     """L − L* late in a run with ε = λ_n, k = n: g/(4 λ_n) · ((4N−2) t/λ_n)^{−2N/(2N−1)} (paper.md section 9).
 
-    From ds/dt ≈ −2N s^{3−1/N}/λ_n and L − L* ≈ s²/(4 λ_n) for each of the g directions with λ_j = ε.
+    It follows from ds/dt ≈ −2N s^{3−1/N}/λ_n and L − L* ≈ s²/(4 λ_n) for each of the g directions with λ_j = ε.
     """
     check_depth(depth)
     N = depth

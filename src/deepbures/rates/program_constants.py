@@ -1,7 +1,7 @@
 """The constants of the authors' program, and where its bound on the flow is proved.
 
 c, C_0, K, M, Δ, η_1..η_3 are the symbols of the program (paper.md sections 4 and 5). At large depth Δ and the step
-sizes leave the range of floats, so they are kept as decimal logarithms.
+sizes leave the range of floats, so they are stored as decimal logarithms.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Constants:
         8 N c^{2(2N-1)/N} K, per unit time: L(t) − L* ≤ (L(0) − L*) exp(−bound_rate · t), reconstructed. It holds
         where `bound_is_proved`; in general it is false.
     descent_rate
-        The promise for gradient descent with η ≤ min(η_1, η_2, η_3): each step multiplies L − L* by at most
+        The rate of the bound on gradient descent with η ≤ min(η_1, η_2, η_3): each step multiplies L − L* by at most
         1 − η · descent_rate. 4 N c^{2(2N-1)/N} K for ε > 0; 2 N c^{2(N-1)/N} for ε = 0, k = n;
         NaN for ε = 0, k < n (paper.md section 5, reconstructed).
 
@@ -120,8 +120,8 @@ def paper_constants(
 def bound_is_proved(margin: float, epsilon: float, eigenvalues: ArrayLike, least_singular_value: float) -> bool:
     """Whether the program's bound on the flow follows from the global rate, for k = n (paper.md section 8).
 
-    It does where W(0) and the minimiser keep the margin: 0 < c, c² ≤ min(σ_n(W(0))², λ_n − ε), at any depth. For ε = 0
-    the bound has the rate 0 and holds wherever c > 0.
+    It does if 0 < c and c² ≤ min(σ_n(W(0))², λ_n − ε), at any depth. For ε = 0 the bound has the rate 0 and holds
+    wherever c > 0.
     """
     optimum = soft_threshold(eigenvalues, epsilon)
     return bool(margin > 0 and (epsilon == 0 or margin**2 <= retained(optimum, least_singular_value)))

@@ -10,7 +10,8 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,7 +20,7 @@ from ..process.progress import Progress, logger
 from .cell.settings import Settings
 from .kinds import kind
 from .results import parquet, provenance
-from .results.store import Store, key_of, part_of
+from .results.store import Job, key_of, part_of
 
 #: Settings of a cell, and the indices of its seeds.
 Cell = tuple[Mapping[str, Any], Sequence[int]]
@@ -66,27 +67,23 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     for part in kind(typed.kind).run(typed, seeds):
         parts.append(part)
         progress.update(len(parts))
-    return _tables(settings, seeds, parts)
+    return _tables(typed.kind, parts)
 
 
 def run_cells(cells: Sequence[Cell]) -> list[dict[str, pa.Table]]:
     """Compute cells of one `stack_of` of their kind together: each is what `run_cell` gives, bit for bit."""
     members = [(checked(settings), seed) for settings, seeds in cells for seed in seeds]
     parts = kind(members[0][0].kind).run_stack(members)
-    return [_tables(settings, seeds, list(itertools.islice(parts, len(seeds)))) for settings, seeds in cells]
+    return [_tables(settings["kind"], list(itertools.islice(parts, len(seeds)))) for settings, seeds in cells]
 
 
-def _tables(
-    settings: Mapping[str, Any], seeds: Sequence[int], parts: Sequence[Mapping[str, Mapping[str, Any]]]
-) -> dict[str, pa.Table]:
+def _tables(kind_of_cell: str, parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, pa.Table]:
     """The tables of a cell, from what its seeds give."""
     _log_ends(parts)
-    name = settings["kind"]
-    metadata = {"parts": [part_of(settings, f"{seeds[0]}-{seeds[-1]}")], **provenance.of_code(*roots(name))}
     tables = {}
-    for table, schema in kind(name).TABLES.items():
+    for table, schema in kind(kind_of_cell).TABLES.items():
         columns = {column: [value for part in parts for value in part[table][column]] for column in schema.names}
-        tables[table] = parquet.table_of(columns, schema, metadata)
+        tables[table] = parquet.table_of(columns, schema)
     return tables
 
 
@@ -106,72 +103,59 @@ def roots(kind: str) -> tuple[str, str]:
     return f"study.kinds.{kind}", "study.run"
 
 
-class Completed(NamedTuple):
-    """What `complete` did.
-
-    Attributes
-    ----------
-    held
-        What each cell that the store now holds is computed from (`store.part_of`), by its key.
-    mistakes
-        One line for each cell that failed.
-    runs
-        Number of runs (seeds of cells) that were computed, not found in the store.
-    """
-
-    held: dict[str, dict[str, Any]]
-    mistakes: list[str]
-    runs: int
-
-
-def complete(store: Store, parts: Sequence[Cell]) -> Completed:
-    """Compute the cells of one kind, each for its seeds, that a store does not hold yet, and put them there.
+def complete(path: Path, cells: Sequence[Cell]) -> int:
+    """Write the part of a job: take its cells from where they are, and compute those that are nowhere.
 
     A mistake in one cell does not stop the others.
 
     Parameters
     ----------
-    store
-        Where the cells go.
-    parts
-        Settings and seed indices.
+    path
+        The part (see `results.store`).
+    cells
+        Settings and seed indices of its cells, all of one kind.
+
+    Returns
+    -------
+    int
+        Number of runs (seeds of cells) that were computed.
+
+    Raises
+    ------
+    ValueError
+        If a cell cannot be computed: one line for each mistake.
     """
-    code = provenance.of_code(*roots(parts[0][0]["kind"]))["code"]
-    held: dict[str, dict[str, Any]] = {}
-    runs = _complete_stacks(store, parts, code)
-    mistakes, progress = [], Progress(f"{parts[0][0]['kind']}, cells", len(parts))
-    for number, (settings, seeds) in enumerate(parts, start=1):
+    schemas, name = tables_of(cells[0][0]), cells[0][0]["kind"]
+    made = provenance.of_code(*roots(name))
+    keys = [key_of(part_of(settings, f"{seeds[0]}-{seeds[-1]}"), made["code"]) for settings, seeds in cells]
+    job = Job(path, schemas, made["code"])
+    new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in job}
+    logger.info("%d of %d cells are there, %d are computed", len(cells) - len(new), len(cells), len(new))
+    for stack in _stacks(new):
+        with contextlib.suppress(ValueError):  # computed one by one, its cells say which of them is wrong
+            for key, tables in zip(stack, run_cells([new[key] for key in stack]), strict=True):
+                job.add(key, tables, made)
+    mistakes, progress = [], Progress(f"{name}, cells", len(new))
+    for number, (key, (settings, seeds)) in enumerate(new.items(), start=1):
         try:
-            part = part_of(settings, f"{seeds[0]}-{seeds[-1]}")
-            key = key_of(part, code)
-            if key not in store:
-                store.add(key, run_cell(settings, seeds))
-                runs += len(seeds)
-            held[key] = part
+            if key not in job:
+                job.add(key, run_cell(settings, seeds), made)
         except ValueError as mistake:
             place = {key: value for key, value in settings.items() if isinstance(value, int | float)}
-            mistakes.append(str(mistake) if len(parts) == 1 else f"{mistake} (cell {json.dumps(place)})")
+            mistakes.append(str(mistake) if len(cells) == 1 else f"{mistake} (cell {json.dumps(place)})")
         progress.update(number)
-    return Completed(held, mistakes, runs)
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    job.finish(keys)
+    return sum(len(seeds) for _, seeds in new.values())
 
 
-def _complete_stacks(store: Store, parts: Sequence[Cell], code: str) -> int:
-    """Compute the missing cells that may share a stack with others, and return the number of runs.
-
-    A stack with a mistake is left as it is: `complete` computes its cells one by one, and says which one is wrong.
-    """
-    module = kind(parts[0][0]["kind"])
-    stacks: dict[Hashable, list[tuple[str, Cell]]] = {}
-    for cell in parts if hasattr(module, "stack_of") else ():
-        settings, seeds = cell
+def _stacks(cells: Mapping[str, Cell]) -> list[list[str]]:
+    """Keys of the cells that are computed together, for each stack of more than one."""
+    found: dict[Hashable, list[str]] = {}
+    for key, (settings, _) in cells.items():
+        stack_of = getattr(kind(settings["kind"]), "stack_of", None)
         with contextlib.suppress(ValueError):
-            shared, key = module.stack_of(checked(settings)), key_of(part_of(settings, f"{seeds[0]}-{seeds[-1]}"), code)
-            if shared is not None and key not in store:
-                stacks.setdefault(shared, []).append((key, cell))
-    runs = 0
-    for keys, cells in (zip(*stack, strict=True) for stack in stacks.values() if len(stack) > 1):
-        with contextlib.suppress(ValueError):
-            for key, (_, seeds), tables in zip(keys, cells, run_cells(cells), strict=True):
-                store.add(key, tables)
-                runs += len(seeds)
-    return runs
+            if stack_of and (shared := stack_of(checked(settings))) is not None:
+                found.setdefault(shared, []).append(key)
+    return [keys for keys in found.values() if len(keys) > 1]

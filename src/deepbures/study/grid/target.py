@@ -60,6 +60,18 @@ def files_of(target: Mapping[str, Any]) -> list[str]:
     return files
 
 
+def with_files(target: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+    """The target, whose files are elsewhere."""
+
+    def moved(value: Any) -> Any:
+        return places.get(value, value) if isinstance(value, str) else [moved(item) for item in value]
+
+    return {
+        key: with_files(value, places) if isinstance(value, Mapping) else moved(value) if key in FILE_KEYS else value
+        for key, value in target.items()
+    }
+
+
 def checksums_of(target: Mapping[str, Any]) -> list[str]:
     """SHA-256 of each file that a target is read from; a process reads each file once, and again if it has changed."""
     return [_checksum(*identity) for identity in identities_of(target)]

@@ -26,6 +26,7 @@ TABLES = {"timings": schema(n=COUNT, form=NAME, seconds=FLOAT, difference=FLOAT)
 #: `target.spectrum` in the configuration.
 SPECTRUM = "geometric"
 COST = 10.0
+COST_AT = 4096  # its dimension in config/images.yaml
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,34 +22,42 @@ from ...rates.measured import (
     tail_slope,
 )
 from ..grid.axes import AXES
-from .store import Store, write_cells
+from .parquet import write
+from .store import Store, collected, tidy
 
 #: From this share of the excess loss in the slowest direction on, the slope of a tail is the sharp rate.
 SLOWEST_SHARE = 0.99
+#: This module, for `code_digest`.
+ROOT = "study.results.aggregate"
 _INTEGER_AXES = [axis.name for axis in AXES.values() if axis.type is int]
 
 
 def collect(
-    store: Store,
-    axes: Sequence[Mapping[str, float | str]],
-    keys: Sequence[str],
-    provenance: Mapping[str, Any] | None = None,
+    parts: Sequence[Path],
+    tables: Mapping[str, str | Path],
+    schemas: Mapping[str, pa.Schema],
+    points: Sequence[tuple[Mapping[str, float | str], str]],
+    provenance: Mapping[str, Any],
 ) -> None:
-    """Write each table of an experiment, with its axes in front of the columns of its cells, into the store's folder.
+    """Write each table of an experiment, with its axes in front of the columns of its cells.
 
     The table `runs` also has convergence slopes: `authors_…` and `tail_…` (slope in decades per unit time, r_squared,
     start, end), `tail_drift`, `limit_rate` (of flows whose tail is settled, else NaN), `power_law_…` (slope is the
-    exponent of t) and `settling_time`; see `slopes`. An exponential tail is fitted only where the run converged:
-    elsewhere its last decades are not the asymptotic ones. A power law is fitted where it did not. For flows there is
-    also `in_tail`: 1 where the fit is of the tail itself, that is, its drift is at most `SETTLED` and its slowest
-    direction holds `SLOWEST_SHARE` of the excess loss; else 0. From then on the tables hold the cells (`Store.settle`).
+    exponent of t) and `settling_time`; see `rates.measured`. An exponential tail is fitted only where the run
+    converged: elsewhere its last decades are not the asymptotic ones. A power law is fitted where it did not. For flows
+    there is also `in_tail`: 1 where the fit is of the tail itself, that is, its drift is at most `SETTLED` and its
+    slowest direction holds `SLOWEST_SHARE` of the excess loss; else 0.
 
     Parameters
     ----------
-    store
-        The cells.
-    axes, keys
-        Every point of the grid: its value on each axis, and which cell is there. A cell may be at several points.
+    parts
+        Files of the cells (see `results.store`). What lies beside them is deleted once all tables are written.
+    tables
+        File of each table.
+    schemas
+        Columns of each table in the cells.
+    points
+        Every point of the grid: its value on each axis, and the key of its cell. A cell may be at several points.
     provenance
         What the metadata should say besides the code digests, versions and number of the cells: experiment, digest of
         its configuration, seeds.
@@ -56,17 +65,19 @@ def collect(
     Raises
     ------
     ValueError
-        If a cell is missing or broken: the message names the file.
+        If a cell is missing, or a part broken: the message names the file.
     """
-    metadata = {**_common(store, keys), "parts": len(set(keys)), **(provenance or {})}
-    for table in store.schemas:
+    keys = dict.fromkeys(key for _, key in points)
+    store = collected(parts, keys, schemas)
+    metadata = {**_common(store, keys), "parts": len(keys), **provenance}
+    for table, path in tables.items():
         cells = (
-            (key, _with_axes(_with_slopes(store, key) if table == "runs" else store.read(table, key), position))
-            for position, key in zip(axes, keys, strict=True)
+            (key, _with_axes(_with_slopes(store, key) if table == "runs" else store.read(table, key), axes))
+            for axes, key in points
         )
         # Statistics only of these: pyarrow skips the row groups of ε = 0 (stored as [-0.0, 0.0]) when asked for 0.
-        write_cells(store.folder / f"{table}.parquet", cells, metadata, _INTEGER_AXES)
-    store.settle(keys)
+        write(path, cells, metadata, _INTEGER_AXES)
+    tidy(parts)
 
 
 def _with_slopes(store: Store, key: str) -> pa.Table:
@@ -98,10 +109,10 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
     return table
 
 
-def _common(store: Store, keys: Sequence[str]) -> dict[str, Any]:
+def _common(store: Store, keys: Iterable[str]) -> dict[str, Any]:
     """What the cells were computed with: one value where they agree, else all of their values."""
     found: dict[str, set[str]] = {}
-    for key in dict.fromkeys(keys):
+    for key in keys:
         for name, value in store.provenance(key).items():
             found.setdefault(name, set()).update(value if isinstance(value, list) else [value])
     return {name: values.pop() if len(values) == 1 else sorted(values) for name, values in found.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,24 +31,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def link(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
-    """Give a file a second name, atomically; where the file system has no hard links, a copy."""
-    with replacing(other) as temporary:
-        temporary.unlink()
-        try:
-            os.link(path, temporary)
-        except OSError:
-            shutil.copyfile(path, temporary)
-
-
 def digest_of(value: Any) -> str:
     """Digest of a value that JSON can hold, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
+    """SHA-256 of a file, in hexadecimal; a file that has not changed is read once by a process."""
+    status = Path(path).stat()
+    return _checksum(Path(path), (status.st_ctime_ns, status.st_size))
+
+
+@functools.cache
+def _checksum(path: Path, status: tuple[int, int]) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

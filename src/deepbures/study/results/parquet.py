@@ -1,27 +1,39 @@
-"""Tables as Parquet files: columns of the schema's types, checksums on every page, JSON metadata."""
+"""Tables as Parquet files: columns of the schema's types, JSON metadata, and digests by which every read is verified.
+
+A row group holds whole cells. The footer lists their keys, and for every column of the group the digest of its values,
+so a reader of some cells or columns verifies these, and an edit is noticed by whoever reads what was edited.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from .atomic import replacing
+from .atomic import digest_of, replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Key of the index in the footer of a file.
 _INDEX = b"deepbures index"
+#: Row groups hold at least so many rows, except the last.
+_GROUP = 1000
 
 
-def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Table:
-    """Table of the given columns (arrays or lists), with JSON metadata under the key `deepbures`.
+def table_of(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """Table of the given columns (arrays or lists).
 
     Raises
     ------
@@ -30,8 +42,7 @@ def table_of(columns: Mapping[str, Any], schema: pa.Schema, metadata: Mapping[st
     ValueError
         If a value cannot become the type of its column.
     """
-    arrays = [_array(columns[field.name], field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema.with_metadata(encoded(metadata)))
+    return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 def _array(values: Any, type_: pa.DataType) -> pa.Array:
@@ -56,25 +67,63 @@ def _offsets(values: Iterable[Sized]) -> NDArray[np.int32]:
     return np.cumsum([0, *map(len, values)], dtype=np.int32)
 
 
-@contextlib.contextmanager
-def writer(
-    path: str | os.PathLike[str], schema: pa.Schema, statistics: Sequence[str] = ()
-) -> Iterator[pq.ParquetWriter]:
-    """Writer of a Parquet file that is put in place when the block succeeds; statistics of the given columns only.
+def write(
+    path: str | os.PathLike[str],
+    cells: Iterable[tuple[str, pa.Table]],
+    metadata: Mapping[str, Any],
+    statistics: Sequence[str] = (),
+) -> None:
+    """Write cells with their keys as one Parquet file, atomically; statistics of the given columns only.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    cells = iter(cells)
+    first = next(cells, None)
+    if first is None:
+        raise ValueError("there are no cells to collect")
+    schema = first[1].schema.with_metadata({"deepbures": json.dumps(metadata, sort_keys=True)})
+    groups = []
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **_options(schema, statistics)) as file:
+        for waiting in _groups(itertools.chain([first], cells)):
+            table = pa.concat_tables([table for _, table in waiting]).combine_chunks()
+            file.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=max(1, len(table)))
+            groups.append(
+                [[(key, len(table)) for key, table in waiting], [_digest(column) for column in table.columns]]
+            )
+        index = json.dumps({"groups": groups, "origin": digest_of([schema.names, metadata])})
+        file.add_key_value_metadata({_INDEX: f"{digest_of(index)} {index}"})
+
+
+def _groups(cells: Iterable[tuple[str, pa.Table]]) -> Iterator[list[tuple[str, pa.Table]]]:
+    """The cells of each row group."""
+    waiting, rows = [], 0
+    for cell in cells:
+        waiting.append(cell)
+        rows += len(cell[1])
+        if rows >= _GROUP:
+            yield waiting
+            waiting, rows = [], 0
+    if waiting:
+        yield waiting
+
+
+def _options(schema: pa.Schema, statistics: Sequence[str]) -> dict[str, Any]:
+    """Options of a writer.
 
     The bytes of real numbers are stored as separate streams, which saves a third: values are seldom equal, but close.
     """
     names = [(field.name, _leaf(field.type)) for field in schema]
     real = [f"{name}{suffix}" for name, (type_, suffix) in names if pa.types.is_floating(type_)]
-    options: dict[str, Any] = {
+    return {
         "compression": "zstd",
         "write_page_checksum": True,
         "write_statistics": list(statistics) or False,
         "use_dictionary": [f"{name}{suffix}" for name, (type_, suffix) in names if not pa.types.is_floating(type_)],
         "column_encoding": dict.fromkeys(real, "BYTE_STREAM_SPLIT"),
     }
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as opened:
-        yield opened
 
 
 def _leaf(type_: pa.DataType) -> tuple[pa.DataType, str]:
@@ -82,103 +131,160 @@ def _leaf(type_: pa.DataType) -> tuple[pa.DataType, str]:
     return (type_.value_type, ".list.element") if pa.types.is_list(type_) else (type_, "")
 
 
-def write(path: str | os.PathLike[str], tables: Sequence[pa.Table]) -> None:
-    """Write tables of one schema as one Parquet file, atomically: one row group for each.
-
-    The metadata is that of the tables, `parts` joined.
-
-    Raises
-    ------
-    ValueError
-        If the tables differ in their metadata besides `parts`: they were not computed by the same code.
-    """
-    *common, last = [metadata_of(table) for table in tables]
-    if any({**metadata, "parts": []} != {**last, "parts": []} for metadata in common):
-        raise ValueError(f"the parts of {path} were computed by different code")
-    whole = {**last, "parts": [part for metadata in [*common, last] for part in metadata["parts"]]}
-    schema = tables[0].schema.with_metadata(encoded(whole))
-    with writer(path, schema) as file:
-        for table in tables:
-            write_group(file, [table.replace_schema_metadata(schema.metadata)])
+def _digest(column: pa.ChunkedArray) -> str:
+    """Digest of the type and the values of a column, the same however its buffers are laid out."""
+    digest = hashlib.blake2b(f"{column.type} {len(column)} {column.null_count}".encode(), digest_size=8)
+    if not column.null_count:  # there are none in a table of this package
+        _update(digest, column.combine_chunks())
+    return digest.hexdigest()
 
 
-class Reader:
-    """A Parquet file of this package, read by row groups; checksums are verified.
+def _update(digest: hashlib.blake2b, array: pa.Array) -> None:
+    """Add the values of an array without nulls: of strings and lists, their lengths and what they hold."""
+    if pa.types.is_string(array.type) or pa.types.is_list(array.type):
+        _, offsets, *text = array.buffers()
+        ends = np.frombuffer(offsets or b"", np.int32)[array.offset : array.offset + len(array) + 1]
+        digest.update(np.diff(ends).tobytes())
+        if pa.types.is_list(array.type):
+            _update(digest, array.flatten())
+        elif text[0] and len(ends):
+            digest.update(memoryview(text[0])[ends[0] : ends[-1]])
+    else:
+        digest.update(np.ascontiguousarray(array.to_numpy()).data)
+
+
+class Table:
+    """A table of an experiment, read by row groups; whatever is read is verified.
+
+    Parameters
+    ----------
+    path
+        File of `write`.
 
     Attributes
     ----------
     metadata
-        See `read_metadata`.
-    index
-        What `write_index` wrote, or None.
-    rows
-        Number of rows of each row group.
+        What it says of its origin.
+    columns
+        Names of its columns.
 
     Raises
     ------
     ValueError
-        If the file was not written by this package, or is broken.
+        If it is not such a file, or broken, or edited: one line that names the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         with _readable(path):
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
-            footer = self._file.metadata
-            self.rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-        self.metadata = metadata_of(self._file.schema_arrow, path)
-        self.index = json.loads((footer.metadata or {}).get(_INDEX, b"null"))
+            schema, footer = self._file.schema_arrow, self._file.metadata.metadata or {}
+            self.columns: list[str] = schema.names
+            if b"deepbures" not in (schema.metadata or {}) or _INDEX not in footer:
+                raise ValueError("it carries no deepbures metadata")
+            self.metadata: dict[str, Any] = json.loads(schema.metadata[b"deepbures"])
+            digest, _, index = footer[_INDEX].decode().partition(" ")
+            content = json.loads(index)
+            self._groups = content["groups"]
+            if digest != digest_of(index) or content["origin"] != digest_of([self.columns, self.metadata]):
+                raise ValueError("its names or metadata are not those that were written")
+            if len(self._groups) != self._file.num_row_groups:
+                raise ValueError("it has other row groups than were written")
+        self._cached = functools.lru_cache(maxsize=1)(self._group)
+        self._places: dict[str, tuple[int, int, int]] = {}  # number of the group, first row in it, number of rows
+        for number, (cells, _) in enumerate(self._groups):
+            ends = itertools.accumulate(rows for _, rows in cells)
+            for (key, rows), end in zip(cells, ends, strict=True):
+                self._places.setdefault(key, (number, end - rows, rows))
 
-    def read(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """Columns of a row group, without metadata."""
+    def __contains__(self, key: str) -> bool:
+        """Whether it holds a cell."""
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys of its cells."""
+        return iter(self._places)
+
+    def cell(self, key: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of one cell, without metadata."""
+        number, first, rows = self._places[key]
+        return self._cached(number, tuple(columns)).slice(first, rows)
+
+    def verify(self) -> None:
+        """Read everything."""
+        for number in range(len(self._groups)):
+            self._group(number, tuple(self.columns))
+
+    def read(self, columns: Sequence[str], show: Mapping[str, Sequence[Any]]) -> pa.Table:
+        """Columns of the rows whose axes have one of the values to `show`, without metadata."""
+        found = []
+        for number in range(len(self._groups)):
+            axes = self._group(number, tuple(show))
+            rows = np.ones(sum(count for _, count in self._groups[number][0]), dtype=bool)
+            for axis, values in show.items():
+                rows &= np.isin(axes[axis].to_numpy(), list(values))
+            if rows.all():
+                found.append(self._group(number, tuple(columns)))
+            elif rows.any():
+                found.append(self._group(number, tuple(columns)).filter(pa.array(rows)))
+        if found:
+            return pa.concat_tables(found)
+        return pa.schema([self._file.schema_arrow.field(name) for name in columns]).empty_table()
+
+    def _group(self, number: int, columns: tuple[str, ...]) -> pa.Table:
+        """Columns of a row group, without metadata, once they are what was written."""
         with _readable(self.path):
-            return self._file.read_row_group(group, columns=list(columns)).select(columns).replace_schema_metadata(None)
+            table = (
+                self._file.read_row_group(number, columns=list(columns), use_threads=False)
+                .select(columns)
+                .replace_schema_metadata(None)
+            )
+            for name in columns:
+                if _digest(table[name]) != self._groups[number][1][self.columns.index(name)]:
+                    raise ValueError(f"the column {name} is not as it was written")
+            return table.replace_schema_metadata(None)
 
 
-def write_group(file: pq.ParquetWriter, tables: Sequence[pa.Table]) -> None:
-    """Write tables as one row group: the same bytes, wherever the tables were read from."""
-    table = pa.concat_tables(tables).combine_chunks()
-    file.write_table(table, row_group_size=max(1, len(table)))
+def read(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    show: Mapping[str, Sequence[Any]] | None = None,
+) -> pd.DataFrame:
+    """Read a table of an experiment, and verify what is read.
 
-
-def write_index(file: pq.ParquetWriter, index: Any) -> None:
-    """Record in the footer of a file what its rows are, once they are written; ready for JSON."""
-    file.add_key_value_metadata({_INDEX: json.dumps(index)})
-
-
-@contextlib.contextmanager
-def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-
-
-def metadata_of(table: pa.Table | pa.Schema, path: str | os.PathLike[str] = "the table") -> dict[str, Any]:
-    """What a table was computed from, by its own metadata, and with which code and versions."""
-    metadata = (table.schema if isinstance(table, pa.Table) else table).metadata or {}
-    if b"deepbures" not in metadata:
-        raise ValueError(f"{path} carries no deepbures metadata: it was not written by this package")
-    try:
-        return json.loads(metadata[b"deepbures"])
-    except ValueError:
-        raise ValueError(f"{path} carries damaged deepbures metadata") from None
-
-
-def encoded(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as a Parquet file holds it, under the key `deepbures`."""
-    return {"deepbures": json.dumps(metadata, sort_keys=True)}
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Provenance of a result file.
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Which columns; by default all.
+    show
+        Only the rows whose axes have one of these values.
 
     Raises
     ------
     ValueError
-        If the file was not written by this package, or is broken.
+        If it is broken or was edited: one line that names the file.
     """
-    with _readable(path):
-        return metadata_of(pq.read_schema(path), path)
+    table = Table(path)
+    return table.read(table.columns if columns is None else columns, show or {}).to_pandas()
+
+
+@contextlib.contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in one line that a file is not what was written, whatever reading it raises: any byte of it may be wrong."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is broken, or was edited by another program ({reason}): delete it") from None
+
+
+def claimed(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The origin that a file states, not verified; empty if it states none."""
+    try:
+        return json.loads(pq.read_schema(path).metadata[b"deepbures"])
+    except Exception:  # any byte of it may be wrong
+        return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from .atomic import checksum, digest_of
 from .code_digest import code_digest
-from .parquet import read_metadata
+from .parquet import Table
 
 _PACKAGES = ("deepbures", "numpy", "scipy", "pyarrow")
 #: Keys of what `of_code` returns.
@@ -23,12 +23,24 @@ def of_code(*roots: str) -> dict[str, str]:
     return {"code": code_digest(*roots), "python": platform.python_version(), **_versions()}
 
 
+def check_code(planned: str, *roots: str) -> None:
+    """Check that the code is that with which the study was planned: else results would be recorded as made by it.
+
+    Raises
+    ------
+    ValueError
+        If it was changed since then.
+    """
+    if code_digest(*roots) != planned:
+        raise ValueError("the code was changed after this run was planned: run again")
+
+
 @cache  # looking at the disk takes as long as a flow, and imports do not change within a process
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in _PACKAGES}
 
 
-def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path]) -> dict[str, Any]:
+def of_study(configuration: Mapping[str, Any], aggregates: Mapping[str, str | Path]) -> dict[str, Any]:
     """Configuration with its digest, and for each aggregate its checksum and metadata.
 
     Parameters
@@ -36,12 +48,12 @@ def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path])
     configuration
         The checked configuration, as the study ran with it.
     aggregates
-        Files that `aggregate.collect` wrote.
+        Files that `aggregate.collect` wrote, by the path under which they are listed.
 
     Returns
     -------
     dict
-        `configuration`, `configuration_digest`, and `aggregates`: by path, `sha256` and the metadata (experiment,
+        `configuration`, `configuration_digest`, and `aggregates`: by that path, `sha256` and the metadata (experiment,
         digests of its configuration and code, seeds, versions). The same study gives the same content: no
         times, hosts or absolute paths.
     """
@@ -49,7 +61,7 @@ def of_study(configuration: Mapping[str, Any], aggregates: Iterable[str | Path])
         "configuration": dict(configuration),
         "configuration_digest": digest_of(configuration),
         "aggregates": {
-            str(path): {"sha256": checksum(path), **read_metadata(path)} for path in sorted(map(str, aggregates))
+            name: {"sha256": checksum(path), **Table(path).metadata} for name, path in sorted(aggregates.items())
         },
     }
 

@@ -1,197 +1,174 @@
 """The computed cells of an experiment, each found by what it was computed from, whatever job asks for it.
 
-A cell is written once: to a file for each of its tables, `cells/<table>/<key>.parquet`. Once the experiment's tables
-are collected, they hold the cell, and its files are deleted. `cells/<table>.parquet` is a second name of
-`<table>.parquet` (a hard link): a table that is deleted is collected again from there.
+They are in the tables of the experiment once these are collected, and in parts until then. The parts of one plan lie in
+a folder named by the digest of what it computes, `.cells/<plan>/<job>.part`; beside each is the `.partial` to which its
+job appends every cell that it computes. A part is put in place when all cells of its job are there.
 """
 
 from __future__ import annotations
 
-import bisect
-import contextlib
-import functools
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ..grid.target import checksums_of
-from . import parquet, provenance
-from .atomic import digest_of, link
+from ..grid.target import checksums_of, files_of, with_files
+from .atomic import digest_of, replacing
+from .parquet import Table, claimed
+from .parts import Part, record
+from .provenance import NAMES
 
-#: Row groups hold whole cells, and at least so many rows.
-_GROUP = 100
+#: Folder of an experiment's parts, in the folder of its tables.
+FOLDER = ".cells"
+#: Suffix of a part, and of the file beside it to which a job appends the cells that it computes.
+PART, PARTIAL = ".part", ".partial"
 
 
 def part_of(settings: Mapping[str, Any], seeds: str) -> dict[str, Any]:
-    """Everything besides the code that a part (one cell for one block of seeds) is computed from, ready for JSON."""
-    part = {"cell": dict(settings), "seeds": seeds}
-    checksums = checksums_of(settings["target"])
-    return {**part, "target": checksums} if checksums else part
+    """Everything besides the code that a cell for one block of seeds is computed from, ready for JSON.
+
+    A file counts by its checksum, wherever it is.
+    """
+    target = settings["target"]
+    contents = dict(zip(files_of(target), checksums_of(target), strict=False))
+    return {"cell": {**settings, "target": with_files(target, contents)}, "seeds": seeds}
 
 
 def key_of(part: Mapping[str, Any], code: str) -> str:
-    """The key of a part: the digest of the code, and that of what the part is computed from."""
+    """The key of a cell: the digest of the code, and that of what the cell is computed from."""
     return f"{code}-{digest_of(part)}"
 
 
-def write_cells(
-    path: str | os.PathLike[str],
-    cells: Iterable[tuple[str, pa.Table]],
-    metadata: Mapping[str, Any],
-    statistics: Sequence[str] = (),
-) -> None:
-    """Write cells with their keys as one Parquet file, atomically; statistics of the given columns only.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
-    index: list[tuple[str, int]] = []
-    waiting: list[pa.Table] = []
-    with contextlib.ExitStack() as stack:
-        file = None
-        for key, table in cells:
-            if file is None:
-                schema = table.schema.with_metadata(parquet.encoded(metadata))
-                file = stack.enter_context(parquet.writer(path, schema, statistics))
-            index.append((key, len(table)))
-            waiting.append(table.replace_schema_metadata(schema.metadata))
-            if sum(map(len, waiting)) >= _GROUP:
-                parquet.write_group(file, waiting)
-                waiting.clear()
-        if file is None:
-            raise ValueError("there are no cells to collect")
-        if waiting:
-            parquet.write_group(file, waiting)
-        parquet.write_index(file, index)
-
-
-class Cells:
-    """A file of `write_cells`, read cell by cell, as a table of the given columns.
-
-    Raises
-    ------
-    ValueError
-        If it is not such a file, or broken.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
-        self._reader, self._columns = parquet.Reader(path), list(columns)
-        self.provenance = {name: value for name, value in self._reader.metadata.items() if name in provenance.NAMES}
-        if self._reader.index is None:
-            raise ValueError(f"{path} holds no cells: it is not a file of a store")
-        self._starts = [0, *itertools.accumulate(self._reader.rows)][:-1]  # of row groups
-        ends = itertools.accumulate(rows for _, rows in self._reader.index)
-        self._places: dict[str, tuple[int, int]] = {}  # first row, number of rows
-        for (key, rows), end in zip(self._reader.index, ends, strict=True):
-            self._places.setdefault(key, (end - rows, rows))
-        self._group = functools.lru_cache(maxsize=1)(lambda group: self._reader.read(group, self._columns))
-
-    def __contains__(self, key: str) -> bool:
-        """Whether it holds a cell."""
-        return key in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        """Keys of its cells."""
-        return iter(self._places)
-
-    def read(self, key: str) -> pa.Table:
-        """Table of one cell, without metadata."""
-        if key not in self._places:
-            raise ValueError(f"{self._reader.path} does not hold the cell that is asked for")
-        first, rows = self._places[key]
-        group = bisect.bisect_right(self._starts, first) - 1
-        return self._group(group).slice(first - self._starts[group], rows)
-
-
 class Store:
-    """Computed cells of one experiment.
+    """The cells in parts, and in the tables of an experiment.
 
     Parameters
     ----------
-    folder
-        Where the experiment's tables are.
     schemas
-        Schema of each table of its kind.
+        Schema of each table of the experiment's kind.
+    parts
+        Files of cells; those that are missing or cut off hold fewer.
+    tables
+        Folder of the tables, which are used if all are there.
+    code
+        Digest of the code: tables of another version of this package hold none of its cells.
+
+    Raises
+    ------
+    ValueError
+        If a table is broken or was edited: one line that names it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], schemas: Mapping[str, pa.Schema]) -> None:
-        self.folder, self.schemas = Path(folder), schemas
-        for table in schemas:
-            if (self.folder / f"{table}.parquet").exists() and not self._linked(table).exists():  # from an archive
-                link(self.folder / f"{table}.parquet", self._linked(table))
-        self._open()
+    def __init__(
+        self, schemas: Mapping[str, pa.Schema], parts: Iterable[Path], tables: Path | None = None, code: str = ""
+    ) -> None:
+        self.schemas = schemas
+        self.parts = [Part(path) for path in parts]
+        self._parts = {key: part for part in self.parts for key in part}
+        self._tables: dict[str, Table] = {}
+        paths = {name: tables / f"{name}.parquet" for name in schemas} if tables else {}
+        if all(path.exists() and claimed(path).get("code", code) == code for path in paths.values()):
+            self._tables = {name: Table(path) for name, path in paths.items()}
 
-    def _open(self) -> None:
-        """Find the cells that are collected."""
-        self._collected: dict[str, Cells] = {}
-        for table, schema in self.schemas.items():
-            with contextlib.suppress(OSError, ValueError):  # missing or broken: its cells are lost
-                self._collected[table] = Cells(self._linked(table), schema.names)
+    @classmethod
+    def of_experiment(cls, folder: Path, schemas: Mapping[str, pa.Schema], code: str, other_than: str = "") -> Store:
+        """All cells in the folder of an experiment, except those in the parts of one plan."""
+        root = folder / FOLDER
+        found = (path for path in sorted(root.rglob(f"*{PART}*")) if path.suffix in (PART, PARTIAL))
+        return cls(schemas, [path for path in found if path.relative_to(root).parts[0] != other_than], folder, code)
 
-    def _linked(self, table: str) -> Path:
-        return self.folder / "cells" / f"{table}.parquet"
-
-    def file(self, table: str, key: str) -> Path:
-        """File of a cell that is not collected."""
-        return self.folder / "cells" / table / f"{key}.parquet"
-
-    def _file_of(self, table: str, key: str) -> Cells:
-        """The file that holds a cell."""
-        path, collected = self.file(table, key), self._collected.get(table)
-        if collected and key in collected and not path.exists():
-            return collected
-        try:
-            return Cells(path, self.schemas[table].names)
-        except FileNotFoundError:
-            raise ValueError(f"{path} is missing, and {self._linked(table)} does not hold its cell either") from None
+    def __contains__(self, key: str) -> bool:
+        """Whether a cell is there."""
+        return key in self._parts or (bool(self._tables) and all(key in table for table in self._tables.values()))
 
     def read(self, table: str, key: str) -> pa.Table:
-        """A table of a cell, without metadata.
+        """A table of a cell that is there, without metadata.
 
         Raises
         ------
         ValueError
-            If it is not there, or broken: the message names the file.
+            If it is broken: the message names the file.
         """
-        return self._file_of(table, key).read(key)
+        if key in self._parts:
+            return self._parts[key].read(key, list(self.schemas).index(table))
+        return self._tables[table].cell(key, self.schemas[table].names)
 
     def provenance(self, key: str) -> dict[str, Any]:
         """Code and versions that a cell was computed with."""
-        return self._file_of(next(iter(self.schemas)), key).provenance
+        if key in self._parts:
+            return self._parts[key].provenance(key)
+        metadata = next(iter(self._tables.values())).metadata
+        return {name: metadata[name] for name in NAMES if name in metadata}
+
+    def record(self, key: str) -> bytes:
+        """The record of a cell, for a part."""
+        return record(key, [self.read(table, key) for table in self.schemas], self.provenance(key))
+
+
+class Job:
+    """The cells of a job: those that are there already, and those that it computes.
+
+    Parameters
+    ----------
+    path
+        The part that the job makes.
+    schemas, code
+        See `Store`.
+    """
+
+    def __init__(self, path: Path, schemas: Mapping[str, pa.Schema], code: str) -> None:
+        self.path, self._partial = path, path.with_suffix(PARTIAL)
+        root = next((parent for parent in path.parents if parent.name == FOLDER), None)
+        self._schemas, self._found = schemas, Store(schemas, [])
+        if root is not None:
+            plan = path.relative_to(root).parts[0]
+            self._found = Store.of_experiment(root.parent, schemas, code, other_than=plan)
+        own = Part(self._partial)
+        if not own.whole:
+            os.truncate(self._partial, own.end)
+        self._own = set(own)
 
     def __contains__(self, key: str) -> bool:
-        """Whether all tables of a cell are there and whole."""
-        try:
-            return all(self.read(table, key) is not None for table in self.schemas)
-        except ValueError:
-            return False
+        """Whether a cell is there."""
+        return key in self._own or key in self._found
 
-    def add(self, key: str, tables: Mapping[str, pa.Table]) -> None:
-        """Keep a cell, as `experiment.run_cell` gives it."""
-        for table in self.schemas:
-            write_cells(self.file(table, key), [(key, tables[table])], parquet.metadata_of(tables[table]))
+    def add(self, key: str, tables: Mapping[str, pa.Table], provenance: Mapping[str, Any]) -> None:
+        """Keep a cell that was computed."""
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        with self._partial.open("ab") as file:
+            file.write(record(key, [tables[table] for table in self._schemas], provenance))
+        self._own.add(key)
 
-    def settle(self, keys: Iterable[str]) -> None:
-        """Delete the files of the cells with these keys, which the experiment's tables now hold.
+    def finish(self, keys: Iterable[str]) -> None:
+        """Write the part, which holds the cells with these keys."""
+        own = Store(self._schemas, [self._partial])
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            for key in keys:
+                file.write((own if key in own else self._found).record(key))
 
-        Other cells of this code stay, in files of their own; those of other code are deleted.
-        """
-        wanted = set(keys)
-        codes = tuple({key.partition("-")[0] for key in wanted})
-        for table, collected in self._collected.items():
-            for key in set(collected) - wanted:
-                if key.startswith(codes) and not self.file(table, key).exists():
-                    write_cells(self.file(table, key), [(key, collected.read(key))], collected.provenance)
-        for table in self.schemas:
-            link(self.folder / f"{table}.parquet", self._linked(table))
-        self._open()
-        for table in self.schemas:
-            for path in self._linked(table).with_suffix("").glob("*.parquet"):
-                if path.stem in wanted or not path.stem.startswith(codes):
-                    path.unlink(missing_ok=True)
+
+def collected(parts: Sequence[Path], keys: Iterable[str], schemas: Mapping[str, pa.Schema]) -> Store:
+    """The cells in the parts of a plan.
+
+    Raises
+    ------
+    ValueError
+        If a part is broken, or a cell is in none of them: the message names a file.
+    """
+    store = Store(schemas, parts)
+    for part in store.parts:
+        if not part.whole:
+            raise ValueError(f"{part.path} is broken: delete it and run again")
+    if any(key not in store for key in keys):
+        raise ValueError(f"{os.path.commonpath(parts)} lacks a cell: delete it and run again")
+    return store
+
+
+def tidy(parts: Sequence[Path]) -> None:
+    """Delete what lies beside the parts of a plan, once they are collected: partial files, and parts of other plans."""
+    root = next(parent for parent in parts[0].parents if parent.name == FOLDER)
+    for path in root.rglob("*"):
+        if path.is_file() and path not in parts:
+            path.unlink(missing_ok=True)

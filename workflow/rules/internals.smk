@@ -1,0 +1,29 @@
+# What Snakemake's documentation does not have: each attribute that is used, and why. tests/workflow/test_internals.py
+# says which is missing in another version.
+
+
+def is_main_process():
+    """Whether this process plans the run: only it may date stamps, not those that read the workflow for their jobs."""
+    return workflow.is_main_process
+
+
+def given_configuration():
+    """Configuration files and what follows --config: Snakemake's own reading loses a block that is given twice.
+
+    None where another workflow, which uses this one as a module, gives the configuration.
+    """
+    if workflow.modifier.skip_configfile:
+        return None
+    return [*map(str, workflow.configfiles)], workflow.config_settings.config or {}
+
+
+def original(path):
+    """Where a file of the workflow is from what source_path gives, a copy whose path is another one in every run."""
+    return str(path.flags["sourcecache_entry"])
+
+
+def jobs_to_run():
+    """Rule, and job wildcard if there is one, of every job that will run: before the run it says what that costs."""
+    return [
+        (job.rule.name, job.wildcards.get("job")) for job in workflow.dag.needrun_jobs()
+    ]
