@@ -9,7 +9,7 @@ from claims_study import STUDY, claims_of, make
 
 from deepbures import claims
 from deepbures.__main__ import main
-from deepbures.claims.evidence import judge
+from deepbures.claims.evidence import SOURCES, judge
 from deepbures.study.results.code_digest import code_digest
 from deepbures.study.results.parquet import Table
 from deepbures.study.run import roots
@@ -189,7 +189,7 @@ def test_a_study_without_cases_says_what_it_lacks():
 
 def test_every_statement_gives_its_source_and_the_power_of_its_test():
     for statement in claims.STATEMENTS:
-        assert statement.source in claims.SOURCES
+        assert statement.source in SOURCES
         assert statement.sees
         assert statement.unit
         assert statement.tolerance >= 0

@@ -21,7 +21,6 @@ semidefinite matrices of rank ≤ k, a rank that falls to k over the first steps
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,10 +112,7 @@ def sliced_loss(measurements: Measurements, W: Array) -> tuple[float, Array]:
 
 
 #: Losses by name.
-SENSING_LOSSES: dict[str, Callable[[Measurements, Array], tuple[float, Array]]] = {
-    "square": square_loss,
-    "sliced": sliced_loss,
-}
+SENSING_LOSSES = {"square": square_loss, "sliced": sliced_loss}
 
 
 def spectral_start(measurements: Measurements, rank: int) -> Array:

@@ -47,9 +47,8 @@ def where_bounds_hold(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     _draw_flow(axes[0, 0], inside, trajectories)
     _draw_rates(axes[0, 1], inside)
     _draw_use(axes[0, 2], inside, trajectories)
-    for axis, (depth, cells) in zip(axes[1], depths, strict=False):
+    for axis, (_, cells) in zip(axes[1], depths, strict=False):
         _draw_plane(axis, cells)
-        axis.set_title(frames.label(depth=depth))
     for axis in [*axes[0, 3:], *axes[1, len(depths) :]]:
         axis.set_visible(False)
     axes[1, 0].set_ylabel(r"margin $c / \sqrt{\lambda_n}$")
@@ -94,6 +93,7 @@ def _draw_plane(axis: Axes, inside: pd.DataFrame) -> None:
     ):
         axis.plot(x[chosen], y[chosen], marker, label=f"{text} ({chosen.sum()})", **points)
     axis.set(xlabel=r"$\varepsilon / \lambda_n$", ylim=(0, 1.42), xlim=(-0.05, 1.05))
+    axis.set_title(frames.label_of_cell(inside, ["depth"]))
     axis.legend(loc="upper left", fontsize=6, ncols=1, handletextpad=0.2)
 
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from ..linalg.psd import Array
 from ..model.trajectory import StopReason
 from ..rates import predicted
-from ..rates.predicted import flow_bound, global_bound
 from ..study.grid.axes import axes_of
 from ..study.results import derived
 from . import frames, style
@@ -47,13 +46,13 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
     for depth, cell, color in frames.colored(trajectories, "depth"):
         cell_runs = runs[runs["depth"] == depth]
         for axis, column in zip(axes[0], panels, strict=True):
-            values = frames.band(frames.curves(cell, column, times))
-            style.band(axis, times, values, color, label=frames.label(depth=depth))
+            band = frames.band(frames.curves(cell, column, times))
+            style.band(axis, times, band, color, label=frames.label(depth=depth))
         axis = axes[0, 0]
-        bound = flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs[rate].mean())
+        bound = predicted.flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs[rate].mean())
         axis.plot(times, bound, **{**style.THEORY, "color": color})
         if with_global:
-            ours = global_bound(times, cell_runs["loss_initial"].mean(), cell_runs["global_rate"].mean())
+            ours = predicted.global_bound(times, cell_runs["loss_initial"].mean(), cell_runs["global_rate"].mean())
             shown = ours > ours[0] * 1e-12  # the curves end there; the bound goes on to 0
             axis.plot(times[shown], ours[shown], color=color, **_GLOBAL)
         mean, *_ = frames.band(frames.curves(cell, "excess", times))
@@ -180,8 +179,7 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
     for axis, epsilon, cells in panels:
         _draw_tightness(axis, cells)
         axis.set_title(frames.label(epsilon=epsilon))
-    panels[0][0].set(ylabel="rate / sharp rate")
-    panels[0][0].set_ylim(top=10)
+    panels[0][0].set(ylabel="rate / sharp rate", ylim=(None, 10))
     style.legend(panels[-1][0], loc="center right", fontsize=6.5)
     return figure
 
@@ -209,13 +207,11 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     style.legend(first, fontsize=6.5)
     measured = _measured_rates(runs)
     _draw_against_sharp(second, measured)
-    second.set_xlabel("sharp rate (closed form)")
-    second.set_title(f"{len(measured)} of {runs.groupby(axes_of(runs.columns)).ngroups} cells")
+    cells = runs.groupby(axes_of(runs.columns)).ngroups
+    second.set(xlabel="sharp rate (closed form)", title=f"{len(measured)} of {cells} cells")
     one = frames.only_value(shown, "epsilon")
     _draw_tightness(third, runs[(runs["epsilon_effective"] == one) & (runs["sharp_rate"] > 0)])
-    third.set(ylabel="rate / sharp rate")
-    third.set_ylim(top=10)
-    third.set_title(frames.label(epsilon=one))
+    third.set(ylabel="rate / sharp rate", ylim=(None, 10), title=frames.label(epsilon=one))
     style.legend(third, loc="center right", fontsize=6)
     return figure
 
@@ -258,8 +254,7 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
         for epsilon, part, color in frames.colored(table, "epsilon", style.distinct):
             smin, values = frames.quantiles(part["relative"], part["smin"])
             style.band(axis, smin, values, color, "o-", label=frames.label(epsilon=epsilon))
-        axis.set(xlabel=r"$s_{\min}$", ylim=(0, None))
-        axis.set_title(text)
+        axis.set(xlabel=r"$s_{\min}$", ylim=(0, None), title=text)
     axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
     style.legend(axes[0, 0], ncols=2)
     return figure

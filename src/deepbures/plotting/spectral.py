@@ -26,11 +26,10 @@ def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
             )
             style.band(axis, times, effective, color, label=frames.label(depth=depth))
             axis.plot(times, numerical[0], ":", color=color)
-        rank = int(frames.only_value(cell_runs, "rank"))
-        optimum = [
-            effective_rank(np.sqrt(np.maximum(np.array(row.eigenvalues_target[:rank]) - row.epsilon_effective, 0)))
-            for row in cell_runs.drop_duplicates("seed").itertuples()
-        ]
+        rank, optimum = int(frames.only_value(cell_runs, "rank")), []
+        for run in cell_runs.drop_duplicates("seed").itertuples():
+            spectrum = np.maximum(np.array(run.eigenvalues_target[:rank]) - run.epsilon_effective, 0)
+            optimum.append(effective_rank(np.sqrt(spectrum)))
         axis.axhline(np.mean(optimum), **style.THEORY)
         axis.set(xscale="log", xlabel=r"time $t$", title=f"{frames.label(epsilon=epsilon, rank=rank)}")
     panels[0][0].set_ylabel("rank of $W$: effective (solid),\nnumerical (dotted)")

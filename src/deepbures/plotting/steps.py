@@ -86,8 +86,8 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
 def _draw_largest_steps(axis: Axes, part: pd.DataFrame, text: str, look: dict[str, object]) -> None:
     """Means over seeds of the logarithms at each depth; the theorem's step with its range."""
     stable = part[part["converged"] == 1].groupby(["depth", "seed"])["eta"].max()
-    measured = np.log10(stable).groupby("depth").mean()
-    axis.plot(measured, linestyle="none", label=f"largest that converges, {text}", **look)
+    points = {**look, "linestyle": "none", "label": f"largest that converges, {text}"}
+    axis.plot(np.log10(stable).groupby("depth").mean(), **points)
     predicted = np.log10(part.groupby("depth")["eta_stable"].mean())
     axis.plot(predicted, color=look["color"], linewidth=0.8, label=rf"$2/\lambda_{{\max}}$, {text}")
     allowed = part.groupby("depth")["eta_paper"].agg(["mean", "min", "max"])
@@ -139,9 +139,8 @@ def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
                 values = _extended(frames.curves(cell, quantity, steps, against="step"))
                 band = np.median(values, axis=0), values.min(axis=0), values.max(axis=0)
                 style.band(axis, steps, band, color, label=f"{frames.label(name=name)} ({outcome})")
-        axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e12))
+        axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e12), title=titles[balance])
         axes[1, column].set(yscale="log", ylim=(1e-16, 1e6), xlabel="step")
-        axes[0, column].set_title(titles[balance])
         title = {"title": "in brackets: seeds that converge, diverge", "title_fontsize": 5.5}
         axes[0, column].legend(fontsize=5.5, loc="upper right", **title)
     axes[0, 0].set_ylabel(r"excess loss $L_\varepsilon - L^*$")
@@ -182,11 +181,11 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
         spread = np.abs(np.quantile(stuck, [0.1, 0.9], axis=0) - middle)
         saddles.errorbar(np.arange(len(middle)), middle, spread, capsize=2, linewidth=0.8, **look)
     curves.set(xscale="log", yscale="log", xlabel="step", ylabel="excess loss / its start", ylim=(1e-9, 2))
-    curves.set_title(frames.label(depth=depth))
     curves.legend()
     settling.set(yscale="log", xlabel="depth $N$", ylabel="steps to $10^{-6}$ of the start")
     saddles.set(yscale="symlog", xlabel="saddle $i$ (eigenvalues found)", ylabel="steps near it")
-    saddles.set_title(frames.label(depth=depth))
+    for axis in (curves, saddles):
+        axis.set_title(frames.label(depth=depth))
     saddles.set_xticks(range(int(frames.only_value(runs, "rank"))))
     decay.set(yscale="log", xlabel="depth $N$", ylabel=r"$-\ln$ contraction per step", title="dashed: theory")
     for axis in (settling, decay):

@@ -91,11 +91,7 @@ def step_sizes(runs: pd.DataFrame) -> pd.DataFrame:
     Mean and standard deviation over seeds, one row per cell. `converged` counts the seeds that converge; `final_rate`
     averages over them minus the logarithm of the final contraction of L − L* in a step.
     """
-    table = runs.assign(
-        log10_eta_paper=derived.log10_theorem_step(runs),
-        final_rate=derived.final_rate(runs),
-        predicted_rate=derived.predicted_rate(runs),
-    )
+    table = _with_rates(runs, log10_eta_paper=derived.log10_theorem_step(runs))
     columns = [*STEP_SIZES, "K", "log10_eta_1", "log10_eta_2", "log10_eta_3", "authors_slope", "authors_r_squared"]
     return _with_outcomes(runs, over_seeds(table, columns))
 
@@ -105,13 +101,14 @@ def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
 
     Mean and standard deviation over the seeds with such a value (`…_count`), one row per cell.
     """
-    table = runs.assign(
-        settling_steps=derived.settling_steps(runs),
-        final_rate=derived.final_rate(runs),
-        predicted_rate=derived.predicted_rate(runs),
-    )
+    table = _with_rates(runs, settling_steps=derived.settling_steps(runs))
     columns = ["settling_steps", "final_rate", "predicted_rate", "excess_final", "balancedness_final"]
     return _with_outcomes(runs, over_seeds(table, columns))
+
+
+def _with_rates(runs: pd.DataFrame, **more: pd.Series) -> pd.DataFrame:
+    """Runs of descent with their final decay per step, measured and in closed form, and other columns."""
+    return runs.assign(final_rate=derived.final_rate(runs), predicted_rate=derived.predicted_rate(runs), **more)
 
 
 def hessian(spectra: pd.DataFrame) -> pd.DataFrame:
