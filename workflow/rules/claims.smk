@@ -1,9 +1,7 @@
 # What the study says about each statement, from all aggregates.
 
 
-AGGREGATES = [
-    path for experiment in STUDY["experiments"] for path in table_paths(experiment)
-]
+AGGREGATES = [path for experiment in STUDY["experiments"] for path in table_paths(experiment)]
 
 
 CLAIMS_EXPERIMENTS = {
@@ -22,10 +20,7 @@ CLAIMS = [
     f"{FIGURE_FOLDER}/claims.pdf",
 ]
 MAIN_FIGURE = f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else []
-PAGES = [
-    f"{RESULTS}/{name}"
-    for name in ("provenance.json", "provenance.csv", "opening.html")
-]
+PAGES = [f"{RESULTS}/{name}" for name in ("provenance.json", "provenance.csv", "opening.html")]
 
 # Digest of all that decides what each of these is.
 CLAIMS_FROM = digest_of([CLAIMS_EXPERIMENTS, CLAIMS_CODE, EXPECTED])

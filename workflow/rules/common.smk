@@ -65,9 +65,7 @@ STUDY, ALL_FAMILIES = checked_study()
 RESULTS = STUDY["study"]["results"]
 FIGURE_FOLDER = STUDY["study"]["figures"]
 # Below logs/, wherever the results are.
-LOGS = os.path.join(
-    "logs", *(part for part in Path(RESULTS).parts if part not in (os.sep, ".."))
-)
+LOGS = os.path.join("logs", *(part for part in Path(RESULTS).parts if part not in (os.sep, "..")))
 
 # What jobs took on this machine: used only to tell how long the next run will take.
 COSTS = "logs/costs.csv"
@@ -94,16 +92,10 @@ def signed_stamp(name, wanted, files):
     return stamp(name, wanted, files, lambda: stamps.is_signed(first, wanted, others))
 
 
-def tables_of(experiment):
-    """Names of an experiment's tables."""
-    return list(kind(STUDY["experiments"][experiment]["kind"]).TABLES)
-
-
 def table_paths(experiment):
     """Files of an experiment's tables."""
-    return [
-        f"{RESULTS}/{experiment}/{table}.parquet" for table in tables_of(experiment)
-    ]
+    tables = kind(STUDY["experiments"][experiment]["kind"]).TABLES
+    return [f"{RESULTS}/{experiment}/{table}.parquet" for table in tables]
 
 
 def planned_code(*roots):
@@ -111,60 +103,18 @@ def planned_code(*roots):
     return [code_digest(*roots), *roots]
 
 
-def run_code(experiment):
-    """Digest of the code that the cells of an experiment depend on."""
-    return code_digest(*roots(STUDY["experiments"][experiment]["kind"]))
-
-
-def configuration_digest(experiment):
-    """Digest of all that the configuration says of an experiment, of its target's files, and of the study's seed."""
-    block = STUDY["experiments"][experiment]
+def expected_of(experiment):
+    """What the tables of an experiment must say of themselves: the code and the configuration that they came from."""
+    block, seed = STUDY["experiments"][experiment], STUDY["study"]["seed"]
     checksums = target.checksums_of(block["target"])
-    files = {"target_files": checksums} if checksums else {}
-    return digest_of({"seed": STUDY["study"]["seed"], **block, **files})
-
-
-def provenance_of(experiment):
-    """What a table says of itself besides what its cells say: the configuration that it came from."""
     return {
         "experiment": experiment,
-        "configuration": configuration_digest(experiment),
+        "configuration": digest_of({"seed": seed, **block, **({"target_files": checksums} if checksums else {})}),
+        "code": code_digest(*roots(block["kind"])),
         "collected_by": code_digest(aggregate.ROOT),
-        "study_seed": STUDY["study"]["seed"],
-        "seeds": STUDY["experiments"][experiment]["seeds"],
+        "study_seed": seed,
+        "seeds": block["seeds"],
     }
 
 
-# What the tables of each experiment must say of themselves.
-EXPECTED = {
-    experiment: {**provenance_of(experiment), "code": run_code(experiment)}
-    for experiment in STUDY["experiments"]
-}
-
-
-def figure_files(*names):
-    """The two files of each figure."""
-    return [
-        f"{FIGURE_FOLDER}/{name}.{suffix}"
-        for name in names
-        for suffix in ("pdf", "png")
-    ]
-
-
-def table_files(*names):
-    """The two files of each table."""
-    return [
-        f"{RESULTS}/tables/{name}.{suffix}"
-        for name in names
-        for suffix in ("csv", "tex")
-    ]
-
-
-def shown(experiment, show):
-    """What a figure shows, as a line for its caption."""
-    block = STUDY["experiments"][experiment]
-    grid_shown = {**block["grid"], **show}
-    values = "; ".join(
-        f"{axis} {', '.join(map(str, grid_shown[axis]))}" for axis in grid_shown
-    )
-    return f"Experiment {experiment}: n = {block['dimension']}, {block['seeds']} seeds; {values}."
+EXPECTED = {experiment: expected_of(experiment) for experiment in STUDY["experiments"]}

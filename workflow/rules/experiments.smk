@@ -9,9 +9,7 @@ PLANS = {
 
 def part_of_job(experiment, job):
     """The file of a job's cells."""
-    return (
-        f"{RESULTS}/{experiment}/{store.FOLDER}/{PLANS[experiment]}/{job}{store.PART}"
-    )
+    return f"{RESULTS}/{experiment}/{store.FOLDER}/{PLANS[experiment]}/{job}{store.PART}"
 
 
 def tables_are_current(experiment):
@@ -50,11 +48,7 @@ def settings_of(part, files):
     return json.dumps({**part.cell.settings, "target": moved}, sort_keys=True)
 
 
-TARGETS = {
-    place: path
-    for experiment in STUDY["experiments"]
-    for path, place in target_files(experiment).items()
-}
+TARGETS = {place: path for experiment in STUDY["experiments"] for path, place in target_files(experiment).items()}
 
 
 rule target_file:
@@ -68,9 +62,7 @@ rule target_file:
     localrule: True
     params:
         place=f"{RESULTS}/.targets/{{content}}/{{file}}",
-        file=lambda wildcards: TARGETS[
-            f"{RESULTS}/.targets/{wildcards.content}/{wildcards.file}"
-        ],
+        file=lambda wildcards: TARGETS[f"{RESULTS}/.targets/{wildcards.content}/{wildcards.file}"],
     shell:
         'if [ {output:q} = {params.place:q} ]; then ln -sf "$(realpath {params.file:q})" {output:q};'
         " else cp {params.file:q} {output:q}; fi 2> {log:q}"
@@ -90,16 +82,11 @@ for experiment, block in STUDY["experiments"].items():
         group:
             "cells"  # several in one cluster job: profiles say how many
         params:
-            cells=lambda wildcards, input, jobs=JOBS[experiment], files=target_files(
-                experiment
-            ): [
-                settings_of(part, dict(zip(files, input.target)))
-                for part in jobs[wildcards.job]
+            cells=lambda wildcards, input, jobs=JOBS[experiment], files=target_files(experiment): [
+                settings_of(part, dict(zip(files, input.target))) for part in jobs[wildcards.job]
             ],
-            seeds=lambda wildcards, jobs=JOBS[experiment]: [
-                part.seeds for part in jobs[wildcards.job]
-            ],
-            code=run_code(experiment),
+            seeds=lambda wildcards, jobs=JOBS[experiment]: [part.seeds for part in jobs[wildcards.job]],
+            code=EXPECTED[experiment]["code"],
         shell:
             '"$DEEPBURES_PYTHON" -m deepbures run --cell {params.cells:q} --seeds {params.seeds} --part {output:q}'
             f" --code {{params.code}} --costs {COSTS} 2> {{log:q}}"
@@ -121,9 +108,7 @@ for experiment, block in STUDY["experiments"].items():
             f"{LOGS}/{experiment}/collect.log",
         localrule: True
         params:
-            experiment=lambda wildcards, experiment=experiment: wanted_tables(
-                experiment
-            ),
+            experiment=lambda wildcards, experiment=experiment: wanted_tables(experiment),
             # Of the first job; elsewhere than declared if there is a storage provider.
             parts=lambda wildcards, input, job=next(iter(JOBS[experiment])): (
                 str(input.parts[0]).removesuffix(f"/{job}{store.PART}")

@@ -7,10 +7,13 @@ PLOTTING_CODE = planned_code(*modules_of("plotting"))
 
 
 def family_outputs(family):
-    """Figures and tables of a family, and the caption of each."""
+    """Figures and tables of a family, each in two formats, and the caption of each."""
     figures, tables = family.get("figures", {}), family.get("tables", {})
-    captions = [caption_file(name) for name in (*figures, *tables)]
-    return figure_files(*figures) + table_files(*tables) + captions
+    return [
+        *(f"{FIGURE_FOLDER}/{name}.{suffix}" for name in figures for suffix in ("pdf", "png")),
+        *(f"{RESULTS}/tables/{name}.{suffix}" for name in tables for suffix in ("csv", "tex")),
+        *map(caption_file, (*figures, *tables)),
+    ]
 
 
 def caption_file(name):
@@ -21,13 +24,12 @@ def caption_file(name):
 def captions(name):
     """By file: the own caption of a figure or table of a family, if it has one, and what is shown."""
     family, figure = FAMILIES[name], STUDY["figures"][name]
-    about = family.get("figures", {}) | family.get("tables", {})
-    line = shown(figure["experiment"], figure.get("show", {}))
+    block, about = STUDY["experiments"][figure["experiment"]], family.get("figures", {}) | family.get("tables", {})
+    values = {**block["grid"], **figure.get("show", {})}
+    shown = "; ".join(f"{axis} {', '.join(map(str, some))}" for axis, some in values.items())
+    line = f"Experiment {figure['experiment']}: n = {block['dimension']}, {block['seeds']} seeds; {shown}."
     return {
-        caption_file(item): (
-            f"{text['caption']}\n\n{line}" if "caption" in text else line
-        )
-        for item, text in about.items()
+        caption_file(item): "\n\n".join([*filter(None, [text.get("caption")]), line]) for item, text in about.items()
     }
 
 
@@ -42,9 +44,7 @@ def in_report(path, family):
     elif name == "main_result":
         category = "1 Main result"
     else:
-        category = (
-            "3 Figures of the program" if about["source"] == "program" else "4 Ours"
-        )
+        category = "3 Figures of the program" if about["source"] == "program" else "4 Ours"
     # "F 9", with a blank of a digit's width, comes before "F10" as the report sorts them. One label: the report takes
     # others for switches where two values are equally frequent.
     number = name.partition("_")[0]
@@ -59,9 +59,7 @@ def in_report(path, family):
 
 # The notebook that draws a family, a file of the workflow.
 NOTEBOOKS = {
-    name: workflow_file(
-        workflow.source_path(f"../notebooks/{family.get('notebook', name)}.ipynb")
-    )
+    name: workflow_file(workflow.source_path(f"../notebooks/{family.get('notebook', name)}.ipynb"))
     for name, family in FAMILIES.items()
 }
 

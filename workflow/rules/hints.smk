@@ -10,17 +10,12 @@ def what_will_run():
         wanted = [job for rule_name, job in jobs if rule_name == f"run_{experiment}"]
         if wanted:
             absent = cost.missing(STUDY, experiment)
-            of_jobs = [
-                [part for part in JOBS[experiment][job] if part.path in absent]
-                for job in wanted
-            ]
+            of_jobs = [[part for part in JOBS[experiment][job] if part.path in absent] for job in wanted]
             new = sum(of_jobs, [])
             there += sum(len(JOBS[experiment][job]) for job in wanted) - len(new)
             if new:
                 count[block["kind"]] += len(new)
-                times[block["kind"]] += cost.of_parts(
-                    spent, block, new, sum(map(bool, of_jobs))
-                )
+                times[block["kind"]] += cost.of_parts(spent, block, new, sum(map(bool, of_jobs)))
     notebooks = sum(rule_name.startswith("notebook_") for rule_name, _ in jobs)
     if notebooks:
         count["notebook"] = notebooks
@@ -57,11 +52,7 @@ def where_to_look():
         "claims": f"{RESULTS}/claims.md",
         "main figure": f"{FIGURE_FOLDER}/main_result.png",
     }
-    lines = [
-        f"  {what:15} {path}" for what, path in places.items() if Path(path).exists()
-    ]
+    lines = [f"  {what:15} {path}" for what, path in places.items() if Path(path).exists()]
     if lines and not Path(places["report"]).exists():
-        lines.append(
-            f"  all in one file: the same command with --report {places['report']}"
-        )
+        lines.append(f"  all in one file: the same command with --report {places['report']}")
     return "\n".join(["Where to look first:", *lines]) if lines else ""

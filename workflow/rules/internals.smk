@@ -24,6 +24,4 @@ def original(path):
 
 def jobs_to_run():
     """Rule, and job wildcard if there is one, of every job that will run: before the run it says what that costs."""
-    return [
-        (job.rule.name, job.wildcards.get("job")) for job in workflow.dag.needrun_jobs()
-    ]
+    return [(job.rule.name, job.wildcards.get("job")) for job in workflow.dag.needrun_jobs()]

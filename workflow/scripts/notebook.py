@@ -1,8 +1,8 @@
 """Execute a notebook with the parameters of its rule."""
 
+import json
 from pathlib import Path
 
-import nbformat
 import papermill
 
 from deepbures.process.kernel import logging_to
@@ -47,14 +47,13 @@ def execute(notebook: str, output: str, log: str, parameters: dict) -> None:
                 file.write(f"{error}\nSee {partial}.\n")
             what = getattr(error, "evalue", error)
             raise SystemExit(f"{notebook}: {what} (see {log})") from None
-    executed = nbformat.read(partial, as_version=4)
-    executed.metadata["deepbures"] = stamps.UNSIGNED
-    injected = next(
-        i for i, cell in enumerate(executed.cells) if "injected-parameters" in cell.metadata.get("tags", [])
-    )
-    executed.cells.insert(injected + 1, nbformat.v4.new_code_cell(GO_THERE, id="go-there"))
+    executed = json.loads(partial.read_text(encoding="utf-8"))
+    executed["metadata"]["deepbures"] = stamps.UNSIGNED
+    tags = [cell["metadata"].get("tags", []) for cell in executed["cells"]]
+    cell = {"cell_type": "code", "execution_count": None, "id": "go-there", "metadata": {}, "outputs": []}
+    executed["cells"].insert(tags.index(["injected-parameters"]) + 1, {**cell, "source": GO_THERE})
     with replacing(output) as temporary:
-        nbformat.write(executed, temporary)
+        temporary.write_text(json.dumps(executed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.unlink()
 
 
