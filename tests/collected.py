@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+
 from deepbures.study.kinds import kind
+from deepbures.study.results import parquet
 from deepbures.study.results.aggregate import collect
 from deepbures.study.results.code_digest import code_digest
+from deepbures.study.results.schema import VECTOR
 from deepbures.study.results.store import key_of, part_of
 from deepbures.study.run import complete, roots
 
@@ -23,3 +27,14 @@ def collect_cells(folder, points, seeds, provenance=None):
     collect([part], tables, schemas, keys, provenance or {})
     part.unlink()  # as Snakemake does
     return tables
+
+
+def write_table(path, frame):
+    """A table of a test's own, written as the study writes its tables: readers refuse what carries no digests."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for index, field in enumerate(table.schema):
+        if pa.types.is_large_string(field.type) or pa.types.is_dictionary(field.type):
+            table = table.set_column(index, field.name, table[field.name].cast(pa.string()))
+        elif pa.types.is_list(field.type):
+            table = table.set_column(index, field.name, table[field.name].cast(VECTOR))
+    parquet.write(path, [("all", table)], {})

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from claims_study import STUDY, claims_of, make
+from collected import write_table
 
 from deepbures import claims
 from deepbures.__main__ import main
@@ -85,7 +86,7 @@ def changed(study, destination, where, **columns):
     (destination / experiment / f"{table}.parquet").unlink()
     frame = pd.read_parquet(study / experiment / f"{table}.parquet")
     frame = frame.assign(**{name: change(frame) for name, change in columns.items()})
-    frame.to_parquet(destination / experiment / f"{table}.parquet")
+    write_table(destination / experiment / f"{table}.parquet", frame)
     return destination
 
 

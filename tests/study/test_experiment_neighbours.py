@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
+from collected import write_table
 
 from deepbures.claims import Study, Tables, neighbours
 from deepbures.claims.evidence import judge
@@ -52,7 +53,7 @@ def results_in(folder, config, kind, seeds):
         for name, table in run_cell(dict(cell.settings), range(seeds)).items():
             tables.setdefault(name, []).append(table.to_pandas().assign(**cell.axes))
     for name, frames in tables.items():
-        pd.concat(frames, ignore_index=True).to_parquet(folder / f"{name}.parquet")
+        write_table(folder / f"{name}.parquet", pd.concat(frames, ignore_index=True))
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -78,7 +79,7 @@ def test_claims_hold_and_can_fail(shipped, tmp_path, kind):
             frame["excess"] = [np.abs(excess) ** 0.1 * 1e-33 for excess in frame["excess"]]  # linear, and below 1e-2
         if path.stem == "sensed":
             frame.loc[frame["method"] != "reweighted", "error"] = 0.0
-        frame.to_parquet(path)
+        write_table(path, frame)
     for statement in STATEMENTS[kind]:
         assert judge(statement, study).verdict == "violated", statement.name
 

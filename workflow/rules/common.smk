@@ -28,7 +28,7 @@ neutral = environment.neutral(os.environ)
 os.environ.clear()
 os.environ.update(neutral, DEEPBURES_PYTHON=sys.executable)
 if sys.flags.no_user_site:
-    os.environ["PYTHONNOUSERSITE"] = "1"
+    os.environ.update(PYTHONNOUSERSITE="1")
 
 
 def read_yaml(path):
@@ -118,3 +118,54 @@ def expected_of(experiment):
 
 
 EXPECTED = {experiment: expected_of(experiment) for experiment in STUDY["experiments"]}
+# Digest of all that the parts of an experiment are computed from.
+PLANS = {
+    experiment: digest_of([EXPECTED[experiment], grid.shared_jobs(STUDY, experiment)])
+    for experiment in STUDY["experiments"]
+}
+
+
+def part_of_job(experiment, job):
+    """The file of a job's cells."""
+    return f"{RESULTS}/{experiment}/{store.FOLDER}/{PLANS[experiment]}/{job}{store.PART}"
+
+
+def tables_are_current(experiment):
+    """Whether the tables of an experiment say that they came from what is wanted; a broken one ends the run."""
+    claims = map(parquet.claimed, table_paths(experiment))
+    if all(EXPECTED[experiment].items() <= claim.items() for claim in claims):
+        return True
+    try:
+        cost.cells_of(STUDY, experiment)
+    except ValueError as broken:
+        sys.exit(str(broken))
+    return False
+
+
+def wanted_tables(experiment):
+    """What is to be collected, for the command line."""
+    study = {
+        "study": {"seed": STUDY["study"]["seed"]},
+        "experiments": {experiment: STUDY["experiments"][experiment]},
+    }
+    return json.dumps({"config": study, "wanted": EXPECTED[experiment]}, sort_keys=True)
+
+
+def target_files(experiment):
+    """By path, where a run finds the files of a target: a folder whose name is what they must hold, whatever their date."""
+    given = STUDY["experiments"][experiment]["target"]
+    return {
+        path: f"{RESULTS}/.targets/{content}/{os.path.basename(path)}"
+        for path, content in zip(target.files_of(given), target.checksums_of(given))
+    }
+
+
+def settings_of(part, files):
+    """The settings of a cell for the command line, with the files of its target where they are."""
+    moved = target.with_files(part.cell.settings["target"], files)
+    return json.dumps({**part.cell.settings, "target": moved}, sort_keys=True)
+
+
+def folder_of_parts(part, job):
+    """The folder of an experiment's parts, from the path of a job's part."""
+    return str(part).removesuffix(os.path.join(os.sep, f"{job}{store.PART}"))

@@ -1,53 +1,6 @@
 # The cells of each experiment, and its tables. A job computes one or more cells, each for a block of seeds, into a part.
 # Its path holds the digest of all that the parts of the experiment are computed from, so a part that is there is
 # current. Parts are deleted once they are collected; a job takes from the tables the cells that these hold.
-PLANS = {
-    experiment: digest_of([EXPECTED[experiment], grid.shared_jobs(STUDY, experiment)])
-    for experiment in STUDY["experiments"]
-}
-
-
-def part_of_job(experiment, job):
-    """The file of a job's cells."""
-    return f"{RESULTS}/{experiment}/{store.FOLDER}/{PLANS[experiment]}/{job}{store.PART}"
-
-
-def tables_are_current(experiment):
-    """Whether the tables of an experiment say that they came from what is wanted; a broken one ends the run."""
-    claims = map(parquet.claimed, table_paths(experiment))
-    if all(EXPECTED[experiment].items() <= claim.items() for claim in claims):
-        return True
-    try:
-        cost.cells_of(STUDY, experiment)
-    except ValueError as broken:
-        sys.exit(str(broken))
-    return False
-
-
-def wanted_tables(experiment):
-    """What is to be collected, for the command line."""
-    study = {
-        "study": {"seed": STUDY["study"]["seed"]},
-        "experiments": {experiment: STUDY["experiments"][experiment]},
-    }
-    return json.dumps({"config": study, "wanted": EXPECTED[experiment]}, sort_keys=True)
-
-
-def target_files(experiment):
-    """By path, where a run finds the files of a target: a folder whose name is what they must hold, whatever their date."""
-    given = STUDY["experiments"][experiment]["target"]
-    return {
-        path: f"{RESULTS}/.targets/{content}/{os.path.basename(path)}"
-        for path, content in zip(target.files_of(given), target.checksums_of(given))
-    }
-
-
-def settings_of(part, files):
-    """The settings of a cell for the command line, with the files of its target where they are."""
-    moved = target.with_files(part.cell.settings["target"], files)
-    return json.dumps({**part.cell.settings, "target": moved}, sort_keys=True)
-
-
 TARGETS = {place: path for experiment in STUDY["experiments"] for path, place in target_files(experiment).items()}
 
 
@@ -110,9 +63,7 @@ for experiment, block in STUDY["experiments"].items():
         params:
             experiment=lambda wildcards, experiment=experiment: wanted_tables(experiment),
             # Of the first job; elsewhere than declared if there is a storage provider.
-            parts=lambda wildcards, input, job=next(iter(JOBS[experiment])): (
-                str(input.parts[0]).removesuffix(f"/{job}{store.PART}")
-            ),
+            parts=lambda wildcards, input, job=next(iter(JOBS[experiment])): folder_of_parts(input.parts[0], job),
         shell:
             '"$DEEPBURES_PYTHON" -m deepbures collect --experiment {params.experiment:q} --parts {params.parts:q}'
             " --tables {output:q} 2>&1 | tee {log:q} >&2"

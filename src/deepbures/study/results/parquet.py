@@ -149,8 +149,10 @@ def _update(digest: hashlib.blake2b, array: pa.Array) -> None:
             _update(digest, array.flatten())
         elif text[0] and len(ends):
             digest.update(memoryview(text[0])[ends[0] : ends[-1]])
+    elif pa.types.is_primitive(array.type):
+        digest.update(np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).data)
     else:
-        digest.update(np.ascontiguousarray(array.to_numpy()).data)
+        raise ValueError(f"a table may hold numbers, strings, and lists of numbers, not values of type {array.type}")
 
 
 class Table:
