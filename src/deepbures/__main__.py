@@ -1,7 +1,5 @@
 """Command line: compute and collect cells, list the cells of a configuration, print the origin of a table."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -1,7 +1,5 @@
 """Statements about critical points and Hessians."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

@@ -1,7 +1,5 @@
 """All statements, and their verdicts on a study."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path

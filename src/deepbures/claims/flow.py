@@ -1,7 +1,5 @@
 """Statements about gradient flow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Statements about neighbouring problems: scaled descent, barycenters, low rank plus sparse, sensing."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The table of claims as Markdown, as an HTML page, and inside an existing page."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Statements about targets that are estimated from samples."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from .evidence import Statement, each, keys_of

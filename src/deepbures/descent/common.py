@@ -1,7 +1,5 @@
 """What gradient descent and scaled descent share: checks of their input, and factors of at most k columns."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

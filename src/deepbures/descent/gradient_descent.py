@@ -7,8 +7,6 @@ and 3 (N − 1) products of layers. The top layer is transformed to the eigenbas
 depend on the basis of the data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

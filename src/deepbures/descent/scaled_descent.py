@@ -12,8 +12,6 @@ This fails for depth N ≥ 2, for ε > 0 and for the square loss. Two scalings o
   the range of W_N. Off this range only the top layer can move it, and does so by the whole N η.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate
 

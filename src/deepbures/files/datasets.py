@@ -1,7 +1,5 @@
 """Samples of data sets that come with scikit-learn: digits, and patches of photographs."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

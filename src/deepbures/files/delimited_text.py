@@ -16,8 +16,6 @@ refused with a one-line message. The rules, in order:
    (`index`, `level_0`), or if they count the rows under a name such as `id`, or beyond the expected dimension.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import re

@@ -1,7 +1,5 @@
 """The format of a file, recognised by its first bytes, for messages about files that are not tables."""
 
-from __future__ import annotations
-
 import re
 
 #: First bytes of files by format.

@@ -1,7 +1,5 @@
 """Matrices in files that other programs wrote: NumPy, pandas, R, MATLAB, Excel."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Mean and covariance of samples in blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Samples in files too large for memory, read in blocks: `.npy` memory-mapped, `.parquet` by row groups."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

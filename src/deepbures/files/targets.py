@@ -1,7 +1,5 @@
 """Target covariances from files of covariances or samples, or from a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

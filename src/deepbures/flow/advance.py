@@ -4,8 +4,6 @@ Collocation integrates runs of full rank, of rank k ≪ n, and near the minimum;
 where collocation is better, and to their end where collocation makes no progress or the loss has no known Jacobian.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

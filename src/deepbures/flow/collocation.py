@@ -13,8 +13,6 @@ Every member of a stack has its own step and its own end. The right-hand side is
 at once; everything else is elementwise, so each member's result is bitwise the same as when run alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The path of a flow under exponential collocation, and the states between its steps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -7,8 +7,6 @@ not to |Z|. Every member of a stack has its own step and its own end. The right-
 at once; everything else is elementwise, so each member's result is bitwise the same as when run alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any

@@ -8,8 +8,6 @@ polynomial with g(0) = 0, variation of constants gives (paper.md section 11; Hoc
 which is exact where f is linear, however large hJ is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import factorial
 

@@ -10,8 +10,6 @@ One small matrix Z, or X = Z Zᵀ = S^{1/N}, represents all layers (`reduced_flo
 `advance` decides which of the two takes a start how far.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -1,7 +1,5 @@
 """Options of a gradient flow, checked once and then constant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

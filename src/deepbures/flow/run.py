@@ -1,7 +1,5 @@
 """One start of a gradient flow: where it is, the path so far, why it stopped, and the samples of its path."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -9,8 +9,6 @@ search takes too long, it continues in a narrower network, without the least sin
 the narrower network is one of the wider network, too, except for ε = 0 and N = 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ L(W_J) = Σ_{j∉J} c_j with the costs c_j = (√λ_j − √ε)² or λ_j² of 
 be ordered without computing matrices.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections.abc import Iterator

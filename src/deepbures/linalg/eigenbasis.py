@@ -1,7 +1,5 @@
 """The eigenbasis Ω of a target as an operator: Ωᵀ W and Ω F, without an n × n array where none is needed."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Integer powers of matrices, and geometric sums of pairs of numbers."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -1,7 +1,5 @@
 """Symmetric positive semidefinite matrices: checks, spectra, and ties of eigenvalues."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -15,8 +15,6 @@ at most 4 q/(1 − q) with q = exp(−2π m K/K'), uniformly in μ. As K ≈ π/
 the number of points grows with the logarithm of the condition.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Inverse square roots, pseudo-inverses and principal columns, from Gram matrices where these are well conditioned."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """The spectrum of the covariance of samples, from a thin SVD."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -1,7 +1,5 @@
 """The state of a stack as a dataclass of arrays, each with an axis of members."""
 
-from __future__ import annotations
-
 from dataclasses import Field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 

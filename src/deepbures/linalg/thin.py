@@ -1,7 +1,5 @@
 """When a factor is thin, and distances of thin factors without n × n arrays."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .psd import Array

@@ -5,8 +5,6 @@ A loss depends on a matrix W only through S = W Wᵀ. It is evaluated in the eig
 scalings of rows.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self

@@ -3,8 +3,6 @@
 Eigenvalues that agree to rounding count as equal (`psd.equalized`). J is an index set of kept directions, from 0.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -3,8 +3,6 @@
 Everything is computed in the eigenbasis of the target, where R = diag(√λ). The transport map is T = R M^{-1/2} R.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cached_property
 from typing import Self

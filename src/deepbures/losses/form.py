@@ -1,7 +1,5 @@
 """How a loss is computed: the interface between a loss and its numerical forms."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

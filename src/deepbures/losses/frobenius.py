@@ -1,7 +1,5 @@
 """The square loss, for comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -6,8 +6,6 @@ D = ε diag(λ) and Y = R F enters by its resolvents, (M + τ_j)^{-1} = diag(e_j
 λ_j = 0 are outside the range of M: the transport map T is 0 there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The Bures-Wasserstein loss with ε = 0: polar factors of R F and their derivatives."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

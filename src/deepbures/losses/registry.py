@@ -1,7 +1,5 @@
 """The losses on the end-to-end matrix, by name."""
 
-from __future__ import annotations
-
 from .base import CovarianceLoss
 from .bures_wasserstein import BuresWasserstein
 from .frobenius import Frobenius

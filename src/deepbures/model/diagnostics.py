@@ -1,7 +1,5 @@
 """Quantities measured along a run, from factors F of the end-to-end covariance S = F Fᵀ; all functions take stacks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Initial end-to-end matrices W(0), and layers W_j from random distributions (paper.md section 6)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

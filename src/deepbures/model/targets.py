@@ -1,7 +1,5 @@
 """Target covariances Σ0 = Ω diag(λ) Ωᵀ, drawn as the authors draw them (paper.md section 6)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..linalg.psd import Array, symmetrize

@@ -1,7 +1,5 @@
 """The result of a training run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -9,8 +9,6 @@ Over matrices of rank ≤ k the minimiser is not the barycenter cut to rank k, a
 local minima that are not global: `rank_bounded_minima` finds them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

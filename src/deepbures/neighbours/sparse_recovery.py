@@ -15,8 +15,6 @@ incoherent ones; here the matrix is symmetric positive semidefinite, with one fa
 projection.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

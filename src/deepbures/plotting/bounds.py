@@ -1,7 +1,5 @@
 """Where the bounds of the flow hold, and how tight they are (G2 for small dimensions)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

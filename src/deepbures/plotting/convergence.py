@@ -1,7 +1,5 @@
 """Figures of the convergence study: trajectories, rates, bounds (F1-F3, G1, G2, G8)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

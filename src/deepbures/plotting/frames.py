@@ -1,7 +1,5 @@
 """Reading, selecting and averaging the tables that figures are made from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

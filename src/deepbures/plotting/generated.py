@@ -1,7 +1,5 @@
 """Samples of trained generators: in a plane (F8), as images (G9) and as patches (G15)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

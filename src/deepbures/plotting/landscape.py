@@ -1,7 +1,5 @@
 """Figures of the landscape: Hessians, paths, expansions, escapes, the plane (F10-F13, G5, G11, G12)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

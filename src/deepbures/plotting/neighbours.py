@@ -1,7 +1,5 @@
 """Figures of neighbouring problems (docs/neighbours): scaled descent, barycenters, low rank plus sparse, sensing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

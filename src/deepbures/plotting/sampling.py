@@ -1,7 +1,5 @@
 """Sampling error of a covariance, and training on a sample (G13)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure

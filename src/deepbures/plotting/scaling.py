@@ -1,7 +1,5 @@
 """CPU time of a gradient against n (G17)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Figures of spectra along training: ranks, energy levels, eigenvalues, alignment (F4-F7, F9)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Figures of gradient descent: step sizes, the way to the flow, balance, losses (G1, G3, G4, G6, G7, G10)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Style of the figures: sizes and fonts of a two-column paper, colour-blind-safe colours, saving."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Tables of the study, as CSV and LaTeX."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The environment variables of jobs, without those that users and machines set for other programs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """A Jupyter kernel in this interpreter that reads no settings and runs no start-up files."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

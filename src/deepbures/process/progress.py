@@ -1,7 +1,5 @@
 """Progress of long work, as log lines."""
 
-from __future__ import annotations
-
 import logging
 import time
 

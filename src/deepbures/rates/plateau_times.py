@@ -3,8 +3,6 @@
 A plateau of the loss ends when the next mode has grown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

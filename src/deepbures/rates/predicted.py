@@ -4,8 +4,6 @@ Sections refer to paper.md, which names the source of each statement. Measured r
 terms of spectra in `closed_form_rates`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

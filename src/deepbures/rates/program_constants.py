@@ -4,8 +4,6 @@ c, C_0, K, M, Δ, η_1..η_3 are the symbols of the program (paper.md sections 4
 sizes leave the range of floats, so they are stored as decimal logarithms.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Expected error of a sample covariance."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -1,7 +1,5 @@
 """What a study costs: which cells are new, and how long they take, judged by others of their kind."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Collection, Mapping

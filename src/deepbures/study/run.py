@@ -3,8 +3,6 @@
 Each kind of experiment is a module of `kinds`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -3,8 +3,6 @@
 Checks yield a line for each mistake: the key below the block, what it is, what is allowed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

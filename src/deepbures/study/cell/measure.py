@@ -1,7 +1,5 @@
 """Measurements that every run has in common, as columns of `RUNS` and `TRAJECTORIES`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any

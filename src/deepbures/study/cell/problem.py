@@ -1,7 +1,5 @@
 """The problem of a cell for one seed: the loss on its target, and the start."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

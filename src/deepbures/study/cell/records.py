@@ -7,8 +7,6 @@ schema: `minimum`, `exclusiveMinimum`, `maximum`, `exclusiveMaximum`, `enum` (fo
 (default 1), `uniqueItems` (default true), `minProperties`, `propertyNames` (a regular expression).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import operator

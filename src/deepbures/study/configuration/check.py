@@ -1,7 +1,5 @@
 """Checks of a whole configuration. Every mistake is reported in one line."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Checks of an experiment's block: its keys and axes, and what every kind of experiment needs of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from types import GenericAlias, ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """Families of figures and tables: their declarations, and what an experiment must provide so that one can be drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Paths in a configuration, which go through Snakemake and a shell: neither may replace anything in them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

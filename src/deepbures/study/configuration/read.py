@@ -1,7 +1,5 @@
 """Configurations from YAML: strict, merged as Snakemake merges them, with numbers in one form."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The axes of the grid: their names in paths, figures and tables, and the keys that they replace."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any

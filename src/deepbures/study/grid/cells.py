@@ -4,8 +4,6 @@ A cell is one point of an experiment's grid, a part is a cell for one block of s
 parts. Values enter paths as canonical strings (`axes.canonical`), which are never parsed.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """Random streams: one NumPy Generator for each named draw, whatever else the study computes."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

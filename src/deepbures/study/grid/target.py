@@ -1,7 +1,5 @@
 """The target that a block of the configuration describes, and the files that it is read from."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Mapping

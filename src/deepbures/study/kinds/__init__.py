@@ -15,8 +15,6 @@ A kind may declare
 - `stack_of(settings)` and `run_stack(members)`, if several cells may be computed together, see `flow`.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from importlib import import_module
 from types import ModuleType

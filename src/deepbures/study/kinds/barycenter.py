@@ -1,7 +1,5 @@
 """Barycenters as targets: descent to them at any depth, and local minima over bounded rank."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """How the Hessian grows when singular values of the end-to-end matrix vanish."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

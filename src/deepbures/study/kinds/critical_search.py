@@ -1,7 +1,5 @@
 """Critical points found by a solver that does not use their enumeration, compared with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Gradient descent on all layers; the seeds of a block advance as one stack."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

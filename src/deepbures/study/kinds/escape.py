@@ -1,7 +1,5 @@
 """Rates at which the gradient flow leaves saddles."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any

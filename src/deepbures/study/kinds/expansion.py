@@ -1,7 +1,5 @@
 """The deep loss along lines through its parameters, against its second-order models."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any

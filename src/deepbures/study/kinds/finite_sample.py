@@ -1,7 +1,5 @@
 """The covariance of m samples: its distance from that of the population, and training on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Gradient flow from a balanced start."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 

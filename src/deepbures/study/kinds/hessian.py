@@ -1,7 +1,5 @@
 """Spectra of the Hessian of the deep loss at its critical points."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The loss along segments from one critical point to the next, between matrices and between layers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Scaled descent and Nyström starts on targets with a given condition number, compared with plain descent."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product

@@ -3,8 +3,6 @@
 The times differ from run to run; the results of all other kinds do not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import process_time

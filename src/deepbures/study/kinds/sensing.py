@@ -1,7 +1,5 @@
 """Semi-random sensing: errors of several methods under repeated measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Low rank plus sparse: recovery of a covariance with corrupted entries by several methods."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The landscape of n = 2, k = 1, which is the plane of W = (w_1, w_2) in the basis Ω, and flows on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """From the cells of an experiment to the tables that figures are made from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

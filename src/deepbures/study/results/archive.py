@@ -1,7 +1,5 @@
 """A study in one file: configuration, aggregates, notebooks, figures, tables, claims and provenance as an RO-Crate."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 import zipfile

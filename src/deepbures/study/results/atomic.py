@@ -1,7 +1,5 @@
 """Files: replaced whole or not at all, and known by their content."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

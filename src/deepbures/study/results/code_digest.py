@@ -1,7 +1,5 @@
 """What a result depends on: the code of a module and of everything that it imports from this package."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

@@ -3,8 +3,6 @@
 Functions take the table of runs (one row per run) and return one value per run; NaN where a run has none.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -4,8 +4,6 @@ A part is a sequence of records, one for each cell: a line with its own digest a
 and digest of each table, code and versions), then the tables as Arrow streams. A record that is cut off ends the file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

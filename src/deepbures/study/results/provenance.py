@@ -1,7 +1,5 @@
 """Where results come from: for a cell, code and versions; for a study, what its tables came from."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from functools import cache

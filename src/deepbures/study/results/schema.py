@@ -1,7 +1,5 @@
 """Types of the columns of result tables."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 

@@ -4,8 +4,6 @@ A stamp is an input of the rule that makes some files. It is dated before them w
 what is wanted, else now: then an input is newer, whatever happened to dates, records and other runs.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time
