@@ -19,7 +19,7 @@ PACKAGE = Path(deepbures.__file__).parent
 #: Packages from the bottom up. Those on one floor never import each other.
 FLOORS = [
     {"linalg", "process"},
-    {"losses", "files"},
+    {"losses", "files", "gaussians"},
     {"model", "neighbours"},
     {"flow", "descent", "landscape", "rates"},
     {"study"},
