@@ -12,7 +12,7 @@ DIGITS = 120
 
 
 def _matrix(array):
-    return mp.matrix(np.asarray(array, dtype=float).tolist())
+    return array if isinstance(array, mp.matrix) else mp.matrix(np.asarray(array, dtype=float).tolist())
 
 
 def _root(matrix):
@@ -73,7 +73,7 @@ def balanced_gradient_norm(loss, F, depth):
 def squared_distance(A, B):
     """tr A + tr B − 2 tr (R B R)^{1/2}, R = A^{1/2}, of arrays or mpmath's matrices."""
     with mp.workdps(DIGITS):
-        A, B = (M if isinstance(M, mp.matrix) else _matrix(M) for M in (A, B))
+        A, B = _matrix(A), _matrix(B)
         return _trace(A) + _trace(B) - 2 * _trace(_root(_root(A) * B * _root(A)))
 
 

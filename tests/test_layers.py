@@ -24,7 +24,7 @@ FLOORS = [
     {"flow", "descent", "landscape", "rates"},
     {"study"},
     {"claims", "plotting"},
-    {"__init__", "__main__"},
+    {"__init__", "__main__", "torch", "jax"},
 ]
 #: Packages of the study, likewise.
 STUDY_FLOORS = [{"grid"}, {"results"}, {"cell"}, {"kinds"}, {"run"}, {"cost"}, {"configuration"}]
