@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from documentation import outputs
 from jax.test_util import check_grads
+from page_examples import examples
 
 from deepbures import BuresWasserstein, DeepLinearNetwork, Frobenius
 from deepbures.jax import covariance_loss
@@ -108,7 +108,7 @@ def test_what_has_no_derivative_is_refused(rng):
         jax.jacrev(jax.jacrev(jax.grad(lambda W: covariance_loss(loss, W))))(W)
 
 
-@pytest.mark.parametrize(("code", "printed"), outputs("from deepbures.jax"))
+@pytest.mark.parametrize(("code", "printed"), examples("autograd.md", "from deepbures.jax"))
 def test_examples_of_the_page_print_what_it_shows(capsys, code, printed):
     with jax.enable_x64(False):
         exec(code, {})

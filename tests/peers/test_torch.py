@@ -5,7 +5,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
-from documentation import outputs
+from page_examples import examples
 
 from deepbures import BuresWasserstein, DeepLinearNetwork, Frobenius
 from deepbures.torch import covariance_loss
@@ -133,7 +133,7 @@ def test_what_has_no_derivative_is_refused(rng):
         covariance_loss(loss, W * torch.nan)
 
 
-@pytest.mark.parametrize(("code", "printed"), outputs("from deepbures.torch"))
+@pytest.mark.parametrize(("code", "printed"), examples("autograd.md", "from deepbures.torch"))
 def test_examples_of_the_page_print_what_it_shows(capsys, code, printed):
     exec(code, {})
     assert capsys.readouterr().out == printed
