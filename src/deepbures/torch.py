@@ -91,9 +91,9 @@ class _HessianProduct(torch.autograd.Function):
 
 
 def _array(tensor: torch.Tensor, rank: int | None = None) -> Array:
-    values = tensor.detach().to(device="cpu", dtype=torch.float64).numpy()
+    values = tensor.detach().cpu().to(torch.float64).numpy()  # in this order: not every device has float64
     return of_rank(values, rank, torch.finfo(tensor.dtype).eps)
 
 
 def _like(tensor: torch.Tensor, values: Array) -> torch.Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.float64)).to(tensor)
+    return torch.from_numpy(np.array(values, dtype=np.float64)).to(tensor.dtype).to(tensor.device)
