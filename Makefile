@@ -6,6 +6,9 @@ CONFIG ?= config/config.yaml
 PYTHON ?= python3.13 python3.12 python3.11 python3.14 python3 python
 VENV ?= .venv
 OLDEST ?= .venv-oldest
+PEERS ?= .venv-peers
+# By its version alone, without a hash: builds for the CPU and for CUDA have one version.
+TORCH ?= torch==2.13.0
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread for each process: jobs fill the cores, and the same bits come out on any number of them.
@@ -19,7 +22,7 @@ $(error the path of this folder must not hold spaces: $(CURDIR))
 endif
 
 .SILENT:
-.PHONY: moved study report archive docs test test-oldest slow-test fault-test extending-test lint format bench lock clean clean-venv
+.PHONY: moved study report archive docs test test-oldest peer-test slow-test fault-test extending-test lint format bench lock clean clean-venv
 
 # Where the results of a study are; a mistake in its configuration is one line, before anything is built.
 RESULTS_OF = python -m deepbures check config/config.yaml "$(CONFIG)"
@@ -50,6 +53,10 @@ test-oldest: $(VENV)/.installed
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt --editable '.[dev]'
 	PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python -m pytest -n auto
 
+# PyTorch and JAX, in an environment of their own.
+peer-test: $(PEERS)/.installed
+	$(PEERS)/bin/python -m pytest -o addopts= tests/peers
+
 slow-test: $(VENV)/.installed
 	python -m pytest -n auto -m slow
 
@@ -78,6 +85,8 @@ bench: $(VENV)/.installed
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" --output-file requirements.lock
+	uv pip compile tests/peers/requirements.in --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" --output-file requirements-peers.lock
 
 # In a folder that was copied or moved the environment is still that of the other folder, and runs its code.
 ifneq ($(shell test -e $(VENV)/bin/pip && ! grep -q "$(CURDIR)/$(VENV)/" $(VENV)/bin/pip && echo moved),)
@@ -103,8 +112,15 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
+$(PEERS)/.installed: requirements-peers.lock pyproject.toml $(VENV)/.installed
+	$(VENV)/bin/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peers.lock
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	touch $@
+
 clean:
 	rm -rf results figures logs .snakemake
 
 clean-venv:
-	rm -rf $(VENV) $(OLDEST)
+	rm -rf $(VENV) $(OLDEST) $(PEERS)

@@ -1,7 +1,7 @@
 """Times of gradient descent beside its limits, and beside a plain PyTorch loop: python benchmarks/descent.py
 
 Everything is measured in one process, one thread; compare ratios and medians. PyTorch is optional
-(`pip install "deepbures[peer]"`; on Linux take its CPU build).
+(`pip install "deepbures[torch]"`; on Linux take its CPU build).
 """
 
 import os
@@ -87,7 +87,7 @@ def main() -> None:
             case = f"ε = {epsilon}, N = {depth}"
             print(f"{case}: {stack:.0f} µs{limit} a step and seed in a stack of {SEEDS}, {single:.0f} alone")
             if torch is None:
-                print("  PyTorch: not installed (extra `peer`)")
+                print("  PyTorch: not installed (extra `torch`)")
                 continue
             torch.set_num_threads(1)
             peer = per_step(lambda: torch_descent(first.covariance, epsilon, layers, steps), steps, 3)

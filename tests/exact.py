@@ -12,7 +12,7 @@ DIGITS = 120
 
 
 def _matrix(array):
-    return mp.matrix(np.asarray(array, dtype=float).tolist())
+    return array if isinstance(array, mp.matrix) else mp.matrix(np.asarray(array, dtype=float).tolist())
 
 
 def _root(matrix):
@@ -68,3 +68,40 @@ def balanced_gradient_norm(loss, F, depth):
     """(Σ_j ‖∂L/∂W_j‖²)^{1/2} over all N layers of the balanced network with factor F = P diag(s) Vᵀ."""
     P, s, Vh = np.linalg.svd(F, full_matrices=False)
     return norm_over_layers(P, s, loss.gradient(F) @ Vh.mT, depth)
+
+
+def squared_distance(A, B):
+    """tr A + tr B − 2 tr (R B R)^{1/2}, R = A^{1/2}, of arrays or mpmath's matrices."""
+    with mp.workdps(DIGITS):
+        A, B = _matrix(A), _matrix(B)
+        return _trace(A) + _trace(B) - 2 * _trace(_root(_root(A) * B * _root(A)))
+
+
+def transport_map(A, B):
+    """R (R A R)^{-1/2} R, R = B^{1/2}, with the pseudo-inverse where R A R is singular."""
+    with mp.workdps(DIGITS):
+        R = _root(_matrix(B))
+        values, basis = mp.eigsy(R * _matrix(A) * R)
+        largest = max(values)
+        inverse = [1 / mp.sqrt(v) if v > largest * mp.mpf(10) ** -40 else mp.mpf(0) for v in values]
+        return R * basis * mp.diag(inverse) * basis.T * R
+
+
+def geodesic(A, B, t):
+    """M A M, M = (1 − t) I + t T, with the `transport_map` T."""
+    with mp.workdps(DIGITS):
+        t = mp.mpf(float(t))
+        M = (1 - t) * mp.eye(len(A)) + t * transport_map(A, B)
+        return M * _matrix(A) * M
+
+
+def low_rank(F, floor):
+    """F Fᵀ + σ² I."""
+    with mp.workdps(DIGITS):
+        F = _matrix(F)
+        return F * F.T + mp.mpf(float(floor)) * mp.eye(F.rows)
+
+
+def rounded(matrix):
+    """An mpmath matrix in double precision."""
+    return np.array([[float(matrix[i, j]) for j in range(matrix.cols)] for i in range(matrix.rows)])

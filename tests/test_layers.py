@@ -19,12 +19,12 @@ PACKAGE = Path(deepbures.__file__).parent
 #: Packages from the bottom up. Those on one floor never import each other.
 FLOORS = [
     {"linalg", "process"},
-    {"losses", "files"},
+    {"losses", "files", "gaussians"},
     {"model", "neighbours"},
     {"flow", "descent", "landscape", "rates"},
     {"study"},
     {"claims", "plotting"},
-    {"__init__", "__main__"},
+    {"__init__", "__main__", "torch", "jax"},
 ]
 #: Packages of the study, likewise.
 STUDY_FLOORS = [{"grid"}, {"results"}, {"cell"}, {"kinds"}, {"run"}, {"cost"}, {"configuration"}]

@@ -58,8 +58,8 @@ def check_square_fits(name: str, dimension: int) -> None:
         )
 
 
-def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
-    """Eigenvalues and eigenvectors of a covariance matrix, or of a stack of them.
+def spectrum(name: str, covariance: ArrayLike, *, dtype: type | None = None) -> tuple[Array, Array]:
+    """Eigenvalues, largest first, and eigenvectors of a covariance matrix, or of a stack of them.
 
     Parameters
     ----------
@@ -67,6 +67,8 @@ def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
         Name of the matrix in error messages.
     covariance : (..., n, n)
         Symmetric positive semidefinite, up to a relative 1e-8 (rounding). Eigenvalues below n · eps · λ_1 become zero.
+    dtype
+        Precision of the decomposition; default that of the covariance, which decides what counts as rounding in it.
 
     Returns
     -------
@@ -78,25 +80,28 @@ def spectrum(name: str, covariance: ArrayLike) -> tuple[Array, Array]:
     Raises
     ------
     ValueError
-        If the matrix is not square, not finite, not symmetric, or indefinite.
+        If the matrix is not square, not finite, not symmetric, or indefinite, or its eigenvalues overflow.
     """
     matrix = finite_array(name, covariance, 2)
     if matrix.shape[-2] != matrix.shape[-1]:
         raise ValueError(f"{name} must be a square matrix, not of shape {matrix.shape}")
     scale = np.abs(matrix).max(axis=(-2, -1))
     asymmetry = np.abs(matrix - matrix.mT).max(axis=(-2, -1))
-    eps = float(np.finfo(matrix.dtype).eps)
-    tolerance = max(INPUT_TOLERANCE, 10 * eps)
+    tolerance = max(INPUT_TOLERANCE, 10 * float(np.finfo(matrix.dtype).eps))
     if np.any(asymmetry > tolerance * scale):
         raise ValueError(
             f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry.max():.3g}"
         )
-    eigenvalues, eigenvectors = np.linalg.eigh(symmetrize(matrix))
+    matrix = matrix.astype(dtype or matrix.dtype, copy=False)
+    with np.errstate(over="ignore"):
+        eigenvalues, eigenvectors = np.linalg.eigh(symmetrize(matrix))
+    if not np.isfinite(eigenvalues).all():
+        raise ValueError(f"{name} must have finite eigenvalues, but its largest entry is {scale.max():.3g}")
     if np.any(eigenvalues[..., 0] < -tolerance * scale):
         raise ValueError(
             f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[..., 0].min():.6g}"
         )
-    floor = matrix.shape[-1] * eps * np.maximum(eigenvalues[..., -1:], 0)
+    floor = matrix.shape[-1] * float(np.finfo(matrix.dtype).eps) * np.maximum(eigenvalues[..., -1:], 0)
     eigenvalues = np.where(eigenvalues > floor, eigenvalues, 0).astype(matrix.dtype, copy=False)
     return eigenvalues[..., ::-1].copy(), eigenvectors[..., ::-1].copy()
 

@@ -1,0 +1,1 @@
+"""Gaussians by mean and covariance: distances, transport maps and geodesics, at any rank."""
