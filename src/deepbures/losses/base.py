@@ -315,8 +315,11 @@ class CovarianceLoss(ABC):
         """
         return None
 
-    def filling_rates(self, kept: ArrayLike) -> Array | None:
-        """Curvature along an empty column of W_J in each direction b not in J, (n−|J|,); None where unknown."""
+    def filling_rates(self, depth: int, kept: ArrayLike) -> Array | None:
+        """Rates of an empty column of W_J in each direction b not in J, (n−|J|,), < 0 where it grows; None if unknown.
+
+        The columns are those of Z, which stands for N balanced layers: S = Z (Zᵀ Z)^{N−1} Zᵀ.
+        """
         return None
 
     def global_rate(self, depth: int, least_singular_value: float) -> float | None:

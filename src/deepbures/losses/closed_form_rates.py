@@ -49,12 +49,24 @@ def bures_wasserstein(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: 
     return in_block, off_block.ravel()
 
 
-def bures_wasserstein_filling(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> Array:
-    """2 (1 − √(λ_b/ε)), b not in J: curvature along an empty column in direction b; for ε = 0, −∞, or 2 at λ_b = 0."""
+def bures_wasserstein_filling(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: ArrayLike) -> Array:
+    """Rates of an empty column z of Z, < 0 where it grows, in each direction b not in J (paper.md section 4).
+
+    With S_bb = z^{2N} the loss changes by ε > 0: (1 − √(λ_b/ε)) z^{2N}; ε = 0: z^{2N} − 2 √λ_b z^N. Hence for ε > 0:
+    2 (1 − √(λ_b/ε)) at N = 1 and 0 at N ≥ 2; for ε = 0: −∞ at N = 1, where W_J is not stationary (2 if λ_b = 0, where
+    it is), −2 √λ_b at N = 2 and 0 at N ≥ 3. Source: ours.
+
+    Returns
+    -------
+    filling : (n−|J|,)
+        Per unit time, one for each b.
+    """
     _, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
     if epsilon > 0:
-        return 2 * (1 - np.sqrt(outside / epsilon))
-    return np.where(outside > 0, -np.inf, 2.0)
+        return 2 * (1 - np.sqrt(outside / epsilon)) if depth == 1 else np.zeros_like(outside)
+    if depth == 1:
+        return np.where(outside > 0, -np.inf, 2.0)
+    return 0.0 - 2 * np.sqrt(outside) if depth == 2 else np.zeros_like(outside)
 
 
 def frobenius(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
@@ -70,10 +82,10 @@ def frobenius(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> tuple[Arra
     return in_block, off_block.ravel()
 
 
-def frobenius_filling(eigenvalues: ArrayLike, kept: ArrayLike) -> Array:
-    """−4 λ_b, b not in J: curvature of the square loss along an empty column in direction b."""
+def frobenius_filling(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> Array:
+    """−4 λ_b at N = 1 and 0 at N ≥ 2, b not in J: rates of an empty column in direction b for the square loss."""
     _, outside = _kept_and_not(equalized(eigenvalues), kept)
-    return 0.0 - 4 * outside
+    return 0.0 - 4 * outside if depth == 1 else np.zeros_like(outside)
 
 
 def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> NDArray[np.bool_]:
@@ -87,16 +99,14 @@ def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> N
 
 
 def nonzero_by_symmetry(
-    rates: tuple[Array, Array], tied: NDArray[np.bool_], filling: Array, depth: int, empty_columns: int
+    rates: tuple[Array, Array], tied: NDArray[np.bool_], filling: Array, empty_columns: int
 ) -> Array:
     """All rates at a point except those that are zero because the loss does not change: in-block, off-block, empty.
 
-    The empty columns have the rates `filling` for N = 1 and 0 for N ≥ 2, where S changes with the 2N-th power of
-    the change of Z.
+    Each of the empty columns has the rates `filling`.
     """
     in_block, off_block = rates
-    empty = np.tile(filling if depth == 1 else np.zeros_like(filling), empty_columns)
-    return np.concatenate([in_block, off_block[~tied], empty])
+    return np.concatenate([in_block, off_block[~tied], np.tile(filling, empty_columns)])
 
 
 def bures_wasserstein_global(eigenvalues: ArrayLike, epsilon: float, depth: int, least_singular_value: float) -> float:
