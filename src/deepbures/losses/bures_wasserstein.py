@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..linalg.root_path import RootPath
 from ..linalg.roots import WELL_CONDITIONED, near_diagonal_inverse_root, rank_tolerance, well_conditioned_inverse_root
 from ..linalg.sample_covariance import sample_spectrum
 from ..linalg.thin import is_thin
-from . import closed_form_rates, linear_forms
+from . import closed_form_rates, linear_forms, small_smoothing
 from .base import CovarianceLoss, pairs
 from .polar import _GRAM_CONDITION, _polar_by_svd, _polar_derivative, _polar_factor, _thin_factor
 
@@ -28,6 +28,8 @@ from .polar import _GRAM_CONDITION, _polar_by_svd, _polar_derivative, _polar_fac
 _EIGH_CONDITION = 1e-6
 #: Below so many rows the SVD that gives the excess takes less than the calls that save it.
 _FEWEST_ROWS_BY_MAPS = 12
+#: Above this λ_{k+1}/ε the excess is taken from `small_smoothing`: the form with T* loses a factor √(λ_{k+1}/ε).
+_BARELY_SMOOTHED = 1e4
 #: A share of μ_1 below all that counts: so that no root of a μ, which is not used, is 0.
 _LEAST = 1e-30
 
@@ -266,8 +268,9 @@ class BuresWasserstein(CovarianceLoss):
         """Sum-of-squares form of L − L*.
 
         ε > 0: with T* the transport map at the minimiser, t_j = 1 where s*_j > 0 and √(λ_j/ε) elsewhere,
-        L − L* = ‖T*^{1/2} A − T*^{-1/2} R Q‖² + tr (I − T*)(S − S*).
-        ε = 0: with R F = U σ Vᵀ and U_⊥ the complement of U,
+        L − L* = ‖T*^{1/2} A − T*^{-1/2} R Q‖² + tr (I − T*)(S − S*). Where λ_{k+1} > ε the second term is negative, and
+        a factor √(λ_{k+1}/ε) of the accuracy is lost; from λ_{k+1} = 1e4 ε on `small_smoothing` takes its place, except
+        in the form linear in n. ε = 0: with R F = U σ Vᵀ and U_⊥ the complement of U,
         L − L* = ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|².
         """
         eigenvalues = self.eigenvalues
@@ -296,6 +299,8 @@ class BuresWasserstein(CovarianceLoss):
             lost = np.sum(np.sum(complement**2, axis=-1)[..., :rank] * gap[..., :rank], axis=-1)
             missing = (rank - width) * last[..., 0]  # a narrower F lacks λ_k once a column
             return distance + leaked + lost + missing
+        if self._barely_smoothed(rank):
+            return self._each(partial(small_smoothing.smoothed_excess, rank=rank), _thin_factor(F, rank))
         filled = self.minimum_spectrum(rank) > 0
         transport = np.where(filled, 1.0, np.sqrt(eigenvalues / self._epsilon_column[..., 0]))
         scale = np.sqrt(transport)[..., :, None]
@@ -304,6 +309,13 @@ class BuresWasserstein(CovarianceLoss):
         U, _, Vh = np.linalg.svd(root * A, full_matrices=False)
         distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
         return distance + np.sum(np.sum(F**2, axis=-1) * (1 - transport), axis=-1)
+
+    def _barely_smoothed(self, rank: int) -> bool:
+        """Whether ε is so small against an eigenvalue that stays empty that the excess has a form of its own."""
+        if rank == self.dimension:
+            return False
+        ratio = self.eigenvalues[..., rank] / np.asarray(self.epsilon)
+        return bool(np.max(ratio) > _BARELY_SMOOTHED and np.all(self.minimum_spectrum(rank)[..., rank - 1] > 0))
 
     def _smoothed_product(self, F: Array) -> Array:
         """M = R (F Fᵀ + εI) R on the support of Σ0, ε > 0."""
@@ -436,6 +448,8 @@ class BuresWasserstein(CovarianceLoss):
         D = T*^{1/2} − T*^{-1/2} T: where no direction is empty D = I − T and L − L* = ‖∇L‖²/4 + ε ‖D‖².
         """
         n = self.dimension
+        if self.smoothed and self._barely_smoothed(rank):
+            return self._excess_by_svd(F, rank)
         if not self.smoothed or (self.minimum_spectrum(rank) > 0).all():
             excess = np.sum(gradient**2, axis=(-2, -1)) / 4
             if self.smoothed:
