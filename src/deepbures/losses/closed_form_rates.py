@@ -146,7 +146,7 @@ def bures_wasserstein_dominance(eigenvalues: ArrayLike, epsilon: float, rank: in
     dominance
         0 from the threshold on, E = λ_k − λ_{k+1} for ε = 0; NaN for ε > λ_n > 0, where nothing explicit is proved.
     """
-    spectrum = np.asarray(eigenvalues, dtype=float)
+    spectrum = equalized(eigenvalues, epsilon)
     kept, leading, least = (float(spectrum[j]) for j in (rank - 1, rank, -1))
     if epsilon > 0 and epsilon > least:
         return float("nan")
@@ -181,7 +181,7 @@ def kept_singular_value(eigenvalues: ArrayLike, epsilon: float, rank: int, exces
     The larger of √λ_k − √ε − √E and ((√κ − √E)² − ε)^{1/2}, κ = λ_k + λ_n − h_n with h_n the `raised` λ_n; 0 where both
     are negative. For ε = 0 it is √λ_k − √E.
     """
-    spectrum = np.asarray(eigenvalues, dtype=float)
+    spectrum = equalized(eigenvalues, epsilon)
     kept, least = float(spectrum[rank - 1]), float(spectrum[-1])
     kappa = max(kept - (float(raised(least, epsilon, excess)) - least), 0.0)
     by_factor = max(np.sqrt(kept) - np.sqrt(epsilon) - np.sqrt(excess), 0.0)
