@@ -9,6 +9,9 @@ from ..linalg.psd import soft_threshold
 from ..losses.closed_form_rates import bures_wasserstein_global
 from ..model.network import check_depth
 
+#: So much q may exceed 1 where η was computed from q = 1.
+_ROUNDING = 1e-12
+
 
 def deep_descent_fraction(
     eigenvalues: ArrayLike,
@@ -45,7 +48,7 @@ def deep_descent_fraction(
     optimum = soft_threshold(eigenvalues, epsilon)
     M = float(max(largest_singular_value**2, optimum[0]))
     q = 2 * depth * step_size * M ** (1 - 1 / depth)
-    if not 0 < q <= 1:
+    if not 0 < q <= 1 + _ROUNDING:
         return float("nan")
     rate = bures_wasserstein_global(np.asarray(eigenvalues, dtype=float), epsilon, depth, least_singular_value)
     return step_size * (1 - q / 2) * rate
