@@ -6,6 +6,7 @@ import pytest
 from deepbures.flow.gradient_flow import gradient_flow
 from deepbures.landscape.critical_points import factor, local_spectrum, network, value
 from deepbures.landscape.curvature import blow_up_constant, hessian, network_loss
+from deepbures.losses.closed_form_rates import bures_wasserstein_hessian_bounds
 from deepbures.losses.registry import BuresWasserstein, Frobenius
 
 SPECTRUM = np.array([3.0, 2.0, 1.0])
@@ -118,21 +119,46 @@ def test_the_sum_of_squares_has_a_negative_term():
 # --- Curvature --------------------------------------------------------------------------------------------------
 
 
-def most_negative(covariance, values):
-    """λ_min of the Hessian of L_0 at a 4 × 2 matrix along the first coordinates with these singular values."""
-    W = np.zeros((4, 2))
+@pytest.mark.parametrize("epsilon", [1e-6, 0.01, 0.5, 4.0])
+def test_the_hessian_with_smoothing_lies_between_two_bounds(make_target, rng, epsilon):
+    # 2 (1 − √(λ_1/ε)) ≤ 2 (1 − λ_max(T)) ≤ spec ∇²L_ε(W) ≤ 2, at W of every size and rank.
+    loss = BuresWasserstein(make_target(SPECTRUM), epsilon)
+    low, high = bures_wasserstein_hessian_bounds(loss.eigenvalues, epsilon)
+    assert (low, high) == (pytest.approx(2 * (1 - np.sqrt(3 / epsilon)), rel=1e-12), 2)
+    nearest = np.inf
+    for _ in range(100):
+        columns = int(rng.integers(1, 4))
+        W = 10 ** rng.uniform(-4, 1) * rng.standard_normal((3, columns)) * (rng.random(columns) < 0.7)
+        curvatures = np.linalg.eigvalsh(hessian(loss, W))
+        here = 2 * (1 - np.linalg.eigvalsh(loss.transport_map(W))[-1])
+        tolerance = 1e-9 * (1 + abs(low))
+        assert low - tolerance <= here <= curvatures[0] + tolerance
+        assert curvatures[-1] <= high + tolerance
+        if (W == 0).all(axis=0).any():  # an empty column: the second is an equality
+            assert curvatures[0] == pytest.approx(here, rel=1e-8)
+        nearest = min(nearest, abs(here / low - 1))
+    assert nearest < 1e-3
+
+
+def test_the_hessian_without_smoothing_has_no_lower_bound():
+    assert bures_wasserstein_hessian_bounds(SPECTRUM, 0.0) == (-np.inf, 2.0)
+
+
+def most_negative(eigenvalues, values):
+    """λ_min of the Hessian of L_0 at a matrix of two columns along Ω_1 and Ω_2 with these singular values."""
+    W = np.zeros((len(eigenvalues), 2))
     W[[0, 1], [0, 1]] = values
-    return np.linalg.eigvalsh(hessian(BuresWasserstein(covariance), W, 2))[0]
+    return np.linalg.eigvalsh(hessian(BuresWasserstein(np.diag(eigenvalues)), W, 2))[0]
 
 
-def test_the_blow_up_constant_is_that_of_equal_values(make_target):
-    # Two singular values that vanish like σ: −λ_min σ tends to the constant. With σ and 10 σ it tends to another one.
-    covariance = make_target([4.0, 3.0, 2.0, 1.0])
-    constant = blow_up_constant(BuresWasserstein(covariance), np.zeros((4, 0)), np.eye(4)[:, :2])
-    sigma = 1e-6
-    assert -most_negative(covariance, [sigma, sigma]) * sigma == pytest.approx(constant, rel=1e-5)
-    ratio_ten = -most_negative(covariance, [sigma, 10 * sigma]) * sigma
-    assert abs(ratio_ten / constant - 1) > 0.02
+def test_the_blow_up_constant_is_that_of_equal_values():
+    # λ = (4, 2, 1), two singular values that vanish like σ: −λ_min σ → 3.515; like σ and 10 σ: 1 or √2.
+    eigenvalues, sigma = np.array([4.0, 2.0, 1.0]), 1e-6
+    constant = blow_up_constant(BuresWasserstein(np.diag(eigenvalues)), np.zeros((3, 0)), np.eye(3)[:, :2])
+    assert constant == pytest.approx(3.515, abs=5e-4)
+    for values, expected in (((1, 1), constant), ((1, 10), 1.0), ((10, 1), np.sqrt(2))):
+        found = -most_negative(eigenvalues, sigma * np.array(values)) * sigma
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("depth", [2, 3])
