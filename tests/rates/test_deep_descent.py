@@ -5,9 +5,13 @@ import pytest
 
 from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.losses.registry import BuresWasserstein
+from deepbures.model.layer_starts import widened, without_balance
+from deepbures.model.level_starts import level_start
 from deepbures.model.network import DeepLinearNetwork
-from deepbures.rates.deep_descent import deep_descent_fraction
+from deepbures.rates.below_full_rank import low_rank_descent_rate
+from deepbures.rates.deep_descent import deep_descent_fraction, proved_descent_fraction
 from deepbures.rates.predicted import descent_global_rate
+from deepbures.rates.thresholds import critical_gap, proved_step
 
 #: The share q of the largest step that the statement allows, η = q/(2 N M^{1−1/N}).
 SHARES = [0.01, 0.5, 0.9, 1.0]
@@ -116,3 +120,56 @@ def test_the_share_near_the_optimum_at_condition_one():
             run = gradient_descent(loss, start, eta, 1, [0, 1])
             taken = 1 - run.excess[1] / run.excess[0]
             assert taken / (eta * 4 * depth) == pytest.approx(expected, rel=1e-4)
+
+
+# --- Small steps, any start -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [(3, 3), (3, 3, 3), (4, 5, 3), (3, 3, 3, 3), (3, 3, 3, 3, 3)], ids=str)
+@pytest.mark.parametrize("epsilon", [0, 0.1])
+def test_small_steps_contract_at_full_rank(make_target, rng, widths, epsilon):
+    # Every start with c > √ε, without balance: each of 300 steps removes at least the proved fraction.
+    loss = BuresWasserstein(make_target([2.0, 1.5, 1.0]), epsilon)
+    depth, found = len(widths) - 1, 0
+    while found < 3:
+        W = loss.minimum_factor(3) + 0.1 * rng.standard_normal((3, 3))
+        layers = DeepLinearNetwork.balanced(W @ np.eye(3, widths[0]), depth, 3).layers
+        layers = without_balance(rng, widened(layers, max([*widths[1:-1], 3])), {1: 0, 2: 0.3}.get(depth, 1e-4))
+        step = proved_step(loss, layers) * {1: 1.0, 2: 1.0}.get(depth, 1e-3)  # δ = δ(0) + 2 η L(0) must be small
+        fraction = proved_descent_fraction(loss, layers, step, 3)
+        if not fraction > 0:
+            continue
+        found += 1
+        run = gradient_descent(loss, DeepLinearNetwork(layers), step, 300, np.arange(301))
+        seen = run.excess[1:] > 1e-13 * loss.unit
+        measured = 1 - run.excess[1:] / run.excess[:-1]
+        assert (measured[seen] >= fraction * (1 - 1e-6) - 1e-11).all()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("epsilon", [0, 0.1, 0.5])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_small_steps_contract_below_full_rank(make_target, rng, rank, epsilon, depth):
+    loss = BuresWasserstein(make_target([3.0, 1.5, 0.5]), epsilon)
+    start = level_start(rng, loss, rank, 0.02 * critical_gap(loss, rank), rank)
+    layers = DeepLinearNetwork.balanced(start.end_to_end, depth, rank).layers
+    step = proved_step(loss, layers) * (1e-4 if depth > 1 else 1)
+    fraction = proved_descent_fraction(loss, layers, step, rank)
+    assert fraction > 0
+    run = gradient_descent(loss, DeepLinearNetwork(layers), step, 100, np.arange(101))
+    seen = run.excess[1:] > 1e-13 * loss.unit
+    measured = 1 - run.excess[1:][seen] / run.excess[:-1][seen]
+    assert (measured >= fraction * (1 - 1e-6) - 1e-11).all()
+    if depth == 1:
+        expected = low_rank_descent_rate(loss.eigenvalues, epsilon, 1, rank, float(run.excess[0]), step)
+        assert fraction == pytest.approx(expected / (2 * (1 - step)), rel=1e-9)
+
+
+def test_where_small_steps_promise_nothing(make_target):
+    loss = BuresWasserstein(make_target([2.0, 1.0]), 0.1)
+    layers = DeepLinearNetwork.balanced(loss.minimum_factor(2) * 1.05, 3).layers
+    step = proved_step(loss, layers)
+    assert np.isnan(proved_descent_fraction(loss, layers, 1.01 * step, 2))
+    assert np.isnan(proved_descent_fraction(loss, layers, 0.0, 2))
+    far = DeepLinearNetwork.balanced(0.1 * np.eye(2), 3).layers  # no margin
+    assert proved_descent_fraction(loss, far, 1e-6, 2) == 0

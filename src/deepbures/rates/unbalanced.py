@@ -20,6 +20,12 @@ def layer_imbalance(layers: Sequence[ArrayLike]) -> float:
     return max((float(np.abs(ends).max()) for ends in _imbalances(layers)), default=0.0)
 
 
+def signed_imbalance(layers: Sequence[ArrayLike]) -> tuple[float, float]:
+    """d_+ and d_−, d_± = λ_max(±D)_+ of D = W_2ᵀ W_2 − W_1 W_1ᵀ, for two layers."""
+    (ends,) = _imbalances(layers)
+    return max(float(ends[-1]), 0.0), max(float(-ends[0]), 0.0)
+
+
 def largest_layer(largest_singular_value: float, imbalance: float, depth: int) -> float:
     """B with ‖W_j‖ ≤ B for all layers, from σ_1(W) and the imbalance δ.
 
@@ -65,12 +71,24 @@ def deep_fall(s: float, epsilon: float, depth: int, imbalance: float, largest: f
     a_j = ((s − β_N)_+^{(N−j)/N} − β_{N−j})_+ and b_j = (s^{(j−1)/N} − β_N^{(j−1)/N} − β_{j−1})_+ (1 for j = 1).
     Balanced: 4 N s^{2−1/N}/(s + ε).
     """
-    i = np.arange(depth + 1)
-    beta = 0.5 * i * (i - 1) * imbalance * largest ** (2.0 * np.maximum(i - 1, 0))
-    above, below = i[:depth][::-1], i[:depth]  # N − j and j − 1, for j = 1..N
+    beta = _drifts(depth, imbalance, largest)
+    i = np.arange(depth)
+    above, below = i[::-1], i  # N − j and j − 1, for j = 1..N
     a = np.maximum(np.where(above > 0, max(s - beta[-1], 0) ** (above / depth), 1.0) - beta[above], 0)
     b = np.maximum(np.where(below > 0, s ** (below / depth) - beta[-1] ** (below / depth), 1.0) - beta[below], 0)
     return float(4 * np.sum(a * b) * s / (s + epsilon))
+
+
+def row_space_floor(s: float, depth: int, imbalance: float, largest: float) -> float:
+    """b = (s^{(N−1)/N} − β_N^{(N−1)/N} − β_{N−1})_+, with |W_{N−1} ⋯ W_1 u|² ≥ b for unit u in the row space of W.
+
+    s is at most the least positive eigenvalue of Wᵀ W, for W of any rank; the β are those of `deep_fall`. It is 1 for
+    N = 1, and s^{1−1/N} for balanced layers.
+    """
+    if depth == 1:
+        return 1.0
+    beta, power = _drifts(depth, imbalance, largest), (depth - 1) / depth
+    return float(max(s**power - beta[-1] ** power - beta[-2], 0.0))
 
 
 def unbalanced_global_rate(
@@ -109,11 +127,16 @@ def unbalanced_global_rate(
         return 0.0
     s, depth = float(margin**2 - epsilon), len(layers)
     if depth == 2:
-        (ends,) = _imbalances(layers)
-        return two_layer_fall(s, epsilon, (max(float(ends[-1]), 0.0), max(float(-ends[0]), 0.0)))
+        return two_layer_fall(s, epsilon, signed_imbalance(layers))
     imbalance = layer_imbalance(layers)
     largest = largest_layer(float(np.sqrt(spectrum[0]) + np.sqrt(loss_initial)), imbalance, depth)
     return deep_fall(s, epsilon, depth, imbalance, largest)
+
+
+def _drifts(depth: int, imbalance: float, largest: float) -> Array:
+    """β_i = ½ i (i−1) δ B^{2(i−1)}, i = 0..N."""
+    i = np.arange(depth + 1)
+    return np.asarray(0.5 * i * (i - 1) * imbalance * largest ** (2.0 * np.maximum(i - 1, 0)))
 
 
 def _imbalances(layers: Sequence[ArrayLike]) -> list[Array]:
