@@ -13,6 +13,7 @@ from deepbures.rates.unbalanced import (
     deep_fall,
     largest_layer,
     layer_imbalance,
+    product_drifts,
     two_layer_fall,
     unbalanced_global_rate,
 )
@@ -90,6 +91,29 @@ def test_the_rate_of_two_layers_in_numbers():
 
 
 # --- Any depth --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [(2, 2, 2, 2), (3, 4, 2, 2), (2, 3, 4, 3, 2)], ids=str)
+def test_products_of_layers_are_near_powers_of_one(rng, widths):
+    # ‖A_j A_jᵀ − (W_N W_Nᵀ)^i‖ ≤ β_i and ‖C_jᵀ C_j − (W_1ᵀ W_1)^i‖ ≤ β_i.
+    for _ in range(50):
+        layers = layers_near_balance(rng, 2, widths, 10 ** rng.uniform(-6, 0))
+        largest = max(np.linalg.norm(layer, 2) for layer in layers)
+        drifts = product_drifts(len(layers), layer_imbalance(layers), largest)
+        for i in range(1, len(layers) + 1):
+            above, below = DeepLinearNetwork(layers[-i:]).end_to_end(), DeepLinearNetwork(layers[:i]).end_to_end()
+            top, bottom = layers[-1] @ layers[-1].T, layers[0].T @ layers[0]
+            for found, power in ((above @ above.T, top), (below.T @ below, bottom)):
+                distance = np.linalg.norm(found - np.linalg.matrix_power(power, i), 2)
+                assert distance <= drifts[i] * (1 + 1e-9) + 1e-13
+
+
+def test_the_drift_of_products_is_met_by_numbers():
+    # n = 1, w_N² = 1, then 1 + δ, 1 + 2δ, …: the product of i is 1 + ½ i (i − 1) δ to first order.
+    delta = 1e-6
+    for i, drift in enumerate(product_drifts(5, delta, 1.0)):
+        product = np.prod(1 + delta * np.arange(i))
+        assert product - 1 == pytest.approx(drift, rel=1e-4, abs=1e-15)
 
 
 @pytest.mark.parametrize("share", [0, 0.5])

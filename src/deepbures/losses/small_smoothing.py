@@ -44,7 +44,6 @@ def smoothed_excess(eigenvalues: Array, epsilon: float, F: Array, rank: int) -> 
     transported = root * (U @ Vh)
     turned_A, turned_image = A.copy(), transported.copy()
     turned_A[:above], turned_image[:above] = turned.T @ A[:above], turned.T @ transported[:above]
-    turned_A[rank:above, : F.shape[1]] = 0  # Y is orthogonal to F
     scale = np.sqrt(t)[:, None]
     distance = np.sum((scale * turned_A - np.divide(turned_image, scale, out=np.zeros_like(A), where=scale > 0)) ** 2)
     weights = 1 - 2 * smoothing / (np.sqrt(empty)[:, None] + np.sqrt(g))

@@ -83,8 +83,9 @@ def proved_step(loss: BuresWasserstein, layers: Sequence[Array]) -> float:
     step, imbalance = np.inf, layer_imbalance(layers)
     while True:
         drift = 0.0 if np.isinf(step) else 2 * step * initial
-        B = largest_layer(largest, imbalance + drift, depth)
-        curvature = 2 * depth * B ** (2 * depth - 2) + 2 * (depth - 1) * B ** max(depth - 2, 0) * np.sqrt(initial)
+        bound = largest_layer(largest, imbalance + drift, depth)
+        curvature = 2 * depth * bound ** (2 * depth - 2)
+        curvature += 2 * (depth - 1) * bound ** max(depth - 2, 0) * np.sqrt(initial)
         if step <= 1 / curvature:
             return float(step)
         step = 1 / curvature if np.isinf(step) else step / 2

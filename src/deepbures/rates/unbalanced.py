@@ -47,6 +47,16 @@ def largest_layer(largest_singular_value: float, imbalance: float, depth: int) -
     return float(np.sqrt(high))
 
 
+def product_drifts(depth: int, imbalance: float, largest: float) -> Array:
+    """β_i = ½ i (i−1) δ B^{2(i−1)}, i = 0..N: how far products of layers are from powers of one of them.
+
+    ‖A Aᵀ − (W_N W_Nᵀ)^i‖ ≤ β_i for A = W_N ⋯ W_{N−i+1}, and ‖Cᵀ C − (W_1ᵀ W_1)^i‖ ≤ β_i for C = W_i ⋯ W_1, where no layer
+    has a norm above B and no imbalance exceeds δ.
+    """
+    i = np.arange(depth + 1)
+    return np.asarray(0.5 * i * (i - 1) * imbalance * largest ** (2.0 * np.maximum(i - 1, 0)))
+
+
 def two_layer_fall(s: float, epsilon: float, imbalance: tuple[float, float]) -> float:
     """4 (μ + ν) s/(s + ε), N = 2: −dL/dt is at least that times L, at any W_2 W_1 with σ_n(W)² = s.
 
@@ -67,11 +77,11 @@ def two_layer_fall(s: float, epsilon: float, imbalance: tuple[float, float]) -> 
 def deep_fall(s: float, epsilon: float, depth: int, imbalance: float, largest: float) -> float:
     """4 Σ_j a_j b_j s/(s + ε), any N: −dL/dt is at least that times L, at layers with ‖W_j‖ ≤ B and σ_n(W)² = s.
 
-    With β_i = ½ i (i−1) δ B^{2(i−1)}, which bounds ‖W_N ⋯ W_{N−i+1} (W_N ⋯ W_{N−i+1})ᵀ − (W_N W_Nᵀ)^i‖:
+    With β_i of `product_drifts`:
     a_j = ((s − β_N)_+^{(N−j)/N} − β_{N−j})_+ and b_j = (s^{(j−1)/N} − β_N^{(j−1)/N} − β_{j−1})_+ (1 for j = 1).
     Balanced: 4 N s^{2−1/N}/(s + ε).
     """
-    beta = _drifts(depth, imbalance, largest)
+    beta = product_drifts(depth, imbalance, largest)
     i = np.arange(depth)
     above, below = i[::-1], i  # N − j and j − 1, for j = 1..N
     a = np.maximum(np.where(above > 0, max(s - beta[-1], 0) ** (above / depth), 1.0) - beta[above], 0)
@@ -87,7 +97,7 @@ def row_space_floor(s: float, depth: int, imbalance: float, largest: float) -> f
     """
     if depth == 1:
         return 1.0
-    beta, power = _drifts(depth, imbalance, largest), (depth - 1) / depth
+    beta, power = product_drifts(depth, imbalance, largest), (depth - 1) / depth
     return float(max(s**power - beta[-1] ** power - beta[-2], 0.0))
 
 
@@ -131,12 +141,6 @@ def unbalanced_global_rate(
     imbalance = layer_imbalance(layers)
     largest = largest_layer(float(np.sqrt(spectrum[0]) + np.sqrt(loss_initial)), imbalance, depth)
     return deep_fall(s, epsilon, depth, imbalance, largest)
-
-
-def _drifts(depth: int, imbalance: float, largest: float) -> Array:
-    """β_i = ½ i (i−1) δ B^{2(i−1)}, i = 0..N."""
-    i = np.arange(depth + 1)
-    return np.asarray(0.5 * i * (i - 1) * imbalance * largest ** (2.0 * np.maximum(i - 1, 0)))
 
 
 def _imbalances(layers: Sequence[ArrayLike]) -> list[Array]:
