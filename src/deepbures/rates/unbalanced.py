@@ -50,8 +50,8 @@ def largest_layer(largest_singular_value: float, imbalance: float, depth: int) -
 def product_drifts(depth: int, imbalance: float, largest: float) -> Array:
     """β_i = ½ i (i−1) δ B^{2(i−1)}, i = 0..N: how far products of layers are from powers of one of them.
 
-    ‖A Aᵀ − (W_N W_Nᵀ)^i‖ ≤ β_i for A = W_N ⋯ W_{N−i+1}, and ‖Cᵀ C − (W_1ᵀ W_1)^i‖ ≤ β_i for C = W_i ⋯ W_1, where no layer
-    has a norm above B and no imbalance exceeds δ.
+    ‖A Aᵀ − (W_N W_Nᵀ)^i‖ ≤ β_i for A = W_N ⋯ W_{N−i+1}, and ‖Cᵀ C − (W_1ᵀ W_1)^i‖ ≤ β_i for C = W_i ⋯ W_1, where no
+    layer has a norm above B and no imbalance exceeds δ.
     """
     i = np.arange(depth + 1)
     return np.asarray(0.5 * i * (i - 1) * imbalance * largest ** (2.0 * np.maximum(i - 1, 0)))
