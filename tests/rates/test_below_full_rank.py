@@ -137,6 +137,25 @@ def test_the_gradient_dominates_the_excess(rng, share):
     assert max(used) > 0.9
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+@pytest.mark.parametrize(
+    ("eigenvalues", "k"), [((2.0, 2.0, 1.0, 1.0), 2), ((3.0, 1.0, 1.0, 1.0), 1), ((2.0, 2.0, 2.0, 1.0), 3)], ids=str
+)
+def test_tied_eigenvalues_are_covered(make_target, rng, eigenvalues, k, share):
+    # Ties among the kept and among the empty directions; across the edge k nothing is promised.
+    loss = BuresWasserstein(make_target(eigenvalues), share)
+    used = []
+    for _ in range(200):
+        W = near_minimum(rng, loss, k, 10 ** rng.uniform(-3, -0.3))
+        excess = float(loss.excess(W, k))
+        if excess < limit_of(loss, k):
+            dominance = bures_wasserstein_dominance(loss.eigenvalues, share, k, excess)
+            used.append(4 * dominance * excess / np.sum(loss.gradient(W) ** 2))
+    assert len(used) > 50
+    assert 0 < max(used) <= 1 + 1e-9
+    assert bures_wasserstein_dominance(loss.eigenvalues, share, 1 if eigenvalues[1] == 2 else 2, 1e-3) == 0
+
+
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_the_dominance_is_attained_on_the_way_to_the_saddle(share):
     # n = 2, k = 1, ε = 0: with W the best matrix on its range the inequality is an equality, at any excess.
