@@ -56,9 +56,10 @@ class LocalSpectrum:
         Exchange of a in J for b outside, row by row; negative where λ_b > λ_a, and exactly 0 where the two agree to
         rounding: that exchange moves along a manifold of critical points.
     empty : ((k−r) (n−r),)
-        Filling one of the k − r empty columns with a direction b outside J, column by column: for N = 1 it is
-        2 (1 − √(λ_b/ε)) or, for Frobenius, −4 λ_b, and −∞ for ε = 0, where the loss has a kink; for N ≥ 2 all are
-        0, because the end-to-end matrix changes with the N-th power of the change of the layers.
+        Filling one of the k − r empty columns z of Z with a direction b outside J, column by column. N = 1:
+        2 (1 − √(λ_b/ε)), or −4 λ_b for the square loss; N ≥ 2: 0, because S changes with z^{2N}. For ε = 0 the BW loss
+        changes with √S_bb = z^N instead: N = 1: −∞, W_J is not stationary but at a kink that the flow leaves at once;
+        N = 2: −2 √λ_b, so that S_bb grows like exp(8 √λ_b t); N ≥ 3: 0, the flow leaves algebraically.
     zeros
         The other entries of the Jacobian's spectrum, which has n k in all: r (r−1)/2 rotations of Z, and r (k−r).
     """
@@ -80,7 +81,10 @@ class LocalSpectrum:
 
     @property
     def escapes(self) -> int:
-        """Number of escape directions: the pairs a in J, b not in J with λ_b > λ_a, and empty columns for N = 1."""
+        """Number of negative rates: pairs a in J, b not in J with λ_b > λ_a, and empty columns that grow exponentially.
+
+        Empty columns count for N = 1, and for the BW loss with ε = 0 also for N = 2: (k−r) times the b with λ_b > ε.
+        """
         return int(np.sum(self.rates < 0))
 
 
@@ -219,19 +223,19 @@ def local_spectrum(loss: CovarianceLoss, kept: tuple[int, ...], depth: int, rank
     """The whole spectrum of the reduced flow of N layers of inner width k at W_J, in closed form.
 
     For the BW loss, s_a = λ_a − ε: in-block 2 (s_a + s_b)/(λ_a + λ_b) · (s_a − s_b)/(s_a^{1/N} − s_b^{1/N}), off-block
-    2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)), and in empty columns 2 (1 − √(λ_b/ε)) for N = 1, else 0. Source:
-    paper.md section 4 (`closed_form_rates`, also for the square loss), ours.
+    2 s_a^{1−1/N} (λ_a − λ_b)/(λ_a + √(ε λ_b)), and in empty columns 2 (1 − √(λ_b/ε)) for N = 1, else 0; for ε = 0 they
+    are −∞, −2 √λ_b and 0 at N = 1, N = 2 and N ≥ 3. Source: paper.md section 4 (`closed_form_rates`, also for the
+    square loss), ours.
     """
     check_depth(depth)
     J, n = _indices(loss, kept), loss.dimension
     if not max(1, len(J)) <= rank <= n:
         raise ValueError(f"rank must lie between {max(1, len(J))} and the dimension {n}, not {rank}")
-    rates, filling = loss.local_rates(depth, J), loss.filling_rates(J)
+    rates, filling = loss.local_rates(depth, J), loss.filling_rates(depth, J)
     if rates is None or filling is None:
         raise ValueError(f"the local spectrum of the loss {loss.name!r} is not known in closed form")
     free = rank - len(J)
-    empty = np.tile(filling if depth == 1 else np.zeros_like(filling), free)
-    return LocalSpectrum(*rates, empty, len(J) * (len(J) - 1) // 2 + len(J) * free)
+    return LocalSpectrum(*rates, np.tile(filling, free), len(J) * (len(J) - 1) // 2 + len(J) * free)
 
 
 def nearest(loss: CovarianceLoss, W: Array, rank: int) -> tuple[tuple[int, ...], float]:

@@ -284,6 +284,11 @@ class CovarianceLoss(ABC):
         covariance = (vectors * self.minimum_spectrum(rank)[..., None, :]) @ vectors.mT
         return symmetrize(covariance), self.minimum_value(rank)
 
+    def minimum_factor(self, rank: int) -> Array:
+        """Minimiser W* = Ω_1 diag(√s*) over matrices of rank ≤ k, (n, k), without S* = W* W*ᵀ; of one target."""
+        kept = np.arange(self._checked_rank(rank))
+        return self.eigenvector_columns(kept) * np.sqrt(self.minimum_spectrum(rank)[kept])
+
     def minimum_value(self, rank: int) -> Array:
         """L*, the minimum over rank ≤ `rank`: the sum of the costs of the empty directions, shape (...)."""
         return self.minimum_over(rank).value
@@ -318,8 +323,11 @@ class CovarianceLoss(ABC):
         """
         return None
 
-    def filling_rates(self, kept: ArrayLike) -> Array | None:
-        """Curvature along an empty column of W_J in each direction b not in J, (n−|J|,); None where unknown."""
+    def filling_rates(self, depth: int, kept: ArrayLike) -> Array | None:
+        """Rates of an empty column of W_J in each direction b not in J, (n−|J|,), < 0 where it grows; None if unknown.
+
+        The columns are those of Z, which stands for N balanced layers: S = Z (Zᵀ Z)^{N−1} Zᵀ.
+        """
         return None
 
     def global_rate(self, depth: int, least_singular_value: float) -> float | None:

@@ -146,9 +146,9 @@ class BuresWasserstein(CovarianceLoss):
         """
         return closed_form_rates.bures_wasserstein(self.eigenvalues, float(self.epsilon), depth, kept)
 
-    def filling_rates(self, kept: ArrayLike) -> Array:
-        """2 (1 − √(λ_b/ε)), b not in J; for ε = 0 −∞, or 2 where λ_b = 0."""
-        return closed_form_rates.bures_wasserstein_filling(self.eigenvalues, float(self.epsilon), kept)
+    def filling_rates(self, depth: int, kept: ArrayLike) -> Array:
+        """N = 1: 2 (1 − √(λ_b/ε)), for ε = 0 −∞ (2 where λ_b = 0); N = 2, ε = 0: −2 √λ_b; else 0; b not in J."""
+        return closed_form_rates.bures_wasserstein_filling(self.eigenvalues, float(self.epsilon), depth, kept)
 
     def global_rate(self, depth: int, least_singular_value: float) -> float:
         """4 N m^{2−1/N}/(m + ε), m = min(σ_n(W(0))², λ_n − ε)."""

@@ -78,12 +78,24 @@ def bures_wasserstein_excess(eigenvalues: ArrayLike, epsilon: float, S: Array) -
     return in_block, (weight * S[:, rank:] ** 2).ravel()
 
 
-def bures_wasserstein_filling(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> Array:
-    """2 (1 − √(λ_b/ε)), b not in J: curvature along an empty column in direction b; for ε = 0, −∞, or 2 at λ_b = 0."""
+def bures_wasserstein_filling(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: ArrayLike) -> Array:
+    """Rates of an empty column z of Z, < 0 where it grows, in each direction b not in J (paper.md section 4).
+
+    With S_bb = z^{2N} the loss changes by ε > 0: (1 − √(λ_b/ε)) z^{2N}; ε = 0: z^{2N} − 2 √λ_b z^N. Hence for ε > 0:
+    2 (1 − √(λ_b/ε)) at N = 1 and 0 at N ≥ 2; for ε = 0: −∞ at N = 1, where W_J is not stationary (2 if λ_b = 0, where
+    it is), −2 √λ_b at N = 2 and 0 at N ≥ 3. Source: ours.
+
+    Returns
+    -------
+    filling : (n−|J|,)
+        Per unit time, one for each b.
+    """
     _, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
     if epsilon > 0:
-        return 2 * (1 - np.sqrt(outside / epsilon))
-    return np.where(outside > 0, -np.inf, 2.0)
+        return 2 * (1 - np.sqrt(outside / epsilon)) if depth == 1 else np.zeros_like(outside)
+    if depth == 1:
+        return np.where(outside > 0, -np.inf, 2.0)
+    return 0.0 - 2 * np.sqrt(outside) if depth == 2 else np.zeros_like(outside)
 
 
 def frobenius(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> tuple[Array, Array]:
@@ -99,10 +111,10 @@ def frobenius(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> tuple[Arra
     return in_block, off_block.ravel()
 
 
-def frobenius_filling(eigenvalues: ArrayLike, kept: ArrayLike) -> Array:
-    """−4 λ_b, b not in J: curvature of the square loss along an empty column in direction b."""
+def frobenius_filling(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> Array:
+    """−4 λ_b at N = 1 and 0 at N ≥ 2, b not in J: rates of an empty column in direction b for the square loss."""
     _, outside = _kept_and_not(equalized(eigenvalues), kept)
-    return 0.0 - 4 * outside
+    return 0.0 - 4 * outside if depth == 1 else np.zeros_like(outside)
 
 
 def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> NDArray[np.bool_]:
@@ -116,16 +128,14 @@ def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> N
 
 
 def nonzero_by_symmetry(
-    rates: tuple[Array, Array], tied: NDArray[np.bool_], filling: Array, depth: int, empty_columns: int
+    rates: tuple[Array, Array], tied: NDArray[np.bool_], filling: Array, empty_columns: int
 ) -> Array:
     """All rates at a point except those that are zero because the loss does not change: in-block, off-block, empty.
 
-    The empty columns have the rates `filling` for N = 1 and 0 for N ≥ 2, where S changes with the 2N-th power of
-    the change of Z.
+    Each of the empty columns has the rates `filling`.
     """
     in_block, off_block = rates
-    empty = np.tile(filling if depth == 1 else np.zeros_like(filling), empty_columns)
-    return np.concatenate([in_block, off_block[~tied], empty])
+    return np.concatenate([in_block, off_block[~tied], np.tile(filling, empty_columns)])
 
 
 def bures_wasserstein_global(eigenvalues: ArrayLike, epsilon: float, depth: int, least_singular_value: float) -> float:
@@ -142,6 +152,93 @@ def bures_wasserstein_global(eigenvalues: ArrayLike, epsilon: float, depth: int,
 def frobenius_global(eigenvalues: ArrayLike, depth: int, least_singular_value: float) -> float:
     """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n), for k = n: L(t) ≤ L(0) exp(−rate · t) (paper.md section 8)."""
     return 16 * depth * retained(np.asarray(eigenvalues, dtype=float), least_singular_value) ** (2 - 1 / depth)
+
+
+def bures_wasserstein_dominance(eigenvalues: ArrayLike, epsilon: float, rank: int, excess: float) -> float:
+    """γ with ‖∇L_ε(W)‖² ≥ 4 γ (L − L*) at every W of rank k < n whose L − L* is at most E (paper.md section 8, ours).
+
+    ε = 0: γ = 1 − λ_{k+1}/(λ_k − E), for E < λ_k − λ_{k+1}. 0 < ε ≤ λ_n: with h_j = `raised` eigenvalue λ_j at the
+    cost E, κ = λ_k + λ_n − h_n, σ = `kept_singular_value`, χ = √(ε h_{k+1})/√(κ (σ² + ε)), ψ = (1 − √(ε/h_{k+1}))_+,
+    1/γ = ε/σ² + (1 + ε/σ²) (1 + ψ ((1 + χ)²/(1 − λ_{k+1}/κ) − 1)), for κ > λ_{k+1}.
+
+    Parameters
+    ----------
+    eigenvalues : (n,)
+        λ_1 ≥ … ≥ λ_n ≥ 0.
+    epsilon, rank
+        ε ≥ 0, and k < n.
+    excess
+        E ≥ 0, in the unit of λ.
+
+    Returns
+    -------
+    dominance
+        0 from the threshold on, E = λ_k − λ_{k+1} for ε = 0; NaN for ε > λ_n > 0, where nothing explicit is proved.
+    """
+    spectrum = equalized(eigenvalues, epsilon)
+    kept, leading, least = (float(spectrum[j]) for j in (rank - 1, rank, -1))
+    if epsilon > 0 and epsilon > least:
+        return float("nan")
+    edge = float(raised(leading, epsilon, excess))
+    kappa = kept - (float(raised(least, epsilon, excess)) - least)
+    smallest = kept_singular_value(spectrum, epsilon, rank, excess) ** 2
+    if kappa <= leading or smallest == 0:
+        return 0.0
+    share = 1 - leading / kappa
+    if epsilon == 0:
+        return share
+    psi = max(1 - np.sqrt(epsilon / edge), 0.0)
+    chi = np.sqrt(epsilon * edge / (kappa * (smallest + epsilon)))
+    blur = epsilon / smallest
+    return float(1 / (blur + (1 + blur) * (1 + psi * ((1 + chi) ** 2 / share - 1))))
+
+
+def raised(eigenvalue: ArrayLike, epsilon: float, excess: float) -> Array:
+    """h ≥ λ with (√h − √ε)² − (√λ − √ε)² = E, for λ ≥ ε: how far a cost E raises an eigenvalue of the complement.
+
+    h = λ + E + 2 √ε E/(√(E + b²) + b), b = √λ − √ε, without cancellation; λ + E for ε = 0.
+    """
+    value, root = np.asarray(eigenvalue, dtype=float), np.sqrt(epsilon)
+    b = np.sqrt(value) - root
+    scale = np.sqrt(excess + b**2) + b
+    return value + excess + 2 * root * np.divide(excess, scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def kept_singular_value(eigenvalues: ArrayLike, epsilon: float, rank: int, excess: float) -> float:
+    """A lower bound on σ_k(W) at every W of rank k < n whose L_ε − L* is at most E, ε ≤ λ_n (paper.md section 8, ours).
+
+    The larger of √λ_k − √ε − √E and ((√κ − √E)² − ε)^{1/2}, κ = λ_k + λ_n − h_n with h_n the `raised` λ_n; 0 where both
+    are negative. For ε = 0 it is √λ_k − √E.
+    """
+    spectrum = equalized(eigenvalues, epsilon)
+    kept, least = float(spectrum[rank - 1]), float(spectrum[-1])
+    kappa = max(kept - (float(raised(least, epsilon, excess)) - least), 0.0)
+    by_factor = max(np.sqrt(kept) - np.sqrt(epsilon) - np.sqrt(excess), 0.0)
+    by_compression = max(max(np.sqrt(kappa) - np.sqrt(excess), 0.0) ** 2 - epsilon, 0.0)
+    return float(max(by_factor, np.sqrt(by_compression)))
+
+
+def bures_wasserstein_global_low_rank(
+    eigenvalues: ArrayLike, epsilon: float, depth: int, rank: int, excess: float
+) -> float:
+    """4 σ^{2−2/N} γ with E_0 = L(0) − L*, k < n: L(t) − L* ≤ E_0 exp(−rate · t) along the balanced flow (paper.md 8).
+
+    γ is the `bures_wasserstein_dominance` and σ the `kept_singular_value` at E_0. ε = 0:
+    4 (√λ_k − √E_0)^{2−2/N} (1 − λ_{k+1}/(λ_k − E_0)); 0 from E_0 = λ_k − λ_{k+1} on.
+    """
+    dominance = bures_wasserstein_dominance(eigenvalues, epsilon, rank, excess)
+    if not dominance > 0:
+        return dominance
+    return 4 * kept_singular_value(eigenvalues, epsilon, rank, excess) ** (2 - 2 / depth) * dominance
+
+
+def bures_wasserstein_hessian_bounds(eigenvalues: ArrayLike, epsilon: float) -> tuple[float, float]:
+    """2 (1 − √(λ_1/ε)) and 2: between them lie all eigenvalues of ∇²L_ε(W), at every W (paper.md section 2, ours).
+
+    For ε = 0 the lower one is −∞, as the curvature of matrices of low rank is not bounded.
+    """
+    largest = float(np.asarray(eigenvalues, dtype=float)[0])
+    return (2 * (1 - np.sqrt(largest / epsilon)) if epsilon > 0 else -np.inf), 2.0
 
 
 def retained(optimum: Array, least_singular_value: float) -> float:

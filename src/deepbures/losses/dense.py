@@ -14,6 +14,7 @@ from ..linalg.psd import Array, check_square_fits
 from ..linalg.root_path import RootPath
 from ..linalg.roots import WELL_CONDITIONED, near_diagonal_inverse_root, rank_tolerance, well_conditioned_inverse_root
 from ..linalg.stack import take
+from . import small_smoothing
 from .form import Form, Gradients, Minimum
 
 #: Below this μ_n/μ_1 the spectrum of M comes from singular values: eigh has an absolute error of eps·μ_1, but T needs
@@ -21,6 +22,8 @@ from .form import Form, Gradients, Minimum
 _EIGH_CONDITION = 1e-6
 #: With fewer rows the SVD that gives the excess takes less time than the calls that replace it.
 _FEWEST_ROWS = 12
+#: Above this λ_{k+1}/ε the excess is taken from `small_smoothing`: the form with T* loses a factor √(λ_{k+1}/ε).
+_BARELY_SMOOTHED = 1e4
 
 
 class Dense(Form):
@@ -156,14 +159,29 @@ class Dense(Form):
         """t, the diagonal of T at the minimum: 1 where s*_j > 0, and √(λ_j/ε) elsewhere; (..., n)."""
         return np.where(self.minimum.spectrum > 0, 1.0, np.sqrt(self.minimum.eigenvalues / self.epsilon[..., 0]))
 
+    @cached_property
+    def barely_smoothed(self) -> bool:
+        """Whether 0 < ε < λ_k and ε ≪ λ_{k+1}, which stays empty: the form with T* loses digits there."""
+        minimum, k = self.minimum, self.rank
+        if k >= self.dimension or not np.all(minimum.epsilon):
+            return False
+        small = minimum.eigenvalues[..., k] > _BARELY_SMOOTHED * np.asarray(minimum.epsilon)
+        return bool(np.any(small) and np.all(minimum.spectrum[..., k - 1] > 0))
+
     def excess(self, F: Array) -> Array:
         """L − L*, from M^{-1/2} where M is well conditioned, and else from singular vectors."""
-        if self.mapped and self.dimension >= _FEWEST_ROWS:
+        if self.mapped and self.dimension >= _FEWEST_ROWS and not self.barely_smoothed:
             return NearDiagonal(self).gradient_and_excess(F)[1][()]
         return self.excess_by_svd(F)
 
     def excess_by_svd(self, F: Array) -> Array:
-        """‖T*^{1/2} A − T*^{-1/2} R Q‖² + Σ_j (1 − t_j) S_jj, T* = diag(t) (paper.md section 2)."""
+        """‖T*^{1/2} A − T*^{-1/2} R Q‖² + Σ_j (1 − t_j) S_jj, T* = diag(t) (paper.md section 2).
+
+        The second term is negative where λ_{k+1} > ε, and a factor √(λ_{k+1}/ε) of the accuracy is lost: for barely
+        smoothed losses `small_smoothing` takes the place of this form.
+        """
+        if self.barely_smoothed:
+            return self._excess_for_small_smoothing(of_rank(F, self.rank))
         scale = np.sqrt(self.optimal_map)[..., :, None]
         scaled_root = np.divide(self.root, scale, out=np.zeros_like(self.root), where=scale > 0)
         A = self.factor(F)
@@ -171,11 +189,23 @@ class Dense(Form):
         distance = np.sum((scale * A - scaled_root * (U @ Vh)) ** 2, axis=(-2, -1))
         return distance + np.sum(np.sum(F**2, axis=-1) * (1 - self.optimal_map), axis=-1)
 
+    def _excess_for_small_smoothing(self, F: Array) -> Array:
+        """`small_smoothing.smoothed_excess` of each member of a stack."""
+        epsilon, batch = self.minimum.epsilon, np.broadcast_shapes(F.shape[:-2], np.shape(self.minimum.epsilon))
+        eigenvalues = np.broadcast_to(self.minimum.eigenvalues, (*batch, self.dimension))
+        epsilon, F = np.broadcast_to(epsilon, batch), np.broadcast_to(F, (*batch, *F.shape[-2:]))
+        excess = np.empty(batch, dtype=F.dtype)
+        for i in np.ndindex(batch):
+            excess[i] = small_smoothing.smoothed_excess(eigenvalues[i], float(epsilon[i]), F[i], self.rank)
+        return excess[()]
+
     def excess_by_map(self, F: Array, T: Array, gradient: Array) -> Array:
         """‖D F‖² + ε ‖D‖² + Σ_j (1 − t_j) S_jj, D = T*^{1/2} − T*^{-1/2} T: the excess above, as T R A = R Q.
 
         Where no direction is empty D = I − T, and the excess is ‖∇L‖²/4 + ε ‖I − T‖².
         """
+        if self.barely_smoothed:
+            return self.excess_by_svd(F)
         epsilon, identity = self.minimum.epsilon, np.eye(self.dimension)
         if (self.minimum.spectrum > 0).all():
             excess = np.sum(gradient**2, axis=(-2, -1)) / 4
@@ -257,3 +287,19 @@ class AlongPath(Gradients):
         if poor.any():
             excess[poor] = self.exact.of(poor).excess_by_svd(F[poor])
         return gradient, excess
+
+
+def of_rank(F: Array, rank: int) -> Array:
+    """Factor of the same F Fᵀ with at most `rank` columns, for F of that rank.
+
+    Raises
+    ------
+    ValueError
+        If F has a higher rank.
+    """
+    if F.shape[-1] <= rank:
+        return F
+    U, sigma, _ = np.linalg.svd(F, full_matrices=False)
+    if rank < sigma.shape[-1] and np.any(sigma[..., rank] > rank_tolerance(F) * sigma[..., 0]):
+        raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
+    return (U * sigma[..., None, :])[..., :rank]

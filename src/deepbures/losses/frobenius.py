@@ -44,9 +44,9 @@ class Frobenius(CovarianceLoss):
         """4 (λ_a + λ_b) (λ_a − λ_b)/(λ_a^{1/N} − λ_b^{1/N}) in the block and 4 λ_a^{1−1/N} (λ_a − λ_b) off it."""
         return closed_form_rates.frobenius(self.eigenvalues, depth, kept)
 
-    def filling_rates(self, kept: ArrayLike) -> Array:
-        """−4 λ_b, b not in J."""
-        return closed_form_rates.frobenius_filling(self.eigenvalues, kept)
+    def filling_rates(self, depth: int, kept: ArrayLike) -> Array:
+        """−4 λ_b at N = 1, 0 at N ≥ 2; b not in J."""
+        return closed_form_rates.frobenius_filling(self.eigenvalues, depth, kept)
 
     def global_rate(self, depth: int, least_singular_value: float) -> float:
         """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n)."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..linalg.psd import Array, soft_threshold
 from ..linalg.resolvents import Resolvent, inverse_root_product, resolvents
+from .dense import of_rank
 from .form import Form
-from .polar import of_rank
 
 #: Error of the quadrature for M^{-1/2}, in units of eps: less than the rounding errors.
 _ACCURACY = 4

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ..linalg.psd import Array
 from ..linalg.root_path import RootPath
 from ..linalg.roots import rank_tolerance
-from .dense import Dense
+from .dense import Dense, of_rank
 from .form import Minimum
 
 #: Gram matrices of a smaller reciprocal condition number give way to an SVD: for ε = 0 critical points must be resolved
@@ -97,22 +97,6 @@ class ThinPolar(Polar):
         """L − L*: the excess over the minimum over the rank of F, and what that lacks (see `thin_excess`)."""
         F = of_rank(F, self.rank)
         return thin_excess(self.minimum.eigenvalues, F) + self.minimum.lack(F.shape[-1])
-
-
-def of_rank(F: Array, rank: int) -> Array:
-    """Factor of the same F Fᵀ with at most `rank` columns, for F of that rank.
-
-    Raises
-    ------
-    ValueError
-        If F has a higher rank.
-    """
-    if F.shape[-1] <= rank:
-        return F
-    U, sigma, _ = np.linalg.svd(F, full_matrices=False)
-    if rank < sigma.shape[-1] and np.any(sigma[..., rank] > rank_tolerance(F) * sigma[..., 0]):
-        raise ValueError(f"W must have rank ≤ {rank} to be compared with the minimum over that rank")
-    return (U * sigma[..., None, :])[..., :rank]
 
 
 def thin_excess(eigenvalues: Array, F: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, soft_threshold
+from ..losses.registry import CovarianceLoss
 from ..model.network import check_depth
 
 #: Nodes of the quadrature on each panel, and the width of a panel in the logarithm of the distance to a pole.
@@ -61,6 +62,22 @@ def half_times(eigenvalues: ArrayLike, epsilon: float, depth: int, s_initial: Ar
             for x, s, a in zip(spectrum, optimum, start, strict=True)
         ]
     )
+
+
+def aligned_sharp_rate(loss: CovarianceLoss, depth: int, rank: int) -> float:
+    """Sharp rate of an aligned start with k modes, 2 min_a r_aa over a ≤ k: L − L* ~ exp(−rate · t) (paper.md 4).
+
+    An aligned start has no component in any exchange (a, b), a ≠ b, and keeps none: of the local rates at the minimum
+    only the diagonal ones are excited. For the BW loss 4 N s_a^{2−1/N}/λ_a, s_a = λ_a − ε, least at a = k; for k < n
+    this exceeds the sharp rate of a generic start wherever the exchange of k for k + 1 is slower. 0 where ε ≥ λ_k; NaN
+    for a loss without closed forms.
+    """
+    kept = np.flatnonzero(loss.minimum_spectrum(rank) > 0)
+    rates = loss.local_rates(depth, kept)
+    if rates is None:
+        return float("nan")
+    a, b = np.triu_indices(len(kept))
+    return 2 * float(rates[0][a == b].min()) if len(kept) == rank else 0.0
 
 
 def _mode_time(eigenvalue: float, epsilon: float, depth: int, start: float, end: float) -> float:

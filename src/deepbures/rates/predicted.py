@@ -44,11 +44,11 @@ def rates_at_minimum(loss: CovarianceLoss, depth: int, rank: int | None = None) 
     """
     eigenvalues, rank = loss.eigenvalues, rank or loss.dimension
     J = np.flatnonzero(loss.minimum_spectrum(rank) > 0)
-    rates, filling = loss.local_rates(depth, J), loss.filling_rates(J)
+    rates, filling = loss.local_rates(depth, J), loss.filling_rates(depth, J)
     if rates is None or filling is None:
         return np.full(rank * (rank + 1) // 2 + rank * (loss.dimension - rank), np.nan)
     tied = closed_form_rates.tied_exchanges(eigenvalues, float(loss.epsilon), J)
-    return closed_form_rates.nonzero_by_symmetry(rates, tied, filling, depth, rank - len(J))
+    return closed_form_rates.nonzero_by_symmetry(rates, tied, filling, rank - len(J))
 
 
 def local_condition(loss: CovarianceLoss, depth: int, rank: int | None = None) -> float:
