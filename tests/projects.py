@@ -227,7 +227,8 @@ def computed_cells(folder: Path) -> dict[str, int]:
 
 
 def contents(folder: Path, pattern: str = "results/**/*.parquet") -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob(pattern))}
+    files = filter(Path.is_file, sorted(folder.glob(pattern)))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def collected_cells(folder: Path) -> dict[tuple[str, str], str]:

@@ -77,7 +77,7 @@ def test_two_matplotlibrc_draw_the_same_bytes(tmp_path):
 NOTEBOOK = """
 import sys
 import nbformat, papermill
-from deepbures.kernel import KernelManager
+from deepbures.process.kernel import KernelManager
 
 cell = "import sys, os, builtins, numpy as np\\nprint(sys.executable, hasattr(builtins, 'mine'), np.array([1 / 3]), "
 cell += "sys.flags.optimize, os.environ.get('PYTHONSTARTUP'))"
@@ -115,7 +115,7 @@ def test_kernels_of_the_user_and_start_up_files_are_not_run(tmp_path):
 
 LOGGED = """
 import nbformat, papermill
-from deepbures.kernel import logging_to
+from deepbures.process.kernel import logging_to
 
 cell = nbformat.v4.new_code_cell("import os, sys\\nos.system('echo below >&2')\\nprint('seen', file=sys.stderr)")
 notebook = nbformat.v4.new_notebook(cells=[cell])
