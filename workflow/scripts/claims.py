@@ -27,7 +27,7 @@ if __name__ == "__main__":
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
     with replacing(markdown) as temporary:
-        how = f"How each was tested, and what the test can see:\n\n{claims.explanation(table)}"
+        how = f"How each was tested, and what the test detects:\n\n{claims.explanation(table)}"
         text = f"{claims.markdown(table)}\n{how}\n<!-- {stamps.UNSIGNED} -->\n"
         temporary.write_text(text, encoding="utf-8")
     save(verdicts.claims(table), figure.parent, figure.stem)
