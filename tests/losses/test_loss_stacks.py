@@ -75,6 +75,20 @@ def test_take_chooses_targets_as_from_a_flat_array(make_target, rng, kind):
     assert singles[0, 0].take([0, 0, 0]) is singles[0, 0]
 
 
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+def test_stacked_spectra_are_those_of_the_stacked_covariances(make_target, kind):
+    # Spectra are handed on, and yet bit for bit those that the stack itself would have.
+    _, singles = make_stack(make_target, kind)
+    covariances, epsilon = (
+        np.stack([getattr(one, name) for one in singles.flat]) for name in ("covariance", "epsilon")
+    )
+    handed_on, decomposed = type(singles[0, 0]).stacked(list(singles.flat)), make_loss(kind, covariances)
+    assert handed_on.shape == (6,)
+    np.testing.assert_array_equal(np.broadcast_to(handed_on.epsilon, 6), epsilon)
+    for name in ("covariance", "eigenvalues", "eigenvectors"):
+        np.testing.assert_array_equal(getattr(handed_on, name), getattr(decomposed, name))
+
+
 @pytest.mark.parametrize("epsilon", [0, 0.2, [0.2, 0.1, 0.3]])
 def test_attributes_of_a_stack(make_target, epsilon):
     # Ω diag(λ) Ωᵀ = Σ0 and one ε for each target; `has_kink` is a plain bool.

@@ -387,7 +387,7 @@ def test_excess_keeps_relative_accuracy(make_target, kind, rank, columns, diagon
 
 
 @pytest.mark.parametrize("distance", [1e-1, 1e-6])
-@pytest.mark.parametrize("condition", [3.0, 20.0, 300.0])
+@pytest.mark.parametrize("condition", [3.0, 300.0, 3e4])
 @pytest.mark.parametrize("kind", [0, 0.5])
 @pytest.mark.parametrize("way", ["along", "near_diagonal"])
 def test_gradient_and_excess_at_once_keep_their_digits(make_target, rng, way, kind, condition, distance):

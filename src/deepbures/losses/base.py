@@ -21,8 +21,8 @@ from .target import Target
 class CovarianceLoss(ABC):
     """A loss L(W) = ℓ(W Wᵀ) that compares the generated covariance S = W Wᵀ with a target.
 
-    A loss defines `name`, `degree`, `label`, `minimum_spectrum`, `empty_costs` and `make_form`. Other methods and
-    attributes state what else is known about it; their defaults mean that nothing is known.
+    A loss defines `name`, `degree`, `label`, `minimum_spectrum`, `empty_costs` and `make_form`. It may define further
+    methods and attributes, such as rates in closed form; by their defaults these are unknown.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class CovarianceLoss(ABC):
     in those of the stack, each matrix is compared with its own target, and a number for one target becomes an array of
     the shape of the stack.
 
-    A loss is rebuilt by `on` for other targets, for example for some members of a stack, so that `__init__` may compute
-    whatever depends on the target. A loss whose `__init__` has further parameters defines `on`, too.
+    For other targets, for example some members of a stack, the loss is constructed anew by `on`. So `__init__` may
+    compute attributes from the target. A loss with further parameters of `__init__` defines `on`, too.
     """
 
     #: Name in configurations and tables.
@@ -304,7 +304,7 @@ class CovarianceLoss(ABC):
         gained = np.concatenate([np.zeros((*self.shape, 1)), gained[..., :rank]], axis=-1)
         return costs.sum(axis=-1, keepdims=True) - np.cumsum(gained, axis=-1)
 
-    # --- What may be known in closed form ---------------------------------------------------------------------------
+    # --- Closed forms -----------------------------------------------------------------------------------------------
 
     def local_rates(self, depth: int, kept: ArrayLike) -> tuple[Array, Array] | None:
         """In-block and off-block rates of the reduced flow of N layers at W_J, for one target; None where unknown.
@@ -314,7 +314,7 @@ class CovarianceLoss(ABC):
         depth
             N.
         kept
-            J, indices from 0.
+            J, indices of the retained directions, from 0.
 
         Returns
         -------

@@ -65,14 +65,15 @@ class BuresWasserstein(CovarianceLoss):
     def __init__(self, covariance: ArrayLike | Target, epsilon: ArrayLike = 0.0) -> None:
         super().__init__(covariance)
         numbers = np.asarray(epsilon, dtype=float)
-        if not (np.isfinite(numbers) & (numbers >= 0)).all():
+        least, largest = numbers.min(initial=np.inf), numbers.max(initial=0.0)
+        if not (least >= 0 and largest < np.inf):
             raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon!r}")
         if numbers.shape not in ((), self.shape):
             raise ValueError(
                 f"epsilon must be one number or have the shape of the stack, {self.shape}, not {numbers.shape}"
             )
-        self.has_kink = not numbers.any()
-        if not (self.has_kink or numbers.all()):
+        self.has_kink = bool(largest == 0)
+        if least == 0 < largest:
             raise ValueError(f"epsilon must be 0 for all targets of a stack or positive for all, not {epsilon!r}")
         self.epsilon = np.full(self.shape, numbers)[()]
         ranks = np.sum(self.eigenvalues > 0, axis=-1)

@@ -1,6 +1,7 @@
 """Rates of the reduced flow in closed form, from spectra: local rates at critical points, global ones along a run.
 
-Eigenvalues that agree to rounding count as equal (`psd.equalized`). J is an index set of kept directions, from 0.
+Eigenvalues that agree to rounding count as equal (`psd.equalized`). The argument `kept` is J, the indices (from 0) of
+the directions that a critical point W_J retains.
 """
 
 import numpy as np
@@ -20,8 +21,8 @@ def bures_wasserstein(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: 
     -------
     in_block : (|J| (|J|+1)/2,)
     off_block : (|J| (n−|J|),)
-        Row by row; exactly 0 between equal eigenvalues. Where λ_a = ε = 0 and N = 1 the column is empty: −∞ where
-        λ_b > 0 (the loss has a kink), and 2 where λ_b = 0.
+        Row by row; exactly 0 between equal eigenvalues. Where λ_a = ε = 0 and N = 1 the column is empty, and the rate
+        is −∞ for λ_b > 0 (the loss has a kink) and 2 for λ_b = 0.
 
     Raises
     ------
@@ -36,8 +37,8 @@ def bures_wasserstein(eigenvalues: ArrayLike, epsilon: float, depth: int, kept: 
     s = inside - epsilon
     a, b = np.triu_indices(len(s))
     total = inside[a] + inside[b]
-    share = np.divide(s[a] + s[b], total, out=np.ones_like(total), where=total > 0)  # 1 for ε = 0
-    in_block = 2 * share * _divided_differences(s, depth)
+    ratio = np.divide(s[a] + s[b], total, out=np.ones_like(total), where=total > 0)  # 1 for ε = 0
+    in_block = 2 * ratio * _divided_differences(s, depth)
     difference = inside[:, None] - outside
     scale = inside[:, None] + np.sqrt(epsilon * outside)
     pull = np.where(outside > 0, -np.inf, 1.0) * np.ones_like(difference)
@@ -118,9 +119,9 @@ def frobenius_filling(eigenvalues: ArrayLike, depth: int, kept: ArrayLike) -> Ar
 
 
 def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> NDArray[np.bool_]:
-    """Which entries of `off_block` exchange a kept direction for an equal one outside: (|J| (n−|J|),) of bool.
+    """Mask of the entries of `off_block` that exchange a direction of J for one of equal eigenvalue, (|J| (n−|J|),).
 
-    Such an exchange moves along a manifold of critical points with the same loss. Its rate 0 says nothing about decay.
+    Such an exchange moves along a manifold of critical points with the same loss. Its rate 0 is no rate of decay.
     """
     inside, outside = _kept_and_not(equalized(eigenvalues, epsilon), kept)
     tied = (inside[:, None] == outside) & (inside > epsilon)[:, None]
@@ -130,7 +131,7 @@ def tied_exchanges(eigenvalues: ArrayLike, epsilon: float, kept: ArrayLike) -> N
 def nonzero_by_symmetry(
     rates: tuple[Array, Array], tied: NDArray[np.bool_], filling: Array, empty_columns: int
 ) -> Array:
-    """All rates at a point except those that are zero because the loss does not change: in-block, off-block, empty.
+    """In-block rates, off-block rates without tied exchanges, and the rates of empty columns at a critical point.
 
     Each of the empty columns has the rates `filling`.
     """

@@ -46,13 +46,14 @@ class Dense(Form):
         self.dimension = minimum.eigenvalues.shape[-1]
         self.root: Array = np.sqrt(minimum.eigenvalues)[..., :, None]
         self.epsilon: Array = np.asarray(minimum.epsilon, dtype=self.root.dtype)[..., None, None]
-        self.support = int(np.max(np.sum(minimum.eigenvalues > 0, axis=-1), initial=0))
+        # All targets of a stack have one rank.
+        self.support = np.count_nonzero(minimum.eigenvalues) * self.dimension // max(minimum.eigenvalues.size, 1)
         self.mapped = self.support == self.dimension and self.root.dtype == np.float64
 
     def of(self, members: NDArray[np.bool_]) -> Self:
         """The form for the targets of some F of a stack: a mask over its leading axes, which end in the targets'."""
         axes = self.minimum.eigenvalues.ndim - 1
-        if axes == 0:
+        if axes == 0 or (members.ndim == 1 and members.all()):
             return self
         return type(self)(take(self.minimum, np.nonzero(members)[-axes:]), self.columns, self.rank)
 
@@ -252,7 +253,8 @@ class NearDiagonal(Gradients):
         inverse_root, near = near_diagonal_inverse_root(self.exact.product(F))
         gradient = 2 * (F - (self.exact.root_outer * inverse_root) @ F)
         if not near.all():
-            gradient[~near] = self.exact.of(~near).gradient(F[~near])
+            far = ~near
+            gradient[far] = self.exact.of(far).gradient(F[far])
         return gradient
 
     def gradient_and_excess(self, F: Array) -> tuple[Array, Array]:
@@ -262,8 +264,9 @@ class NearDiagonal(Gradients):
         gradient = 2 * (F - T @ F)
         excess = self.exact.excess_by_map(F, T, gradient)
         if not well.all():
-            poor, exact = F[~well], self.exact.of(~well)
-            gradient[~well], excess[~well] = exact.gradient(poor), exact.excess_by_svd(poor)
+            poor = ~well
+            exact = self.exact.of(poor)
+            gradient[poor], excess[poor] = exact.gradient(F[poor]), exact.excess_by_svd(F[poor])
         return gradient, excess
 
 

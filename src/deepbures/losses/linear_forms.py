@@ -29,7 +29,7 @@ class ThinSmoothed(Form):
         return self.minimum.value + self.excess(F)
 
     def excess(self, F: Array) -> Array:
-        """L − L*: the excess over the minimum over the rank of F, and what that lacks."""
+        """L − L*, the excess over the minimum at the rank of F plus the difference of that minimum from L*."""
         F = of_rank(F, self.rank)
         return self._each(Member.excess, F) + self.minimum.lack(F.shape[-1])
 
@@ -126,9 +126,9 @@ class Member:
 
         With K the directions j ≤ k that the minimiser fills (λ_j > ε), O the others, and T = √(Λ/ε) − C, it is (ours)
         ‖(F − T F)_K‖² + ε ‖(I − T)_KK‖² + ε ‖C_KO‖² + Σ_{i in O} [ |F_i|² − 2 F_i·(T F)_i + 2 ε C_ii ]:
-        the sum of squares of paper.md section 2, with the square of C_OO, whose cost is quadratic in the number of
-        nodes, eliminated by T (S + εI) T = Σ0. Each term in the bracket is of second order in the distance from the
-        minimum, so the relative accuracy is preserved.
+        the sum of squares of paper.md section 2, with the square of C_OO eliminated by T (S + εI) T = Σ0, because its
+        cost would be quadratic in the number of nodes. Each term in the bracket is of second order in the distance from
+        the minimum, so the relative accuracy is preserved.
         """
         F, epsilon, eigenvalues, root, support = self.F, self.epsilon, self.eigenvalues, self.root, self.support
         k = F.shape[1]

@@ -94,7 +94,7 @@ class ThinPolar(Polar):
     """ε = 0 and k ≪ n: the singular vectors of R F need no n × n array, and neither does the excess."""
 
     def excess(self, F: Array) -> Array:
-        """L − L*: the excess over the minimum over the rank of F, and what that lacks (see `thin_excess`)."""
+        """L − L*, the excess over the minimum at the rank of F plus the difference of that minimum from L*."""
         F = of_rank(F, self.rank)
         return thin_excess(self.minimum.eigenvalues, F) + self.minimum.lack(F.shape[-1])
 
@@ -103,8 +103,8 @@ def thin_excess(eigenvalues: Array, F: Array) -> Array:
     """L_0(F) − L*, L* the minimum over rank ≤ k, for F (..., n, k) with k < n columns, as a sum of squares.
 
     With R F = U σ Vᵀ it is ‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) (I − U Uᵀ)_jj + Σ_{j>k} (λ_k − λ_j) (U Uᵀ)_jj. The
-    diagonal of I − U Uᵀ needs no complement of U: with U_1 = A cos θ Bᵀ its first k rows, and U_2 the others, whose
-    columns U_2 B are orthogonal and of length sin θ, I − U_1 U_1ᵀ = A sin²θ Aᵀ = (U_2 B Aᵀ)ᵀ (U_2 B Aᵀ).
+    diagonal of I − U Uᵀ needs no complement of U: with the first k rows U_1 = A cos θ Bᵀ, and the other rows U_2, the
+    columns of U_2 B are orthogonal and of length sin θ, so that I − U_1 U_1ᵀ = A sin²θ Aᵀ = (U_2 B Aᵀ)ᵀ (U_2 B Aᵀ).
     """
     k = F.shape[-1]
     root = np.sqrt(eigenvalues)[..., :, None]

@@ -53,7 +53,7 @@ class Target:
 
     @classmethod
     def stacked(cls, targets: Sequence[Target]) -> Self:
-        """The stack (m,) of m single targets, whose spectra are not computed again."""
+        """The stack (m,) of m single targets; no spectrum is computed again."""
         eigenvalues, vectors, covariances = (
             np.stack(arrays)
             for arrays in zip(*((one.eigenvalues, one.basis.vectors(), one.covariance) for one in targets), strict=True)
