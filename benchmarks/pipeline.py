@@ -24,7 +24,9 @@ import yaml
 
 from deepbures.study import configuration
 from deepbures.study.grid import cells as grid
-from deepbures.study.results.parquet import write
+from deepbures.study.kinds import flow
+from deepbures.study.results.aggregate import collect
+from deepbures.study.results.parts import record
 from deepbures.study.run import run_cell
 
 ROOT = Path(__file__).parents[1]
@@ -123,8 +125,8 @@ def measure(cells: int, shared_jobs: int | None = None) -> Units:
             *costs(lambda: grid.jobs(configuration.check(config), "flows")),
         )
         row("dry run: parse, DAG", *costs(snakemake(folder, "--dry-run", "--quiet", "all")))
-        runs, wall = costs(snakemake(folder, "--quiet", "all", "--", "runs"))
-        row("all run jobs", runs, wall)
+        runs, wall = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
+        row("all run jobs, and collecting", runs, wall)
 
         sample = parts[:: max(1, len(parts) // 300)]
         tables = []
@@ -133,23 +135,29 @@ def measure(cells: int, shared_jobs: int | None = None) -> Units:
         row("of these: computing (by a sample)", computing)
         start = statistics.median(costs(child(folder, sys.executable, "-c", START))[0] for _ in range(5))
         row(f"of these: {n_jobs:,} process starts with imports, {start:.2f} each", start * n_jobs)
-        writing, _ = costs(lambda: [write(folder / "a.parquet", [t]) for some in tables[:100] for t in some.values()])
-        writing *= len(parts) / min(100, len(tables))
-        row("of these: writing (by a sample)", writing)
-        scheduling = runs - computing - start * n_jobs - writing
+        part, keys = folder / ".cells/plan/job.part", [str(number) for number in range(len(tables))]
+        part.parent.mkdir(parents=True)
+        cells = list(zip(keys, tables, strict=True))
+        writing, _ = costs(lambda: part.write_bytes(b"".join(record(key, [*cell.values()], {}) for key, cell in cells)))
+        writing *= len(parts) / len(sample)
+        row("of these: writing parts (by a sample)", writing)
+        places = {name: folder / f"{name}.parquet" for name in flow.TABLES}
+        points = [(part.cell.axes, key) for key, part in zip(keys, sample, strict=True)]
+        collecting, _ = costs(lambda: collect([part], places, flow.TABLES, points, {}))
+        collecting *= len(parts) / len(sample)
+        row("of these: collecting (by a sample)", collecting)
+        scheduling = runs - computing - start * n_jobs - writing - collecting
         row("of these: Snakemake's scheduling and records (the rest)", scheduling)
-        collect, wall = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
-        row("aggregate", collect, wall)
         nothing, idle = costs(snakemake(folder, "--quiet", "all", "--", "aggregates"))
         row("run again, nothing to do", nothing, idle)
         notebook, wall = costs(snakemake(folder, "--quiet", "all", "--", "results/tables/T2_constants.csv"))
         row("one notebook", notebook - nothing, wall - idle)
-        overhead = runs + collect - computing
+        overhead = runs - computing
         print(
             f"\nAll but the computing: {overhead:.0f} s of CPU, {overhead / len(parts):.3f} s a cell, "
-            f"{overhead / (runs + collect):.0%} of the whole for these very short cells."
+            f"{overhead / runs:.0%} of the whole for these very short cells."
         )
-        return Units(start, max(scheduling, 0) / n_jobs, collect - nothing, notebook - nothing)
+        return Units(start, max(scheduling, 0) / n_jobs, collecting, notebook - nothing)
 
 
 def default_study(units: Units) -> None:

@@ -7,7 +7,7 @@ import pytest
 from deepbures.study.results import parquet
 from deepbures.study.results.parts import Part
 from deepbures.study.results.schema import FLOAT, NAME, VECTOR, schema
-from deepbures.study.results.store import FOLDER, Job, Store, collected, key_of, part_of, tidy
+from deepbures.study.results.store import FOLDER, Job, Store, collected, key_of, part_of, parts_of, tidy
 
 SCHEMAS = {"runs": schema(loss=FLOAT, levels=VECTOR), "samples": schema(time=FLOAT, place=NAME)}
 CODE = "0123456789abcdef"
@@ -94,7 +94,7 @@ def test_a_cell_comes_back_as_it_was(tmp_path, where):
     elif where == "tables":
         collect(tmp_path, 3, 1, 2)
         assert files(tmp_path) == ["runs.parquet", "samples.parquet"]
-    store = Store.of_experiment(tmp_path, SCHEMAS, CODE)
+    store = Store(SCHEMAS, parts_of(tmp_path), tmp_path, CODE)
     for depth, key in zip((1, 2, 3), keys_of(1, 2, 3), strict=True):
         assert key in store
         for name, table in tables(depth).items():

@@ -154,6 +154,7 @@ class Study:
 
     def __init__(self, experiments: Mapping[str, Tables]) -> None:
         self.experiments = dict(experiments)
+        self._whole: dict[Path, pd.DataFrame] = {}
 
     def tables(self, kind: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """One table of each experiment of a kind: the experiment's name, its axes, and the given columns.
@@ -164,9 +165,7 @@ class Study:
         for name, tables in self.experiments.items():
             if tables.kind != kind:
                 continue
-            frame = parquet.read(Path(tables.folder) / f"{table}.parquet")
-            if columns is not None:
-                frame = frame[[*axes_of(frame.columns), "seed", *columns]]
+            frame = self._read(Path(tables.folder) / f"{table}.parquet", columns)
             if "loss_name" in frame:
                 square = frame["loss_name"] == "frobenius"
                 frame = frame[~square | (frame["epsilon"] == frame["epsilon"].min())]
@@ -174,6 +173,14 @@ class Study:
                 problem = [axis if axis != "epsilon" else "epsilon_effective" for axis in axes_of(frame.columns)]
                 frame = frame.drop_duplicates([*problem, "seed"])
             yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
+
+    def _read(self, path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+        """A whole table, read once, or the axes, seeds and given columns of one that may be large."""
+        if columns is not None:
+            return parquet.read(path, [*axes_of(parquet.Table(path).columns), "seed", *columns])
+        if path not in self._whole:
+            self._whole[path] = parquet.read(path)
+        return self._whole[path]
 
     def training(self, kind: str, columns: Sequence[str]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Runs and trajectories, these with the given columns, of every experiment of a kind that trains."""

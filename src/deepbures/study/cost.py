@@ -10,7 +10,7 @@ from .grid import cells as grid
 from .grid.cells import Part, seeds_of
 from .kinds import KINDS, kind
 from .results.code_digest import code_digest
-from .results.store import Store, key_of, part_of
+from .results.store import Store, key_of, part_of, parts_of
 from .run import roots
 
 #: CPU seconds of a notebook with its kernel, and for a job to start, on a small machine.
@@ -87,7 +87,7 @@ def cells_of(config: Mapping[str, Any], experiment: str) -> Store:
         If a table is broken: one line that names it.
     """
     name, folder = config["experiments"][experiment]["kind"], Path(config["study"]["results"], experiment)
-    return Store.of_experiment(folder, kind(name).TABLES, code_digest(*roots(name)))
+    return Store(kind(name).TABLES, parts_of(folder), folder, code_digest(*roots(name)))
 
 
 def missing(config: Mapping[str, Any], experiment: str) -> dict[str, Part]:

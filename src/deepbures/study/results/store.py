@@ -72,13 +72,6 @@ class Store:
         if all(path.exists() and claimed(path).get("code", code) == code for path in paths.values()):
             self._tables = {name: Table(path) for name, path in paths.items()}
 
-    @classmethod
-    def of_experiment(cls, folder: Path, schemas: Mapping[str, pa.Schema], code: str, other_than: str = "") -> Store:
-        """All cells in the folder of an experiment, except those in the parts of one plan."""
-        root = folder / FOLDER
-        found = (path for path in sorted(root.rglob(f"*{PART}*")) if path.suffix in (PART, PARTIAL))
-        return cls(schemas, [path for path in found if path.relative_to(root).parts[0] != other_than], folder, code)
-
     def __contains__(self, key: str) -> bool:
         """Whether a cell is there."""
         return key in self._parts or (bool(self._tables) and all(key in table for table in self._tables.values()))
@@ -102,9 +95,10 @@ class Store:
         metadata = next(iter(self._tables.values())).metadata
         return {name: metadata[name] for name in NAMES if name in metadata}
 
-    def record(self, key: str) -> bytes:
-        """The record of a cell, for a part."""
-        return record(key, [self.read(table, key) for table in self.schemas], self.provenance(key))
+
+def parts_of(folder: Path) -> list[Path]:
+    """Parts and partial files of all plans of an experiment, in the folder of its tables."""
+    return sorted(path for path in (folder / FOLDER).rglob(f"*{PART}*") if path.suffix in (PART, PARTIAL))
 
 
 class Job:
@@ -120,19 +114,20 @@ class Job:
 
     def __init__(self, path: Path, schemas: Mapping[str, pa.Schema], code: str) -> None:
         self.path, self._partial = path, path.with_suffix(PARTIAL)
-        root = next((parent for parent in path.parents if parent.name == FOLDER), None)
-        self._schemas, self._found = schemas, Store(schemas, [])
-        if root is not None:
-            plan = path.relative_to(root).parts[0]
-            self._found = Store.of_experiment(root.parent, schemas, code, other_than=plan)
+        self._schemas = schemas
         own = Part(self._partial)
         if not own.whole:
             os.truncate(self._partial, own.end)
-        self._own = set(own)
+        self._own, self._others = set(own), Store(schemas, [])
+        root = next((parent for parent in path.parents if parent.name == FOLDER), None)
+        if root is not None:
+            plan = root / path.relative_to(root).parts[0]  # its other jobs compute other cells
+            others = [other for other in parts_of(root.parent) if plan not in other.parents]
+            self._others = Store(schemas, others, root.parent, code)
 
     def __contains__(self, key: str) -> bool:
         """Whether a cell is there."""
-        return key in self._own or key in self._found
+        return key in self._own or key in self._others
 
     def add(self, key: str, tables: Mapping[str, pa.Table], provenance: Mapping[str, Any]) -> None:
         """Keep a cell that was computed."""
@@ -146,7 +141,9 @@ class Job:
         own = Store(self._schemas, [self._partial])
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             for key in keys:
-                file.write((own if key in own else self._found).record(key))
+                store = own if key in own else self._others
+                tables = [store.read(table, key) for table in self._schemas]
+                file.write(record(key, tables, store.provenance(key)))
 
 
 def collected(parts: Sequence[Path], keys: Iterable[str], schemas: Mapping[str, pa.Schema]) -> Store:
