@@ -29,7 +29,7 @@ def make(tmp_path: Path, *pythons: tuple[str, bool, bool]) -> subprocess.Complet
         shutil.copy(ROOT / name, tmp_path)
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("sh", "make", "touch", "mkdir", "chmod", "test", "env"):
+    for name in ("sh", "make", "touch", "mkdir", "chmod", "test", "env", "grep", "rm"):
         (programs / name).symlink_to(shutil.which(name))
     for name, old, bare in pythons:
         (programs / name).write_text(PRETENDER.format(old=int(old), bare=int(bare), name=name))
@@ -72,6 +72,20 @@ def test_make_says_in_one_line_what_is_missing(tmp_path, pythons, line):
     assert first.startswith(line)
     assert all("***" in other for other in rest)  # what make adds
     assert not (tmp_path / ".venv").exists()
+
+
+def test_an_environment_of_another_folder_is_made_again(tmp_path):
+    programs = [("python3.12", False, False)]
+    assert make(tmp_path, *programs).returncode == 0
+    pip = tmp_path / ".venv/bin/pip"
+    environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+    for first_line, again in ((f"#!{tmp_path}/.venv/bin/python\n", False), ("#!/elsewhere/.venv/bin/python\n", True)):
+        pip.write_text(first_line)
+        command = [str(tmp_path / "bin/make"), ".venv/.installed"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert (".venv is that of another folder: it is made again" in done.stdout) == again
+        assert (pip.read_text() != first_line) == again
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ no case could have contradicted it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -30,6 +31,10 @@ LOSS_ROUNDING = 1e-12
 _POWER = 1e6
 #: Below this fraction of L(0) − L* the rounding of W ends every decay.
 _FLOOR = 1e-24
+#: Columns of vectors that no statement reads, the largest part of a table of runs.
+_UNREAD = ("alignment", "eigenvalues_initial", "eigenvalues_final")
+#: Rows of trajectories that are in memory at a time, about.
+_BLOCK = 200_000
 #: A bound can be tested if it promises at least this fraction of the measured decay in one of its cases.
 _LEAST_SHARE = 0.01
 
@@ -154,37 +159,37 @@ class Study:
 
     def __init__(self, experiments: Mapping[str, Tables]) -> None:
         self.experiments = dict(experiments)
-        self._whole: dict[Path, pd.DataFrame] = {}
+        self._once = functools.cache(self._whole)
 
     def tables(self, kind: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """One table of each experiment of a kind: the experiment's name, its axes, and the given columns.
+        """One table of each experiment of a kind, with the experiment's name; read once, and whole without `columns`.
 
         Grid points that denote the same problem have rows of their own in the aggregates; only the first is returned:
-        of every table for the ε of the square loss, which has none, and of `runs` for each ε that was limited.
+        of every table for the ε of the square loss, which has none, and of `runs` for each ε that was limited. With
+        `columns`, a large table is returned in blocks of all rows of several cells, with these columns and the axes.
         """
         for name, tables in self.experiments.items():
-            if tables.kind != kind:
-                continue
-            frame = self._read(Path(tables.folder) / f"{table}.parquet", columns)
-            if "loss_name" in frame:
-                square = frame["loss_name"] == "frobenius"
-                frame = frame[~square | (frame["epsilon"] == frame["epsilon"].min())]
-            if table == "runs":
-                problem = [axis if axis != "epsilon" else "epsilon_effective" for axis in axes_of(frame.columns)]
-                frame = frame.drop_duplicates([*problem, "seed"])
-            yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
-
-    def _read(self, path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
-        """A whole table, read once, or the axes, seeds and given columns of one that may be large."""
-        if columns is not None:
-            return parquet.read(path, [*axes_of(parquet.Table(path).columns), "seed", *columns])
-        if path not in self._whole:
-            self._whole[path] = parquet.read(path)
-        return self._whole[path]
+            if tables.kind == kind:
+                path = Path(tables.folder) / f"{table}.parquet"
+                for frame in [self._once(path)] if columns is None else _blocks(path, columns):
+                    yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
 
     def training(self, kind: str, columns: Sequence[str]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """Runs and trajectories, these with the given columns, of every experiment of a kind that trains."""
-        return zip(self.tables(kind, "runs"), self.tables(kind, "trajectories", columns), strict=True)
+        """Blocks of trajectories with the given columns, each after the table of runs of its experiment."""
+        runs = {frame["experiment"].iat[0]: frame for frame in self.tables(kind, "runs")}
+        for block in self.tables(kind, "trajectories", columns):
+            yield runs[block["experiment"].iat[0]], block
+
+    @staticmethod
+    def _whole(path: Path) -> pd.DataFrame:
+        frame = parquet.read(path, [column for column in parquet.Table(path).columns if column not in _UNREAD])
+        if "loss_name" in frame:
+            square = frame["loss_name"] == "frobenius"
+            frame = frame[~square | (frame["epsilon"] == frame["epsilon"].min())]
+        if path.stem == "runs":
+            problem = [axis if axis != "epsilon" else "epsilon_effective" for axis in axes_of(frame.columns)]
+            frame = frame.drop_duplicates([*problem, "seed"])
+        return frame
 
     def targets(self, cases: pd.DataFrame) -> int:
         """Number of independent targets of some cases; targets of one stream that differ only in smin count once."""
@@ -194,6 +199,12 @@ class Study:
             for tables, seed in zip(pairs["experiment"].map(self.experiments.get), pairs["seed"], strict=True)
         }
         return len(found)
+
+
+def _blocks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Axes, seed and the given columns of a large table."""
+    table = parquet.Table(path)
+    return (block.to_pandas() for block in table.blocks([*axes_of(table.columns), "seed", *columns], _BLOCK))
 
 
 def each(
@@ -232,34 +243,33 @@ def decayed(records: pd.DataFrame, promised: pd.Series) -> pd.DataFrame:
 
 def judge(statement: Statement, study: Study) -> Claim:
     """Test a statement on a study."""
-    parts = [part for part in statement.cases(study) if len(part)]
-    enough = True
-    share = largest_share = float("nan")
-    if statement.bound:
-        parts = [part[part["promised"] >= _POWER * LOSS_ROUNDING] for part in parts]
-        parts = [
-            part.assign(deviation=np.maximum(1 - part["fell"] / part["promised"], 0)) for part in parts if len(part)
-        ]
-        if parts:
+    tested, shares, runs, seeds = [np.empty(0)], [np.empty(0)], 0, []
+    for part in statement.cases(study):  # of a large table, the cases of one block at a time
+        if statement.bound:
+            part = part[part["promised"] >= _POWER * LOSS_ROUNDING]
+            part = part.assign(deviation=np.maximum(1 - part["fell"] / part["promised"], 0))
             with np.errstate(divide="ignore"):
-                shares = np.concatenate([(part["promised"] / part["fell"].clip(lower=0)).to_numpy() for part in parts])
-            share, largest_share = float(np.median(shares)), float(np.max(shares))
-            enough = largest_share >= _LEAST_SHARE
-    deviations = np.concatenate([part["deviation"].to_numpy(dtype=float) for part in parts]) if parts else np.array([])
+                shares.append((part["promised"] / part["fell"].clip(lower=0)).to_numpy())
+        if len(part):
+            tested.append(part["deviation"].to_numpy(dtype=float))
+            runs += len(part[keys_of(part)].drop_duplicates())
+            seeds.append(part[["experiment", "seed"]].drop_duplicates())
+    deviations, ratios = np.concatenate(tested), np.concatenate(shares)
+    share, largest_share = (float(np.median(ratios)), float(np.max(ratios))) if len(ratios) else (np.nan, np.nan)
     violations = int(np.sum(~(deviations <= statement.tolerance)))  # NaN is a violation
     if violations:
         verdict = "violated"
     elif not len(deviations):
         verdict = "not testable here: no experiment has such a case"
-    elif not enough:
+    elif largest_share < _LEAST_SHARE:
         verdict = f"not testable here: the bound promises at most {largest_share:.1g} of the measured decay"
     else:
         verdict = "holds"
     return Claim(
         **{field.name: getattr(statement, field.name) for field in fields(Stated)},
         cases=len(deviations),
-        runs=sum(len(part[keys_of(part)].drop_duplicates()) for part in parts),
-        targets=study.targets(pd.concat([part[["experiment", "seed"]] for part in parts])) if parts else 0,
+        runs=runs,
+        targets=study.targets(pd.concat(seeds)) if seeds else 0,
         violations=violations,
         worst_deviation=float(np.max(deviations)) if len(deviations) else float("nan"),
         share=share,

@@ -233,6 +233,17 @@ class Table:
             return pa.concat_tables(found)
         return pa.schema([self._file.schema_arrow.field(name) for name in columns]).empty_table()
 
+    def blocks(self, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Columns of all rows, in blocks of whole cells with at least so many rows, except the last."""
+        waiting: list[pa.Table] = []
+        for number in range(len(self._groups)):
+            waiting.append(self._group(number, tuple(columns)))
+            if sum(map(len, waiting)) >= rows:
+                yield pa.concat_tables(waiting)
+                waiting = []
+        if waiting:
+            yield pa.concat_tables(waiting)
+
     def _group(self, number: int, columns: tuple[str, ...]) -> pa.Table:
         """Columns of a row group, without metadata, once they are what was written."""
         with _readable(self.path):
