@@ -116,7 +116,7 @@ def measure(cells: int, shared_jobs: int | None = None) -> Units:
         (folder / "config").mkdir()
         (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
 
-        parts = grid.parts(config, "flows")
+        parts = list(grid.parts(config, "flows"))
         n_jobs = len(grid.jobs(config, "flows"))
         print(f"\n{len(parts):,} cells in {n_jobs:,} jobs:\n")
         print("| stage | CPU seconds | wall seconds |\n|---|---|---|")

@@ -53,7 +53,7 @@ def test_a_second_process_gives_the_same_bits(here):
 def test_a_cell_gives_the_same_bits_whatever_ran_before_it(shipped):
     # Every experiment of the smoke study again and again in one process, with other memory in between.
     config = configuration.check(shipped("smoke.yaml"))
-    cells = [grid.parts(config, name)[-1].cell.settings for name in config["experiments"]]
+    cells = [list(grid.parts(config, name))[-1].cell.settings for name in config["experiments"]]
 
     def tables(settings):
         return {name: repr(table.to_pylist()) for name, table in run_cell(settings, [0, 1]).items()}

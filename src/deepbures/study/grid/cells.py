@@ -8,7 +8,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,16 @@ _OF_THE_WHOLE = ("seeds", "seeds_per_job", "grid")
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
     """All cells of an experiment, in grid order."""
+    return list(_cells(config, experiment))
+
+
+def _cells(config: Mapping[str, Any], experiment: str) -> Iterator[Cell]:
     block = config["experiments"][experiment]
     names = axes_of(block["grid"])
-    points = [dict(zip(names, values, strict=True)) for values in itertools.product(*(block["grid"][a] for a in names))]
     shared = {"study_seed": config["study"]["seed"], **{key: block[key] for key in block if key not in _OF_THE_WHOLE}}
-    return [Cell(experiment, point, _settings(shared, point)) for point in points]
+    for values in itertools.product(*(block["grid"][axis] for axis in names)):
+        point = dict(zip(names, values, strict=True))
+        yield Cell(experiment, point, _settings(shared, point))
 
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,9 +121,10 @@ class Part:
         return f"{self.cell.path}/seeds={self.seeds}"
 
 
-def parts(config: Mapping[str, Any], experiment: str) -> list[Part]:
+def parts(config: Mapping[str, Any], experiment: str) -> Iterator[Part]:
     """All parts of an experiment, in grid order; a problem that several grid points have occurs once for each."""
-    return [Part(*part) for part in itertools.product(cells(config, experiment), seed_blocks(config, experiment))]
+    blocks = seed_blocks(config, experiment)
+    return (Part(cell, block) for cell in _cells(config, experiment) for block in blocks)
 
 
 #: From this many parts on, an experiment's parts share `_SHARED_JOBS` jobs, unless the configuration says otherwise.

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _INDEX = b"deepbures index"
 #: Row groups hold at least so many rows, except the last.
 _GROUP = 1000
+#: So many small tables are put together: a table of one row takes 100 kB of memory.
+_SMALL = 50
 
 
 def table_of(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
@@ -87,27 +89,29 @@ def write(
     schema = first[1].schema.with_metadata({"deepbures": json.dumps(metadata, sort_keys=True)})
     groups = []
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **_options(schema, statistics)) as file:
-        for waiting in _groups(itertools.chain([first], cells)):
-            table = pa.concat_tables([table for _, table in waiting]).combine_chunks()
+        for lengths, table in _groups(itertools.chain([first], cells)):
             file.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=max(1, len(table)))
-            groups.append(
-                [[(key, len(table)) for key, table in waiting], [_digest(column) for column in table.columns]]
-            )
+            groups.append([lengths, [_digest(column) for column in table.columns]])
         index = json.dumps({"groups": groups, "origin": digest_of([schema.names, metadata])})
         file.add_key_value_metadata({_INDEX: f"{digest_of(index)} {index}"})
 
 
-def _groups(cells: Iterable[tuple[str, pa.Table]]) -> Iterator[list[tuple[str, pa.Table]]]:
-    """The cells of each row group."""
-    waiting, rows = [], 0
-    for cell in cells:
-        waiting.append(cell)
-        rows += len(cell[1])
+def _groups(cells: Iterable[tuple[str, pa.Table]]) -> Iterator[tuple[list[tuple[str, int]], pa.Table]]:
+    """Keys and numbers of rows of the cells in each row group, and its table."""
+    lengths: list[tuple[str, int]] = []
+    tables: list[pa.Table] = []
+    rows = 0
+    for key, table in cells:
+        lengths.append((key, len(table)))
+        tables.append(table)
+        rows += len(table)
+        if rows >= _GROUP or len(tables) == _SMALL:
+            tables = [pa.concat_tables(tables).combine_chunks()]
         if rows >= _GROUP:
-            yield waiting
-            waiting, rows = [], 0
-    if waiting:
-        yield waiting
+            yield lengths, tables[0]
+            lengths, tables, rows = [], [], 0
+    if tables:
+        yield lengths, pa.concat_tables(tables).combine_chunks()
 
 
 def _options(schema: pa.Schema, statistics: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
@@ -20,11 +20,16 @@ _READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 class _Record(NamedTuple):
-    """Where the tables of a record begin and end in its file, and the header in its line."""
+    """Where the line of a record begins in its file, and its tables begin and end; headers are read again at need."""
 
+    start: int
     tables: int
     end: int
-    header: dict[str, Any]
+
+    def header(self, file: BinaryIO) -> dict[str, Any]:
+        """The header in its line."""
+        file.seek(self.start)
+        return json.loads(file.read(self.tables - self.start).partition(b" ")[2])
 
 
 def record(key: str, tables: Sequence[pa.Table], provenance: Mapping[str, Any]) -> bytes:
@@ -60,7 +65,7 @@ class Part:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._records = {record.header["key"]: record for record in _records(self.path)}
+        self._records = dict(_records(self.path))
         self.end = max((record.end for record in self._records.values()), default=0)
         self.whole = self.end == (self.path.stat().st_size if self.path.exists() else 0)
 
@@ -74,7 +79,8 @@ class Part:
 
     def provenance(self, key: str) -> dict[str, Any]:
         """The code and versions that a cell was computed with."""
-        return self._records[key].header["provenance"]
+        with self.path.open("rb") as file:
+            return self._records[key].header(file)["provenance"]
 
     def read(self, key: str, number: int) -> pa.Table:
         """A table of a cell, by its number in the order of the kind.
@@ -85,17 +91,18 @@ class Part:
             If its bytes are not those that were written: the message names the file.
         """
         found = self._records[key]
-        sizes = [size for size, _ in found.header["tables"]]
         with self.path.open("rb") as file:
-            file.seek(found.tables + sum(sizes[:number]))
-            stream = file.read(sizes[number])
-        if _digest(stream) != found.header["tables"][number][1]:
+            tables = found.header(file)["tables"]
+            size, digest = tables[number]
+            file.seek(found.tables + sum(size for size, _ in tables[:number]))
+            stream = file.read(size)
+        if _digest(stream) != digest:
             raise ValueError(f"{self.path} is broken: delete it and run again")
         return pa.ipc.open_stream(stream, options=_READ).read_all()
 
 
-def _records(path: Path) -> Iterator[_Record]:
-    """The whole records of a file, up to the first that is cut off or has a broken line."""
+def _records(path: Path) -> Iterator[tuple[str, _Record]]:
+    """Keys and whole records of a file, up to the first that is cut off or has a broken line."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         length, start = os.fstat(file.fileno()).st_size, 0
         while line := file.readline():
@@ -107,7 +114,7 @@ def _records(path: Path) -> Iterator[_Record]:
             end = tables + sum(size for size, _ in header["tables"])
             if end > length:
                 return
-            yield _Record(tables, end, header)
+            yield header["key"], _Record(start, tables, end)
             start = file.seek(end)
 
 
