@@ -13,7 +13,9 @@ ran=$(pgrep -x "slurmctld|slurmd|munged" || true)
 cluster=$(mktemp -d)
 stop() {
   rm -rf "$cluster"
-  test -n "$ran" || pkill -x "slurmctld|slurmd|munged" || true
+  for daemon in slurmctld slurmd munge/munged; do
+    test -n "$ran" || kill "$(cat "/run/$daemon.pid")" 2> /dev/null || true
+  done
 }
 trap stop EXIT
 if ! bash tests/slurm/one_node.sh > "$cluster/one_node.log" 2>&1; then
