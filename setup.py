@@ -1,4 +1,4 @@
-"""What the package needs of the workflow, the families of figures, is copied into it as it is built."""
+"""What the package needs of the workflow is copied into it as it is built."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("figures.yaml",)
+SHIPPED = ("figures.yaml", "own_target.yaml")
 
 
 class BuildWithWorkflow(build_py):

@@ -27,7 +27,7 @@ FLOORS = [
     {"__init__", "__main__", "torch", "jax"},
 ]
 #: Packages of the study, likewise.
-STUDY_FLOORS = [{"grid"}, {"results"}, {"cell"}, {"kinds"}, {"run"}, {"cost"}, {"configuration"}]
+STUDY_FLOORS = [{"grid"}, {"results"}, {"cell"}, {"kinds"}, {"run"}, {"cost"}, {"configuration"}, {"own_target"}]
 #: All that claims and plotting, which work on tables, may know of the study.
 OF_TABLES = {"study.grid.axes", "study.results.derived", "study.results.parquet"}
 MODULES = sorted(

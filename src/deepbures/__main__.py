@@ -32,6 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")
+    study = commands.add_parser("study", help="write the configuration of a study of your own covariance")
+    study.add_argument("file", help="covariance, or samples (one per row): .npy, .csv, .parquet and others")
+    study.add_argument("--samples", action="store_true", help="the file holds samples, even if its matrix is symmetric")
+    study.add_argument("--rank", type=int, nargs="+", help="k; by default at the largest gaps of the spectrum")
+    study.add_argument("--depth", type=int, nargs="+", help="N; by default from 1 to 50")
+    study.add_argument("--epsilon", type=float, nargs="+", help="ε; by default 0 and fractions of λ_k")
+    study.add_argument("--seeds", type=int, default=5, help="number of random starts (default 5)")
+    study.add_argument("--output", type=Path, help="YAML file to write; by default named after FILE, in this folder")
     claims = commands.add_parser("claims", help="put the table of claims into a page, between its marker lines")
     claims.add_argument("table", help="claims.csv of a study")
     claims.add_argument("page", help="Markdown file, such as README.md")
@@ -39,9 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
-        {"run": _run, "collect": _collect, "check": _check, "cells": _cells, "info": _info, "claims": _claims}[
-            options.command
-        ](options)
+        commands_of = {"run": _run, "collect": _collect, "check": _check, "cells": _cells, "info": _info}
+        {**commands_of, "study": _study, "claims": _claims}[options.command](options)
     except BrokenPipeError:  # the reader of the output has seen enough
         sys.stderr.close()
     except (ValueError, OSError) as error:
@@ -147,6 +154,27 @@ def _info(options: argparse.Namespace) -> None:
     table = Table(options.file)
     table.verify()
     print(json.dumps(table.metadata, indent=1, sort_keys=True))
+
+
+def _study(options: argparse.Namespace) -> None:
+    from .study import configuration
+    from .study.own_target import configuration_of, name_of, target_of
+
+    target = target_of(options.file, options.samples)
+    output = options.output or Path(f"{name_of(options.file)}.yaml")
+    text = configuration_of(
+        target, output.stem, ranks=options.rank, depths=options.depth, epsilons=options.epsilon, seeds=options.seeds
+    )
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ValueError(f"{output} is there already: name another file with --output, or delete it") from None
+    block = configuration.read(output)["experiments"]["low_rank"]["grid"]
+    chosen = "; ".join(f"{axis} {', '.join(map(str, values))}" for axis, values in block.items())
+    print(f"{options.file}: {next(iter(target))}; below full rank: {chosen}")
+    print(f"{output} holds the study, with comments. What it will compute, and the report:")
+    print(f"  python -m deepbures cells config/config.yaml {output}\n  make report CONFIG={output}")
 
 
 def _claims(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from deepbures.model.targets import draw_target
 from deepbures.model.trajectory import StopReason
 from deepbures.rates.measured import tail_slope
 from deepbures.rates.predicted import flow_bound, sharp_rate
-from deepbures.rates.program_constants import paper_constants
+from deepbures.rates.program_constants import program_constants
 from deepbures.study.grid.seeds import generator
 
 SPECTRUM = np.array([3.0, 2.2, 1.3, 0.5])
@@ -218,7 +218,7 @@ def test_paper_bound_is_never_violated(smin, epsilon, depth):
         loss = BuresWasserstein(draw_target(generator(1, "target", seed), 20, smin), epsilon)
         start = close_start(generator(1, "initialization", seed), loss, 20)
         trajectory = gradient_flow(loss, start.end_to_end, depth, max_time=100.0, excess_tolerance=1e-12)
-        constants = paper_constants(loss.eigenvalues, epsilon, depth, float(loss.value(start.end_to_end)))
+        constants = program_constants(loss.eigenvalues, epsilon, depth, float(loss.value(start.end_to_end)))
         assert constants.margin > 0
         bound = flow_bound(trajectory.times, trajectory.excess[0], constants.bound_rate)
         assert (trajectory.excess <= bound * (1 + 1e-12)).all()

@@ -14,7 +14,7 @@ from deepbures.flow.gradient_flow import gradient_flow
 from deepbures.losses.registry import BuresWasserstein, Frobenius
 from deepbures.model.network import DeepLinearNetwork
 from deepbures.rates.predicted import rates_at_minimum
-from deepbures.rates.program_constants import paper_constants
+from deepbures.rates.program_constants import program_constants
 
 EPS = np.finfo(float).eps
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -158,7 +158,7 @@ def test_constants_and_rates_are_numbers(problem, depth):
     rates = rates_at_minimum(loss, depth)
     assert np.isfinite(rates).all()
     assert (rates >= -1e-12 * rates.max()).all()
-    constants = paper_constants(loss.eigenvalues, float(loss.epsilon), depth, 0.5 * float(loss.eigenvalues[-1]))
+    constants = program_constants(loss.eigenvalues, float(loss.epsilon), depth, 0.5 * float(loss.eigenvalues[-1]))
     assert not np.isnan([constants.margin, constants.K, constants.M, constants.bound_rate]).any()
 
 

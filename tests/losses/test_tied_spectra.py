@@ -17,7 +17,7 @@ from deepbures.linalg.psd import equalized, soft_threshold
 from deepbures.losses.closed_form_rates import tied_exchanges
 from deepbures.losses.registry import BuresWasserstein, CovarianceLoss, Frobenius
 from deepbures.rates.predicted import local_condition, local_rates, rates_at_minimum, sharp_rate, stable_step
-from deepbures.rates.program_constants import paper_constants
+from deepbures.rates.program_constants import program_constants
 
 TIED = np.array([3.0, 3.0, 1.0, 1.0, 0.5])
 
@@ -300,4 +300,4 @@ def test_where_the_comparison_turns(depth):
 
 
 def test_constants_of_a_singular_target_have_no_smoothing_left():
-    assert paper_constants(np.array([2.0, 0.0]), 0.0, 2, 0.1, rank=1).bound_rate == 0
+    assert program_constants(np.array([2.0, 0.0]), 0.0, 2, 0.1, rank=1).bound_rate == 0

@@ -20,7 +20,7 @@ from deepbures.rates.predicted import (
     rates_at_minimum,
     sharp_rate,
 )
-from deepbures.rates.program_constants import bound_is_proved, paper_constants
+from deepbures.rates.program_constants import bound_is_proved, program_constants
 
 SPECTRUM = np.array([3.0, 2.2, 1.3, 0.5])
 
@@ -239,7 +239,7 @@ def test_the_counterexample_to_the_bound():
     loss = BuresWasserstein(np.eye(1), 1.0)
     start = np.array([[0.5]])
     for depth, broken_by in ((1, 0.4), (2, 0.1)):
-        constants = paper_constants(np.ones(1), 1.0, depth, float(loss.value(start)))
+        constants = program_constants(np.ones(1), 1.0, depth, float(loss.value(start)))
         assert constants.margin == pytest.approx(0.8819660113, rel=1e-9)  # 2 − √1.25
         flow = gradient_flow(loss, start, depth, [0.01, broken_by, 60.0], rtol=1e-10)
         bound = flow_bound(flow.times, float(loss.value(start)), constants.bound_rate)
@@ -254,7 +254,7 @@ def test_the_counterexample_to_the_bound():
 def test_the_counterexample_to_the_contraction_of_descent(depth):
     # n = 1, λ = ε = 1, W_0 = 0.1: the first step of the largest size that the conditions allow breaks it.
     loss, start = BuresWasserstein(np.eye(1), 1.0), np.array([[0.1]])
-    constants = paper_constants(np.ones(1), 1.0, depth, float(loss.value(start)))
+    constants = program_constants(np.ones(1), 1.0, depth, float(loss.value(start)))
     eta = 10 ** min(constants.log10_eta_1, constants.log10_eta_2, constants.log10_eta_3)
     promised = eta * constants.descent_rate
     assert (eta, promised) == pytest.approx({1: (0.0875, 0.0433), 2: (0.00782, 0.00771)}[depth], rel=1e-3)
@@ -273,7 +273,7 @@ def test_for_one_dimension_the_bound_holds_exactly_up_to_the_global_rate(rng, de
     for _ in range(200):
         epsilon, start = rng.uniform(0.3, 0.999), rng.uniform(0.01, 1.5)
         limit = 1 - epsilon
-        constants = paper_constants(np.ones(1), epsilon, depth, mode_loss(start, 1, epsilon))
+        constants = program_constants(np.ones(1), epsilon, depth, mode_loss(start, 1, epsilon))
         if constants.margin <= 0 or abs(start - limit) < 1e-3:
             continue
         rate = global_rate(np.ones(1), epsilon, depth, np.sqrt(start))
@@ -309,7 +309,7 @@ def test_where_the_sharp_rate_falls_below_the_bound(depth):
         target = np.array([eigenvalue])
         for sign in (-1, 1):
             epsilon = (x + sign * 1e-4) * eigenvalue
-            bound = paper_constants(target, epsilon, depth, 1e-16 * eigenvalue).bound_rate
+            bound = program_constants(target, epsilon, depth, 1e-16 * eigenvalue).bound_rate
             assert (bound > sharp_rate(target, epsilon, depth)) == (sign > 0)
 
 
@@ -318,7 +318,7 @@ def test_where_the_sharp_rate_falls_below_the_bound(depth):
 def test_the_region_in_closed_form(gamma, depth):
     # c = γ √λ: late failure where γ^{4−2/N} √x > 4 (1 − x)^{2−1/N} (1 + (1 − γ)²)².
     for x in (0.2, 0.6, 0.8, 0.97, 0.999):
-        bound = paper_constants(np.array([2.0]), 2 * x, depth, 2 * (1 - gamma) ** 2).bound_rate
+        bound = program_constants(np.array([2.0]), 2 * x, depth, 2 * (1 - gamma) ** 2).bound_rate
         left = gamma ** (4 - 2 / depth) * np.sqrt(x) / (1 + (1 - gamma) ** 2) ** 2
         right = 4 * (1 - x) ** (2 - 1 / depth)
         found = sharp_rate(np.array([2.0]), 2 * x, depth)
@@ -335,7 +335,7 @@ def test_in_two_dimensions_no_proved_start_breaks_it(rng, epsilon_share):
         loss = BuresWasserstein(covariance, epsilon)
         root = np.sqrt(loss.minimum_spectrum(2))
         W = loss.eigenvectors * root + rng.uniform(0.05, 0.5) * rng.standard_normal((2, 2))
-        constants = paper_constants(loss.eigenvalues, epsilon, 2, float(loss.value(W)))
+        constants = program_constants(loss.eigenvalues, epsilon, 2, float(loss.value(W)))
         if constants.margin <= 0:
             continue
         flow = gradient_flow(loss, W, 2, np.geomspace(0.01, 300, 60), excess_tolerance=1e-14)

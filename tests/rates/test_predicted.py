@@ -22,7 +22,7 @@ from deepbures.rates.predicted import (
     sharp_rate,
     stable_step,
 )
-from deepbures.rates.program_constants import paper_constants
+from deepbures.rates.program_constants import program_constants
 
 CASES = sorted(
     path.stem
@@ -54,7 +54,7 @@ def test_constants_of_the_authors_program(reference, name):
     # To 1e-10 relative, from the program's own margin and initial loss.
     case = reference(name)
     eigenvalues = np.linalg.eigvalsh(case["covariance"])[::-1]
-    constants = paper_constants(eigenvalues, case["epsilon"], case["depth"], case["loss_initial"], case["margin"])
+    constants = program_constants(eigenvalues, case["epsilon"], case["depth"], case["loss_initial"], case["margin"])
     found = {
         "C_0": constants.C_0,
         "K": constants.K,
@@ -75,7 +75,7 @@ def test_margin_of_the_authors_program(reference, name):
     # c = √λ_n − √L(0), to 1e-13 absolute (it is a small difference). case3 takes √λ_k instead.
     case = reference(name)
     eigenvalues = np.linalg.eigvalsh(case["covariance"])[::-1]
-    constants = paper_constants(eigenvalues, case["epsilon"], case["depth"], case["loss_initial"])
+    constants = program_constants(eigenvalues, case["epsilon"], case["depth"], case["loss_initial"])
     assert constants.margin == pytest.approx(case["margin"], rel=1e-10, abs=1e-13)
 
 
@@ -137,7 +137,7 @@ def test_final_loss_and_gradient_of_the_authors_program(reference, name):
 def test_constants_by_their_definition(depth):
     # paper.md sections 4 and 5, written out in plain floats.
     epsilon, loss_initial, N = 0.2, 0.3, depth
-    constants = paper_constants(SPECTRUM, epsilon, N, loss_initial)
+    constants = program_constants(SPECTRUM, epsilon, N, loss_initial)
     c = np.sqrt(0.5) - np.sqrt(0.3)
     C_0 = 2 * (0.3 + SPECTRUM.sum())
     M, K = np.sqrt(C_0), np.sqrt(epsilon * 0.5) / (2 * C_0**2)
@@ -159,7 +159,7 @@ def test_constants_by_their_definition(depth):
 
 def test_constants_of_a_deep_network_do_not_overflow():
     # Δ ~ c^{-2N}: its logarithm at N = 1000, c = 1e-3 is about 6000.
-    constants = paper_constants(SPECTRUM, 0.1, 1000, 0.5, margin=1e-3)
+    constants = program_constants(SPECTRUM, 0.1, 1000, 0.5, margin=1e-3)
     assert 6000 < constants.log10_Delta < 6400
     assert constants.log10_step_size == constants.log10_eta_2 < -6000
     assert np.isfinite(constants.bound_rate)
@@ -168,17 +168,17 @@ def test_constants_of_a_deep_network_do_not_overflow():
 @pytest.mark.parametrize("depth", [1, 5])
 @pytest.mark.filterwarnings("error")
 def test_constants_without_a_margin_are_nan(depth):
-    constants = paper_constants(SPECTRUM, 0.1, depth, loss_initial=1.0)
+    constants = program_constants(SPECTRUM, 0.1, depth, loss_initial=1.0)
     assert constants.margin < 0
     assert np.isfinite([constants.C_0, constants.K, constants.M]).all()
     undefined = (constants.log10_Delta, constants.log10_eta_1, constants.log10_eta_2, constants.log10_eta_3)
     assert np.isnan([*undefined, constants.bound_rate, constants.descent_rate, constants.log10_step_size]).all()
-    assert np.isnan(paper_constants(SPECTRUM, 0, depth, loss_initial=1.0).descent_rate)
+    assert np.isnan(program_constants(SPECTRUM, 0, depth, loss_initial=1.0).descent_rate)
 
 
 def test_margin_refers_to_the_rank():
     # c = √λ_k − √L(0).
-    assert paper_constants(SPECTRUM, 0, 2, 1.0, rank=2).margin == pytest.approx(np.sqrt(2.2) - 1, rel=1e-15)
+    assert program_constants(SPECTRUM, 0, 2, 1.0, rank=2).margin == pytest.approx(np.sqrt(2.2) - 1, rel=1e-15)
 
 
 def test_flow_bound():
@@ -379,16 +379,16 @@ def test_contraction_is_that_of_the_slowest_direction():
 def test_promised_rate_of_descent(depth):
     # Half the flow's for ε > 0; 2 N c^{2(N−1)/N} for ε = 0, k = n; none for ε = 0, k < n.
     for rank in (None, 2):
-        smoothed = paper_constants(SPECTRUM, 0.1, depth, 0.2, rank=rank)
+        smoothed = program_constants(SPECTRUM, 0.1, depth, 0.2, rank=rank)
         assert smoothed.descent_rate == smoothed.bound_rate / 2 > 0
         c, K = smoothed.margin, smoothed.K
         assert smoothed.descent_rate == pytest.approx(4 * depth * c ** (2 * (2 * depth - 1) / depth) * K, rel=1e-12)
     for rank in (None, 4):
-        exact = paper_constants(SPECTRUM, 0, depth, 0.2, rank=rank)
+        exact = program_constants(SPECTRUM, 0, depth, 0.2, rank=rank)
         c = np.sqrt(0.5) - np.sqrt(0.2)
         assert exact.descent_rate == pytest.approx(2 * depth * c ** (2 * (depth - 1) / depth), rel=1e-12)
         assert exact.bound_rate == 0
-    assert np.isnan(paper_constants(SPECTRUM, 0, depth, 0.2, rank=3).descent_rate)
+    assert np.isnan(program_constants(SPECTRUM, 0, depth, 0.2, rank=3).descent_rate)
 
 
 def stack_of_starts(kind, dimension, rank, epsilon, depth):
@@ -407,7 +407,7 @@ def stack_of_starts(kind, dimension, rank, epsilon, depth):
             W += rng.uniform(0.02, 0.1) * rng.standard_normal(W.shape)
         covariances.append(loss.covariance)
         starts.append(W)
-        constants.append(paper_constants(loss.eigenvalues, epsilon, depth, float(loss.value(W)), rank=rank))
+        constants.append(program_constants(loss.eigenvalues, epsilon, depth, float(loss.value(W)), rank=rank))
     assert min(one.margin for one in constants) > 0
     loss = BuresWasserstein(np.stack(covariances), epsilon)
     return loss, DeepLinearNetwork.balanced(np.stack(starts), depth), constants

@@ -124,6 +124,12 @@ MISTAKES = [
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
     ("figures.rate", {"experiment": "convergence"}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    (
+        "figures.mine",
+        {"experiment": "convergence", "family": "rate"},
+        ["figures.mine.family: there is no family 'rate'"],
+    ),
+    ("figures.Mine", {"experiment": "convergence", "family": "rates"}, ["figures: 'Mine' is no valid name"]),
     ("figures.rate", {}, ["figures.rate: the key 'experiment' is missing"]),
     ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: it must match [a-z][a-z0-9_]*"]),
     ("experiments", {}, ["experiments: {} must hold at least 1"]),
@@ -168,7 +174,7 @@ MISTAKES = [
     (C + "integration.rtol", "1e400", [".integration.rtol: inf must be a finite number"]),
     (C + "integration.samples", 1, [".integration.samples: 1 must be at least 2"]),
     # What types cannot say.
-    (C + "grid.rank", [5, 21], [".grid.rank[1]: 21 must be at most the dimension, 20"]),
+    (C + "grid.rank", [5, 21, 30], [".grid.rank: 21, 30 must be at most the dimension, 20"]),
     (C + "loss", "frobenius", [".loss: a start of the kind 'close' needs bures-wasserstein, not 'frobenius'"]),
     ("study.only", ["flows"], ["study.only: there is no experiment 'flows'; there are convergence, "]),
     ("study.only", [], ["study.only"]),
@@ -360,8 +366,8 @@ MISTAKES = [
     (B + "landscape.singular_values", [1, 0], [".landscape.singular_values[1]: 0 must be more than 0"]),
     (B + "landscape.singular_values", [1, 1], [".landscape.singular_values[1]: 1 is given twice"]),
     (B + "landscape.vanishing", [0], [".landscape.vanishing[0]: 0 must be at least 1"]),
-    (B + "landscape.vanishing", [1, 6], [".blow_up.landscape.vanishing[1]: 6 must be at most the rank, 5"]),
-    (H + "grid.rank", [5, 11], [".hessian.grid.rank[1]: 11 must be at most the dimension, 10"]),
+    (B + "landscape.vanishing", [1, 6], [".blow_up.landscape.vanishing: 6 must be at most the rank, 5"]),
+    (H + "grid.rank", [5, 11], [".hessian.grid.rank: 11 must be at most the dimension, 10"]),
     (S + "dimension", 3, [".surface.dimension: a surface needs dimension 2 and rank 1"]),
     (S + "grid.rank", [1, 2], [".surface.dimension: a surface needs dimension 2 and rank 1"]),
     # Figures of axes that the experiment has not.
@@ -624,7 +630,7 @@ def test_a_target_without_variance_is_refused_up_front(shipped, tmp_path):
 @pytest.mark.parametrize(
     ("experiment", "message"),
     [
-        ("convergence", r"grid.rank\[1\]: rank 3 exceeds the rank 2 of the target"),
+        ("convergence", r"grid.rank: 3 must be at most the rank of the target, 2"),
         ("paths", r"grid.rank\[0\]: 2 must be less than the rank of the target, 2"),
     ],
 )
@@ -634,6 +640,68 @@ def test_ranks_beyond_those_of_few_samples_are_refused_where_they_make_no_sense(
     config = with_samples(shipped, tmp_path, experiment, rng.standard_normal((3, 4)), rank=[2, 3])
     with pytest.raises(ConfigurationError, match=message):
         check(config)
+
+
+# Overlays that point an experiment at a file.
+
+
+def pointed_at(tmp_path, shipped, matrix, key="covariance", **block):
+    """The shipped study with its experiment `low_rank` on a matrix from a file, laid over it as a user writes it."""
+    np.save(tmp_path / "mine.npy", matrix)
+    config = shipped()
+    configuration.lay_over(
+        config, {"experiments": {"low_rank": {"target": {key: str(tmp_path / "mine.npy")}, **block}}}
+    )
+    return config
+
+
+@pytest.mark.parametrize("key", ["covariance", "samples"])
+def test_a_file_replaces_the_whole_target_and_gives_dimension_and_smin(tmp_path, shipped, rng, key):
+    samples = rng.standard_normal((50, 7))
+    config = pointed_at(tmp_path, shipped, samples if key == "samples" else samples.T @ samples, key)
+    config["experiments"]["low_rank"]["grid"]["rank"] = [2, 5]
+    config["figures"]["low_rank"]["show"]["smin"] = [0.5]  # of the target that the file replaces
+    block = check(config)["experiments"]["low_rank"]
+    assert block["target"] == {key: str(tmp_path / "mine.npy")}
+    assert (block["dimension"], block["grid"]["smin"]) == (7, [-1])
+    # what the overlay itself says of them is checked
+    with pytest.raises(ConfigurationError, match="of dimension 7, but the experiment of dimension 6"):
+        check(pointed_at(tmp_path, shipped, samples, "samples", dimension=6, grid={"rank": [2]}))
+    with pytest.raises(ConfigurationError, match="smin must be"):
+        check(pointed_at(tmp_path, shipped, samples, "samples", grid={"rank": [2], "smin": [0.5]}))
+
+
+def test_a_drawn_target_replaces_a_file_and_one_file_another(tmp_path, shipped):
+    config = pointed_at(tmp_path, shipped, np.eye(7), grid={"rank": [2]})
+    configuration.lay_over(config, {"experiments": {"low_rank": {"target": {"samples": "other.npy"}}}})
+    assert config["experiments"]["low_rank"]["target"] == {"samples": "other.npy"}
+    drawn = {"spectrum": "random", "mode": "eigenvalues"}
+    configuration.lay_over(config, {"experiments": {"low_rank": {"target": drawn}}})
+    assert config["experiments"]["low_rank"]["target"] == drawn
+    configuration.lay_over(config, {"experiments": {"low_rank": {"target": {"spectrum": "zipf"}}}})
+    assert config["experiments"]["low_rank"]["target"] == {**drawn, "spectrum": "zipf"}
+
+
+@pytest.mark.parametrize(
+    ("matrix", "line"),
+    [
+        (np.eye(4), "grid.rank: 5, 10 must be at most the dimension, 4"),
+        (np.diag([3.0, 2, 1, *[0] * 7]), "grid.rank: 5, 10 must be at most the rank of the target, 3"),
+        (np.ones(3), "it must hold a matrix, not an array of shape (3,)"),
+    ],
+)
+def test_what_does_not_fit_a_file_is_refused_in_one_line(tmp_path, shipped, matrix, line):
+    with pytest.raises(ConfigurationError) as error:
+        check(pointed_at(tmp_path, shipped, matrix))
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_two_experiments_show_one_family_each_under_its_name(shipped):
+    config = shipped()
+    config["experiments"]["mine"] = copy.deepcopy(config["experiments"]["low_rank"])
+    config["figures"]["mine"] = {**config["figures"]["low_rank"], "family": "low_rank", "experiment": "mine"}
+    assert {"low_rank", "mine"} <= check(config)["figures"].keys()
 
 
 # --- Families of figures ----------------------------------------------------------------------------------------

@@ -368,6 +368,12 @@ def test_the_log_says_what_to_change_where_runs_did_not_converge(caplog):
         assert caplog.messages == []
         run_cell(short, [0, 1])
     assert caplog.messages == ["2 of 2 runs ended on end time: raise max_time to see it converge"]
+    caplog.clear()
+    block = {**short, "epsilon": 0.9}  # limited to λ_n = 0.67, where the tail is algebraic
+    with caplog.at_level("INFO", logger="deepbures"):
+        run_cell(block, [0, 1])
+    (line,) = caplog.messages
+    assert line.startswith("2 of 2 runs ended on end time: their tail is algebraic")
     assert all(reason.remedy for reason in StopReason if reason is not StopReason.CONVERGED)
 
 

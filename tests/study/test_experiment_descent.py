@@ -7,7 +7,7 @@ from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.flow.gradient_flow import gradient_flow
 from deepbures.model.diagnostics import squared_bures_distance
 from deepbures.rates.predicted import descent_contraction, rates_at_minimum, stable_step
-from deepbures.rates.program_constants import paper_constants
+from deepbures.rates.program_constants import program_constants
 from deepbures.study.cell.problem import make_loss, make_start
 from deepbures.study.grid.cells import cells
 from deepbures.study.run import checked, run_cell
@@ -99,7 +99,7 @@ def test_columns_are_those_of_the_library(change):
     descending = np.linalg.eigvalsh(found.final)[::-1]
     np.testing.assert_allclose(row["eigenvalues_final"], descending, rtol=1e-8, atol=1e-12)
     if settings["loss"] == "bures-wasserstein":
-        constants = paper_constants(loss.eigenvalues, loss.epsilon, depth, row["loss_initial"], rank=rank)
+        constants = program_constants(loss.eigenvalues, loss.epsilon, depth, row["loss_initial"], rank=rank)
         np.testing.assert_equal(row["descent_rate"], constants.descent_rate)
         np.testing.assert_equal(row["log10_eta_2"], constants.log10_eta_2)
 

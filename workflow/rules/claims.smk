@@ -19,7 +19,9 @@ CLAIMS = [
     f"{FIGURE_FOLDER}/claims.png",
     f"{FIGURE_FOLDER}/claims.pdf",
 ]
-MAIN_FIGURE = f"{FIGURE_FOLDER}/main_result.png" if "rates" in FAMILIES else []
+# The entry that draws the main figure: none, or the first.
+MAIN = [name for name, family in FAMILIES.items() if "main_result" in family.get("figures", {})][:1]
+MAIN_FIGURE = next((f"{family_folder(FIGURE_FOLDER, name)}/main_result.png" for name in MAIN), [])
 PAGES = [f"{RESULTS}/{name}" for name in ("provenance.json", "provenance.csv", "opening.html")]
 
 # Digest of all that decides what each of these is.
@@ -27,7 +29,7 @@ CLAIMS_FROM = digest_of([CLAIMS_EXPERIMENTS, CLAIMS_CODE, EXPECTED])
 PAGES_FROM = digest_of(
     [
         CLAIMS_FROM,
-        family_made_from("rates") if MAIN_FIGURE else 0,
+        [*map(family_made_from, MAIN)],
         STUDY,
         planned_code("study.results.provenance"),
     ]

@@ -49,13 +49,13 @@ def workflow_file(path):
 def checked_study():
     """The configuration and the families of figures, checked; on a mistake, one line and no job."""
     try:
+        study = config
         if given_configuration():
             files, changes = given_configuration()
-            for file in dict.fromkeys(files):
-                configuration.read(file)
-            configuration.lay_over(config, configuration.of_command_line(changes))
+            study = configuration.merged(files)
+            configuration.lay_over(study, configuration.of_command_line(changes))
         families = configuration.check_families(read_yaml("../figures.yaml"))
-        study = configuration.check(config, families)
+        study = configuration.check(study, families)
     except configuration.ConfigurationError as mistake:
         sys.exit(f"configuration: {mistake}")
     return study, families

@@ -8,13 +8,16 @@ def is_main_process():
 
 
 def given_configuration():
-    """Configuration files and what follows --config: Snakemake's own reading loses a block that is given twice.
+    """Configuration files, each laid over the one before, and what follows --config.
 
-    None where another workflow, which uses this one as a module, gives the configuration.
+    Snakemake's own reading loses a block that is given twice, and merges a target with the one that it replaces. None
+    where another workflow, which uses this one as a module, gives the configuration.
     """
     if workflow.modifier.skip_configfile:
         return None
-    return [*map(str, workflow.configfiles)], workflow.config_settings.config or {}
+    settings = workflow.config_settings
+    own = [] if settings.replace_workflow_config else workflow.configfiles[len(settings.configfiles) :]
+    return [*map(str, [*own, *settings.configfiles])], settings.config or {}
 
 
 def original(path):

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array
+from ..losses.base import check_loss
 from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork
 
 
 def checked_network(loss: CovarianceLoss, layers: DeepLinearNetwork | Sequence[ArrayLike]) -> DeepLinearNetwork:
-    """The layers as a network; ValueError unless the last of them has n rows."""
+    """The layers as a network; ValueError unless `loss` is a loss, and the last layer has n rows."""
+    check_loss(loss)
     network = layers if isinstance(layers, DeepLinearNetwork) else DeepLinearNetwork(layers)
     rows = network.layers[-1].shape[-2]
     if rows != loss.dimension:

@@ -20,7 +20,7 @@ from ..linalg.thin import is_thin
 from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork, balancedness, bottleneck, layer_gradients, prefix_products
 from ..model.trajectory import DescentTrajectory, StopReason
-from ..process.progress import Progress
+from ..process.progress import Progress, Report, reporter
 from .common import check_ends, checked_network, short, with_columns
 
 #: Number of recorded steps by default.
@@ -39,6 +39,7 @@ def gradient_descent(
     record_steps: ArrayLike | None = None,
     *,
     excess_tolerance: float = 0.0,
+    progress: bool | Report = False,
 ) -> DescentTrajectory:
     """Train a deep linear network by full-batch gradient descent with a constant step size.
 
@@ -58,6 +59,9 @@ def gradient_descent(
         to n_steps. The step at which a run converges is recorded too.
     excess_tolerance
         A run ends once L − L* is at most this, L* the minimum over rank ≤ k = min_j d_j. 0: never.
+    progress
+        True prints a line to stderr every second. Or a function, which is called every ten steps with the number of
+        steps and the least time of the runs that have not ended; an exception that it raises ends the descent.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def gradient_descent(
     if loss.shape not in ((), batch):
         raise ValueError(f"loss must have one target or one for each run, {batch}, not a stack of shape {loss.shape}")
     descent = _Descent(loss, network.layers, step, batch)
-    descent.run(n_steps, steps, excess_tolerance)
+    descent.run(n_steps, steps, excess_tolerance, reporter("gradient descent", progress))
     return descent.trajectory(step)
 
 
@@ -157,7 +161,9 @@ class _Descent:
         return np.broadcast_to(stack, (*self.batch, *stack.shape[-2:])).reshape(self.size, *stack.shape[-2:])
 
     @np.errstate(over="ignore", invalid="ignore")
-    def run(self, n_steps: int, record_steps: NDArray[np.int64], excess_tolerance: float) -> None:
+    def run(
+        self, n_steps: int, record_steps: NDArray[np.int64], excess_tolerance: float, report: Report | None = None
+    ) -> None:
         """Take the steps, and end the runs that converge or diverge before."""
         recorded, progress = set(record_steps.tolist()), Progress("gradient descent", n_steps)
         for step in range(n_steps + 1):
@@ -171,6 +177,8 @@ class _Descent:
             check = step % CHECK_INTERVAL == 0 or step == n_steps
             if check:
                 progress.update(step)
+                if report:
+                    report(step, step * float(self.active.step.min()))
             gradient, excess = self._evaluate(prefixes[-1], step in recorded or bool(check and excess_tolerance))
             gradients = layer_gradients(self.layers, prefixes, gradient.astype(self.dtype, copy=False))
             if excess is not None:

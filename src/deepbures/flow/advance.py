@@ -142,8 +142,10 @@ def _release(
     runs: Sequence[Run],
     paths: Sequence[ExplicitPath] | Sequence[CollocationPath],
 ) -> None:
-    """Drop the members that do not continue, and give their runs the state that they have reached."""
+    """Report progress, drop the members that do not continue, and give their runs the state that they have reached."""
     active = stack.active
+    if report := runs[0].options.report:
+        report(max(run.n_steps for run in runs), min(paths[place].knots[-1] for place in active.place))
     for j in np.flatnonzero(~continues):
         run, path = runs[active.place[j]], paths[active.place[j]]
         run.evaluations += int(active.evaluations[j])

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, finite_array
+from ..losses.base import check_loss
 from ..losses.registry import CovarianceLoss
 from ..model.trajectory import FlowTrajectory
+from ..process.progress import Report, reporter
 from .advance import advance
 from .options import FlowOptions
 from .run import Run
@@ -35,6 +37,7 @@ def gradient_flow(
     max_steps: int = 20_000,
     samples: int = 100,
     method: str = "auto",
+    progress: bool | Report = False,
 ) -> FlowTrajectory:
     """Integrate the gradient flow of a deep linear network from a balanced start.
 
@@ -67,6 +70,9 @@ def gradient_flow(
     method
         `auto`: under a loss with a known Jacobian, exponential collocation from a start of full rank or of rank
         k ≪ n, and near the minimum of any rank; the explicit method elsewhere. `explicit`: the explicit method only.
+    progress
+        True prints a line to stderr every second. Or a function, which is called after every round of steps with the
+        number of steps and the time that the flow has reached; an exception that it raises ends the flow.
 
     Returns
     -------
@@ -77,13 +83,14 @@ def gradient_flow(
     ValueError
         On input that is out of range, not finite, or of the wrong shape.
     """
+    check_loss(loss)
     if loss.shape != ():
         raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
     W = finite_array("initial", initial, 2).astype(float)
     if W.ndim != 2 or W.shape[0] != loss.dimension:
         raise ValueError(f"initial must be a matrix with {loss.dimension} rows, not of shape {W.shape}")
-    times = _array_of(times)
-    options = FlowOptions(depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method)
+    times, report = _array_of(times), reporter("gradient flow", progress)
+    options = FlowOptions(depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method, report)
     return _flows(loss, W[None], options, max_time)[0]
 
 
@@ -101,6 +108,7 @@ def gradient_flows(
     max_steps: int = 20_000,
     samples: int = 100,
     method: str = "auto",
+    progress: bool | Report = False,
 ) -> list[FlowTrajectory]:
     """`gradient_flow` from a stack of starts, each with its own steps and end, at less than the sum of the costs.
 
@@ -112,6 +120,8 @@ def gradient_flows(
         Starts.
     depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method
         See `gradient_flow`; the same for all starts.
+    progress
+        See `gradient_flow`; with the largest number of steps, and the least time of the flows that have not ended.
     max_time : (B,)
         One horizon, or one for each start.
 
@@ -125,13 +135,14 @@ def gradient_flows(
     ValueError
         As `gradient_flow`.
     """
+    check_loss(loss)
     W = finite_array("initials", initials, 3).astype(float)
     if W.ndim != 3 or W.shape[1] != loss.dimension:
         raise ValueError(f"initials must be a stack of matrices with {loss.dimension} rows, not of shape {W.shape}")
     if loss.shape not in ((), W.shape[:1]):
         raise ValueError(f"loss must have one target, or one for each of {len(W)} starts, not shape {loss.shape}")
-    times = _array_of(times)
-    options = FlowOptions(depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method)
+    times, report = _array_of(times), reporter("gradient flow", progress)
+    options = FlowOptions(depth, times, rank, rtol, atol, excess_tolerance, max_steps, samples, method, report)
     return _flows(loss, W, options, max_time)
 
 

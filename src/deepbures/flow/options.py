@@ -6,6 +6,7 @@ import numpy as np
 
 from ..linalg.psd import Array
 from ..model.network import check_depth
+from ..process.progress import Report
 
 #: What `method` may be.
 METHODS = ("auto", "explicit")
@@ -32,6 +33,7 @@ class FlowOptions:
     max_steps: int = 20_000
     samples: int = 100
     method: str = "auto"
+    report: Report | None = None
 
     def __post_init__(self) -> None:
         """Check every option."""

@@ -36,7 +36,7 @@ _DAMPINGS = 10.0 ** np.arange(-2, 3)
 _FIRST_DAMPING, _LEAST_DAMPING = 0.1, 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ends:
     """The ends of the searches from a stack of m networks.
 

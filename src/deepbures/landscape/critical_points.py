@@ -42,7 +42,7 @@ class CriticalPoint:
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LocalSpectrum:
     """Eigenvalues of minus the Jacobian of the reduced flow at W_J: rates of decay (> 0) and of escape (< 0).
 

@@ -29,7 +29,12 @@ def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
     ValueError
         If it has fewer axes, an empty axis, or an entry that is not a finite real number; `name` is its name there.
     """
-    array = np.asarray(value)
+    if any(map(np.ma.isMaskedArray, value if isinstance(value, (list, tuple)) else [value])):
+        raise ValueError(f"{name} must hold no masked entries: fill them, or leave out their rows, first")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, but its parts have different shapes") from None
     if array.dtype != np.float32:
         try:
             array = array.astype(np.float64, casting="same_kind", copy=False)

@@ -61,6 +61,13 @@ class CovarianceLoss(ABC):
         self.target = covariance if isinstance(covariance, Target) else Target.of_covariance(covariance)
         self._forms: dict[tuple[int, int | None], Form] = {}
 
+    def __repr__(self) -> str:
+        """One line: dimension, the largest and the least eigenvalue, ε, and the stack if it is one."""
+        stack = f"stack of {self.shape} targets, " if self.shape else ""
+        largest, least = self.eigenvalues[..., 0].max(), self.eigenvalues[..., -1].min()
+        smoothing = f", ε = {np.max(self.epsilon):.4g}" if self.has_epsilon else ""
+        return f"<{type(self).__name__}: {stack}n = {self.dimension}, λ from {largest:.4g} to {least:.4g}{smoothing}>"
+
     # --- Targets ----------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -397,3 +404,10 @@ def pairs(values: Array, columns: NDArray[np.intp] | None) -> tuple[Array, Array
         return values[..., :, None], values[..., None, :]
     rows = np.broadcast_to(values, (*columns.shape[:-1], values.shape[-1]))
     return rows[..., :, None], np.take_along_axis(rows, columns, axis=-1)[..., None, :]
+
+
+def check_loss(loss: object) -> None:
+    """Raise ValueError, in one line, unless `loss` is an instance of a loss: a class has no target yet."""
+    if not isinstance(loss, CovarianceLoss):
+        what = f"the class {loss.__name__}" if isinstance(loss, type) else f"a {type(loss).__name__}"
+        raise ValueError(f"loss must be a loss on a target, such as BuresWasserstein(covariance), not {what}")

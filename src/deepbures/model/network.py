@@ -37,6 +37,15 @@ class DeepLinearNetwork:
                     f"but layer {j} has {lower.shape[-2]} rows"
                 )
 
+    def __repr__(self) -> str:
+        """One line: the widths d_0, …, d_N, and the stack if it is one."""
+        widths = [self.layers[0].shape[-1], *(layer.shape[-2] for layer in self.layers)]
+        words = [str(width) for width in (widths if len(widths) <= 8 else [*widths[:3], *widths[-2:]])]
+        shown = " → ".join(words if len(widths) <= 8 else [*words[:3], "…", *words[3:]])
+        shape = np.broadcast_shapes(*(layer.shape[:-2] for layer in self.layers))
+        stack = f"stack of {shape}, " if shape else ""
+        return f"<DeepLinearNetwork: {stack}N = {self.depth} layers, widths {shown}>"
+
     @classmethod
     def balanced(cls, end_to_end: ArrayLike, depth: int, width: int | None = None) -> DeepLinearNetwork:
         """Balanced network of the given end-to-end matrix W = U diag(s) Vᵀ.

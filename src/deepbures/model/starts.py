@@ -37,7 +37,7 @@ MAX_DRAWS = 600
 _BLOCK = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Start:
     """An initial end-to-end matrix and its draw.
 

@@ -1,16 +1,24 @@
 """The result of a training run."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg.psd import Array, check_square_fits
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
 
 class StopReason(StrEnum):
-    """Why a run ended."""
+    """Why a run ended; `remedy` says what to change if it should not have."""
 
     END_TIME = "end time"  #: reached the last requested time
     CONVERGED = "converged"  #: the excess loss fell below the requested tolerance
@@ -34,9 +42,9 @@ _REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
-    """A training run, sampled at m times.
+    """A training run, sampled at m times. Two trajectories are equal only if they are the same object.
 
     Attributes
     ----------
@@ -56,15 +64,113 @@ class Trajectory:
     factors: Array
     stop_reason: StopReason | NDArray[np.object_]
 
+    #: Attributes with a value for each sample, and their names in a table.
+    ROWS: ClassVar[dict[str, str]] = {
+        "times": "time",
+        "loss": "loss",
+        "excess": "excess",
+        "gradient_norm": "gradient_norm",
+    }
 
-@dataclass(frozen=True)
+    def __repr__(self) -> str:
+        """One line: dimensions, samples, and how the run ended."""
+        (n, k), runs = self.factors.shape[-2:], self.loss.shape[1:]
+        reasons, counts = np.unique(np.array(self.stop_reason, dtype=str), return_counts=True)
+        ended = ", ".join(
+            f"{count} {reason}" if runs else reason for reason, count in zip(reasons, counts, strict=True)
+        )
+        stack = f"stack of {runs} runs, " if runs else ""
+        excess = ""
+        if len(self.times) and not runs:
+            excess = f"L − L* from {self.excess[0]:.3g} to {self.excess[-1]:.3g} at t = {self.times[-1]:.3g}, "
+        return f"<{type(self).__name__}: {stack}n = {n}, k = {k}, {len(self.times)} samples, {excess}{ended}>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each sample, with its time, loss, excess and norm of the gradient; in a stack, for each `run`.
+
+        Rows in which a run of a stack is not recorded are left out.
+        """
+        import pandas as pd
+
+        shape = self.loss.shape
+        columns = {}
+        for attribute, name in self.ROWS.items():
+            values = np.asarray(getattr(self, attribute))
+            values = values.reshape(*values.shape, *[1] * (len(shape) - values.ndim))
+            columns[name] = np.broadcast_to(values, shape).ravel()
+        frame = pd.DataFrame(columns)
+        if len(shape) > 1:
+            frame.insert(0, "run", np.tile(np.arange(np.prod(shape[1:], dtype=int)), shape[0]))
+        return frame[frame["loss"].notna()].reset_index(drop=True)
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the excess loss L − L* against time, on a logarithmic scale; a line for each run of a stack."""
+        if axes is None:
+            from matplotlib import pyplot
+
+            axes = pyplot.subplots()[1]
+        frame = self.to_frame()
+        for run, part in frame.groupby("run") if "run" in frame else [(None, frame)]:
+            positive = part[part["excess"] > 0]
+            axes.plot(positive["time"], positive["excess"], label=None if run is None else f"run {run}")
+        axes.set(xlabel="time $t$", ylabel="excess loss $L - L^*$", yscale="log")
+        return axes
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a `.npz` file, without pickled objects; `load` reads it."""
+        arrays: dict[str, Any] = {"trajectory": type(self).__name__}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                arrays |= {f"{field.name}_{j}": item for j, item in enumerate(value)}
+            else:
+                arrays[field.name] = np.asarray(value, dtype=str) if field.name == "stop_reason" else value
+        with Path(path).open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The trajectory that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            In one line, if the file holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = dict(file)
+        except (ValueError, EOFError, TypeError):
+            found = {}
+        if found.pop("trajectory", None) != cls.__name__:
+            raise ValueError(f"{path} does not hold a {cls.__name__} that was saved")
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name == "stop_reason":
+                values["stop_reason"] = np.frompyfunc(StopReason, 1, 1)(found["stop_reason"])
+            elif field.name in found:
+                values[field.name] = found[field.name].item() if field.type == "int" else found[field.name]
+            else:
+                number = sum(name.startswith(f"{field.name}_") for name in found)
+                values[field.name] = [found[f"{field.name}_{j}"] for j in range(number)]
+        return cls(**values)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FlowTrajectory(Trajectory):
     """A gradient flow. Its last sample is the state at which the flow ended.
 
-    The columns of `factors` are orthogonal, their lengths the singular values of W(t), largest first.
-
     Attributes
     ----------
+    times : (m,)
+        Increasing times t.
+    loss, excess : (m,)
+        L(t), and L(t) − L* as a sum of squares.
+    factors : (m, n, k)
+        F(t) with S(t) = F Fᵀ, in the standard basis. The columns are orthogonal, their lengths the singular values of
+        W(t), largest first.
+    stop_reason
+        Why the flow ended.
     gradient_norm : (m,)
         (Σ_j ‖∂L^N/∂W_j‖²_F)^{1/2} of the balanced network; L falls at the rate of its square.
     n_steps, evaluations
@@ -85,7 +191,7 @@ class FlowTrajectory(Trajectory):
         return self.factors[-1] @ self.factors[-1].T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DescentTrajectory(Trajectory):
     """A run of gradient descent on all layers, or a stack of runs (leading axes `...`).
 
@@ -95,6 +201,14 @@ class DescentTrajectory(Trajectory):
 
     Attributes
     ----------
+    times : (m, ...)
+        Number of steps times the step size.
+    loss, excess : (m, ...)
+        L, and L − L* as a sum of squares.
+    factors : (m, ..., n, k)
+        F with S = F Fᵀ, in the standard basis.
+    stop_reason
+        Why the run ended; for a stack an array of reasons.
     steps : (m,)
         Recorded steps, increasing.
     gradient_norm : (m, ...)
@@ -112,6 +226,8 @@ class DescentTrajectory(Trajectory):
     balancedness: Array
     layers: list[Array]
     last_step: NDArray[np.int64]
+
+    ROWS: ClassVar[dict[str, str]] = {"steps": "step", **Trajectory.ROWS, "balancedness": "balancedness"}
 
     @property
     def final(self) -> Array:

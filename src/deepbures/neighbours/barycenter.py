@@ -171,7 +171,7 @@ def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spre
     return symmetrize((basis * np.exp(spread * exponents)[..., None, :]) @ basis.mT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RankBoundedMinimum:
     """A local minimum of F over matrices of rank ≤ k.
 

@@ -34,7 +34,7 @@ RELAXED = 200
 _ARMIJO = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measurements:
     """Quadratic measurements b_i = a_iᵀ Σ* a_i.
 

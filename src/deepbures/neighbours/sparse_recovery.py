@@ -28,7 +28,7 @@ METHODS = ("frobenius", "scaled", "bures-wasserstein")
 OVERSHOOT = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CorruptedCovariance:
     """A covariance of low rank, and the sparse matrix added to it.
 
@@ -44,7 +44,7 @@ class CorruptedCovariance:
     sparse: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SparseRecovery:
     """The recovered low-rank and sparse parts.
 

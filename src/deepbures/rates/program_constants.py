@@ -59,7 +59,7 @@ class Constants:
         return min(self.log10_eta_1, self.log10_eta_2, self.log10_eta_3)
 
 
-def paper_constants(
+def program_constants(
     eigenvalues: Array,
     epsilon: float,
     depth: int,

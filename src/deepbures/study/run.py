@@ -20,6 +20,8 @@ from .kinds import kind
 from .results import parquet, provenance
 from .results.store import Job, key_of, part_of
 
+#: The remark on runs that reach their end time where the closed form of its final rate is 0.
+_ALGEBRAIC = "their tail is algebraic (ε ≥ λ_k): L − L* falls like a power of t, so a larger max_time gains little"
 #: Settings of a cell, and the indices of its seeds.
 Cell = tuple[Mapping[str, Any], Sequence[int]]
 
@@ -87,10 +89,15 @@ def _tables(kind_of_cell: str, parts: Sequence[Mapping[str, Mapping[str, Any]]])
 
 def _log_ends(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
     """Log how many runs ended without converging, and what to change if they should converge."""
-    reasons = Counter(reason for part in parts for reason in part.get("runs", {}).get("stop_reason", ()))
-    for reason, number in reasons.items():
+    ends: Counter[tuple[str, str]] = Counter()
+    for runs in (part["runs"] for part in parts if "runs" in part):
+        rates = runs.get("sharp_rate", itertools.repeat(float("nan")))
+        for reason, rate in zip(runs.get("stop_reason", ()), rates, strict=False):
+            slow = reason == StopReason.END_TIME and rate == 0
+            ends[reason, _ALGEBRAIC if slow else StopReason(reason).remedy] += 1
+    for (reason, remedy), number in ends.items():
         if reason != StopReason.CONVERGED:
-            logger.info("%d of %d runs ended on %s: %s", number, reasons.total(), reason, StopReason(reason).remedy)
+            logger.info("%d of %d runs ended on %s: %s", number, ends.total(), reason, remedy)
 
 
 def roots(kind: str) -> tuple[str, str]:

@@ -40,10 +40,9 @@ def bures_distance(block: Mapping[str, Any], who: str = "") -> Iterator[str]:
 
 
 def at_most(where: str, numbers: list[int], largest: int, what: str) -> Iterator[str]:
-    """Numbers of a list that exceed the largest one allowed."""
-    for i, number in enumerate(numbers):
-        if number > largest:
-            yield f"{where}[{i}]: {number} must be at most the {what}, {largest}"
+    """The numbers of a list that exceed the largest one allowed, in one line."""
+    if excess := [str(number) for number in numbers if number > largest]:
+        yield f"{where}: {', '.join(excess)} must be at most the {what}, {largest}"
 
 
 def balanced(block: Mapping[str, Any]) -> Iterator[str]:

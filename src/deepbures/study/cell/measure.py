@@ -12,7 +12,7 @@ from ...losses.registry import CovarianceLoss
 from ...model import diagnostics
 from ...model.starts import Start
 from ...rates.predicted import loss_global_rate, rates_at_minimum
-from ...rates.program_constants import Constants, bound_is_proved, paper_constants
+from ...rates.program_constants import Constants, bound_is_proved, program_constants
 from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, columns, list_of, schema
 
 #: One row for each run. Lists are over eigenvalues, largest first. Symbols are those of `program_constants`. Further
@@ -75,7 +75,7 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
     loss_initial = float(loss.value(start.end_to_end))
     least = float(diagnostics.least_singular_value(start.end_to_end, rank))
     if loss.is_bures_distance:
-        constants = asdict(paper_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
+        constants = asdict(program_constants(eigenvalues, epsilon, depth, loss_initial, rank=rank))
         proved = rank == loss.dimension and bound_is_proved(constants["margin"], epsilon, eigenvalues, least)
     else:  # the constants are those of the Bures-Wasserstein loss
         constants = dict.fromkeys((field.name for field in fields(Constants)), float("nan"))

@@ -31,7 +31,7 @@ class Configuration:
 
     study: Study
     experiments: Mapping[str, Any] = field(metadata={"propertyNames": NAME, "minProperties": 1})
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Figure] = field(metadata={"propertyNames": NAME})
 
 
 def check(config: Mapping[str, Any], known: Mapping[str, Family] | None = None) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def check(config: Mapping[str, Any], known: Mapping[str, Family] | None = None) 
         On the first mistake: one line.
     """
     checked: dict[str, Any] = with_numbers(config)
+    _complete(checked)
     for mistake in _of_types(checked):
         raise ConfigurationError(mistake)
     for mistake in _of_study(checked["study"], checked["experiments"]):
@@ -60,6 +61,21 @@ def check(config: Mapping[str, Any], known: Mapping[str, Family] | None = None) 
     for mistake in families.mistakes(checked, known) if known is not None else ():
         raise ConfigurationError(mistake)
     return _with_plain_paths(checked)
+
+
+def _complete(config: Any) -> None:
+    """Complete experiments whose targets are not drawn, and leave s_min out of what figures show of them."""
+
+    def blocks(key: str) -> dict[str, dict[str, Any]]:  # anything of a wrong type is left for the check of types
+        found = config.get(key) if isinstance(config, dict) else None
+        return (
+            {name: block for name, block in found.items() if isinstance(block, dict)} if isinstance(found, dict) else {}
+        )
+
+    for name in [name for name, block in blocks("experiments").items() if experiment.complete(block, name)]:
+        for figure in blocks("figures").values():
+            if figure.get("experiment") == name and isinstance(figure.get("show"), dict):
+                figure["show"].pop("smin", None)
 
 
 def _of_types(config: Any) -> Iterator[str]:

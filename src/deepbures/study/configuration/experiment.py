@@ -11,10 +11,11 @@ from ..cell import checks
 from ..cell.records import Key, keys_of, mistakes
 from ..cell.settings import KEYS
 from ..grid.axes import AXES, STEP_AXES, value_of
-from ..grid.target import ONE, SOURCES, files_of, is_drawn
+from ..grid.target import ONE, SOURCES, dimension_of, files_of, is_drawn
 from ..kinds import KINDS
 from ..kinds import kind as kind_of
 from . import paths
+from .read import ConfigurationError
 
 _KIND = Key(str, values={"enum": KINDS})
 _NUMBER = Key(int, values={"minimum": 1})
@@ -23,6 +24,39 @@ _FRAME = {
     **{"kind": _KIND, "loss": KEYS["loss"], "dimension": KEYS["dimension"], "target": KEYS["target"]},
     **{"seeds": _NUMBER, "seeds_per_job": _NUMBER, "grid": Key(Mapping[str, Any])},
 }
+
+
+def complete(block: dict[str, Any], name: str) -> bool:
+    """Add the dimension of a target from a file, and s_min = −1, which has no meaning for it, where they are missing.
+
+    Returns
+    -------
+    bool
+        Whether the target is one that is not drawn, of the right type.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file cannot be read.
+    """
+    target, where = block.get("target", {}), f"experiments.{name}.target"
+    if next(mistakes(target, KEYS["target"]), None) or is_drawn(target):
+        return False
+    if isinstance(block.get("grid"), dict):
+        block["grid"].setdefault("smin", [-1])
+    if files_of(target) and "dimension" not in block:
+        for mistake in _of_paths(target, where):
+            raise ConfigurationError(mistake)
+        try:
+            block["dimension"] = dimension_of(target)
+        except ValueError as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+    return True
+
+
+def _of_paths(target: Mapping[str, Any], where: str) -> Iterator[str]:
+    for file in files_of(target):
+        yield from paths.mistakes(where, file, paths.FILE)
 
 
 def mistakes_of_types(block: Any, where: str) -> Iterator[str]:
@@ -102,8 +136,7 @@ def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
         yield f"target: one of the keys {', '.join(SOURCES)} describes a target completely; leave the other keys out"
     if block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
-    for file in files_of(target):
-        yield from paths.mistakes("target", file, paths.FILE)
+    yield from _of_paths(target, "target")
     try:
         if "barycenter" in target:
             read_covariances(target, block["dimension"])
@@ -121,6 +154,4 @@ def _rank_of_target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]
         yield "target: its covariance is zero: there is nothing to learn"
     yield from kind.check_rank_of_target(block, found) if hasattr(kind, "check_rank_of_target") else ()
     if any(LOSSES[name].has_epsilon for name in checks.values(block, "loss_name")):
-        for i, rank in enumerate(ranks):  # ε is limited to λ_k, which is 0 there
-            if rank > found:
-                yield f"grid.rank[{i}]: rank {rank} exceeds the rank {found} of the target"
+        yield from checks.at_most("grid.rank", ranks, found, "rank of the target")  # else ε is limited to λ_k = 0

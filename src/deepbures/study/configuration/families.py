@@ -19,9 +19,13 @@ _AXES = {"enum": tuple(AXES), "minItems": 0}
 
 @dataclass(frozen=True)
 class Figure:
-    """Keys of an entry of `figures` in a configuration: the experiment, and the values of its axes that are shown."""
+    """Keys of an entry of `figures` in a configuration: the experiment, and the values of its axes that are shown.
+
+    `family`, by default the name of the entry, lets several experiments show one family: see config/README.md.
+    """
 
     experiment: str
+    family: str | None = None
     show: Mapping[str, tuple[Any, ...]] | None = None
 
 
@@ -95,11 +99,18 @@ def mistakes(config: Mapping[str, Any], families: Mapping[str, Family]) -> Itera
         By name, see `check_families`.
     """
     for name, figure in config["figures"].items():
-        if name not in families:
-            yield f"figures: unknown key {name!r}{nearest(name, families)}; allowed: {', '.join(families)}"
+        family = figure.get("family", name)
+        if family not in families:
+            close = f"{nearest(family, families)}; allowed: {', '.join(families)}"
+            missing = f"figures.{name}.family: there is no family {family!r}{close}"
+            yield (
+                missing
+                if "family" in figure
+                else f"figures: unknown key {name!r}{close} (or another name with a family)"
+            )
         experiment = figure["experiment"]
         block = config["experiments"][experiment]
-        for key, mistake in _mistakes(families[name], experiment, block, figure.get("show", {})):
+        for key, mistake in _mistakes(families[family], experiment, block, figure.get("show", {})):
             yield f"figures.{name}.{key}: {mistake}"
 
 

@@ -1,5 +1,6 @@
 """Configurations from YAML: strict, merged as Snakemake merges them, with numbers in one form."""
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ..cell.records import short
+from ..grid.target import files_of, is_drawn, source_of
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
 #: From here on, floats cannot distinguish one integer from the next.
@@ -65,12 +67,24 @@ def merged(paths: Iterable[str | Path]) -> dict[str, Any]:
 
 
 def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    """Change a configuration as Snakemake does with a second file: dictionaries are merged, other values replaced."""
+    """Change a configuration as Snakemake does with a second file: dictionaries are merged, other values replaced.
+
+    A target from another source replaces the whole target below, and with it the keys of the experiment that only the
+    target below needed or fitted: `grid.smin`, and the dimension if the new target is read from a file.
+    """
+    old, new = below.get("target"), above.get("target")
+    if isinstance(old, dict) and isinstance(new, Mapping) and not new.items() <= old.items():
+        if source_of(new) != source_of(old):
+            del below["target"]
+        if files_of(new):
+            below.pop("dimension", None)
+        if not is_drawn(new):
+            below.get("grid", {}).pop("smin", None)
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(below.get(key), dict):
             lay_over(below[key], value)
         else:
-            below[key] = value
+            below[key] = copy.deepcopy(value)
 
 
 def with_numbers(value: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...files.datasets import DATASETS
+from ...files.matrix_files import read_matrix
+from ...files.sample_files import streamed_file
 from ...linalg.psd import Array, soft_threshold
 from ...model.targets import MODES
 
@@ -46,6 +48,11 @@ class Target:
 def is_drawn(target: Mapping[str, Any]) -> bool:
     """Whether targets are drawn, one for each seed."""
     return not any(source in target for source in SOURCES)
+
+
+def source_of(target: Mapping[str, Any]) -> str:
+    """Where a target comes from: the first of `SOURCES` among its keys, or "drawn"."""
+    return next((source for source in SOURCES if source in target), "drawn")
 
 
 def files_of(target: Mapping[str, Any]) -> list[str]:
@@ -85,6 +92,25 @@ def identities_of(target: Mapping[str, Any]) -> list[tuple[str, int, int]]:
 def _checksum(path: str, _changed: int, _size: int) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dimension_of(target: Mapping[str, Any]) -> int:
+    """n, the number of columns of the first file that a target is read from.
+
+    Raises
+    ------
+    ValueError
+        In one line, if it cannot be read.
+    """
+    path = files_of(target)[0]
+    of_samples = "samples" in target or "samples" in target.get("barycenter", {})
+    return _dimension(path, not of_samples, tuple(identities_of(target)))
+
+
+@functools.cache
+def _dimension(path: str, square: bool, _identities: tuple[tuple[str, int, int], ...]) -> int:
+    moments = None if square else streamed_file(path)
+    return len(moments.covariance) if moments else read_matrix(path, square=square).values.shape[1]
 
 
 def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:

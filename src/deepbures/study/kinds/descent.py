@@ -15,7 +15,7 @@ from ...losses.registry import CovarianceLoss
 from ...model.diagnostics import least_singular_value
 from ...model.trajectory import FlowTrajectory
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
-from ...rates.program_constants import paper_constants
+from ...rates.program_constants import program_constants
 from ..cell import checks, measure
 from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Settings, needed
@@ -150,7 +150,7 @@ def _theorem_step(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: i
     if not loss.is_bures_distance:
         raise ValueError(f"theorem_step needs the loss 'bures-wasserstein', not {loss.name!r}")
     initial = float(loss.value(start.end_to_end))
-    constants = paper_constants(loss.eigenvalues, float(loss.epsilon), depth, initial, rank=rank)
+    constants = program_constants(loss.eigenvalues, float(loss.epsilon), depth, initial, rank=rank)
     if not constants.margin > 0:
         raise ValueError(f"theorem_step needs a start with a margin c > 0, not {constants.margin:.6g}")
     step = float(10**constants.log10_step_size)
