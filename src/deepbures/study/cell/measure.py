@@ -19,9 +19,9 @@ from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, columns,
 
 #: One row for each run. Lists are over eigenvalues, largest first. Symbols are those of `program_constants`. Further
 #: columns: ε limited to λ_k (`epsilon_effective`); σ_k(W(0)) (`least_singular_value_initial`); the final loss from its
-#: definition (`value_final`); the rate of the global theorem at full rank and of that below full rank, NaN where they do
-#: not apply (`global_rate`, `low_rank_rate`); whether `bound_rate` is proved for the run (`bound_is_proved`); the second
-#: lowest critical value less L* (`critical_gap`).
+#: definition (`value_final`); the rates of the global theorems at full rank and below it, NaN where they do not apply
+#: (`global_rate`, `low_rank_rate`); whether `bound_rate` is proved for the run (`bound_is_proved`); the second lowest
+#: critical value less L* (`critical_gap`).
 RUNS = schema(
     **columns(FLOAT, "epsilon_effective", "lambda_max", "lambda_min", "target_trace", "start_scale"),
     start_draws=COUNT,
@@ -73,7 +73,7 @@ def tables(seed: int, run: Mapping[str, Any], samples: Mapping[str, Array]) -> d
 
 
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array, excess: float) -> dict[str, Any]:
-    """Target, start, theory and spectra of a run with E_0 = `excess` and the final factor F (n, k) of its covariance."""
+    """Target, start, theory and spectra of a run with L(0) − L* = `excess` and the final factor F (n, k) of its S."""
     eigenvalues = loss.eigenvalues
     epsilon = float(loss.epsilon)
     loss_initial = float(loss.value(start.end_to_end))

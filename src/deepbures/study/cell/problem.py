@@ -161,7 +161,7 @@ def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkSt
 def _start_near_a_point(
     rng: np.random.Generator, initialization: Initialization, rank: int, loss: CovarianceLoss
 ) -> Start:
-    """A start near the target, near 0 or of a given excess, in units of `critical_gap`; for k ≪ n with d_0 = k, because the loss depends on S = W Wᵀ only."""
+    """A start near the target, near 0 or of a given excess; for k ≪ n with d_0 = k, as the loss depends on S = W Wᵀ."""
     inputs = rank if is_thin(loss.dimension, rank) else None
     if initialization.kind == "small":
         return small_start(rng, loss.dimension, rank, initialization.needed_scale(), inputs)

@@ -63,7 +63,8 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     """Columns of the table `steps` for each seed.
 
     n = k is the rank of the cell; Σ0 has the eigenvalues 1, …, 1/κ in geometric steps, and ε is `share` of the least.
-    Half of the starts lie in a random direction from the minimum, the others along the eigenvectors of Σ0.
+    Half of the starts lie in a random direction from the minimum, the others along the eigenvectors of Σ0 (for n = 1:
+    all).
     """
     options: Options = settings.options["landscape"]
     n, depth = settings.rank, settings.depth
@@ -74,7 +75,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             basis = random_orthogonal(rng, n)
             eigenvalues = np.geomspace(1, 1 / condition, n)
             loss = BuresWasserstein(symmetrize((basis * eigenvalues) @ basis.T), share * float(eigenvalues[-1]))
-            aligned = np.arange(options.starts) % 2
+            aligned = np.arange(options.starts) % 2 if n > 1 else np.ones(options.starts, dtype=int)
             W = np.stack([_start(rng, loss, bool(flag)) for flag in aligned])
             for q in options.step_shares:
                 keys = {"condition": condition, "share": share, "q": q, "aligned": aligned}

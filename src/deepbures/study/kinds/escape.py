@@ -20,7 +20,8 @@ from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
 
 #: Flows from a start near a critical point: rate of the fastest escape, predicted and measured, and plateau time; and
 #: near points of rank below k, with `lower_ranks`, flows that fill an empty column z of Z, S_bb = z^{2N}, with the
-#: leading direction b outside J (`direction`): d log z/dt at this perturbation, measured and in closed form
+#: leading direction b outside J (`direction`): d log z/dt at this perturbation, δ where z grows exponentially and else
+#: √δ, measured and in closed form
 #: (`growth_rate`), and the rate of the flow linearised at the point (`filling_rate`, < 0 where z grows exponentially).
 TABLES = {
     "escapes": schema(
@@ -41,8 +42,8 @@ COST = 0.3
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
 #: Length of the flow in units of ln(1/δ) / (escape rate).
 HORIZON = 1.5
-#: A filling is measured while log z grows by about this much.
-_GROWTH = 0.01
+#: A filling is measured while log z, and the logarithm of the fastest escape, grow by at most this much.
+_GROWTH = 1e-3
 
 
 @dataclass(frozen=True)
@@ -99,36 +100,55 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _fillings(loss: CovarianceLoss, depth: int, rank: int, options: Options) -> Iterator[dict[str, Any]]:
-    """One row for each point of rank below k whose empty columns can grow and which is stationary.
+    """One row for each point of rank below k that is stationary and has empty columns that grow.
 
-    The flow starts at W_J + δ ‖W_J‖ Ω_b eᵀ, e an empty column: S stays diagonal, and d log z/dt = −s^{1−1/N} β(s), where
-    ∇L = β(s) W in the direction b. For ε = 0 and N = 1 the point is a kink, which the flow leaves at once.
+    For ε = 0 and N = 1 there is none: W_J is a kink, which the flow leaves at once.
     """
+    if loss.has_kink and depth == 1:
+        return
     points = critical_points.spread(loss, rank, options.points, lower_ranks=True)
     for number, point in enumerate(points):
-        left = len(point.kept) < rank and not (loss.has_kink and depth == 1)
-        outside = np.delete(np.arange(loss.dimension), point.kept)
-        b = int(outside[0])  # the leading one
-        if not (left and loss.minimum_spectrum(loss.dimension)[b] > 0):
-            continue
-        W = critical_points.factor(loss, point.kept, len(point.kept) + 1)
-        size = options.perturbation * (np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0]))
-        W[:, -1] = size * loss.eigenvector_columns([b])[:, 0]
-        s = np.zeros(loss.dimension)
-        s[list(point.kept)], s[b] = loss.minimum_spectrum(loss.dimension)[list(point.kept)], size**2
-        growth = -(size ** (2 - 2 / depth)) * float(loss.multiplier(s)[b])
-        end = _GROWTH / growth
-        flow = gradient_flow(loss, W, depth, [0.0, end], rank=W.shape[1], rtol=1e-10)
-        filled = np.linalg.norm(loss.eigenvectors[:, b] @ flow.factors, axis=-1)
-        yield {
-            "point": number,
-            **asdict(point),
-            "direction": b,
-            "perturbation": options.perturbation,
-            "filling_rate": critical_points.local_spectrum(loss, point.kept, depth, rank).empty.min(),
-            "growth_rate": growth,
-            "measured_rate": float(np.log(filled[1] / filled[0])) / (depth * end),
-        }
+        leading = next(j for j in range(loss.dimension) if j not in point.kept)
+        if len(point.kept) < rank and loss.minimum_spectrum(loss.dimension)[leading] > 0:
+            spectrum = critical_points.local_spectrum(loss, point.kept, depth, rank)
+            yield {"point": number, **asdict(point), **_filling(loss, point, leading, depth, spectrum, options)}
+
+
+def _filling(
+    loss: CovarianceLoss,
+    point: critical_points.CriticalPoint,
+    b: int,
+    depth: int,
+    spectrum: critical_points.LocalSpectrum,
+    options: Options,
+) -> dict[str, float]:
+    """How an empty column fills with the direction b, from W_J + δ ‖W_J‖ Ω_b eᵀ.
+
+    S stays diagonal, and d log z/dt = −s^{1−1/N} β_b(s) where ∇L = diag(β(s)) F in the eigenbasis of the target, at the
+    geometric mean of S_bb at both ends.
+    """
+    rate = float(spectrum.empty.min())
+    perturbation = options.perturbation if rate < 0 else np.sqrt(options.perturbation)
+    W = critical_points.factor(loss, point.kept, len(point.kept) + 1)
+    size = perturbation * (np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0]))
+    W[:, -1] = size * loss.eigenvector_columns([b])[:, 0]
+    s = np.zeros(loss.dimension)
+    s[list(point.kept)] = loss.minimum_spectrum(loss.dimension)[list(point.kept)]
+
+    def growth(filled: float) -> float:
+        s[b] = filled
+        return float(-(filled ** (1 - 1 / depth)) * loss.multiplier(s)[b])
+
+    end = _GROWTH / max(growth(float(size**2)), spectrum.escape_rate)
+    flow = gradient_flow(loss, W, depth, [0.0, end], rank=W.shape[1], rtol=1e-10)
+    first, last = np.linalg.norm(loss.eigenvectors[:, b] @ flow.factors, axis=-1)
+    return {
+        "direction": b,
+        "perturbation": perturbation,
+        "filling_rate": rate,
+        "growth_rate": growth(float(first * last)),
+        "measured_rate": float(np.log(last / first)) / (depth * end),
+    }
 
 
 def _beside(
