@@ -40,9 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     study.add_argument("--epsilon", type=float, nargs="+", help="ε; by default 0 and fractions of λ_k")
     study.add_argument("--seeds", type=int, default=5, help="number of random starts (default 5)")
     study.add_argument("--output", type=Path, help="YAML file to write; by default named after FILE, in this folder")
-    claims = commands.add_parser("claims", help="put the table of claims into a page, between its marker lines")
-    claims.add_argument("table", help="claims.csv of a study")
-    claims.add_argument("page", help="Markdown file, such as README.md")
+    claims = commands.add_parser(
+        "claims", help="put the table of claims into a page, between its marker lines; or show what the claims detect"
+    )
+    claims.add_argument("files", nargs="+", metavar="FILE", help="claims.csv of a study, and a page such as README.md")
+    claims.add_argument(
+        "--power",
+        action="store_true",
+        help="the files are the configuration of a study that was made: run all mutations",
+    )
     options = parser.parse_args(arguments)
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
@@ -110,22 +116,22 @@ def _settings(cell: str) -> dict[str, Any]:
     return settings
 
 
-def _configuration(options: argparse.Namespace) -> dict[str, Any]:
+def _configuration(files: list[str]) -> dict[str, Any]:
     from .study import configuration
 
     families = configuration.check_families(configuration.read(WORKFLOW / "figures.yaml"))
-    return configuration.check(configuration.merged(options.configurations), families)
+    return configuration.check(configuration.merged(files), families)
 
 
 def _check(options: argparse.Namespace) -> None:
-    print(_configuration(options)["study"]["results"])
+    print(_configuration(options.configurations)["study"]["results"])
 
 
 def _cells(options: argparse.Namespace) -> None:
     from .study import cost
     from .study.grid import cells as grid
 
-    config = _configuration(options)
+    config = _configuration(options.configurations)
     if options.experiment is not None:
         if options.experiment not in config["experiments"]:
             known = ", ".join(config["experiments"])
@@ -181,10 +187,37 @@ def _claims(options: argparse.Namespace) -> None:
     from .claims import insert, read
     from .study.results.atomic import replacing
 
-    with open(options.page, encoding="utf-8") as page:
-        text = insert(page.read(), read(options.table))
-    with replacing(options.page) as temporary:
+    if options.power:
+        return _power(options.files)
+    if len(options.files) != 2:
+        raise ValueError(f"the table of claims and a page are needed, not {len(options.files)} files")
+    table, page = options.files
+    with open(page, encoding="utf-8") as file:
+        text = insert(file.read(), read(table))
+    with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _power(configurations: list[str]) -> None:
+    from .claims import Study, Tables, about, detections
+    from .study.grid import target
+
+    config = _configuration(configurations)
+    experiments = {
+        name: Tables(
+            Path(config["study"]["results"], name),
+            block["kind"],
+            **target.stream_of(block["dimension"], block["target"]),
+        )
+        for name, block in config["experiments"].items()
+    }
+    study = Study(experiments)
+    for statement in about(study):
+        claim, found = detections(statement, study)
+        print(f"{claim.name}: {claim.verdict}")
+        for one in found:
+            seen = "seen  " if one.seen else "silent"
+            print(f"    {seen}  {one.mutation.described((one.sign,))}: {one.verdict}")
 
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ if __name__ == "__main__":
             name: claims.Tables(**{**tables, "folder": places[tables["folder"]]})
             for name, tables in about.experiments.items()
         }
-        table = claims.table(claims.evaluate(claims.Study(experiments)))
+        table = claims.table(claims.evaluate(claims.Study(experiments), power=True))
     except ValueError as mistake:
         raise SystemExit(str(mistake)) from None
     markdown, csv, figure, _ = map(Path, snakemake.output)
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
     with replacing(markdown) as temporary:
-        how = f"How each was tested, and what the test detects:\n\n{claims.explanation(table)}"
+        how = f"How each was tested:\n\n{claims.explanation(table)}"
         text = f"{claims.markdown(table)}\n{how}\n<!-- {stamps.UNSIGNED} -->\n"
         temporary.write_text(text, encoding="utf-8")
     save(verdicts.claims(table), figure.parent, figure.stem)

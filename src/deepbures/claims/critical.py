@@ -9,6 +9,7 @@ import pandas as pd
 from ..model.trajectory import StopReason
 from ..study.results.derived import exponent_at_zero
 from .evidence import LOSS_ROUNDING, Statement, Study, each, keys_of, off
+from .mutation import Mutation, replaced, shifted, tilted
 
 #: Rounding of eigenvalues of Hessians, relative to λ_max.
 _HESSIAN_ROUNDING = 1e-8
@@ -40,7 +41,10 @@ MINIMISER = Statement(
     "all flows and descents.",
     unit="the loss at W = 0, or at the start where that is larger",
     tolerance=LOSS_ROUNDING,
-    sees="a loss below the minimum by 1e-12 of the loss at W = 0",
+    mutations=(
+        Mutation("loss of every W, in units of its own", "trials", "excess", 1e-3, shifted(), "", (-1,)),
+        Mutation("final loss of every run", "runs", "value_final", 1e-3, signs=(-1,)),
+    ),
     cases=_minimiser,
 )
 
@@ -58,6 +62,7 @@ CURVED_MINIMUM = _Spectrum(
     test="Least eigenvalue of the Hessian of the layers at the minimiser.",
     unit="λ_max",
     tolerance=_HESSIAN_ROUNDING,
+    mutations=(Mutation("least eigenvalue", "spectra", "smallest", 1e-3, shifted("largest"), "λ_max", (-1,)),),
     cases=each("hessian", "spectra", _curved_minimum),
 )
 
@@ -71,6 +76,7 @@ ENUMERATED = _Spectrum(
     test="Norm of the gradient of all layers at a sample of the W_J.",
     unit="√λ_1 (Σ0/λ_1 in place of Σ0)",
     tolerance=1e-10,
+    mutations=(Mutation("norm of the gradient", "spectra", "gradient_norm", 1e-3, shifted(), "√λ_1", (1,)),),
     cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["gradient_norm"])),
 )
 
@@ -90,7 +96,15 @@ NO_OTHERS = Statement(
     test="Distance ‖S − S_J‖ of each critical point found from the nearest enumerated one.",
     unit="λ_1",
     tolerance=1e-5,
-    sees="a critical point at a distance of 1e-5 λ_1 from every W_J; not points that the search misses",
+    mutations=(
+        Mutation("distance from W_J", "searches", "distance", 1e-3, shifted(), "λ_1", (1,)),
+        Mutation(
+            "one point found in each run is no W_J",
+            "searches",
+            "matched",
+            change=replaced(lambda table: table["matched"].where(table.index != 0, 0)),
+        ),
+    ),
     cases=each("critical_search", "searches", _no_others),
 )
 
@@ -103,6 +117,7 @@ VALUES = _Spectrum(
     test="Computed loss against the closed form.",
     unit="Σ_j λ_j, of the square loss Σ_j λ_j²",
     tolerance=1e-12,
+    mutations=(Mutation("value", "spectra", "value_error", 1e-3, shifted(), "of its unit", (1,)),),
     cases=each("hessian", "spectra", lambda frame: frame.assign(deviation=frame["value_error"])),
 )
 
@@ -125,7 +140,7 @@ SADDLES = _Spectrum(
     "the W_J; the count is ours.",
     unit="directions",
     tolerance=0.0,
-    sees="one direction more or less",
+    mutations=(Mutation("number of negative directions", "spectra", "negative", 1, shifted(), ""),),
     cases=each("hessian", "spectra", _saddles),
 )
 
@@ -143,7 +158,10 @@ LOCAL_SPECTRUM = _Spectrum(
     test="All eigenvalues and the number of zeros; with more than 1,500 parameters only the extreme eigenvalues.",
     unit="λ_max",
     tolerance=_HESSIAN_ROUNDING,
-    sees="an eigenvalue that differs by 1e-8 λ_max, or one zero more or less",
+    mutations=(
+        Mutation("an eigenvalue", "spectra", "spectrum_error", 1e-3, shifted(), "λ_max", (1,)),
+        Mutation("number of zeros", "spectra", "zero", 1, shifted(), ""),
+    ),
     cases=each("hessian", "spectra", _local_spectrum),
 )
 
@@ -173,7 +191,7 @@ BLOWS_UP = _BlowUp(
     test="Growth of |λ_min| from the largest to the smallest σ_k, against (σ_max/σ_min)^{1/2}.",
     unit="1 / growth, times that power",
     tolerance=1.0,
-    sees="a growth slower than the square root of 1/σ_k",
+    mutations=(Mutation("exponent", "curvatures", "smallest", 0.1, tilted("sigma"), "", (1,)),),
     cases=_blows_up,
 )
 
@@ -187,6 +205,7 @@ BLOW_UP_EXPONENT = _BlowUp(
     test="Exponent fitted over the small σ_k, one case for each seed and number of vanishing singular values.",
     unit="the exponent",
     tolerance=0.01,
+    mutations=(Mutation("exponent", "curvatures", "smallest", 0.02, tilted("sigma"), ""),),
     cases=lambda study: (run.assign(deviation=(run["exponent"] + 1).abs()) for run in _blow_up_fits(study)),
 )
 
@@ -210,6 +229,7 @@ BLOW_UP_CONSTANT = _BlowUp(
     test="Most negative eigenvalue at the smallest σ against the constant (docs/paper.md, section 2).",
     unit="the constant",
     tolerance=1e-3,
+    mutations=(Mutation("constant", "curvatures", "predicted", 0.01),),
     cases=each("blow_up", "curvatures", _blow_up_constant),
 )
 
@@ -227,6 +247,7 @@ SATURATION = _BlowUp(
     test="Most negative eigenvalue at the smallest σ, where σ² ≤ ε/100, against that at σ = 0.",
     unit="the level",
     tolerance=0.05,
+    mutations=(Mutation("level", "curvatures", "level", 0.01),),
     cases=each("blow_up", "curvatures", _saturation),
 )
 
@@ -240,5 +261,6 @@ ESCAPE_RATES = Statement(
     test="Fastest rate at which a flow leaves each saddle, measured against closed form.",
     unit="the closed-form rate",
     tolerance=1e-3,
+    mutations=(Mutation("closed-form rate", "escapes", "escape_rate", 0.01),),
     cases=each("escape", "escapes", lambda frame: off(frame[frame["escapes"] > 0], "measured_rate", "escape_rate")),
 )

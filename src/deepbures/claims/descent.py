@@ -9,6 +9,7 @@ import pandas as pd
 from ..model.trajectory import StopReason
 from ..study.results.derived import certified, full_rank, order, settling_steps
 from .evidence import Bound, Statement, Study, above_rounding, decayed, keys_of, with_runs
+from .mutation import Mutation, tilted
 
 #: Distances and drifts below this fraction of their unit are rounding.
 _NOISE = 1e-12
@@ -53,6 +54,7 @@ LAYER_CONTRACTION = _DescentBound(
     formula="L_{i+1} ≤ (1 − 4 η (1 − η) m/(m + ε)) L_i, m = min(σ_n(W_0)², λ_n − ε)",
     test="Every record of such descents at which the promised decay is at least 1e-6; a theorem, proved in "
     "docs/paper.md.",
+    mutations=(Mutation("fraction", "runs", "descent_global_rate", 0.01, signs=(1,)),),
     cases=_contractions(
         lambda runs: (runs["descent_global_rate"] > 0) & (runs["descent_global_rate"] < 1),
         lambda runs: runs["descent_global_rate"],
@@ -78,7 +80,7 @@ STABLE_STEP = _Descent(
     test="Outcome of descents whose η is a given multiple of 2/λ_max.",
     unit="2/λ_max, between η and 2/λ_max where the outcome is the other one",
     tolerance=0.0,
-    sees="a largest stable step that differs by more than the tested multiples next to 1, 5 % in the default study",
+    mutations=(Mutation("largest stable step", "runs", "relative_step", 0.02),),
     cases=_stable_step,
 )
 
@@ -107,6 +109,7 @@ DESCENT_TO_FLOW = _Descent(
     test="Fitted order in η of the distance at a fixed time, one case for each depth, ε and seed.",
     unit="the order",
     tolerance=0.05,
+    mutations=(Mutation("order", "runs", "flow_error", 0.02, tilted("eta"), ""),),
     cases=lambda study: _orders(study, "flow_error", lambda runs: pd.Series(1.0, runs.index)),
 )
 
@@ -119,6 +122,7 @@ BALANCE = _Descent(
     test="Fitted order in η of the drift at a fixed time, one case for each depth, ε and seed.",
     unit="the order",
     tolerance=0.05,
+    mutations=(Mutation("order", "runs", "balancedness_final", 0.02, tilted("eta"), ""),),
     cases=lambda study: _orders(study, "balancedness_final", lambda runs: runs["lambda_max"] ** (1 / runs["depth"])),
 )
 
@@ -144,6 +148,5 @@ LOSSES_COMPARED = _Descent(
     "comparison can turn around: docs/paper.md, section 9.",
     unit="steps of the square loss",
     tolerance=1.0,
-    sees="a pair in which the square loss needs no more steps",
     cases=_losses_compared,
 )

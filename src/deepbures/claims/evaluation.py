@@ -8,6 +8,7 @@ import pandas as pd
 
 from . import critical, descent, flow, neighbours, sampling
 from .evidence import Claim, Statement, Study, judge
+from .power import with_power
 
 #: Every statement, in the order of the table, which is the order of their definitions.
 STATEMENTS = tuple(
@@ -18,11 +19,19 @@ STATEMENTS = tuple(
 )
 
 
-def evaluate(study: Study, names: Container[str] | None = None) -> list[Claim]:
-    """Test the statements about the kinds of experiment in a study, or only those with the given names."""
+def evaluate(study: Study, names: Container[str] | None = None, *, power: bool = False) -> list[Claim]:
+    """Test the statements about the kinds of experiment in a study, or only those with the given names.
+
+    With `power`, each claim also says which of its mutations turned its verdict.
+    """
+    test = with_power if power else judge
+    return [test(statement, study) for statement in about(study) if names is None or statement.name in names]
+
+
+def about(study: Study) -> list[Statement]:
+    """The statements about the kinds of experiment in a study."""
     kinds = {"", *(tables.kind for tables in study.experiments.values())}
-    tested = [statement for statement in STATEMENTS if statement.kind in kinds]
-    return [judge(statement, study) for statement in tested if names is None or statement.name in names]
+    return [statement for statement in STATEMENTS if statement.kind in kinds]
 
 
 def table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -32,4 +41,5 @@ def table(claims: Sequence[Claim]) -> pd.DataFrame:
 
 def read(path: str | Path) -> pd.DataFrame:
     """The `table` of claims in a CSV file that a study wrote."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""]).fillna({"refuted": ""})
+    texts = {"refuted": str, "detects": str}
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts).fillna(dict.fromkeys(texts, ""))

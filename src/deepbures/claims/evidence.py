@@ -19,6 +19,7 @@ import pandas as pd
 
 from ..study.grid.axes import axes_of
 from ..study.results import parquet
+from .mutation import Mutation
 
 #: Source of a statement: the paper's abstract; the authors' program, with its constants and conventions; our
 #: reconstruction of the paper's theorems from both, because we did not have its body; our own results.
@@ -53,8 +54,6 @@ class Stated:
         The comparison made in each case.
     unit, tolerance
         Unit of a deviation, and the largest deviation allowed.
-    sees
-        The smallest error that the test detects; by default a deviation of the tolerance.
     refuted
         For a statement known to be false, the place of the proved counterexample: the statement should be violated.
     """
@@ -66,13 +65,7 @@ class Stated:
     test: str
     unit: str
     tolerance: float
-    sees: str = ""
     refuted: str = ""
-
-    def __post_init__(self) -> None:
-        """By default the test detects a deviation of the tolerance."""
-        if not self.sees:
-            object.__setattr__(self, "sees", f"a deviation of {self.tolerance:g} of {self.unit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +78,8 @@ class Statement(Stated):
         Frames with one row per case: the axes, `experiment` and `seed` of its run, and its `deviation` (NaN: a
         violation). A bound on the decay of the excess loss gives `promised` and `fell` instead, the natural logarithms
         of the promised and of the measured decay factor; its deviation is (1 − fell/promised)_+.
+    mutations
+        Small changes of the subject of the statement, each of which must turn the verdict.
     bound
         Whether the statement is such a bound.
     kind
@@ -93,6 +88,7 @@ class Statement(Stated):
     """
 
     cases: Callable[[Study], Iterator[pd.DataFrame]]
+    mutations: tuple[Mutation, ...] = ()
     bound: bool = False
     kind: str = ""
 
@@ -122,6 +118,8 @@ class Claim(Stated):
         For a bound: median and maximum over the cases of promised / measured decay, in logarithms; else NaN.
     verdict
         `holds`, `violated`, or `not testable here: ` and the reason.
+    detects
+        The mutations that turned the verdict, and those that did not (see `power`); empty if they were not run.
     """
 
     cases: int
@@ -132,6 +130,7 @@ class Claim(Stated):
     share: float
     largest_share: float
     verdict: str
+    detects: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from ..model.trajectory import StopReason
 from ..rates.predicted import algebraic_tail
 from ..study.results.derived import full_rank, tail_ratio
 from .evidence import LOSS_ROUNDING, Bound, Statement, Study, above_rounding, decayed, each, keys_of, off, with_runs
+from .mutation import Mutation, replaced
 
 #: An algebraic tail is compared where the excess loss is below the first number times λ_n, and the next mode has
 #: decayed by e to minus the second.
@@ -50,7 +51,9 @@ FLOW_CONVERGES = _Flow(
     "rate.",
     unit="L(0) − L*",
     tolerance=1e-6,
-    sees="a flow that stays above 1e-6 of its start; not the speed of its decay",
+    mutations=(
+        Mutation("last excess", "runs", "excess_final", change=replaced(lambda table: 0.01 * table["excess_initial"])),
+    ),
     cases=each("flow", "runs", _flow_converges),
 )
 
@@ -74,6 +77,7 @@ REPAIRED_BOUND = _FlowBound(
     "decays at least at the same rate",
     formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
     test="The same at the flows that meet this condition, for which the bound is proved.",
+    mutations=(Mutation("rate", "runs", "bound_rate", 0.02, signs=(1,)),),
     cases=_decays("bound_rate", lambda runs: (runs["margin"] > 0) & (runs["bound_is_proved"] == 1)),
 )
 
@@ -85,6 +89,7 @@ GLOBAL_RATE = _FlowBound(
     "rate at all times",
     formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
     test="Every record of every such flow, with a margin or without; a theorem, proved in docs/paper.md.",
+    mutations=(Mutation("rate", "runs", "global_rate", 0.01, signs=(1,)),),
     cases=_decays("global_rate", lambda runs: runs["global_rate"] > 0),
 )
 
@@ -107,6 +112,7 @@ MARGIN_KEPT = _Flow(
     test="Every record of every flow with c > 0. W alone need not keep the margin: its σ_k ends at (λ_k − ε)^{1/2}.",
     unit="√λ_1",
     tolerance=1e-9,
+    mutations=(Mutation("margin", "runs", "margin", 0.02, signs=(1,)),),
     cases=_margin_kept,
 )
 
@@ -127,8 +133,6 @@ LOSS_FALLS = _Flow(
     test="Consecutive records of every flow.",
     unit="L(0)",
     tolerance=LOSS_ROUNDING,
-    sees="one recorded value multiplied by 1.5 wherever the loss decreased by less than a third since the record "
-    "before, as it did at most records",
     cases=_loss_falls,
 )
 
@@ -149,6 +153,7 @@ SHARP_RATE = _Flow(
     "‖∇L^N‖²/(L − L*), extrapolated from the last two decades: to 0.1 % for any two exponentials that pass this.",
     unit="the closed-form rate",
     tolerance=0.001,
+    mutations=(Mutation("closed-form rate", "runs", "sharp_rate", 0.01),),
     cases=each("flow", "runs", _sharp_rate),
 )
 
@@ -174,7 +179,7 @@ ALGEBRAIC_TAIL = _Flow(
     "closed form below 1e-3 of the start, and the next mode had decayed by e^{−40}.",
     unit="the closed form",
     tolerance=0.1,
-    sees="a constant that differs by 10 %, or an exponent that differs by 0.01",
+    mutations=(Mutation("constant", "runs", "excess_final", 0.01),),
     cases=each("flow", "runs", _algebraic_tail),
 )
 
@@ -195,6 +200,7 @@ PLATEAUS = _Flow(
     test="Time at which each eigenvalue of S reaches half of its limit, interpolated between records.",
     unit="the closed-form time",
     tolerance=0.01,
+    mutations=(Mutation("closed-form time", "runs", "half_times_predicted", 0.005),),
     cases=_plateaus,
 )
 
@@ -215,5 +221,6 @@ POLYAK_LOJASIEWICZ = _Flow(
     test="Every record of flows with N = 1, ε = 0, k = n and a loss above 1e-12 tr Σ0.",
     unit="4 L_0",
     tolerance=1e-6,
+    mutations=(Mutation("norm of the gradient", "trajectories", "gradient_norm", 1e-3),),
     cases=_polyak_lojasiewicz,
 )

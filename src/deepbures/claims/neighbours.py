@@ -27,7 +27,6 @@ ONE_STEP = _Scaled(
     test="Loss after one step.",
     unit="tr Σ0",
     tolerance=1e-13,
-    sees="a relative error of 3e-7 in the factor",
     cases=each("scaled", "scaled", _first_steps),
 )
 
@@ -45,7 +44,6 @@ DESCENT_LEMMA = _Scaled(
     test="Largest violation of this bound, at η = ½, over the steps of a run.",
     unit="tr Σ0",
     tolerance=1e-12,
-    sees="a constant other than ¼, where the lemma is tight",
     cases=each("scaled", "scaled", _lemma),
 )
 
@@ -86,7 +84,6 @@ QUADRATIC = _Scaled(
     test="Largest ratio in a run; a run that takes more steps, or does not converge, is a violation.",
     unit="e_t",
     tolerance=0.01,
-    sees="linear convergence with a factor above 0.01",
     cases=each("scaled", "scaled", _quadratic),
 )
 
@@ -114,7 +111,6 @@ TENTHS = _Scaled(
     "violation.",
     unit="e_t",
     tolerance=0.1,
-    sees="linear convergence with a factor above 0.1",
     cases=each("scaled", "scaled", _tenths),
 )
 
@@ -159,7 +155,6 @@ BARYCENTER_FOUND = _Barycenter(
     test="Distance at the end; a run that does not reach an excess of 1e-20 tr S̄ is a violation.",
     unit="‖S̄‖_F",
     tolerance=1e-8,
-    sees="another limit",
     cases=each(
         "barycenter",
         "barycenters",
@@ -183,7 +178,6 @@ FEW_CORRUPTIONS = Statement(
     test="Error at the end.",
     unit="‖Σ*‖_F",
     tolerance=1e-6,
-    sees="one problem that is not recovered",
     cases=each("sparse", "recoveries", _sparse),
 )
 
@@ -200,7 +194,6 @@ REWEIGHTED = _Sensing(
     test="Error at the end.",
     unit="‖Σ*‖_F",
     tolerance=1e-4,
-    sees="one problem that is not recovered",
     cases=each("sensing", "sensed", _reweighted),
 )
 
@@ -221,6 +214,5 @@ UNWEIGHTED = _Sensing(
     test="Fraction of the seeds recovered, by loss.",
     unit="the seeds",
     tolerance=0.2,
-    sees="one problem in four recovered",
     cases=each("sensing", "sensed", _unweighted),
 )

@@ -12,8 +12,8 @@ def markdown(claims: pd.DataFrame) -> str:
     """The `table` of claims in Markdown."""
     lines = [
         "| statement | source | cases (runs, targets) | worst deviation | allowed | promised / measured decay "
-        "| verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| verdict | changes that it detects |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for claim in claims.itertuples():
         formula = claim.formula.replace("|", "∣")
@@ -24,13 +24,13 @@ def markdown(claims: pd.DataFrame) -> str:
         if verdict == "violated":
             verdict = f"**violated** in {claim.violations:,} cases" + (claim.refuted and f", as {claim.refuted} proves")
         cells = (f"{claim.statement}: {formula}", claim.source, counts, worst, f"{claim.tolerance:.2g}", share, verdict)
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join([*cells, claim.detects])} |")
     return "\n".join(lines) + "\n"
 
 
 def explanation(claims: pd.DataFrame) -> str:
-    """How each claim in the `table` was tested, and what the test can detect, as a list in Markdown."""
-    lines = [f"- *{claim.name}*: {claim.test} Detects {claim.sees}." for claim in claims.itertuples()]
+    """How each claim in the `table` was tested, as a list in Markdown."""
+    lines = [f"- *{claim.name}*: {claim.test}" for claim in claims.itertuples()]
     return "\n".join(lines) + "\n"
 
 
@@ -60,12 +60,12 @@ every cell. (c) Measured rate, global rate and the rate of the bound of the auth
 rate.</p>
 {%- endif %}
 <h2>Claims: {{ counts }}</h2>
-<table><tr><th>statement</th><th>source</th><th>verdict</th><th>worst of allowed</th><th>the test detects</th></tr>
+<table><tr><th>statement</th><th>source</th><th>verdict</th><th>worst of allowed</th><th>detects</th></tr>
 {%- for claim, verdict, reason, worst in rows %}
 <tr><td>{{ claim.statement }}<br><small>{{ claim.formula }}</small></td><td>{{ claim.source }}</td>
 <td><span class="{{ verdict.split()[0] }}">{{ verdict }}</span><br><small>{{ reason }}</small></td>
 <td>{{ worst }}<small>{{ claim.unit ~ "; {:,} cases".format(claim.cases) if worst else "no cases" }}</small></td>
-<td><small>{{ claim.sees }}</small></td></tr>
+<td><small>{{ claim.detects }}</small></td></tr>
 {%- endfor %}
 </table></div>
 """,

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from .evidence import Statement, each, keys_of
+from .mutation import Mutation
 
 #: Smallest m at which terms of second order in 1/m are below the scatter over the draws.
 _LARGE = 100
@@ -26,6 +27,6 @@ SAMPLING_ERROR = Statement(
     "below this error is overfitting.",
     unit="standard errors of the mean",
     tolerance=4.0,
-    sees="an error of four standard errors, 20 % for one target and m in the default study",
+    mutations=(Mutation("closed form", "sampling", "expected", 0.05),),
     cases=each("finite_sample", "sampling", _sampling_error),
 )

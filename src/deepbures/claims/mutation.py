@@ -1,0 +1,93 @@
+"""Small changes of recorded numbers, beside a claim: each must turn its verdict."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: New values of a column, from its table, its name and the signed amount of the change.
+Change = Callable[[pd.DataFrame, str, float], Any]
+
+
+def scaled(table: pd.DataFrame, column: str, amount: float) -> pd.Series:
+    """x (1 + amount); each entry of a column of vectors."""
+    values = table[column]
+    return (
+        values.map(lambda vector: (1 + amount) * np.asarray(vector))
+        if values.dtype == object
+        else (1 + amount) * values
+    )
+
+
+def shifted(unit: str | float = 1.0) -> Change:
+    """X + amount · unit; the unit is a number, or another column of the table."""
+    return lambda table, column, amount: table[column] + amount * (table[unit] if isinstance(unit, str) else unit)
+
+
+def tilted(by: str) -> Change:
+    """Change the exponent of a power law in another column x by the amount: y (x / x_max)^amount."""
+    return lambda table, column, amount: table[column] * (table[by] / table[by].max()) ** amount
+
+
+def replaced(values: Callable[[pd.DataFrame], Any]) -> Change:
+    """Other values, from the table; the amount is not used."""
+    return lambda table, column, amount: values(table)
+
+
+def where(rows: Callable[[pd.DataFrame], Any], change: Change = scaled) -> Change:
+    """A change of the given rows only: of a mask, from the table."""
+    return lambda table, column, amount: table[column].where(~rows(table), change(table, column, amount))
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A small change of the subject of a claim, which must turn its verdict.
+
+    Attributes
+    ----------
+    subject
+        What is changed, in words: 'closed-form rate'.
+    table, column
+        Where it is recorded; the column must be one that the claim reads. A claim about several kinds of experiment is
+        judged on all of them with this column changed.
+    amount
+        Size of the change: 0.01 is 1 %. None for a change that `subject` describes completely.
+    change
+        How the amount changes the column: `scaled` by default.
+    unit
+        How the amount is written: '%', '×' (the factor 1 + amount), or the unit of a shift.
+    signs
+        Directions in which the verdict must turn: both for an equality, one for a bound.
+    verdict
+        What the verdict must become: 'holds' only for a statement that is known to be false.
+    """
+
+    subject: str
+    table: str
+    column: str
+    amount: float | None = None
+    change: Change = scaled
+    unit: str = "%"
+    signs: tuple[int, ...] = (1, -1)
+    verdict: str = "violated"
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        """The signs of the amount; one for a change without an amount."""
+        return (1,) if self.amount is None or self.unit == "×" else self.signs
+
+    def __call__(self, table: pd.DataFrame, sign: int) -> pd.DataFrame:
+        """The table with the column changed."""
+        return table.assign(**{self.column: self.change(table, self.column, sign * (self.amount or 0.0))})
+
+    def described(self, signs: tuple[int, ...]) -> str:
+        """The change in the given directions: 'closed-form rate ± 1 %'."""
+        if self.amount is None:
+            return self.subject
+        if self.unit == "×":
+            return f"{self.subject} × {1 + self.amount:g}"
+        sign = "±" if len(signs) == 2 else "+" if signs == (1,) else "−"
+        size = f"{100 * self.amount:g} %" if self.unit == "%" else f"{self.amount:g} {self.unit}".rstrip()
+        return f"{self.subject} {sign} {size}"
