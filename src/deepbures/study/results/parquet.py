@@ -124,6 +124,7 @@ def _options(schema: pa.Schema, statistics: Sequence[str]) -> dict[str, Any]:
     real = [f"{name}{suffix}" for name, (type_, suffix) in names if pa.types.is_floating(type_)]
     return {
         "compression": "zstd",
+        "compression_level": 9,  # 3 % smaller than by default, for a microsecond a row
         "write_page_checksum": True,
         "write_statistics": list(statistics) or False,
         "use_dictionary": [f"{name}{suffix}" for name, (type_, suffix) in names if not pa.types.is_floating(type_)],
