@@ -9,7 +9,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
   echo "Slurm: not run, it needs root and apt-get here"
   exit 0
 fi
-ran=$(pgrep -x "slurmctld|slurmd|munged" || true)
+ran=$(pgrep -x slurmctld || pgrep -x munged || true)
 cluster=$(mktemp -d)
 stop() {
   rm -rf "$cluster"

@@ -5,7 +5,8 @@ import stat
 
 import pytest
 
-from deepbures.study.results.atomic import checksum, digest_of, replacing
+from deepbures.study.grid.target import checksum
+from deepbures.study.results.atomic import digest_of, replacing
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

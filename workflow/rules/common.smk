@@ -12,7 +12,7 @@ from deepbures.study.grid import target
 from deepbures.study.results.code_digest import code_digest, modules_of
 from deepbures.study.run import roots
 from deepbures.study.kinds import kind
-from deepbures.study.results.atomic import checksum, digest_of
+from deepbures.study.results.atomic import digest_of
 
 # An environment that was copied or moved with its folder would run the code of another one, in silence.
 own = os.path.abspath("src/deepbures/__init__.py")

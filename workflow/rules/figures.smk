@@ -92,7 +92,7 @@ def family_made_from(name):
     return digest_of(
         {
             "aggregates": EXPECTED[STUDY["figures"][name]["experiment"]],
-            "notebook": checksum(NOTEBOOKS[name]),
+            "notebook": target.checksum(NOTEBOOKS[name]),
             "parameters": notebook_parameters(name),
             "show": STUDY["figures"][name].get("show", {}),
             "captions": captions(name),

@@ -170,7 +170,7 @@ class Study:
         for name, tables in self.experiments.items():
             if tables.kind == kind:
                 path = Path(tables.folder) / f"{table}.parquet"
-                for frame in [self._once(path)] if columns is None else _blocks(path, columns):
+                for frame in filter(len, [self._once(path)] if columns is None else _blocks(path, columns)):
                     yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
 
     def training(self, kind: str, columns: Sequence[str]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -203,7 +203,7 @@ class Study:
 def _blocks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Axes, seed and the given columns of a large table."""
     table = parquet.Table(path)
-    return (block.to_pandas() for block in table.blocks([*axes_of(table.columns), "seed", *columns], _BLOCK))
+    return (block.to_pandas() for block in table.blocks([*axes_of(table.columns), "seed", *columns], {}, _BLOCK))
 
 
 def each(

@@ -27,7 +27,7 @@ from ...model.starts import (
 from ...model.targets import draw_target
 from ...rates.thresholds import critical_gap
 from ..grid.seeds import generator
-from ..grid.target import identities_of, is_drawn, limited_epsilon
+from ..grid.target import checksums_of, is_drawn, limited_epsilon
 from .settings import Initialization, Settings
 
 
@@ -58,7 +58,7 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
         covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
         loss = LOSSES[settings.loss](covariance)
     else:
-        loss = _read_loss(settings.loss, json.dumps(dict(target)), n, tuple(identities_of(target)))
+        loss = _read_loss(settings.loss, json.dumps(dict(target)), n, tuple(checksums_of(target)))
     if not loss.has_epsilon:
         return loss
     epsilon = limited_epsilon(settings.epsilon, loss.eigenvalues, settings.rank)
@@ -67,7 +67,7 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
 
 
 @lru_cache(maxsize=1)
-def _read_loss(name: str, target: str, dimension: int, _identities: tuple[tuple[str, int, int], ...]) -> CovarianceLoss:
+def _read_loss(name: str, target: str, dimension: int, _checksums: tuple[str, ...]) -> CovarianceLoss:
     """The loss with ε = 0 on a target that is read; the next cell uses the spectrum again, which costs O(n³)."""
     return LOSSES[name](read_target(json.loads(target), dimension))
 

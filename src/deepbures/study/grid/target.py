@@ -78,19 +78,19 @@ def with_files(target: Mapping[str, Any], places: Mapping[str, str]) -> dict[str
 
 
 def checksums_of(target: Mapping[str, Any]) -> list[str]:
-    """SHA-256 of each file that a target is read from; a process reads each file once, and again if it has changed."""
-    return [_checksum(*identity) for identity in identities_of(target)]
+    """SHA-256 of each existing file that a target is read from."""
+    return [checksum(file) for file in files_of(target) if Path(file).exists()]
 
 
-def identities_of(target: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Path, time of the last change in nanoseconds and size of each existing file that a target is read from."""
-    found = ((file, Path(file).stat()) for file in files_of(target) if Path(file).exists())
-    return [(file, status.st_mtime_ns, status.st_size) for file, status in found]
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal; a process reads a file once, and again if it has changed."""
+    status = Path(path).stat()
+    return _checksum(Path(path), (status.st_ctime_ns, status.st_size))
 
 
 @functools.cache
-def _checksum(path: str, _changed: int, _size: int) -> str:
-    with Path(path).open("rb") as file:
+def _checksum(path: Path, _status: tuple[int, int]) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import tempfile
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,32 +67,3 @@ def write_archive(
         crate.add_file(manifest, MANIFEST, properties={"encodingFormat": "text/plain"})
         with replacing(destination) as temporary:
             crate.write_zip(str(temporary))
-            _check_zip(temporary)
-
-
-def broken(archive: str | Path) -> list[str]:
-    """Files of an archive that are missing, or differ from its manifest; [] when all is well.
-
-    Raises
-    ------
-    ValueError
-        If it is not an archive of this package.
-    """
-    try:
-        with zipfile.ZipFile(archive) as content:
-            names = set(content.namelist())
-            lines = content.read(MANIFEST).decode().splitlines()
-            expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-            return [
-                name
-                for name, digest in expected.items()
-                if name not in names or hashlib.sha256(content.read(name)).hexdigest() != digest
-            ]
-    except (zipfile.BadZipFile, KeyError):
-        raise ValueError(f"{archive} is not an archive of a study: it has no {MANIFEST}") from None
-
-
-def _check_zip(path: Path) -> None:
-    with zipfile.ZipFile(path) as content:
-        if content.testzip() is not None:
-            raise OSError(f"{path} was not written whole")

@@ -1,7 +1,6 @@
-"""Files: replaced whole or not at all, and known by their content."""
+"""Files that are replaced whole or not at all, and digests of values."""
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -32,18 +31,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def digest_of(value: Any) -> str:
     """Digest of a value that JSON can hold, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal; a file that has not changed is read once by a process."""
-    status = Path(path).stat()
-    return _checksum(Path(path), (status.st_ctime_ns, status.st_size))
-
-
-@functools.cache
-def _checksum(path: Path, status: tuple[int, int]) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

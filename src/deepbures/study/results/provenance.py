@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .atomic import checksum, digest_of
+from ..grid.target import checksum
+from .atomic import digest_of
 from .code_digest import code_digest
 from .parquet import Table
 

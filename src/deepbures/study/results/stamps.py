@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from .atomic import checksum, digest_of, replacing
+from ..grid.target import checksum
+from .atomic import digest_of, replacing
 
 _SECOND = 10**9
 #: What a file says of its origin.
