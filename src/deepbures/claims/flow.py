@@ -126,7 +126,8 @@ SHARP_RATE = _Flow(
 
 def _aligned_rate(runs: pd.DataFrame) -> pd.DataFrame:
     aligned = runs[(runs["aligned_rate"] > 0) & runs["limit_rate"].notna()]
-    return off(aligned[[_slowest_alone(run) for run in aligned.itertuples()]], "limit_rate", "aligned_rate")
+    alone = np.array([_slowest_alone(run) for run in aligned.itertuples()], dtype=bool)
+    return off(aligned[alone], "limit_rate", "aligned_rate")
 
 
 def _slowest_alone(run: Any) -> bool:
