@@ -256,6 +256,70 @@ SATURATION = _BlowUp(
 )
 
 
+def _hessian_bounds(frame: pd.DataFrame) -> pd.DataFrame:
+    below = np.maximum(frame["lower_bound"] - frame["level"], frame["level"] - frame["smallest"])
+    empty = np.where(frame["rank_of_point"] < frame["rank"], (frame["smallest"] - frame["level"]).abs(), 0.0)
+    above = (frame["largest"] - frame["upper_bound"]) / frame["upper_bound"]
+    outside = np.maximum(below, empty) / frame["lower_bound"].abs()
+    return frame.assign(deviation=np.maximum(np.maximum(outside, above), 0))
+
+
+HESSIAN_BOUNDS = _Spectrum(
+    name="Hessian with smoothing",
+    source="ours",
+    statement="For every ε > 0 and at every W, all eigenvalues of the Hessian lie between 2 (1 − λ_max(T)), which is "
+    "one of them wherever a column of W is empty, and 2; T is the optimal transport map",
+    formula="2 (1 − √(λ_1/ε)) ≤ 2 (1 − λ_max(T)) ≤ λ(∇²L_ε(W)) ≤ 2",
+    test="Random W of every rank from 0 to k with entries of sizes from 10^{−3} √λ_1 to 10 √λ_1, N = 1; a theorem, "
+    "proved in docs/paper.md.",
+    unit="the bound",
+    tolerance=1e-6,
+    mutations=(
+        Mutation("least eigenvalue at an empty column", "bounds", "level", 1e-3),
+        Mutation("upper bound", "bounds", "upper_bound", 1e-3, signs=(-1,)),
+    ),
+    cases=each("hessian", "bounds", _hessian_bounds),
+)
+
+
+def _exponential_fillings(frame: pd.DataFrame) -> pd.DataFrame:
+    growing = frame[frame["filling_rate"] < 0]
+    return growing.assign(deviation=(growing["measured_rate"] / growing["filling_rate"] + 1).abs())
+
+
+EMPTY_COLUMNS = Statement(
+    kind="escape",
+    name="empty columns",
+    source="ours",
+    statement="At W_J of rank below k, an empty column z in direction b grows exponentially at the closed-form rate "
+    "for N = 1 (not for ε = 0, where W_J is no critical point), and for ε = 0 for N = 2",
+    formula="z ~ exp(r t): ε > 0, N = 1: r = 2 (√(λ_b/ε) − 1); ε = 0, N = 2: 2 √λ_b; square loss, N = 1: 4 λ_b",
+    test="Growth of S_bb = z^{2N} in flows that start with a little of the leading direction in an empty column.",
+    unit="the closed-form rate",
+    tolerance=1e-4,
+    mutations=(Mutation("closed-form rate", "fillings", "filling_rate", 0.01),),
+    cases=each("escape", "fillings", _exponential_fillings),
+)
+
+
+ALGEBRAIC_FILLING = Statement(
+    kind="escape",
+    name="empty columns of deeper networks",
+    source="ours",
+    statement="In deeper networks an empty column grows algebraically, at a rate that vanishes with it like a known "
+    "power: for N ≥ 2, for the Bures-Wasserstein loss without smoothing for N ≥ 3",
+    formula="d log z / dt = 2 s^{1−1/N} (√(λ_b/(s + ε)) − 1), s = z^{2N}; square loss: 4 s^{1−1/N} (λ_b − s)",
+    test="Growth of S_bb in flows that start with a little of the leading direction in an empty column, against the "
+    "formula at that s.",
+    unit="the closed-form rate",
+    tolerance=1e-4,
+    mutations=(Mutation("closed-form rate", "fillings", "growth_rate", 0.01),),
+    cases=each(
+        "escape", "fillings", lambda frame: off(frame[frame["filling_rate"] == 0], "measured_rate", "growth_rate")
+    ),
+)
+
+
 ESCAPE_RATES = Statement(
     kind="escape",
     name="escape rates",

@@ -1,7 +1,8 @@
 """Statements about gradient flow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from ..model.trajectory import StopReason
 from ..rates.measured import power_law_constant
 from ..rates.predicted import algebraic_tail
 from ..study.results.derived import full_rank, tail_ratio
-from .evidence import LOSS_ROUNDING, Bound, Statement, Study, above_rounding, decayed, each, keys_of, off, with_runs
+from .evidence import LOSS_ROUNDING, Bound, Statement, Study, decays, each, keys_of, off, with_runs
 from .mutation import Mutation, replaced, tilted, where
 
 #: An algebraic tail is compared where the excess loss is below the first number times λ_n, and the next mode has
@@ -18,50 +19,9 @@ from .mutation import Mutation, replaced, tilted, where
 _LATE, _DECAYED = 1e-5, 40.0
 #: The closed form of the tail must also have fallen to this fraction of the start, so that the start is forgotten.
 _BEGUN = 1e-3
+#: A faster mode is forgotten after this many e-folds of the slowest one; rates within this fraction are the same.
+_FORGOTTEN, _TIED = 10.0, 1e-9
 _Flow, _FlowBound = partial(Statement, kind="flow"), partial(Bound, kind="flow")
-
-
-def _decays(rate: str, covered: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Study], Iterator[pd.DataFrame]]:
-    """Promised decay rate · t and measured decay of the excess loss at all samples t > 0 of the flows covered."""
-
-    def cases(study: Study) -> Iterator[pd.DataFrame]:
-        for runs, trajectories in study.training("flow", ["time", "excess"]):
-            merged = with_runs(trajectories, runs[covered(runs)], [rate, "excess_initial"])
-            merged = merged[(merged["time"] > 0) & above_rounding(merged)]
-            yield decayed(merged, merged[rate] * merged["time"])
-
-    return cases
-
-
-def _flow_converges(runs: pd.DataFrame) -> pd.DataFrame:
-    exponential = runs[(runs["epsilon_effective"] > 0) & (runs["margin"] > 0) & (runs["sharp_rate"] > 0)]
-    slowest = exponential["global_rate"].fillna(exponential["sharp_rate"] / 5)
-    had_time = exponential["stop_reason"] != StopReason.END_TIME
-    had_time |= slowest * exponential["time_final"] > _DECAYED / 2
-    ended = exponential[had_time]
-    return ended.assign(deviation=ended["excess_final"] / ended["excess_initial"])
-
-
-FLOW_CONVERGES = _Flow(
-    name="convergence of the flow",
-    source="abstract",
-    statement="For 0 < ε < λ_k and from every start with a margin c > 0, gradient flow of the smoothed loss converges "
-    "to the minimum",
-    formula="c > 0, 0 < ε < λ_k ⇒ L(t) → L*",
-    test="Last record of every such flow that ended before its horizon, or has a horizon of 20 times the time of its "
-    "rate.",
-    unit="L(0) − L*",
-    tolerance=1e-8,
-    mutations=(
-        Mutation(
-            "last excess, 1e-6 of the first",
-            "runs",
-            "excess_final",
-            change=replaced(lambda table: 1e-6 * table["excess_initial"]),
-        ),
-    ),
-    cases=each("flow", "runs", _flow_converges),
-)
 
 
 FLOW_BOUND = _FlowBound(
@@ -80,7 +40,7 @@ FLOW_BOUND = _FlowBound(
             verdict="holds",
         ),
     ),
-    cases=_decays("bound_rate", lambda runs: runs["margin"] > 0),
+    cases=decays("bound_rate", lambda runs: runs["margin"] > 0),
     refuted="docs/paper.md section 8",
 )
 
@@ -93,7 +53,7 @@ REPAIRED_BOUND = _FlowBound(
     formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
     test="The same at the flows that meet this condition, for which the bound is proved.",
     mutations=(Mutation("rate", "runs", "bound_rate", 19, unit="×"),),
-    cases=_decays("bound_rate", lambda runs: (runs["margin"] > 0) & (runs["bound_is_proved"] == 1)),
+    cases=decays("bound_rate", lambda runs: (runs["margin"] > 0) & (runs["bound_is_proved"] == 1)),
 )
 
 
@@ -105,7 +65,7 @@ GLOBAL_RATE = _FlowBound(
     formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
     test="Every record of every such flow, with a margin or without; a theorem, proved in docs/paper.md.",
     mutations=(Mutation("rate", "runs", "global_rate", 0.01, signs=(1,)),),
-    cases=_decays("global_rate", lambda runs: runs["global_rate"] > 0),
+    cases=decays("global_rate", lambda runs: runs["global_rate"] > 0),
 )
 
 
@@ -134,9 +94,10 @@ MARGIN_KEPT = _Flow(
 
 def _loss_falls(study: Study) -> Iterator[pd.DataFrame]:
     for runs, trajectories in study.training("flow", ["excess"]):
-        merged = with_runs(trajectories, runs, ["loss_initial"])
+        merged = with_runs(trajectories, runs, ["loss_initial", "target_trace"])
         before = merged.groupby(keys_of(merged), sort=False, observed=True)["excess"].shift()
-        rise = np.maximum(merged["excess"] - before, 0) / merged["loss_initial"]
+        unit = np.maximum(merged["loss_initial"], merged["target_trace"])  # a flow at rest on a saddle keeps S to that
+        rise = np.maximum(merged["excess"] - before, 0) / unit
         yield merged.assign(deviation=rise)[before.notna()]
 
 
@@ -146,7 +107,7 @@ LOSS_FALLS = _Flow(
     statement="Along every gradient flow the loss never increases",
     formula="L(t') ≤ L(t) for t' > t",
     test="Consecutive records of every flow.",
-    unit="L(0)",
+    unit="L(0), or of tr Σ0 where that is larger",
     tolerance=LOSS_ROUNDING,
     mutations=(
         Mutation(
@@ -165,8 +126,8 @@ def _sharp_rate(runs: pd.DataFrame) -> pd.DataFrame:
 SHARP_RATE = _Flow(
     name="sharp rate",
     source="ours",
-    statement="For every N, k and ε < λ_k, the excess loss of gradient flow finally decays at the closed-form rate of "
-    "the flow linearised at the minimum",
+    statement="For every N, k and ε < λ_k and from every start with a component in the slowest mode, the excess loss "
+    "of gradient flow finally decays at the closed-form rate of the flow linearised at the minimum",
     formula="L(t) − L* ~ exp(−2 min r t)",
     test="Every flow in its tail: it reached its tolerance, the slopes of the two halves of its last three decades "
     "agree to 0.5 %, and the slowest direction holds 99 % of the remaining excess loss. The rate is the limit of "
@@ -175,6 +136,35 @@ SHARP_RATE = _Flow(
     tolerance=0.001,
     mutations=(Mutation("closed-form rate", "runs", "sharp_rate", 0.01),),
     cases=each("flow", "runs", _sharp_rate),
+)
+
+
+def _aligned_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    aligned = runs[(runs["aligned_rate"] > 0) & runs["limit_rate"].notna()]
+    alone = np.array([_slowest_alone(run) for run in aligned.itertuples()], dtype=bool)
+    return off(aligned[alone], "limit_rate", "aligned_rate")
+
+
+def _slowest_alone(run: Any) -> bool:
+    """Whether the slowest of the k modes of an aligned start is left at the end, or all others are as slow."""
+    learnt = np.asarray(run.eigenvalues_target)[: run.rank]
+    rates = np.sort(4 * run.depth * (learnt - run.epsilon_effective) ** (2 - 1 / run.depth) / learnt)
+    ahead = rates[rates > rates[0] * (1 + _TIED)] - rates[0]
+    return bool(np.all(ahead * run.time_final > _FORGOTTEN))
+
+
+ALIGNED_RATE = _Flow(
+    name="rate of aligned starts",
+    source="ours",
+    statement="From every start along the k leading eigenvectors of the target, which excites no exchange of "
+    "directions, the excess loss of gradient flow finally decays at the rate of the slowest of its k modes",
+    formula="L(t) − L* ~ exp(−2 min_{a ≤ k} r_aa t), 2 r_aa = 4 N (λ_a − ε)^{2−1/N} / λ_a",
+    test="Every flow from such a start whose tail is settled and in which the other modes are e^{-10} of the slowest, "
+    "with the rate measured as for the sharp rate.",
+    unit="the closed-form rate",
+    tolerance=0.001,
+    mutations=(Mutation("closed-form rate", "runs", "aligned_rate", 0.01),),
+    cases=each("flow", "runs", _aligned_rate),
 )
 
 

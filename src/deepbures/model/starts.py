@@ -24,8 +24,9 @@ DISTRIBUTIONS = (
 #: The network is made of the layers as drawn, of their product, balanced, or of one end-to-end matrix, balanced.
 BALANCES = ("none", "product", "end_to_end")
 
-#: Balanced starts near a point: near the target, near the saddle W = 0, and near 0 along Ω.
-NEAR_A_POINT = ("close", "small", "aligned")
+#: Balanced starts that are not drawn layer by layer: near the target, near the saddle W = 0, near 0 along Ω, and
+#: (`level_starts`) with a given excess loss in a random direction, or on the way to the lowest saddle.
+NEAR_A_POINT = ("close", "small", "aligned", "level", "saddle")
 
 #: The authors' first scale of the `close` start, and the factor by which it shrinks after a draw without a margin.
 FIRST_SCALE, SHRINK = 10.95, 0.95
@@ -267,6 +268,7 @@ def draw_network(
     balance: str = "none",
     gamma: float = 1.0,
     input_dimension: int | None = None,
+    width: int | None = None,
 ) -> DeepLinearNetwork:
     """Network of random layers, balanced or not.
 
@@ -275,7 +277,7 @@ def draw_network(
     rng
         Stream of the draw.
     dimension, depth, rank
-        n, N, and k, the width of all inner layers.
+        n, N, and k, the width of all inner layers (see `width`).
     distribution
         One of `DISTRIBUTIONS`, see `draw_layer`. For `normal` the entries of the end-to-end matrix have the variance
         d_0^{−γ}: the deviation σ is σ^{2N} = d_0^{−γ} / (d_1 ⋯ d_{N−1}).
@@ -287,11 +289,13 @@ def draw_network(
         γ, for `normal` only.
     input_dimension
         d_0, default n.
+    width
+        Width h ≥ k of the layers as drawn; default k. For k < n the first layer keeps the width k, the bottleneck.
 
     Raises
     ------
     ValueError
-        On an unknown distribution or balance, or a depth or rank out of range.
+        On an unknown distribution or balance, or a depth, rank or width out of range.
     """
     d_0 = input_dimension or dimension
     check_depth(depth)
@@ -299,7 +303,13 @@ def draw_network(
         raise ValueError(f"balance must be one of {', '.join(BALANCES)}, not {balance!r}")
     if not 1 <= rank <= min(dimension, d_0):
         raise ValueError(f"rank must lie between 1 and min(n, d_0) = {min(dimension, d_0)}, not {rank}")
-    widths = [d_0, *[rank] * (depth - 1), dimension]
+    width = rank if width is None else width
+    if width < rank:
+        raise ValueError(f"width must be at least the rank {rank}, not {width}")
+    hidden = [width] * (depth - 1)
+    if rank < dimension:
+        hidden[:1] = [rank] * min(1, depth - 1)
+    widths = [d_0, *hidden, dimension]
     if balance == "end_to_end" or (depth == 1 and rank < min(dimension, d_0)):  # one layer has no bottleneck
         W = draw_layer(rng, distribution, dimension, d_0, d_0 ** (-gamma / 2))
         return DeepLinearNetwork.balanced(W, depth, rank)

@@ -47,9 +47,23 @@ def at_most(where: str, numbers: list[int], largest: int, what: str) -> Iterator
 
 
 def balanced(block: Mapping[str, Any]) -> Iterator[str]:
-    """A flow starts from balanced layers."""
+    """A flow starts from balanced layers, whose hidden width does not matter."""
     if "none" in values(block, "balance"):
         yield f"{place(block, 'balance')}: a flow needs a balanced start, not 'none'"
+    if any(values(block, "imbalance")):
+        yield f"{place(block, 'imbalance')}: a flow needs balanced layers; use the kind 'layers' or 'descent'"
+    if values(block, "width"):
+        yield f"{place(block, 'width')}: a flow from balanced layers does not depend on their width; leave it out"
+
+
+def widths(block: Mapping[str, Any]) -> Iterator[str]:
+    """Hidden widths below the rank, and networks without a hidden layer that could be wider than the bottleneck."""
+    given, ranks = values(block, "width"), block["grid"]["rank"]
+    for width in (width for width in given if width < max(ranks)):
+        yield f"{place(block, 'width')}: {width} must be at least the rank, {max(ranks)}"
+    needed = 2 if min(ranks) == block["dimension"] else 3
+    for depth in (depth for depth in block["grid"]["depth"] if given and depth < needed):
+        yield f"grid.depth: a width needs N ≥ {needed} ({'k = n' if needed == 2 else 'k < n'}), not {depth}"
 
 
 def starts(block: Mapping[str, Any]) -> Iterator[str]:
@@ -57,7 +71,7 @@ def starts(block: Mapping[str, Any]) -> Iterator[str]:
     kinds, scales = values(block, "initialization"), values(block, "initial_scale")
     drawn = [kind for kind in kinds if kind not in NEAR_A_POINT]
     where = place(block, "initial_scale")
-    for kind in (kind for kind in ("small", "aligned") if kind in kinds):
+    for kind in (kind for kind in NEAR_A_POINT if kind in kinds and kind != "close"):
         if not scales:
             yield f"initialization: the key 'scale' is missing: the kind {kind!r} needs it"
         for scale in (scale for scale in scales if scale <= 0):
@@ -73,6 +87,7 @@ def starts(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"initialization: the key 'balance' is missing: the kind {drawn[0]!r} needs it"
     if balances and len(drawn) < len(kinds):
         yield f"{place(block, 'balance')}: the kinds {', '.join(map(repr, NEAR_A_POINT))} are always balanced"
+    yield from widths(block)
     end_rank, least = block["initialization"].get("end_rank", 0), min(block["grid"]["rank"])
     if end_rank > least:
         yield f"initialization.end_rank: {end_rank} must be at most the rank, {least}"

@@ -11,14 +11,17 @@ from ...linalg.psd import Array
 from ...losses.registry import CovarianceLoss
 from ...model import diagnostics
 from ...model.starts import Start
+from ...rates.below_full_rank import low_rank_global_rate
 from ...rates.predicted import loss_global_rate, rates_at_minimum
 from ...rates.program_constants import Constants, bound_is_proved, paper_constants
+from ...rates.thresholds import critical_gap
 from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, columns, list_of, schema
 
 #: One row for each run. Lists are over eigenvalues, largest first. Symbols are those of `program_constants`. Further
 #: columns: ε limited to λ_k (`epsilon_effective`); σ_k(W(0)) (`least_singular_value_initial`); the final loss from its
-#: definition (`value_final`); the rate of the global theorem, NaN where it does not apply (`global_rate`); whether
-#: `bound_rate` is proved for the run (`bound_is_proved`).
+#: definition (`value_final`); the rates of the global theorems at full rank and below it, NaN where they do not apply
+#: (`global_rate`, `low_rank_rate`); whether `bound_rate` is proved for the run (`bound_is_proved`); the second lowest
+#: critical value less L* (`critical_gap`).
 RUNS = schema(
     **columns(FLOAT, "epsilon_effective", "lambda_max", "lambda_min", "target_trace", "start_scale"),
     start_draws=COUNT,
@@ -26,6 +29,7 @@ RUNS = schema(
     **columns(FLOAT, "margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3"),
     **columns(FLOAT, "bound_rate", "descent_rate", "sharp_rate", "least_singular_value_initial", "global_rate"),
     bound_is_proved=FLAG,
+    **columns(FLOAT, "critical_gap", "low_rank_rate"),
     stop_reason=NAME,
     time_final=FLOAT,
     **columns(COUNT, "steps", "evaluations"),
@@ -68,8 +72,8 @@ def tables(seed: int, run: Mapping[str, Any], samples: Mapping[str, Array]) -> d
     return {"runs": from_rows(seed, [{**run, **ends}]), "trajectories": from_blocks(seed, [samples])}
 
 
-def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array) -> dict[str, Any]:
-    """Target, start, theory and spectra of a run with the final factor F (n, k) of its covariance."""
+def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array, excess: float) -> dict[str, Any]:
+    """Target, start, theory and spectra of a run with L(0) − L* = `excess` and the final factor F (n, k) of its S."""
     eigenvalues = loss.eigenvalues
     epsilon = float(loss.epsilon)
     loss_initial = float(loss.value(start.end_to_end))
@@ -95,12 +99,21 @@ def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Ar
         "least_singular_value_initial": least,
         "global_rate": loss_global_rate(loss, depth, least, rank),
         "bound_is_proved": int(proved),
+        "critical_gap": critical_gap(loss, rank),
+        "low_rank_rate": _low_rank_rate(loss, depth, rank, excess),
         "energy_levels": loss.saddle_values(rank),
         "eigenvalues_target": eigenvalues,
         "eigenvalues_initial": _eigenvalues(start.end_to_end, loss.dimension),
         "eigenvalues_final": _eigenvalues(final, loss.dimension),
         "alignment": diagnostics.alignment(final, loss.to_eigenbasis).ravel(),
     }
+
+
+def _low_rank_rate(loss: CovarianceLoss, depth: int, rank: int, excess: float) -> float:
+    """`low_rank_global_rate`; NaN for k = n and for losses other than Bures-Wasserstein."""
+    if not loss.is_bures_distance or rank == loss.dimension:
+        return float("nan")
+    return low_rank_global_rate(loss.eigenvalues, float(loss.epsilon), depth, rank, excess)
 
 
 def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> dict[str, Any]:

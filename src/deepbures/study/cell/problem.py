@@ -11,6 +11,8 @@ from ...files.targets import read_target
 from ...linalg.psd import Array
 from ...linalg.thin import is_thin
 from ...losses.registry import LOSSES, CovarianceLoss
+from ...model.layer_starts import widened, without_balance
+from ...model.level_starts import level_start, saddle_start
 from ...model.network import DeepLinearNetwork, with_bottleneck
 from ...model.starts import (
     FIRST_SCALE,
@@ -23,6 +25,7 @@ from ...model.starts import (
     with_end_rank,
 )
 from ...model.targets import draw_target
+from ...rates.thresholds import critical_gap
 from ..grid.seeds import generator
 from ..grid.target import identities_of, is_drawn, limited_epsilon
 from .settings import Initialization, Settings
@@ -135,23 +138,42 @@ def make_start(settings: Settings, seed: int, loss: CovarianceLoss) -> NetworkSt
         start = _start_near_a_point(rng, initialization, rank, loss)
         network = DeepLinearNetwork.balanced(start.end_to_end, depth, rank)
     else:
-        network = draw_network(rng, loss.dimension, depth, rank, kind, balance=balance or "end_to_end")
+        network = draw_network(
+            rng, loss.dimension, depth, rank, kind, balance=balance or "end_to_end", width=initialization.width
+        )
         start = Start(network.end_to_end(), float("nan"), 1)
     network = with_bottleneck(network, rank)
     if initialization.end_rank is not None:
         network = with_end_rank(network, initialization.end_rank)
         start = replace(start, end_to_end=network.end_to_end())
-    return NetworkStart(start.end_to_end, start.scale, start.draws, network)
+    layers = network.layers
+    if initialization.width is not None and balance != "none":
+        fixed = 1 if rank < loss.dimension else 0  # the bottleneck of k < n is the output of the first layer
+        layers = [*layers[:fixed], *widened(layers[fixed:], initialization.width)]
+    if initialization.imbalance:
+        rng = generator(
+            settings.study_seed, "imbalance", seed, dimension=loss.dimension, depth=depth, widths=layers[0].shape[0]
+        )
+        layers = without_balance(rng, layers, initialization.imbalance)
+    return NetworkStart(start.end_to_end, start.scale, start.draws, DeepLinearNetwork(layers))
 
 
 def _start_near_a_point(
     rng: np.random.Generator, initialization: Initialization, rank: int, loss: CovarianceLoss
 ) -> Start:
-    """A start near the target or near 0; for k ≪ n with d_0 = k, because the loss depends on S = W Wᵀ only."""
+    """A start near the target, near 0 or of a given excess; for k ≪ n with d_0 = k, as the loss depends on S = W Wᵀ."""
     inputs = rank if is_thin(loss.dimension, rank) else None
     if initialization.kind == "small":
         return small_start(rng, loss.dimension, rank, initialization.needed_scale(), inputs)
     if initialization.kind == "aligned":
         return aligned_start(rng, loss, rank, initialization.needed_scale(), inputs)
+    if initialization.kind in ("level", "saddle"):
+        gap = critical_gap(loss, rank)
+        if not (np.isfinite(gap) and loss.minimum_spectrum(rank)[rank - 1] > 0):
+            raise ValueError(
+                f"initialization {initialization.kind!r} needs λ_k > ε: there is no saddle below W_{{1..k}}"
+            )
+        start = level_start if initialization.kind == "level" else saddle_start
+        return start(rng, loss, rank, initialization.needed_scale() * gap, inputs)
     scale = FIRST_SCALE if initialization.scale is None else initialization.scale
     return close_start(rng, loss, rank, first_scale=scale)

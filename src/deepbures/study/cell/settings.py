@@ -22,6 +22,8 @@ class Initialization:
     balance: str | None = field(default=None, metadata={"enum": BALANCES})
     scale: float | None = field(default=None, metadata={"exclusiveMinimum": -1})
     end_rank: int | None = field(default=None, metadata={"minimum": 1})
+    imbalance: float = field(default=0.0, metadata={"minimum": 0})
+    width: int | None = field(default=None, metadata={"minimum": 1})
 
     def needed_scale(self) -> float:
         """The scale, for a kind of start that needs one."""
@@ -62,7 +64,7 @@ class Settings:
         ε as configured, and the lower end of the target's spectrum.
     options
         The sections of the configuration that the kind declares in `OPTIONS`, by name.
-    step_size, relative_step, theorem_step
+    step_size, relative_step, theorem_step, proved_step
         For descent, one of them.
     """
 
@@ -79,6 +81,7 @@ class Settings:
     step_size: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
     relative_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
     theorem_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
+    proved_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
 
     @classmethod
     def of(cls, given: Mapping[str, Any], options: Mapping[str, type]) -> Settings:

@@ -44,6 +44,8 @@ AXES = {
         Axis("initialization", of="initialization.kind", type=str),
         Axis("balance", of="initialization.balance", type=str),
         Axis("initial_scale", r"\sigma", of="initialization.scale", heading="scale of $W(0)$"),
+        Axis("imbalance", r"\delta", of="initialization.imbalance"),
+        Axis("width", "h", of="initialization.width", type=int),
         Axis("epsilon", r"\varepsilon"),
         Axis("smin", r"s_{\min}"),
         Axis("rank", "k", type=int),
@@ -51,10 +53,11 @@ AXES = {
         Axis("step_size", r"\eta"),
         Axis("relative_step", r"\eta / \eta_{\max}", heading=r"$\eta\,\lambda_{\max}/2$"),
         Axis("theorem_step", r"\eta / \min(\eta_1, \eta_2, \eta_3)", heading=r"$\eta/\min(\eta_1,\eta_2,\eta_3)$"),
+        Axis("proved_step", r"\eta / \bar\eta"),
     )
 }
 #: The axes for descent's step size; an experiment has one of them.
-STEP_AXES = ("step_size", "relative_step", "theorem_step")
+STEP_AXES = ("step_size", "relative_step", "theorem_step", "proved_step")
 
 
 def canonical(value: float | str) -> str:

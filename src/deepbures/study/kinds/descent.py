@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -11,24 +11,30 @@ from numpy.typing import NDArray
 from ...descent.gradient_descent import gradient_descent
 from ...flow.gradient_flow import gradient_flows
 from ...linalg.psd import Array
-from ...losses.registry import CovarianceLoss
+from ...losses.registry import BuresWasserstein, CovarianceLoss
 from ...model.diagnostics import least_singular_value
 from ...model.trajectory import FlowTrajectory
+from ...rates.below_full_rank import low_rank_descent_rate
 from ...rates.predicted import descent_contraction, descent_global_rate, rates_at_minimum, stable_step
 from ...rates.program_constants import paper_constants
+from ...rates.thresholds import proved_step
+from ...rates.unbalanced import layer_imbalance
 from ..cell import checks, measure
 from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Settings, needed
 from ..grid.axes import STEP_AXES
 from ..results.schema import FLOAT, VECTOR, columns, extended
 
-#: Besides the columns of every run: η; 2/λ_max of the Hessian at the optimum; the final factor of L − L* per step in
-#: theory; the fraction by which each step is proved to reduce L (one layer, else NaN); balancedness at the first and
-#: last record; distance from the flow; the covariances of the coordinates along Ω_1 and Ω_2, row by row.
+#: Besides the columns of every run: η; 2/λ_max of the Hessian at the optimum; a step at which descent on all layers is
+#: proved to converge (`eta_proved`); the final factor of L − L* per step in theory; the fraction by which each step is
+#: proved to reduce L (one layer, else NaN), for k < n that of L − L* (`low_rank_fraction`); max_j ‖W_{j+1}ᵀ W_{j+1} −
+#: W_j W_jᵀ‖ at the start, in the spectral norm (`imbalance_initial`); balancedness at the first and last record;
+#: distance from the flow; the covariances of the coordinates along Ω_1 and Ω_2, row by row.
 TABLES = {
     "runs": extended(
         measure.RUNS,
-        **columns(FLOAT, "eta", "eta_stable", "contraction", "descent_global_rate"),
+        **columns(FLOAT, "eta", "eta_stable", "eta_proved", "contraction", "descent_global_rate", "low_rank_fraction"),
+        imbalance_initial=FLOAT,
         **columns(FLOAT, "balancedness_initial", "balancedness_final", "flow_error"),
         **columns(VECTOR, "plane_initial", "plane_final"),
     ),
@@ -61,8 +67,8 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
     for one, other in (("max_steps", "end_time"), ("samples", "record_every")):
         if (one in options) == (other in options):
             yield f"descent: exactly one of the keys {one!r} and {other!r} is needed"
-    if "theorem_step" in block["grid"]:
-        yield from checks.bures_distance(block, "the axis 'theorem_step'")
+    for axis in (axis for axis in ("theorem_step", "proved_step") if axis in block["grid"]):
+        yield from checks.bures_distance(block, f"the axis {axis!r}")
     if "end_time" in options:
         if step_sizes is None:
             yield "descent.end_time: needs the axis 'step_size' in the grid"
@@ -105,7 +111,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
         }
         row = {
-            **_summary(loss, start, rank, depth, eta, F[-1]),
+            **_summary(loss, start, rank, depth, eta, F[-1], samples["excess"][0]),
             "stop_reason": trajectory.stop_reason[i],
             "time_final": trajectory.last_step[i] * eta,
             "steps": trajectory.last_step[i],
@@ -118,23 +124,26 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _summary(
-    loss: CovarianceLoss, start: NetworkStart, rank: int, depth: int, eta: float, final: Array
+    loss: CovarianceLoss, start: NetworkStart, rank: int, depth: int, eta: float, final: Array, excess: float
 ) -> dict[str, Any]:
-    """Theory of a run with step size η, and its ends; `final` (n, k) is a factor of the final covariance."""
+    """Theory of a run with step size η and E_0 = `excess`, and its ends; `final` (n, k): factor of the final S."""
     rates = rates_at_minimum(loss, depth, rank)
     return {
-        **measure.summary(loss, start, rank, depth, final),
+        **measure.summary(loss, start, rank, depth, final, excess),
         "eta": eta,
         "eta_stable": stable_step(rates),
+        "eta_proved": _proved_step(loss, start) if loss.is_bures_distance else float("nan"),
         "contraction": descent_contraction(rates, eta),
         "descent_global_rate": _global_rate(loss, start, depth, rank, eta),
+        "low_rank_fraction": _low_rank_fraction(loss, depth, rank, eta, excess),
+        "imbalance_initial": layer_imbalance(start.network.layers),
         "plane_initial": _in_plane(loss, start.end_to_end),
         "plane_final": _in_plane(loss, final),
     }
 
 
 def _step_size(settings: Settings, loss: CovarianceLoss, start: NetworkStart) -> float:
-    """η: `step_size`, `theorem_step` min(η_1, η_2, η_3), or `relative_step` 2/λ_max."""
+    """η: `step_size`, `theorem_step` min(η_1, η_2, η_3), `relative_step` 2/λ_max, or `proved_step` η̄."""
     if settings.theorem_step is not None:
         return settings.theorem_step * _theorem_step(loss, start, settings.depth, settings.rank)
     if settings.relative_step is not None:
@@ -142,6 +151,10 @@ def _step_size(settings: Settings, loss: CovarianceLoss, start: NetworkStart) ->
         if np.isnan(rates).any():
             raise ValueError(f"relative_step needs local rates in closed form, not {loss.name!r}: use step_size")
         return settings.relative_step * stable_step(rates)
+    if settings.proved_step is not None:
+        if not loss.is_bures_distance:
+            raise ValueError(f"proved_step needs the loss 'bures-wasserstein', not {loss.name!r}")
+        return settings.proved_step * _proved_step(loss, start)
     return needed(settings.step_size, "step_size", "descent")
 
 
@@ -165,6 +178,17 @@ def _global_rate(loss: CovarianceLoss, start: NetworkStart, depth: int, rank: in
         return float("nan")
     least = float(least_singular_value(start.end_to_end, rank))
     return descent_global_rate(loss.eigenvalues, float(loss.epsilon), depth, least, step_size, rank)
+
+
+def _low_rank_fraction(loss: CovarianceLoss, depth: int, rank: int, step_size: float, excess: float) -> float:
+    """Fraction of L − L* that every step on one layer is proved to remove, k < n; NaN if none is."""
+    if not loss.is_bures_distance or rank == loss.dimension:
+        return float("nan")
+    return low_rank_descent_rate(loss.eigenvalues, float(loss.epsilon), depth, rank, excess, step_size)
+
+
+def _proved_step(loss: CovarianceLoss, start: NetworkStart) -> float:
+    return proved_step(cast(BuresWasserstein, loss), start.network.layers)
 
 
 def _end_time(options: Descent) -> float:

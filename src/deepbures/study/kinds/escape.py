@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...flow.gradient_flow import gradient_flows
+from ...flow.gradient_flow import gradient_flow, gradient_flows
 from ...landscape import critical_points
 from ...landscape.curvature import check_twice_differentiable
 from ...linalg.psd import Array
@@ -18,7 +18,11 @@ from ..cell.settings import Settings
 from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
 
-#: Flows from a start near a critical point: rate of the fastest escape, predicted and measured, and plateau time.
+#: Flows from a start near a critical point: rate of the fastest escape, predicted and measured, and plateau time; and
+#: near points of rank below k, with `lower_ranks`, flows that fill an empty column z of Z, S_bb = z^{2N}, with the
+#: leading direction b outside J (`direction`): d log z/dt at this perturbation, δ where z grows exponentially and else
+#: √δ, measured and in closed form
+#: (`growth_rate`), and the rate of the flow linearised at the point (`filling_rate`, < 0 where z grows exponentially).
 TABLES = {
     "escapes": schema(
         **measure.POINT,
@@ -26,13 +30,20 @@ TABLES = {
         escapes=COUNT,
         **columns(FLOAT, "escape_rate", "measured_rate", "plateau_time"),
         rates=VECTOR,
-    )
+    ),
+    "fillings": schema(
+        **measure.POINT,
+        direction=COUNT,
+        **columns(FLOAT, "perturbation", "filling_rate", "growth_rate", "measured_rate"),
+    ),
 }
 COST = 0.3
 #: A plateau ends when the loss has fallen by the first fraction of L(W_J) − L*; up to the second the flow is linear.
 PLATEAU_DROP, LINEAR_DROP = 1e-2, 1e-4
 #: Length of the flow in units of ln(1/δ) / (escape rate).
 HORIZON = 1.5
+#: A filling is measured while log z, and the logarithm of the fastest escape, grow by at most this much.
+_GROWTH = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Options:
 
     points: int = field(metadata={"minimum": 2})
     perturbation: float = field(metadata={"exclusiveMinimum": 0, "exclusiveMaximum": 0.1})
+    lower_ranks: bool = False
 
 
 OPTIONS = {"landscape": Options}
@@ -80,7 +92,63 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             }
             for i, (point, spectrum, (plateau, rate)) in enumerate(zip(points, spectra, escapes, strict=True))
         ]
-        yield {"escapes": measure.from_rows(seed, rows)}
+        fillings = _fillings(loss, depth, rank, options) if options.lower_ranks else ()
+        yield {
+            "escapes": measure.from_rows(seed, rows),
+            "fillings": measure.from_rows(seed, fillings, TABLES["fillings"].names),
+        }
+
+
+def _fillings(loss: CovarianceLoss, depth: int, rank: int, options: Options) -> Iterator[dict[str, Any]]:
+    """One row for each point of rank below k that is stationary and has empty columns that grow.
+
+    For ε = 0 and N = 1 there is none: W_J is a kink, which the flow leaves at once.
+    """
+    if loss.has_kink and depth == 1:
+        return
+    points = critical_points.spread(loss, rank, options.points, lower_ranks=True)
+    for number, point in enumerate(points):
+        leading = next(j for j in range(loss.dimension) if j not in point.kept)
+        if len(point.kept) < rank and loss.minimum_spectrum(loss.dimension)[leading] > 0:
+            spectrum = critical_points.local_spectrum(loss, point.kept, depth, rank)
+            yield {"point": number, **asdict(point), **_filling(loss, point, leading, depth, spectrum, options)}
+
+
+def _filling(
+    loss: CovarianceLoss,
+    point: critical_points.CriticalPoint,
+    b: int,
+    depth: int,
+    spectrum: critical_points.LocalSpectrum,
+    options: Options,
+) -> dict[str, float]:
+    """How an empty column fills with the direction b, from W_J + δ ‖W_J‖ Ω_b eᵀ.
+
+    S stays diagonal, and d log z/dt = −s^{1−1/N} β_b(s) where ∇L = diag(β(s)) F in the eigenbasis of the target, at the
+    geometric mean of S_bb at both ends.
+    """
+    rate = float(spectrum.empty.min())
+    perturbation = options.perturbation if rate < 0 else np.sqrt(options.perturbation)
+    W = critical_points.factor(loss, point.kept, len(point.kept) + 1)
+    size = perturbation * (np.linalg.norm(W) if point.kept else np.sqrt(loss.eigenvalues[0]))
+    W[:, -1] = size * loss.eigenvector_columns([b])[:, 0]
+    s = np.zeros(loss.dimension)
+    s[list(point.kept)] = loss.minimum_spectrum(loss.dimension)[list(point.kept)]
+
+    def growth(filled: float) -> float:
+        s[b] = filled
+        return float(-(filled ** (1 - 1 / depth)) * loss.multiplier(s)[b])
+
+    end = _GROWTH / max(growth(float(size**2)), spectrum.escape_rate)
+    flow = gradient_flow(loss, W, depth, [0.0, end], rank=W.shape[1], rtol=1e-10)
+    first, last = np.linalg.norm(loss.eigenvectors[:, b] @ flow.factors, axis=-1)
+    return {
+        "direction": b,
+        "perturbation": perturbation,
+        "filling_rate": rate,
+        "growth_rate": growth(float(first * last)),
+        "measured_rate": float(np.log(last / first)) / (depth * end),
+    }
 
 
 def _beside(

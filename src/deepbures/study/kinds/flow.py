@@ -9,7 +9,7 @@ from ...flow.gradient_flow import gradient_flows
 from ...linalg.psd import Array
 from ...losses.registry import CovarianceLoss
 from ...model.trajectory import FlowTrajectory
-from ...rates.plateau_times import half_times
+from ...rates.plateau_times import aligned_sharp_rate, half_times
 from ...rates.predicted import rates_at_minimum
 from ..cell import checks, measure
 from ..cell.problem import NetworkStart, make_problems, stack_losses
@@ -19,13 +19,15 @@ from ..results.schema import FLOAT, VECTOR, columns, extended
 
 #: Besides the columns of every run: the factors F(0) and F(T) of the covariance, n × k row by row, with `keep_factors`
 #: (else empty); the fraction of the final excess loss in its slowest directions (`slowest_share`); for aligned starts
-#: (else empty) the times at which the eigenvalues of S reach half of their limits, measured and in closed form.
+#: the times at which the eigenvalues of S reach half of their limits, measured and in closed form (else empty), and
+#: the sharp rate of such starts (`aligned_rate`, else NaN).
 TABLES = {
     "runs": extended(
         measure.RUNS,
         **columns(VECTOR, "factor_initial", "factor_final"),
         slowest_share=FLOAT,
         **columns(VECTOR, "half_times", "half_times_predicted"),
+        aligned_rate=FLOAT,
     ),
     "trajectories": measure.TRAJECTORIES,
 }
@@ -73,11 +75,12 @@ def _tables(
     ends = [F[0].ravel(), F[-1].ravel()] if settings.options["integration"].keep_factors else [[], []]
     measured: Any = []
     predicted: Any = []
-    if settings.start().kind == "aligned" and loss.is_bures_distance:
+    aligned = settings.start().kind == "aligned"
+    if aligned and loss.is_bures_distance:
         measured = _half_times(trajectory, loss, rank)
         predicted = half_times(loss.eigenvalues[:rank], float(loss.epsilon), depth, start.scale**2)
     run = {
-        **measure.summary(loss, start, rank, depth, F[-1]),
+        **measure.summary(loss, start, rank, depth, F[-1], trajectory.excess[0]),
         "stop_reason": trajectory.stop_reason,
         "time_final": trajectory.times[-1],
         "steps": trajectory.n_steps,
@@ -87,6 +90,7 @@ def _tables(
         "slowest_share": slowest_share(loss, F[-1], depth, rank),
         "half_times": measured,
         "half_times_predicted": predicted,
+        "aligned_rate": aligned_sharp_rate(loss, depth, rank) if aligned else float("nan"),
     }
     samples = {
         "time": trajectory.times,

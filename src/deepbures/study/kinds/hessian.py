@@ -12,20 +12,24 @@ from ...landscape.curvature import (
     Curvature,
     check_twice_differentiable,
     extreme_eigenvalues,
+    hessian,
     network_hessian,
 )
 from ...linalg.psd import Array
+from ...losses.closed_form_rates import bures_wasserstein_hessian_bounds
 from ...losses.registry import CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
+from ..grid.seeds import generator
 from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
 
 #: At a critical point: `value_error`, the deviation of the loss from its closed form in units of Σ_j λ_j^{d/2}, d the
 #: degree of the loss; `gradient_norm` of W for Σ0/λ_1; extreme eigenvalues of the Hessian of the layers; the numbers of
 #: negative, zero and positive eigenvalues (−1 if only the extreme ones were computed); `rates`, the eigenvalues ≠ 0 in
-#: closed form; `spectrum_error`, the largest deviation from them relative to λ_max.
+#: closed form; `spectrum_error`, the largest deviation from them relative to λ_max. At random matrices W (one layer,
+#: ε > 0): extreme eigenvalues of ∇²L_ε(W), 2 (1 − λ_max(T)) (`level`), and the bounds 2 (1 − √(λ_1/ε)) and 2.
 TABLES = {
     "spectra": schema(
         **measure.POINT,
@@ -39,7 +43,12 @@ TABLES = {
         predicted_zero=COUNT,
         rates=VECTOR,
         spectrum_error=FLOAT,
-    )
+    ),
+    "bounds": schema(
+        matrix=COUNT,
+        rank_of_point=COUNT,
+        **columns(FLOAT, "smallest", "largest", "level", "lower_bound", "upper_bound"),
+    ),
 }
 COST = 0.04
 #: Largest number of parameters for which the whole spectrum is computed; above it, the extreme eigenvalues.
@@ -51,6 +60,7 @@ class Options:
     """Keys of `landscape` in the configuration; see config/README.md."""
 
     points: int = field(metadata={"minimum": 2})
+    matrices: int = field(default=0, metadata={"minimum": 0})
 
 
 OPTIONS = {"landscape": Options}
@@ -64,7 +74,35 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         check_twice_differentiable(loss, rank)
         points = critical_points.spread(loss, rank, options.points)
         rows = ({"point": i, **_row(loss, point, depth, rank)} for i, point in enumerate(points))
-        yield {"spectra": measure.from_rows(seed, rows)}
+        bounds = _bounds(settings, seed, loss, options.matrices) if depth == 1 and not loss.has_kink else ()
+        yield {
+            "spectra": measure.from_rows(seed, rows),
+            "bounds": measure.from_rows(seed, bounds, TABLES["bounds"].names),
+        }
+
+
+def _bounds(settings: Settings, seed: int, loss: CovarianceLoss, number: int) -> Iterator[dict[str, Any]]:
+    """One row for each of some random W (n, k) of rank 0, …, k in turn, with entries of a random size; BW loss only."""
+    rng = generator(settings.study_seed, "matrices", seed, dimension=loss.dimension, rank=settings.rank)
+    for i in range(number if loss.is_bures_distance else 0):
+        rank = i % (settings.rank + 1)
+        W = (
+            rng.standard_normal((loss.dimension, settings.rank))
+            * np.sqrt(loss.eigenvalues[0])
+            * 10 ** rng.uniform(-3, 1)
+        )
+        W[:, rank:] = 0
+        eigenvalues = np.linalg.eigvalsh(hessian(loss, W))
+        lower, upper = bures_wasserstein_hessian_bounds(loss.eigenvalues, float(loss.epsilon))
+        yield {
+            "matrix": i,
+            "rank_of_point": rank,
+            "smallest": eigenvalues[0],
+            "largest": eigenvalues[-1],
+            "level": loss.level_of_empty_columns(W),
+            "lower_bound": lower,
+            "upper_bound": upper,
+        }
 
 
 def _row(loss: CovarianceLoss, point: critical_points.CriticalPoint, depth: int, rank: int) -> dict[str, Any]:

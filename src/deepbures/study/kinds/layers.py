@@ -1,0 +1,90 @@
+"""Gradient flow of the layers themselves, from starts without balance."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ...flow.layer_flow import layer_flow
+from ...linalg.psd import Array
+from ...model.network import layer_gradients, prefix_products
+from ...model.trajectory import StopReason
+from ...rates.unbalanced import layer_imbalance, unbalanced_global_rate
+from ..cell import measure
+from ..cell.problem import make_problems, stack_losses
+from ..cell.settings import Initialization, Integration, Settings
+from ..results.schema import FLOAT, columns, extended
+
+#: Besides the columns of every run: max_j ‖D_j‖, D_j = W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ, in the spectral norm at the start
+#: (`imbalance_initial`), and along the flow max_j ‖D_j(t) − D_j(0)‖ (`imbalance_drift`); the rate of the theorem for
+#: layers of any balance (`unbalanced_rate`; 0 where the imbalance or L(0) is too large, NaN for other losses).
+TABLES = {
+    "runs": extended(measure.RUNS, **columns(FLOAT, "imbalance_initial", "unbalanced_rate")),
+    "trajectories": extended(measure.TRAJECTORIES, imbalance_drift=FLOAT),
+}
+OPTIONS = {"initialization": Initialization, "integration": Integration}
+COST = 0.1
+
+
+def check(block: Mapping[str, Any]) -> Iterator[str]:
+    """The flow of the layers is that of full rank."""
+    for i, rank in enumerate(block["grid"]["rank"]):
+        if rank < block["dimension"]:
+            yield f"grid.rank[{i}]: kind 'layers' needs the rank n = {block['dimension']}, not {rank}"
+    if block["integration"].get("keep_factors"):
+        yield "integration.keep_factors: kind 'layers' keeps no factors"
+
+
+def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns of the tables `runs` and `trajectories` for each seed; the flows are integrated as one stack."""
+    rank, depth, options = settings.rank, settings.depth, settings.options["integration"]
+    losses, starts = make_problems([(settings, seed) for seed in seeds], options.excess_tolerance)
+    stacked = stack_losses(losses)
+    flow = layer_flow(
+        stacked,
+        [np.stack(layers) for layers in zip(*(start.network.layers for start in starts), strict=True)],
+        options.max_time,
+        rtol=options.rtol,
+        excess_tolerance=options.excess_tolerance,
+        max_steps=options.max_steps,
+    )
+    for i, (seed, loss, start) in enumerate(zip(seeds, losses, starts, strict=True)):
+        layers = [layer[:, i] for layer in flow.layers]
+        W = prefix_products(layers)[-1]
+        reached = np.flatnonzero(loss.excess(W) <= options.excess_tolerance)
+        last = int(reached[0]) if reached.size else len(W) - 1
+        kept = np.unique(np.linspace(0, last, min(options.samples, last + 1)).round().astype(int))
+        layers, W = [layer[kept] for layer in layers], W[kept]
+        excess, times = loss.excess(W), flow.times[kept]
+        gradients = layer_gradients(layers, prefix_products(layers), loss.gradient(W))
+        samples = {
+            "time": times,
+            "loss": loss.minimum_value(rank) + excess,
+            "excess": excess,
+            "gradient_norm": np.sqrt(sum(np.sum(part**2, axis=(-2, -1)) for part in gradients)),
+            **measure.along(loss, rank, W, np.linalg.svd(W, compute_uv=False)),
+            "imbalance_drift": _drift(layers),
+        }
+        row = {
+            **measure.summary(loss, start, rank, depth, W[-1], excess[0]),
+            "stop_reason": StopReason.CONVERGED if reached.size else flow.stop_reason,
+            "time_final": times[-1],
+            "steps": last,
+            "evaluations": flow.evaluations,
+            "imbalance_initial": layer_imbalance(start.network.layers),
+            "unbalanced_rate": float("nan"),
+        }
+        if loss.is_bures_distance:
+            initial = row["loss_initial"], start.network.layers
+            row["unbalanced_rate"] = unbalanced_global_rate(loss.eigenvalues, float(loss.epsilon), *initial)
+        yield measure.tables(seed, row, samples)
+
+
+def _drift(layers: Sequence[Array]) -> Array:
+    """max_j ‖D_j(t) − D_j(0)‖ in the spectral norm at each of the times of layers (m, d_j, d_{j−1}), (m,)."""
+    largest = np.zeros(len(layers[0]))
+    for lower, upper in pairwise(layers):
+        D = upper.mT @ upper - lower @ lower.mT
+        largest = np.maximum(largest, np.linalg.norm(D - D[0], ord=2, axis=(-2, -1)))
+    return largest
