@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..model.trajectory import StopReason
 from ..study.results.derived import certified, final_rate, full_rank, order_at_zero, predicted_rate, settling_steps
-from .evidence import Bound, Statement, Study, above_rounding, decayed, keys_of, with_runs
+from .evidence import Bound, Statement, Study, above_rounding, decayed, each, keys_of, with_runs
 from .mutation import Mutation, replaced, tilted, where
 
 #: Distances and drifts below this fraction of their unit are rounding.
@@ -21,6 +21,8 @@ _QUARTER, _LATE_STEP = 0.25, 0.95
 _SPARE = 1.5
 #: A descent is in its tail where its final contraction is the closed form to this relative error of the logarithm.
 _IN_TAIL = 0.05
+#: Layers are balanced up to this fraction of λ_1^{1/N}.
+_BALANCED = 1e-3
 _Descent, _DescentBound = partial(Statement, kind="descent"), partial(Bound, kind="descent")
 
 
@@ -168,6 +170,36 @@ CONVERGES_ABOVE = _Descent(
         ),
     ),
     cases=_converges_above,
+)
+
+
+def _final_contraction(runs: pd.DataFrame) -> pd.DataFrame:
+    balanced = runs["balancedness_final"] <= _BALANCED * runs["lambda_max"] ** (1 / runs["depth"])
+    tails = runs[(runs["in_tail"] == 1) & (runs["contraction"] < 1) & balanced]
+    return tails.assign(deviation=(final_rate(tails) / predicted_rate(tails) - 1).abs())
+
+
+FINAL_CONTRACTION = _Descent(
+    name="sharp contraction",
+    source="ours",
+    statement="For every N, k and ε < λ_k, a step of descent from balanced layers that stays near the minimum finally "
+    "multiplies the excess loss by the closed-form factor",
+    formula="L_{i+1} − L* ~ max_r (1 − η r)² (L_i − L*)",
+    test="Every descent in its tail, as for the sharp rate of the flow, whose layers are balanced at the end to 0.001 "
+    "λ_1^{1/N}: large steps lose balance, and the minimum that they reach has other rates. The factor is the limit of "
+    "that over three equal parts of the last two decades.",
+    unit="the logarithm of the factor",
+    tolerance=0.002,
+    mutations=(
+        Mutation(
+            "logarithm of the closed-form factor",
+            "runs",
+            "contraction",
+            0.01,
+            lambda runs, column, amount: runs[column] ** (1 + amount),
+        ),
+    ),
+    cases=each("descent", "runs", _final_contraction),
 )
 
 

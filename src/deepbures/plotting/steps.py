@@ -96,9 +96,12 @@ def _draw_largest_steps(axis: Axes, part: pd.DataFrame, text: str, look: dict[st
 
 @style.lettered
 def contraction(runs: pd.DataFrame) -> Figure:
-    """G1 for descent: measured final decay of L − L* per step against max_r (1 − η r)²; below: their ratio."""
+    """G1 for descent: measured final decay of L − L* per step against max_r (1 − η r)²; below: their ratio.
+
+    Only runs that end in their tail: those whose slowest direction is still hidden decay faster.
+    """
     table = runs.assign(measured=derived.final_rate(runs), predicted=derived.predicted_rate(runs))
-    table = table[table["measured"].notna() & (table["contraction"] < 1) & (table["steps"] >= 10)]
+    table = table[(table["in_tail"] == 1) & (table["contraction"] < 1)]
     table["ratio"] = table["measured"] / table["predicted"]
     cells = frames.over_seeds(table, ["measured", "predicted", "ratio"])
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])

@@ -20,7 +20,7 @@ def full_rank(runs: pd.DataFrame) -> pd.Series:
 def tail_rate(runs: pd.DataFrame) -> pd.Series:
     """Measured rate r of L − L* ~ exp(−r t) in the tail, per unit time.
 
-    `limit_rate` where a flow's tail is settled; elsewhere −ln 10 · `tail_slope`, the slope in decades.
+    `limit_rate` where the tail is settled; elsewhere −ln 10 · `tail_slope`, the slope in decades.
     """
     return runs["limit_rate"].fillna(-runs["tail_slope"] * np.log(10))
 
@@ -31,8 +31,8 @@ def tail_ratio(runs: pd.DataFrame) -> pd.Series:
 
 
 def final_rate(runs: pd.DataFrame) -> pd.Series:
-    """For descent: −ln of the measured final factor of L − L* per step, which is the tail rate times η."""
-    return tail_rate(runs) * runs["eta"]
+    """For descent: −ln of the measured final factor of L − L* per step, `limit_rate` times η; NaN without a limit."""
+    return runs["limit_rate"] * runs["eta"]
 
 
 def predicted_rate(runs: pd.DataFrame) -> pd.Series:
