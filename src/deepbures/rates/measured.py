@@ -182,6 +182,26 @@ def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) 
     return fit._replace(start=10**fit.start, end=10**fit.end)
 
 
+def power_law_constant(excess: Array, gradient_norm: Array, power: float, factor: float = 4.0) -> float:
+    """Constant C of a flow with L − L* ~ C t^{−p} for the given power p, extrapolated to t → ∞.
+
+    z = d/dt (L − L*)^{−1/p} = ‖∇L^N‖² (L − L*)^{−1−1/p}/p tends to C^{−1/p}, whatever the origin of time, with a first
+    correction proportional to √(L − L*). The limit is that of the line through the last record and the first one whose
+    excess is at most `factor` times as large.
+
+    Parameters
+    ----------
+    excess, gradient_norm : (m,)
+        Samples of a flow in its algebraic tail.
+    """
+    i = int(np.argmax(excess <= factor * excess[-1]))
+    (early, last), (x, y) = (
+        gradient_norm[[i, -1]] ** 2 * excess[[i, -1]] ** (-1 - 1 / power) / power,
+        excess[[i, -1]] ** 0.5,
+    )
+    return float((last - (early - last) / (x - y) * y) ** -power)
+
+
 def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None = None) -> float:
     """max_t (L(t) − L*) / (initial · exp(−rate t)) over the samples with t > 0; above 1 if the bound is violated.
 

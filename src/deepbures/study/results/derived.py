@@ -76,3 +76,16 @@ def order(runs: pd.DataFrame, column: str) -> float:
     positive = runs[runs[column] > 0]
     mean = np.exp(np.log(positive[column]).groupby(positive["step_size"]).mean())
     return exponent(mean.index.to_numpy(), mean.to_numpy())
+
+
+def order_at_zero(runs: pd.DataFrame, column: str) -> float:
+    """Order p of column ~ η^p as η → 0, from the three smallest step sizes of one run; NaN for fewer.
+
+    log column = c + p log η + b η through these three: the term b η removes the first correction to the power law.
+    """
+    smallest = runs[runs[column] > 0].nsmallest(3, "step_size")
+    if len(smallest) < 3:
+        return float("nan")
+    eta = smallest["step_size"].to_numpy(dtype=float)
+    terms = np.column_stack([np.ones(3), np.log(eta), eta / eta.max()])
+    return float(np.linalg.solve(terms, np.log(smallest[column].to_numpy(dtype=float)))[1])
