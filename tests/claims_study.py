@@ -19,13 +19,13 @@ STUDY = {
     "flows": ("flow", {**FLOW, **CLOSE}, [{"epsilon": 0, "depth": 1}, {"epsilon": 0.1, "depth": 3}]),
     "steps": (
         "descent",
-        {"descent": {"max_steps": 400, "excess_tolerance": 1e-8, "samples": 50}, **CLOSE},
-        [{"epsilon": 0.1, "depth": 2, "relative_step": step} for step in (0.5, 1.2)],
+        {"descent": {"max_steps": 2000, "excess_tolerance": 1e-8, "samples": 50}, **CLOSE},
+        [{"epsilon": 0.1, "depth": 2, "relative_step": step} for step in (0.5, 0.99, 1.01, 1.2)],
     ),
     "to_flow": (
         "descent",
         {"descent": {"end_time": 0.02, "samples": 5, "compare_with_flow": True}, **CLOSE},
-        [{"epsilon": 0.1, "depth": 2, "step_size": step} for step in (1e-4, 5e-5)],
+        [{"epsilon": 0.1, "depth": 2, "step_size": step} for step in (1e-4, 5e-5, 2.5e-5)],
     ),
     "aligned": (
         "flow",
@@ -40,7 +40,7 @@ STUDY = {
     "broken": (
         "flow",
         {**FLOW, "dimension": 1, "rank": 1, "smin": -1, **SMALL},
-        [{"epsilon": 1, "depth": 1, "initial_scale": 0.5}],
+        [{"epsilon": 1, "depth": 1, "initial_scale": 0.5}, {"epsilon": 0.5, "depth": 1, "initial_scale": 0.2}],
     ),
     "broken_steps": (
         "descent",
@@ -59,15 +59,19 @@ STUDY = {
     ),
     "samples": (
         "finite_sample",
-        {"sampling": {"sizes": [100, 1000], "draws": 40}, "integration": FLOW["integration"], **SMALL},
+        {"sampling": {"sizes": [100], "draws": 2000}, "integration": FLOW["integration"], **SMALL},
         [{"epsilon": 0, "depth": 2}],
     ),
     "losses": (
         "descent",
-        {"descent": {"max_steps": 3000, "excess_tolerance": 1e-8, "samples": 100}, **SMALL},
+        {
+            "descent": {"max_steps": 3000, "excess_tolerance": 1e-8, "samples": 100},
+            "initialization": {"kind": "small", "scale": 0.5},
+        },
         [
-            {"loss_name": loss, "loss": loss, "epsilon": 0, "depth": 2, "relative_step": 0.25}
+            {"loss_name": loss, "loss": loss, "epsilon": 0, "depth": depth, "relative_step": 0.25}
             for loss in ("bures-wasserstein", "frobenius")
+            for depth in (1, 2)
         ],
     ),
     "hessian": ("hessian", {"landscape": {"points": 3}}, [{"epsilon": 0.1, "depth": 2, "rank": 2}]),

@@ -9,7 +9,7 @@ from deepbures.claims.evidence import Bound, Statement
 from deepbures.claims.mutation import replaced, scaled, shifted, tilted, where
 from deepbures.claims.power import with_power
 
-FRAME = pd.DataFrame({"x": [1.0, 10.0], "y": [2.0, 4.0], "many": [[1.0, 2.0], [3.0]]})
+FRAME = pd.DataFrame({"x": [1.0, 10.0], "y": [2.0, 4.0], "many": [np.array([1.0, 2.0]), np.array([3.0])]})
 
 
 class Given(Study):

@@ -14,6 +14,8 @@ from deepbures.rates.measured import (
     authors_slope_of_descent,
     authors_slope_of_flow,
     limit_rate,
+    limit_slope,
+    power_law_constant,
     power_law_tail,
     settling_time,
     tail_drift,
@@ -343,7 +345,38 @@ def test_two_exponentials_that_pass_for_a_tail_give_its_rate():
             speed = (1 - rest) * np.exp(-t) + (1 + faster) * rest * np.exp(-(1 + faster) * t)  # −dL/dt = ‖∇L^N‖²
             limit = abs(limit_rate(t, excess, np.sqrt(speed)) - 1)
             in_tail = rest <= 1 - SLOWEST_SHARE and tail_drift(t, excess) <= SETTLED
-            (passed if in_tail else failed).append((deviation, limit))
+            (passed if in_tail else failed).append((deviation, limit, abs(limit_slope(t, excess) - 1)))
     assert len(passed) > 100
-    assert (np.max(passed, axis=0) < [0.006, 5e-4]).all()
+    assert (np.max(passed, axis=0) < [0.006, 5e-4, 2e-3]).all()
     assert np.max(failed, axis=0)[0] > 0.02
+
+
+@pytest.mark.parametrize("faster", [1.2, 1.5])
+def test_limit_of_descent_is_its_slowest_factor(faster):
+    # Steps spaced as descents are recorded, and 1 % of the last excess decays faster.
+    steps = np.unique(np.geomspace(1, 2000, 200).round())
+    rest = 0.01 * np.exp(0.01 * (faster - 1) * steps[-1])
+    excess = np.exp(-0.01 * steps) + rest * np.exp(-0.01 * faster * steps)
+    slope = -tail_slope(steps, excess).slope * np.log(10)
+    assert abs(limit_slope(steps, excess) / 0.01 - 1) < 0.1 * abs(slope / 0.01 - 1)
+    assert limit_slope(steps, np.exp(-0.01 * steps)) == pytest.approx(0.01, rel=1e-12)
+
+
+def test_limit_of_a_curve_that_has_not_fallen_is_none():
+    t = np.linspace(0, 1, 20)
+    assert np.isnan(limit_slope(t, np.exp(-t)))
+    assert np.isnan(limit_slope(np.array([0.0, 1.0, 2.0]), np.array([1.0, 1e-3, 1e-6])))  # too few records
+
+
+@pytest.mark.parametrize("depth", [1, 2, 10])
+def test_constant_of_a_power_law_does_not_depend_on_the_origin_of_time(depth):
+    # s' = −2 N s^{3 − 1/N} (1 + s) and E = s² (1 + c s): the first corrections, of order √E, are removed.
+    p, c = 2 * depth / (2 * depth - 1), 0.3
+    s = np.geomspace(1, 1e-3, 400)
+    excess = s**2 * (1 + c * s)
+    speed = 2 * depth * s ** (3 - 1 / depth) * (1 + s) * (2 * s + 3 * c * s**2)  # −dE/dt
+    # s ~ ((4N − 2) t)^{−N/(2N − 1)}
+    expected = (4 * depth - 2) ** -p
+    assert power_law_constant(excess, np.sqrt(speed), p) == pytest.approx(expected, rel=1e-5)
+    # the leading term alone, from the last record, is off by more
+    assert abs((speed[-1] / p * excess[-1] ** (-1 - 1 / p)) ** -p / expected - 1) > 1e-4

@@ -185,6 +185,17 @@ def test_runs_that_end_on_their_horizon_have_a_power_law(tmp_path):
         assert np.isnan(row["tail_slope"])
 
 
-def test_descent_has_no_share_of_directions(descent):
-    assert "in_tail" not in descent[0].column_names
-    assert "tail_drift" in descent[0].column_names
+def test_the_contraction_of_descent_is_that_of_its_slowest_direction(tmp_path):
+    # Steps of 0.3 and 0.95 of the largest stable one: the least local rate decides, and the largest.
+    for step in (0.3, 0.95):
+        settings = {
+            **DESCENT,
+            "relative_step": step,
+            "descent": {"max_steps": 5000, "samples": 300, "excess_tolerance": 1e-14},
+        }
+        del settings["step_size"]
+        runs, _ = collected(tmp_path, settings, seeds=range(3))
+        tails = [row for row in runs.to_pylist() if row["in_tail"]]
+        assert tails
+        for row in tails:
+            assert row["limit_rate"] * row["eta"] == pytest.approx(-np.log(row["contraction"]), rel=1e-4)

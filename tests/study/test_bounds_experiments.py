@@ -12,11 +12,11 @@ from deepbures.model.starts import aligned_start, close_start
 from deepbures.rates import predicted as predicted_rates
 from deepbures.rates.measured import worst_ratio
 from deepbures.rates.program_constants import bound_is_proved
+from deepbures.study.cell.measure import slowest_share
 from deepbures.study.cell.problem import make_loss, make_start
 from deepbures.study.configuration import ConfigurationError, check
 from deepbures.study.grid.cells import cells
 from deepbures.study.grid.target import limited_epsilon
-from deepbures.study.kinds.flow import slowest_share
 from deepbures.study.run import checked, run_cell
 
 FLOW = {

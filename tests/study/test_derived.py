@@ -35,7 +35,7 @@ def test_rates_of_exponential_tails(runs):
     expected = runs["rate"].where([True, True, False])
     np.testing.assert_allclose(derived.tail_rate(runs), expected, rtol=1e-12)
     np.testing.assert_allclose(derived.tail_ratio(runs), [2, 2, np.nan], rtol=1e-12)
-    np.testing.assert_allclose(derived.final_rate(runs), expected * runs["eta"], rtol=1e-12)
+    np.testing.assert_allclose(derived.final_rate(runs), [np.nan, runs["rate"][1] * runs["eta"][1], np.nan], rtol=1e-12)
     np.testing.assert_allclose(derived.predicted_rate(runs), runs["rate"] * runs["eta"], rtol=1e-12)
     np.testing.assert_allclose(np.exp(-derived.settling_steps(runs) * runs["rate"] * runs["eta"]), 1e-6, rtol=1e-12)
 
@@ -72,3 +72,12 @@ def test_order_of_seeds_with_different_constants():
     assert derived.order(runs, "error") == pytest.approx(2, abs=1e-12)
     # A run without error, at rounding, has no logarithm and counts for nothing.
     assert derived.order(pd.concat([runs, runs.assign(error=0.0)]), "error") == pytest.approx(2, abs=1e-12)
+
+
+def test_order_at_zero_removes_the_first_correction():
+    eta = np.array([4e-3, 2e-3, 1e-3, 5e-4])
+    runs = pd.DataFrame({"step_size": eta, "error": 7 * eta**1.5 * np.exp(20 * eta)})
+    assert derived.order_at_zero(runs, "error") == pytest.approx(1.5, abs=1e-12)
+    assert abs(derived.order(runs, "error") - 1.5) > 0.02
+    assert np.isnan(derived.order_at_zero(runs[:2], "error"))
+    assert np.isnan(derived.order_at_zero(runs.assign(error=[1.0, 1.0, 0.0, np.nan]), "error"))

@@ -22,9 +22,10 @@ from ..study.results import parquet
 from .mutation import Mutation
 
 #: Source of a statement: the paper's abstract; the authors' program, with its constants and conventions; our
-#: reconstruction of the paper's theorems from both, because we did not have its body; our own results.
-Source = Literal["abstract", "program", "reconstructed", "ours"]
-SOURCES: tuple[Source, ...] = ("abstract", "program", "reconstructed", "ours")
+#: reconstruction of the paper's theorems from both, because we did not have its body; our own results; and what we
+#: conjecture, where a search found no violation.
+Source = Literal["abstract", "program", "reconstructed", "ours", "conjecture (ours)"]
+SOURCES: tuple[Source, ...] = ("abstract", "program", "reconstructed", "ours", "conjecture (ours)")
 
 #: Rounding of a recorded loss, relative to L(0).
 LOSS_ROUNDING = 1e-12
@@ -238,6 +239,20 @@ def decayed(records: pd.DataFrame, promised: pd.Series) -> pd.DataFrame:
     """Cases of a bound: the promised logarithm of the decay factor, and the measured one, log (L(0) − L*)/(L − L*)."""
     with np.errstate(divide="ignore"):
         return records.assign(promised=promised, fell=np.log(records["excess_initial"] / records["excess"]))
+
+
+def decays(
+    rate: str, covered: Callable[[pd.DataFrame], pd.Series], kind: str = "flow"
+) -> Callable[[Study], Iterator[pd.DataFrame]]:
+    """Promised decay rate · t and measured decay of the excess loss at all samples t > 0 of the flows covered."""
+
+    def cases(study: Study) -> Iterator[pd.DataFrame]:
+        for runs, trajectories in study.training(kind, ["time", "excess"]):
+            merged = with_runs(trajectories, runs[covered(runs)], [rate, "excess_initial"])
+            merged = merged[(merged["time"] > 0) & above_rounding(merged)]
+            yield decayed(merged, merged[rate] * merged["time"])
+
+    return cases
 
 
 def judge(statement: Statement, study: Study) -> Claim:

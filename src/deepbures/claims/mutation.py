@@ -12,33 +12,33 @@ Change = Callable[[pd.DataFrame, str, float], Any]
 
 
 def scaled(table: pd.DataFrame, column: str, amount: float) -> pd.Series:
-    """x (1 + amount); each entry of a column of vectors."""
-    values = table[column]
-    return (
-        values.map(lambda vector: (1 + amount) * np.asarray(vector))
-        if values.dtype == object
-        else (1 + amount) * values
-    )
+    """Multiply by 1 + amount, entry by entry in a column of vectors."""
+    return (1 + amount) * table[column]
 
 
 def shifted(unit: str | float = 1.0) -> Change:
-    """X + amount · unit; the unit is a number, or another column of the table."""
+    """Add the amount times a unit: a number, or another column of the table."""
     return lambda table, column, amount: table[column] + amount * (table[unit] if isinstance(unit, str) else unit)
 
 
 def tilted(by: str) -> Change:
-    """Change the exponent of a power law in another column x by the amount: y (x / x_max)^amount."""
-    return lambda table, column, amount: table[column] * (table[by] / table[by].max()) ** amount
+    """Add the amount to the exponent of a power law in another column x: y (x / x_max)^amount, where x > 0."""
+
+    def change(table: pd.DataFrame, column: str, amount: float) -> pd.Series:
+        x = (table[by] / table[by].max()).where(table[by] > 0, 1.0)
+        return table[column] * x**amount
+
+    return change
 
 
 def replaced(values: Callable[[pd.DataFrame], Any]) -> Change:
-    """Other values, from the table; the amount is not used."""
+    """Other values, a function of the table; the amount is not used."""
     return lambda table, column, amount: values(table)
 
 
 def where(rows: Callable[[pd.DataFrame], Any], change: Change = scaled) -> Change:
-    """A change of the given rows only: of a mask, from the table."""
-    return lambda table, column, amount: table[column].where(~rows(table), change(table, column, amount))
+    """Change only the rows of a mask, which is a function of the table."""
+    return lambda table, column, amount: np.where(rows(table), change(table, column, amount), table[column])
 
 
 @dataclass(frozen=True)

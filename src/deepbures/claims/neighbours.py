@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..linalg.psd import Array
 from .evidence import Statement, each, keys_of, off
+from .mutation import Mutation, replaced, shifted
 
 _Scaled, _Barycenter, _Sensing = (
     partial(Statement, kind=kind, source="ours") for kind in ("scaled", "barycenter", "sensing")
@@ -27,6 +28,7 @@ ONE_STEP = _Scaled(
     test="Loss after one step.",
     unit="tr Σ0",
     tolerance=1e-13,
+    mutations=(Mutation("loss after the step", "scaled", "excess", 1e-3, shifted("unit"), "tr Σ0", (1,)),),
     cases=each("scaled", "scaled", _first_steps),
 )
 
@@ -44,6 +46,7 @@ DESCENT_LEMMA = _Scaled(
     test="Largest violation of this bound, at η = ½, over the steps of a run.",
     unit="tr Σ0",
     tolerance=1e-12,
+    mutations=(Mutation("loss after a step", "scaled", "lemma", 1e-3, shifted(), "tr Σ0", (1,)),),
     cases=each("scaled", "scaled", _lemma),
 )
 
@@ -60,6 +63,7 @@ SCALED_TAILS = _Scaled(
     test="Last factor of each run in which the factor has settled to 0.2 % over three steps.",
     unit="the factor of theory",
     tolerance=0.01,
+    mutations=(Mutation("factor of theory", "scaled", "tail_expected", 0.02),),
     cases=each("scaled", "scaled", _tails),
 )
 
@@ -76,6 +80,11 @@ def _quadratic(runs: pd.DataFrame) -> pd.DataFrame:
     return exact.assign(deviation=exact["worst_ratio"].where(exact["reached"]))
 
 
+def _a_fifth(runs: pd.DataFrame) -> list[Array]:
+    """Excess losses that fall by a factor 5 in each of the same number of steps."""
+    return [unit * 0.2 ** np.arange(len(excess)) for unit, excess in zip(runs["unit"], runs["excess"], strict=True)]
+
+
 QUADRATIC = _Scaled(
     name="quadratic from a Nyström start",
     statement="For k = rank Σ0 and every κ, N and loss, scaled descent from a Nyström start converges in at most 30 "
@@ -84,6 +93,10 @@ QUADRATIC = _Scaled(
     test="Largest ratio in a run; a run that takes more steps, or does not converge, is a violation.",
     unit="e_t",
     tolerance=0.01,
+    mutations=(
+        Mutation("a constant factor of 0.02 in each step", "scaled", "worst_ratio", change=replaced(lambda runs: 0.02)),
+        Mutation("steps", "scaled", "steps", 30, shifted(), "", (1,)),
+    ),
     cases=each("scaled", "scaled", _quadratic),
 )
 
@@ -111,6 +124,10 @@ TENTHS = _Scaled(
     "violation.",
     unit="e_t",
     tolerance=0.1,
+    mutations=(
+        Mutation("a constant factor of 0.2 in each step", "scaled", "excess", change=replaced(_a_fifth)),
+        Mutation("steps", "scaled", "steps", 30, shifted(), "", (1,)),
+    ),
     cases=each("scaled", "scaled", _tenths),
 )
 
@@ -128,6 +145,11 @@ def _exponents(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _steeper(runs: pd.DataFrame, column: str, amount: float) -> pd.Series:
+    """The contraction (1 − 1/κ_H)² with a condition number κ_H whose exponent in κ is larger by the amount."""
+    return (1 - (1 - np.sqrt(runs[column].clip(0))) * runs["condition"] ** -amount) ** 2
+
+
 EXPONENTS = _Scaled(
     name="condition numbers of depth",
     statement="For k = n, ε = 0 and every N, the condition number of the Hessian at the optimum is a power of κ, with "
@@ -135,7 +157,8 @@ EXPONENTS = _Scaled(
     formula="κ^{1−1/N} (Bures-Wasserstein), κ^{2−1/N} (square loss)",
     test="Slope in log κ of the logarithm of the condition number, measured as the contraction of the slowest mode.",
     unit="the exponent",
-    tolerance=0.05,
+    tolerance=0.01,
+    mutations=(Mutation("exponent", "conditions", "contraction", 0.02, _steeper, ""),),
     cases=each("scaled", "conditions", _exponents),
 )
 BARYCENTER_RATE = _Barycenter(
@@ -145,6 +168,7 @@ BARYCENTER_RATE = _Barycenter(
     test="Factor along the slowest mode.",
     unit="the factor of theory",
     tolerance=0.01,
+    mutations=(Mutation("factor of theory", "barycenters", "expected", 0.02),),
     cases=each("barycenter", "barycenters", lambda runs: off(runs[runs["factor"].notna()], "factor", "expected")),
 )
 BARYCENTER_FOUND = _Barycenter(
@@ -155,6 +179,15 @@ BARYCENTER_FOUND = _Barycenter(
     test="Distance at the end; a run that does not reach an excess of 1e-20 tr S̄ is a violation.",
     unit="‖S̄‖_F",
     tolerance=1e-8,
+    mutations=(
+        Mutation("distance", "barycenters", "distance", 1e-3, shifted(), "‖S̄‖_F", (1,)),
+        Mutation(
+            "one run that does not converge",
+            "barycenters",
+            "converged",
+            change=replaced(lambda runs: np.minimum(runs["converged"], runs.index != 0)),
+        ),
+    ),
     cases=each(
         "barycenter",
         "barycenters",
@@ -178,6 +211,7 @@ FEW_CORRUPTIONS = Statement(
     test="Error at the end.",
     unit="‖Σ*‖_F",
     tolerance=1e-6,
+    mutations=(Mutation("error", "recoveries", "error", 1e-3, shifted(), "‖Σ*‖_F", (1,)),),
     cases=each("sparse", "recoveries", _sparse),
 )
 
@@ -194,6 +228,7 @@ REWEIGHTED = _Sensing(
     test="Error at the end.",
     unit="‖Σ*‖_F",
     tolerance=1e-4,
+    mutations=(Mutation("error", "sensed", "error", 1e-3, shifted(), "‖Σ*‖_F", (1,)),),
     cases=each("sensing", "sensed", _reweighted),
 )
 
@@ -214,5 +249,13 @@ UNWEIGHTED = _Sensing(
     test="Fraction of the seeds recovered, by loss.",
     unit="the seeds",
     tolerance=0.2,
+    mutations=(
+        Mutation(
+            "half of the problems recovered",
+            "sensed",
+            "error",
+            change=replaced(lambda runs: np.where(runs["seed"] % 2, runs["error"], 0.0)),
+        ),
+    ),
     cases=each("sensing", "sensed", _unweighted),
 )

@@ -49,8 +49,8 @@ class _Remembered(Study):
         return iter(self._read[key])
 
 
-class _Mutated(Study):
-    """A study with one column changed."""
+class Mutated(Study):
+    """A study with the column of a mutation changed, in the direction of the sign."""
 
     def __init__(self, study: Study, mutation: Mutation, sign: int) -> None:
         super().__init__(study.experiments)
@@ -70,7 +70,7 @@ def detections(statement: Statement, study: Study) -> tuple[Claim, list[Detectio
     found = []
     for mutation in statement.mutations:
         for sign in mutation.directions:
-            verdict = judge(statement, _Mutated(tables, mutation, sign)).verdict
+            verdict = judge(statement, Mutated(tables, mutation, sign)).verdict
             seen = claim.verdict != verdict == mutation.verdict and claim.cases > 0
             found.append(Detection(statement.name, mutation, sign, verdict, seen))
     return claim, found

@@ -80,6 +80,8 @@ def layer_flow(
     def velocity(_: float, vector: Array) -> Array:
         current = layers_at(vector)
         prefixes = prefix_products(current)
+        if not np.isfinite(prefixes[-1]).all():  # a trial step that is too long, which the solver then rejects
+            return np.full_like(vector, np.nan)
         return -pack(layer_gradients(current, prefixes, loss.gradient(prefixes[-1]))).ravel()
 
     def arrived(vector: Array) -> bool:
@@ -88,10 +90,11 @@ def layer_flow(
     size = float(np.max(loss.eigenvalues[..., 0])) ** (1 / (2 * network.depth))
     solver = DOP853(velocity, 0.0, state.ravel(), max_time, rtol=rtol, atol=rtol * size)
     times, states = [0.0], [state.ravel()]
-    while not (converged := arrived(states[-1])) and solver.status == "running" and len(times) <= max_steps:
-        solver.step()
-        times.append(solver.t)
-        states.append(solver.y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        while not (converged := arrived(states[-1])) and solver.status == "running" and len(times) <= max_steps:
+            solver.step()
+            times.append(solver.t)
+            states.append(solver.y)
     ended = StopReason.END_TIME if solver.status == "finished" else StopReason.STEP_BUDGET
     path = np.stack(states).reshape(-1, *state.shape)
     reason = StopReason.CONVERGED if converged else ended

@@ -10,6 +10,9 @@ from ..model.diagnostics import effective_rank
 from ..rates.plateau_times import half_times, mode_times
 from . import frames, style
 
+#: A flow has left the first level once its loss is lower by this fraction.
+_LEFT = 0.1
+
 
 @style.lettered
 def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
@@ -39,9 +42,8 @@ def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
 def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """F5: loss of one seed along training, with the saddle values Σ_{j>i} (√λ_j − √ε)² as horizontal lines.
 
-    Crosses: predicted time (`plateau_times.mode_times`) at which eigenvalue i of S reaches half of its limit, and
-    predicted loss there, if every eigenvalue follows its own equation from scale²: exact for aligned starts,
-    approximate for random ones.
+    Crosses, for aligned starts: predicted time (`plateau_times.mode_times`) at which eigenvalue i of S reaches half of
+    its limit, and predicted loss there, where every eigenvalue follows its own equation from scale².
     """
     seed = trajectories["seed"].min()
     figure, panels = frames.panels(trajectories[trajectories["seed"] == seed], "epsilon", 2.6)
@@ -52,8 +54,11 @@ def energy_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
             _draw_level(axis, i, level, 1.005)
         for depth, cell, color in frames.colored(cells, "depth"):
             axis.plot(cell["time"], cell["loss"], color=color, label=frames.label(depth=depth))
-            half, there = _half_done(run, int(depth))
-            axis.plot(half, there, "x", color=color, markersize=5, markeredgewidth=1.1)
+            if len(run["half_times"]):
+                half, there = _half_done(run, int(depth))
+                axis.plot(half, there, "x", color=color, markersize=5, markeredgewidth=1.1)
+            else:
+                half = cell.loc[cell["loss"] < run["energy_levels"][0] * (1 - _LEFT), "time"].to_numpy()
             first = min(first, float(half.min(initial=first)))
         axis.set(xscale="log", xlabel=r"time $t$", title=f"{frames.label(epsilon=epsilon, rank=run['rank'])}, one seed")
         axis.set_xlim(left=first / 100)

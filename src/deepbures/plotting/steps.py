@@ -96,9 +96,12 @@ def _draw_largest_steps(axis: Axes, part: pd.DataFrame, text: str, look: dict[st
 
 @style.lettered
 def contraction(runs: pd.DataFrame) -> Figure:
-    """G1 for descent: measured final decay of L − L* per step against max_r (1 − η r)²; below: their ratio."""
+    """G1 for descent: measured final decay of L − L* per step against max_r (1 − η r)²; below: their ratio.
+
+    Only runs that end in their tail: those whose slowest direction is still hidden decay faster.
+    """
     table = runs.assign(measured=derived.final_rate(runs), predicted=derived.predicted_rate(runs))
-    table = table[table["measured"].notna() & (table["contraction"] < 1) & (table["steps"] >= 10)]
+    table = table[(table["in_tail"] == 1) & (table["contraction"] < 1)]
     table["ratio"] = table["measured"] / table["predicted"]
     cells = frames.over_seeds(table, ["measured", "predicted", "ratio"])
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
@@ -117,8 +120,10 @@ def contraction(runs: pd.DataFrame) -> Figure:
 
 
 @style.lettered
-def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
+def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame, by: str = "initialization") -> Figure:
     """G7: excess loss and balancedness along descent, by distribution of the layers; one column per kind of balance.
+
+    Or by another axis, such as the hidden width of the layers of one distribution (G21).
 
     Median over seeds, band from the least to the greatest; runs that diverge at once have no curve.
     """
@@ -126,17 +131,17 @@ def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     balances = [balance for balance in titles if balance in set(trajectories["balance"])]
     figure, axes = style.panels(2, len(balances), style.TEXT, 4.2, sharex=True, sharey="row")
     steps = np.unique(np.geomspace(1, trajectories["step"].max(), 120).round())
-    names = sorted(trajectories["initialization"].unique())
+    names = sorted(trajectories[by].unique())
     for column, balance in enumerate(balances):
         cells, cell_runs = trajectories[trajectories["balance"] == balance], runs[runs["balance"] == balance]
         for name, color in zip(names, style.distinct(len(names)), strict=True):
-            cell, ends = cells[cells["initialization"] == name], cell_runs[cell_runs["initialization"] == name]
+            cell, ends = cells[cells[by] == name], cell_runs[cell_runs[by] == name]
             reasons = list(ends["stop_reason"])
             outcome = f"{reasons.count(StopReason.CONVERGED)}, {reasons.count(StopReason.DIVERGED)}"
             for axis, quantity in zip(axes[:, column], ("excess", "balancedness"), strict=True):
                 values = _extended(frames.curves(cell, quantity, steps, against="step"))
                 band = np.median(values, axis=0), values.min(axis=0), values.max(axis=0)
-                style.band(axis, steps, band, color, label=f"{frames.label(name=name)} ({outcome})")
+                style.band(axis, steps, band, color, label=f"{frames.label(**{by: name})} ({outcome})")
         axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e12), title=titles[balance])
         axes[1, column].set(yscale="log", ylim=(1e-16, 1e6), xlabel="step")
         title = {"title": "in brackets: seeds that converge, diverge", "title_fontsize": 5.5}

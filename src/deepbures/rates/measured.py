@@ -132,7 +132,7 @@ def tail_drift(times: Array, excess: Array, decades: float = 3.0) -> float:
     Each half covers `decades`/2 of decay. In the end L − L* is a sum of exponentials with positive weights, and its
     slope flattens steadily to that of the slowest one. So a drift above `SETTLED` shows that the tail is not reached.
     A small drift does not show that it is: a slow direction with a tiny weight has no effect on it (see the column
-    `slowest_share` of flows). NaN where there is no tail.
+    `slowest_share`). NaN where there is no tail.
     """
     t, y = _tail(times, excess, decades)
     if not len(y):
@@ -158,16 +158,55 @@ def limit_rate(times: Array, excess: Array, gradient_norm: Array, decades: float
     """
     from scipy.interpolate import PchipInterpolator  # imported here: it takes a tenth of a second to load
 
-    y, finite = _log10_finite(excess)
-    t, rate = np.asarray(times)[finite], gradient_norm[finite] ** 2 / excess[finite]
-    if y.size == 0 or y.max() < y[-1] + decades:
+    t, y, finite = _last_decades(times, excess, decades)
+    if not len(t):
         return float("nan")
+    rate = (gradient_norm[finite] ** 2 / excess[finite])[-len(t) :]
+    start = np.interp(-(y[-1] + decades), -y, t)
+    early, middle = PchipInterpolator(t, rate)([start, (start + t[-1]) / 2])
+    return _extrapolated(early, middle, rate[-1])
+
+
+def limit_slope(times: Array, excess: Array, decades: float = 2.0) -> float:
+    """Limit of −d log(L − L*)/dt from the excess alone, extrapolated from the tail: of descent, too.
+
+    As `limit_rate`, for the mean rates over three equal intervals: those of exponentials that decay by a factor per
+    step, too, tend to the limit like an exponential. Between samples log(L − L*) is interpolated.
+
+    Parameters
+    ----------
+    times, excess : (m,)
+        Samples of a run that ended in its exponential tail.
+    decades
+        How far above the last sample, in powers of ten, the first interval begins.
+    """
+    from scipy.interpolate import PchipInterpolator  # imported here: it takes a tenth of a second to load
+
+    t, y, _ = _last_decades(times, excess, decades)
+    if len(t) < 4:
+        return float("nan")
+    edges = np.linspace(np.interp(-(y[-1] + decades), -y, t), t[-1], 4)
+    return _extrapolated(*(-np.log(10) * np.diff(PchipInterpolator(t, y)(edges)) / np.diff(edges)))
+
+
+def _last_decades(times: Array, excess: Array, decades: float) -> tuple[Array, Array, Array]:
+    """Times and log10(L − L*) from the record before the last `decades` of decay on, and a mask of the finite values.
+
+    Empty where the curve does not fall so far.
+    """
+    y, finite = _log10_finite(excess)
+    t = np.asarray(times)[finite]
+    if y.size == 0 or y.max() < y[-1] + decades:
+        return np.empty(0), np.empty(0), finite
     first = max(int(np.flatnonzero(y >= y[-1] + decades)[-1]) - 1, 0)
-    start = np.interp(-(y[-1] + decades), -y[first:], t[first:])
-    early, middle = PchipInterpolator(t[first:], rate[first:])([start, (start + t[-1]) / 2])
-    change, last_change = middle - early, rate[-1] - middle
+    return t[first:], y[first:], finite
+
+
+def _extrapolated(early: float, middle: float, last: float) -> float:
+    """Aitken's limit of three values; the last one where they do not approach a limit like an exponential."""
+    change, last_change = middle - early, last - middle
     decay = last_change / change if change else 0.0
-    return float(rate[-1] + (last_change * decay / (1 - decay) if 0 < decay < _SLOWEST_DECAY else 0.0))
+    return float(last + (last_change * decay / (1 - decay) if 0 < decay < _SLOWEST_DECAY else 0.0))
 
 
 def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) -> SlopeFit:
@@ -180,6 +219,26 @@ def power_law_tail(times: Array, excess: Array, start: float = POWER_LAW_START) 
     late = (times >= start * times[-1]) & (times > 0) & (excess > 0)
     fit = _regress(np.log10(times[late]), np.log10(excess[late]))
     return fit._replace(start=10**fit.start, end=10**fit.end)
+
+
+def power_law_constant(excess: Array, gradient_norm: Array, power: float, factor: float = 4.0) -> float:
+    """Constant C of a flow with L − L* ~ C t^{−p} for the given power p, extrapolated to t → ∞.
+
+    z = d/dt (L − L*)^{−1/p} = ‖∇L^N‖² (L − L*)^{−1−1/p}/p tends to C^{−1/p}, whatever the origin of time, with a first
+    correction proportional to √(L − L*). The limit is that of the line through the last record and the first one whose
+    excess is at most `factor` times as large.
+
+    Parameters
+    ----------
+    excess, gradient_norm : (m,)
+        Samples of a flow in its algebraic tail.
+    """
+    i = int(np.argmax(excess <= factor * excess[-1]))
+    (early, last), (x, y) = (
+        gradient_norm[[i, -1]] ** 2 * excess[[i, -1]] ** (-1 - 1 / power) / power,
+        excess[[i, -1]] ** 0.5,
+    )
+    return float((last - (early - last) / (x - y) * y) ** -power)
 
 
 def worst_ratio(times: Array, excess: Array, rate: float, initial: float | None = None) -> float:

@@ -49,6 +49,10 @@ TRAJECTORIES = schema(
 POINT = {"point": COUNT, "kept": INDICES, "order": COUNT, "value": FLOAT}
 
 
+#: Relative to the largest one, differences of decay rates below this are rounding.
+_SAME_RATE = 1e-8
+
+
 def from_rows(seed: int, rows: Iterable[Mapping[str, Any]], names: Sequence[str] = ()) -> dict[str, list[Any]]:
     """Columns of a table from its rows; their names are needed where there may be no row."""
     listed = [{"seed": seed, **row} for row in rows]
@@ -135,6 +139,26 @@ def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> 
         "least_singular_value": diagnostics.kth(singular_values, rank),
         "eigenvalue_distances": singular_values**2 - spectrum[: singular_values.shape[-1]],
     }
+
+
+def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int, step_size: float = 0.0) -> float:
+    """Fraction of the excess loss at F, near the minimum, in the directions that decay most slowly.
+
+    Those with the least local rate r; for descent with step size η, those with the largest |1 − η r|. Only where it is
+    near 1 does the tail of log (L − L*) have the slope of the closed form. NaN where the excess by direction is not
+    known in closed form: for ε ≥ λ_k, and for losses other than Bures-Wasserstein.
+    """
+    by_direction = loss.excess_by_direction(F, rank)
+    local = None if by_direction is None else loss.local_rates(depth, np.arange(rank))
+    if by_direction is None or local is None:
+        return float("nan")
+    shares, total = np.concatenate(by_direction), float(np.sum(np.concatenate(by_direction)))
+    slowness, all_slowness = (
+        np.abs(1 - step_size * rates) if step_size else -rates
+        for rates in (np.concatenate(local), rates_at_minimum(loss, depth, rank))
+    )
+    slowest = np.abs(slowness - all_slowness.max()) <= _SAME_RATE * np.abs(slowness).max()
+    return float(shares[slowest].sum()) / total if total > 0 else float("nan")
 
 
 def _eigenvalues(F: Array, dimension: int) -> Array:

@@ -28,14 +28,15 @@ from ..results.schema import FLOAT, VECTOR, columns, extended
 #: Besides the columns of every run: η; 2/λ_max of the Hessian at the optimum; a step at which descent on all layers is
 #: proved to converge (`eta_proved`); the final factor of L − L* per step in theory; the fraction by which each step is
 #: proved to reduce L (one layer, else NaN), for k < n that of L − L* (`low_rank_fraction`); max_j ‖W_{j+1}ᵀ W_{j+1} −
-#: W_j W_jᵀ‖ at the start, in the spectral norm (`imbalance_initial`); balancedness at the first and last record;
-#: distance from the flow; the covariances of the coordinates along Ω_1 and Ω_2, row by row.
+#: W_j W_jᵀ‖ at the start, in the spectral norm (`imbalance_initial`); balancedness at the first and last record; the
+#: fraction of the final excess loss in the directions with the largest |1 − η r| (`slowest_share`); distance from the
+#: flow; the covariances of the coordinates along Ω_1 and Ω_2, row by row.
 TABLES = {
     "runs": extended(
         measure.RUNS,
         **columns(FLOAT, "eta", "eta_stable", "eta_proved", "contraction", "descent_global_rate", "low_rank_fraction"),
         imbalance_initial=FLOAT,
-        **columns(FLOAT, "balancedness_initial", "balancedness_final", "flow_error"),
+        **columns(FLOAT, "balancedness_initial", "balancedness_final", "slowest_share", "flow_error"),
         **columns(VECTOR, "plane_initial", "plane_final"),
     ),
     "trajectories": extended(measure.TRAJECTORIES, step=pa.int64(), balancedness=FLOAT),
@@ -118,6 +119,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             "evaluations": trajectory.last_step[i] + 1,
             "balancedness_initial": samples["balancedness"][0],
             "balancedness_final": samples["balancedness"][-1],
+            "slowest_share": measure.slowest_share(loss, F[-1], depth, rank, eta),
             "flow_error": _distance(F[-1], flows[i]),
         }
         yield measure.tables(seed, row, samples)

@@ -10,7 +10,6 @@ from ...linalg.psd import Array
 from ...losses.registry import CovarianceLoss
 from ...model.trajectory import FlowTrajectory
 from ...rates.plateau_times import aligned_sharp_rate, half_times
-from ...rates.predicted import rates_at_minimum
 from ..cell import checks, measure
 from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Integration, Settings
@@ -35,8 +34,6 @@ OPTIONS = {"initialization": Initialization, "integration": Integration}
 COST = 0.035
 #: Largest dimension at which cells share a stack: it is 3 times as fast as cell by cell at n = 2, hardly at n = 20.
 _STACKED_DIMENSION = 8
-#: Relative to the largest local rate, differences of rates below this are rounding.
-_SAME_RATE = 1e-8
 
 
 #: The reduced flow describes balanced layers only.
@@ -87,7 +84,7 @@ def _tables(
         "evaluations": trajectory.evaluations,
         "factor_initial": ends[0],
         "factor_final": ends[1],
-        "slowest_share": slowest_share(loss, F[-1], depth, rank),
+        "slowest_share": measure.slowest_share(loss, F[-1], depth, rank),
         "half_times": measured,
         "half_times_predicted": predicted,
         "aligned_rate": aligned_sharp_rate(loss, depth, rank) if aligned else float("nan"),
@@ -100,22 +97,6 @@ def _tables(
         **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
     }
     return measure.tables(seed, run, samples)
-
-
-def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int) -> float:
-    """Fraction of the excess loss at F, near the minimum, in the directions with the least local rate.
-
-    Only where it is near 1 does the tail of log (L − L*) have the slope of the sharp rate. NaN where the excess by
-    direction is not known in closed form: for ε ≥ λ_k, and for losses other than Bures-Wasserstein.
-    """
-    by_direction = loss.excess_by_direction(F, rank)
-    local = None if by_direction is None else loss.local_rates(depth, np.arange(rank))
-    if by_direction is None or local is None:
-        return float("nan")
-    shares, rates = np.concatenate(by_direction), np.concatenate(local)
-    sharp, total = rates_at_minimum(loss, depth, rank).min(), float(shares.sum())
-    slowest = np.abs(rates - sharp) <= _SAME_RATE * rates.max()
-    return float(shares[slowest].sum()) / total if total > 0 else float("nan")
 
 
 def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:

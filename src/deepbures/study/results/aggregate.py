@@ -14,6 +14,7 @@ from ...rates.measured import (
     authors_slope_of_descent,
     authors_slope_of_flow,
     limit_rate,
+    limit_slope,
     power_law_tail,
     settling_time,
     tail_drift,
@@ -40,11 +41,11 @@ def collect(
     """Write each table of an experiment, with its axes in front of the columns of its cells.
 
     The table `runs` also has convergence slopes: `authors_…` and `tail_…` (slope in decades per unit time, r_squared,
-    start, end), `tail_drift`, `limit_rate` (of flows whose tail is settled, else NaN), `power_law_…` (slope is the
-    exponent of t) and `settling_time`; see `rates.measured`. An exponential tail is fitted only where the run
-    converged: elsewhere its last decades are not the asymptotic ones. A power law is fitted where it did not. For flows
-    there is also `in_tail`: 1 where the fit is of the tail itself, that is, its drift is at most `SETTLED` and its
-    slowest direction holds `SLOWEST_SHARE` of the excess loss; else 0.
+    start, end), `tail_drift`, `limit_rate` (NaN unless the tail is settled), `power_law_…` (slope is the exponent of t)
+    and `settling_time`; see `rates.measured`. An exponential tail is fitted only where the run converged: elsewhere its
+    last decades are not the asymptotic ones. A power law is fitted where it did not. Runs with `slowest_share` have
+    `in_tail`, too: 1 where the fit is of the tail itself, that is, its drift is at most `SETTLED` and its slowest
+    direction holds `SLOWEST_SHARE` of the excess loss; else 0.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
         seed: reason == StopReason.CONVERGED
         for seed, reason in zip(table["seed"].to_pylist(), table["stop_reason"].to_pylist(), strict=True)
     }
-    fits, of_flows = [], "slowest_share" in table.column_names
+    fits, of_flows = [], "eta" not in table.column_names
     for seed, times, excess, gradient_norm in _curves(store.read("trajectories", key)):
         if not of_flows:
             authors = authors_slope_of_descent(times, excess)
@@ -95,12 +96,14 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
             tail, drift, power_law = tail_slope(times, excess), tail_drift(times, excess), SlopeFit.none()
         else:
             tail, drift, power_law = SlopeFit.none(), float("nan"), power_law_tail(times, excess)
-        limit = limit_rate(times, excess, gradient_norm) if of_flows and drift <= SETTLED else float("nan")
+        limit = float("nan")
+        if drift <= SETTLED:
+            limit = limit_rate(times, excess, gradient_norm) if of_flows else limit_slope(times, excess)
         fits.append([*authors, *tail, *power_law, drift, limit, settling_time(times, excess)])
     names = [f"{kind}_{field}" for kind in ("authors", "tail", "power_law") for field in SlopeFit._fields]
     for name, values in zip([*names, "tail_drift", "limit_rate", "settling_time"], np.array(fits).T, strict=True):
         table = table.append_column(name, pa.array(values))
-    if of_flows:
+    if "slowest_share" in table.column_names:
         drift, share = table["tail_drift"].to_numpy(), table["slowest_share"].to_numpy()
         in_tail = (drift <= SETTLED) & (share >= SLOWEST_SHARE)  # NaN compares as False
         table = table.append_column("in_tail", pa.array(in_tail.astype(np.int8)))

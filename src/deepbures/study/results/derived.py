@@ -20,7 +20,7 @@ def full_rank(runs: pd.DataFrame) -> pd.Series:
 def tail_rate(runs: pd.DataFrame) -> pd.Series:
     """Measured rate r of L − L* ~ exp(−r t) in the tail, per unit time.
 
-    `limit_rate` where a flow's tail is settled; elsewhere −ln 10 · `tail_slope`, the slope in decades.
+    `limit_rate` where the tail is settled; elsewhere −ln 10 · `tail_slope`, the slope in decades.
     """
     return runs["limit_rate"].fillna(-runs["tail_slope"] * np.log(10))
 
@@ -31,8 +31,8 @@ def tail_ratio(runs: pd.DataFrame) -> pd.Series:
 
 
 def final_rate(runs: pd.DataFrame) -> pd.Series:
-    """For descent: −ln of the measured final factor of L − L* per step, which is the tail rate times η."""
-    return tail_rate(runs) * runs["eta"]
+    """For descent: −ln of the measured final factor of L − L* per step, `limit_rate` times η; NaN without a limit."""
+    return runs["limit_rate"] * runs["eta"]
 
 
 def predicted_rate(runs: pd.DataFrame) -> pd.Series:
@@ -76,3 +76,16 @@ def order(runs: pd.DataFrame, column: str) -> float:
     positive = runs[runs[column] > 0]
     mean = np.exp(np.log(positive[column]).groupby(positive["step_size"]).mean())
     return exponent(mean.index.to_numpy(), mean.to_numpy())
+
+
+def order_at_zero(runs: pd.DataFrame, column: str) -> float:
+    """Order p of column ~ η^p as η → 0, from the three smallest step sizes of one run; NaN for fewer.
+
+    log column = c + p log η + b η through these three: the term b η removes the first correction to the power law.
+    """
+    smallest = runs[runs[column] > 0].nsmallest(3, "step_size")
+    if len(smallest) < 3:
+        return float("nan")
+    eta = smallest["step_size"].to_numpy(dtype=float)
+    terms = np.column_stack([np.ones(3), np.log(eta), eta / eta.max()])
+    return float(np.linalg.solve(terms, np.log(smallest[column].to_numpy(dtype=float)))[1])

@@ -1,0 +1,74 @@
+"""A statement about the records: numbers that are computed apart agree."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from ..model.trajectory import StopReason
+from .evidence import Statement, Study, keys_of, with_runs
+from .mutation import Mutation, shifted
+
+#: An excess loss below this fraction of its unit is compared in that unit, because the loss itself is rounded.
+_SMALL = 1e-6
+
+
+def _consistent(study: Study) -> Iterator[pd.DataFrame]:
+    columns = ["loss", "excess", "covariance_distance", "numerical_rank"]
+    for kind in ("flow", "descent", "layers"):
+        for runs, trajectories in study.training(kind, columns):
+            ended = runs[runs["stop_reason"] != StopReason.DIVERGED]
+            ended = ended.assign(unit=np.maximum(ended["energy_levels"].str[0], ended["loss_initial"]))
+            records = with_runs(trajectories, ended, ["loss_minimum", "unit"])
+            keys = keys_of(records)
+            ends = records.groupby(keys, observed=True, sort=False)[["excess", "covariance_distance"]].last()
+            ended = ended.merge(ends.reset_index(), on=keys)
+            yield _excess(ended, "loss_initial", "excess_initial")
+            yield _excess(ended, "value_final", "excess_final")
+            yield _excess(records, "loss", "excess")
+            yield ended.assign(
+                deviation=(ended["excess_final"] - ended["excess"]).abs()
+                / ended["excess"].where(ended["excess"] > 0, 1)
+            )
+            yield records.assign(deviation=np.maximum(records["numerical_rank"] - records["rank"], 0))
+            yield _spectrum(ended[ended["margin"].notna()])  # the Bures-Wasserstein loss
+
+
+def _excess(table: pd.DataFrame, loss: str, excess: str) -> pd.DataFrame:
+    """Difference of the excess loss and L − L*, relative to the excess."""
+    difference = (table[loss] - table["loss_minimum"] - table[excess]).abs()
+    return table.assign(deviation=difference / np.maximum(table[excess], _SMALL * table["unit"]))
+
+
+def _spectrum(runs: pd.DataFrame) -> pd.DataFrame:
+    """How much further from those of the optimum the eigenvalues of S are than S itself, which they cannot be."""
+    if runs.empty:
+        return runs
+    target, final = np.vstack(runs["eigenvalues_target"]), np.vstack(runs["eigenvalues_final"])
+    kept = np.arange(target.shape[1]) < runs["rank"].to_numpy()[:, None]
+    optimum = np.where(kept, np.maximum(target - runs["epsilon_effective"].to_numpy()[:, None], 0), 0)
+    excess = np.linalg.norm(final - optimum, axis=1) - runs["covariance_distance"]
+    return runs.assign(deviation=np.maximum(excess, 0) / runs["lambda_max"])
+
+
+CONSISTENT = Statement(
+    name="consistent records",
+    source="ours",
+    statement="The numbers that are recorded of a run agree with each other: the excess loss is the loss less its "
+    "minimum, the last record is that of the run, W has rank at most k, and the spectrum of S is as far from that of "
+    "the optimum as S at most",
+    formula="E = L(W) − L*, rank W ≤ k, ‖λ(S) − λ(S*)‖ ≤ ‖S − S*‖_F",
+    test="Every record and the start and end of every run that did not diverge; the loss at the end is computed "
+    "without L*. Below 1e-6 of the loss at W = 0 (or at the start where that is larger) the excess is compared in that "
+    "unit: there the rounding of the loss hides it.",
+    unit="the excess, λ_1, or the rank",
+    tolerance=1e-6,
+    mutations=(
+        Mutation("excess at the end", "runs", "excess_final", 0.05),
+        Mutation("excess along a run", "trajectories", "excess", 0.05),
+        Mutation("minimum of the loss", "runs", "loss_minimum", 1e-3),
+        Mutation("rank", "trajectories", "numerical_rank", 1, shifted(), "", (1,)),
+        Mutation("spectrum of S", "runs", "eigenvalues_final", 1e-3),
+    ),
+    cases=_consistent,
+)
