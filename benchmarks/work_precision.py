@@ -14,8 +14,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.integrate import solve_ivp
 
 from deepbures.flow.gradient_flow import gradient_flow
@@ -23,6 +23,7 @@ from deepbures.flow.reduced_flow import FactorFlow
 from deepbures.losses.registry import BuresWasserstein
 from deepbures.model.starts import close_start
 from deepbures.model.targets import draw_target
+from deepbures.plotting import style
 from deepbures.study.grid.seeds import generator
 
 FIGURE = Path(__file__).parent.parent / "docs/figures/work_precision.png"
@@ -31,9 +32,10 @@ PANELS = [(8, 0.1, 1.0, 2, 3.0), (8, 0.0, -1.0, 20, 3.0)]
 TOLERANCES = 10.0 ** -np.arange(4, 11)
 
 
-def main() -> None:
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(10, 4), constrained_layout=True)
-    for axis, (n, epsilon, smin, depth, end) in zip(axes, PANELS, strict=True):
+@style.lettered
+def draw() -> Figure:
+    figure, axes = style.panels(1, len(PANELS), style.TEXT, 3.0)
+    for axis, (n, epsilon, smin, depth, end) in zip(axes[0], PANELS, strict=True):
         loss = BuresWasserstein(draw_target(generator(0, "target", 0), n, smin), epsilon)
         W = close_start(generator(0, "start", 0), loss, n).end_to_end
         U, s, _ = np.linalg.svd(loss.eigenvectors.T @ W)
@@ -68,11 +70,12 @@ def main() -> None:
             counts, errors = zip(*points, strict=True)
             axis.loglog(counts, errors, ".-", label=name)
             print(f"  {name}: " + ", ".join(f"{g} ({e:.0e})" for g, e in points))
-        axis.set(xlabel="gradients", ylabel="largest relative error of $L - L^*$", title=f"ε = {epsilon}, N = {depth}")
-    axes[-1].legend(fontsize="small")
-    figure.savefig(FIGURE, dpi=120)
+        axis.set(xlabel="gradients", ylabel="largest relative error of $L - L^*$")
+        axis.set_title(rf"$\varepsilon = {epsilon:g}$, $N = {depth}$")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=6.5)
+    return figure
 
 
 if __name__ == "__main__":
     with np.errstate(over="ignore", invalid="ignore"):
-        main()
+        draw().savefig(FIGURE, dpi=150)

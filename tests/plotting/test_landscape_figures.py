@@ -301,7 +301,8 @@ def test_figure_of_escape_rates(tables):
         "1 / fastest $-r_{ab}$",
     ]
     assert [axis.get_ylabel() for axis in axes] == ["escape rates $-r_{ab} > 0$, one seed", "measured", "plateau time"]
-    assert legend(axes[1]) == ["$N = 1$", "$N = 2$", "equal"]
+    assert legend(figure) == ["$N = 1$", "$N = 2$"]  # the colours of all panels
+    assert legend(axes[1]) == ["equal"]
     assert legend(axes[2]) == [r"$\ln(1/\delta)\,/\,|r|$"]
     assert figure.get_suptitle() == r"$\varepsilon = 0.1$, $k = 2$"
     # One mark a rate: 1 and 2 escapes from the two saddles, at each depth.

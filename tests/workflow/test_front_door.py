@@ -93,9 +93,10 @@ def built(tmp_path_factory):
     """Wheel and source distribution, from a clean copy."""
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
-    names = ("src", "workflow", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    names = {line.split("/")[0] for line in listed.stdout.splitlines()} or {path.name for path in ROOT.iterdir()}
     source.mkdir()
-    for name in names:
+    for name in sorted(names - {".git", ".venv", "results", "figures", "logs", ".snakemake"}):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
     build = "from setuptools import build_meta as b; print(b.build_wheel('dist'), b.build_sdist('dist'))"
@@ -124,7 +125,8 @@ def test_the_wheel_is_all_that_the_command_line_needs(built, tmp_path):
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
     modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/deepbures").rglob("*.py")}
-    assert modules <= names
+    data = {"deepbures/py.typed", "deepbures/workflow/figures.yaml", "deepbures/workflow/own_target.yaml"}
+    assert modules | data <= names
     installed(tmp_path / "site", wheel, tmp_path)
 
 
@@ -134,6 +136,9 @@ def test_the_source_distribution_builds_the_same_wheel(built, tmp_path):
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    whole = {"Snakefile", "Makefile", "CITATION.cff", "requirements.lock", "config/config.yaml", "docs/paper.md"}
+    whole |= {"workflow/notebooks/rates.ipynb", "workflow/rules/common.smk", "tests/conftest.py", "docs/site.css"}
+    assert all((source / name).is_file() for name in whole)
     build = "from setuptools import build_meta as b; b.build_wheel('dist')"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=300)
     (again,) = (source / "dist").glob("*.whl")

@@ -12,6 +12,7 @@ rule archive:
     localrule: True
     params:
         configuration=STUDY,
+        workflow=workflow_file(workflow.source_path("../Snakefile")),
         code=code_digest("study.results.archive"),
     script:
         "../scripts/archive.py"

@@ -83,13 +83,13 @@ def _draw_plane(axis: Axes, inside: pd.DataFrame) -> None:
     x = inside["epsilon_effective"] / inside["lambda_min"]
     y = inside["margin"] / np.sqrt(inside["lambda_min"])
     proved, violated = inside["bound_is_proved"] == 1, inside["violated"]
-    open_points = {"color": _SHARP, "fillstyle": "none", "markersize": 3.8, "markeredgewidth": 0.6}
-    for text, chosen, marker, points in (
-        ("violated", violated, "x", {"color": _PROGRAM, "markersize": 3.5}),
-        ("proved", proved & ~violated, "o", {"color": _OURS, "markersize": 2.6}),
-        ("holds, not proved", ~proved & ~violated, "o", open_points),
+    open_points = {"color": _SHARP, "fillstyle": "none", "markersize": 2.6, "markeredgewidth": 0.5}
+    for text, chosen, marker, shift, points in (  # side by side, because they are many at each ε
+        ("violated", violated, "x", 0.014, {"color": _PROGRAM, "markersize": 3, "zorder": 3}),
+        ("proved", proved & ~violated, "o", -0.014, {"color": _OURS, "markersize": 2.2}),
+        ("holds, not proved", ~proved & ~violated, "o", 0, open_points),
     ):
-        axis.plot(x[chosen], y[chosen], marker, label=f"{text} ({chosen.sum()})", **points)
+        axis.plot(x[chosen] + shift, y[chosen], marker, label=f"{text} ({chosen.sum()})", **points)
     axis.set(xlabel=r"$\varepsilon / \lambda_n$", ylim=(0, 1.42), xlim=(-0.05, 1.05))
     axis.set_title(frames.label_of_cell(inside, ["depth"]))
     axis.legend(loc="upper left", fontsize=6, ncols=1, handletextpad=0.2)

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..linalg.psd import Array
 from ..model.trajectory import StopReason
@@ -117,7 +118,10 @@ def _draw_contours(top: Axes, bottom: Axes, cell: pd.DataFrame, levels: Array) -
     sharp, misfit = (_grid(cell, name)[2] for name in ("sharp_mean", "misfit_mean"))
     marked = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 3)]
     filled = top.contourf(x, y, size, levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis")
-    top.clabel(top.contour(x, y, size, marked, colors="black", linewidths=0.6), fmt="%g", fontsize=5.5)
+    for text in top.clabel(top.contour(x, y, size, marked, colors="black", linewidths=0.6), fmt="%g", fontsize=5.5):
+        measured = y[~np.ma.getmaskarray(size).all(axis=1)]
+        if text.get_position()[1] < measured.min() + 0.15 * np.ptp(y):  # all levels meet near λ_n = ε
+            text.remove()
     white = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
     top.contour(x, y, np.ma.masked_where(np.ma.getmaskarray(size), sharp), marked, **white)
     misfit = np.ma.maximum(misfit, _MISFITS[0])
@@ -178,7 +182,7 @@ def bound_tightness(runs: pd.DataFrame) -> Figure:
         _draw_tightness(axis, cells)
         axis.set_title(frames.label(epsilon=epsilon))
     panels[0][0].set(ylabel="rate / sharp rate", ylim=(None, 10))
-    style.legend(panels[-1][0], loc="center right", fontsize=6.5)
+    figure.legend(*panels[-1][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=6.5)
     return figure
 
 
@@ -210,7 +214,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     one = frames.only_value(shown, "epsilon")
     _draw_tightness(third, runs[(runs["epsilon_effective"] == one) & (runs["sharp_rate"] > 0)])
     third.set(ylabel="rate / sharp rate", ylim=(None, 10), title=frames.label(epsilon=one))
-    style.legend(third, loc="center right", fontsize=6)
+    style.legend(third, loc="upper right", bbox_to_anchor=(1, 0.9), fontsize=6)
     return figure
 
 
@@ -253,6 +257,8 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
             smin, values = frames.quantiles(part["relative"], part["smin"])
             style.band(axis, smin, values, color, "o-", label=frames.label(epsilon=epsilon))
         axis.set(xlabel=r"$s_{\min}$", ylim=(0, None), title=text)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_formatter(lambda smin, _: f"{smin:g}" if smin >= 0 else "as drawn" if smin == -1 else "")
     axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
     style.legend(axes[0, 0], ncols=2)
     return figure

@@ -75,12 +75,13 @@ def patches(runs: pd.DataFrame, samples: Array, shape: tuple[int, int], seed: in
     epsilon = float(run["epsilon_effective"])
     if epsilon:
         axis.axhline(epsilon, color=style.PALETTE[1], linewidth=0.9, linestyle=":", label=r"$\varepsilon$")
-    axis.set(xscale="log", yscale="log", xlabel="index $i$", ylabel="eigenvalue", title=f"(a) $n = {n:,}$")
+    axis.set(xscale="log", yscale="log", xlabel="index $i$", ylabel="eigenvalue")
+    axis.set_title(f"(a) $n = {n:,}$", loc="left")
     axis.legend()
     side, channels = shape
     size = (side, side, 3) if channels == 3 else (side, side)
     _draw_rows(right, {name: np.clip(row, 0, 1) for name, row in rows.items()}, size, cmap="gray", vmin=0, vmax=1)
-    right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8)
+    right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8, x=0.02, ha="left")
     return figure
 
 
@@ -118,7 +119,7 @@ def images(runs: pd.DataFrame, samples: Array, seed: int = 0) -> Figure:
     axis.set(yscale="log", xlabel="index $i$", ylabel="eigenvalue", title=f"(a) {frames.label(rank=k)}")
     axis.legend()
     _draw_rows(right, rows, (side, side), cmap="Greys", vmin=samples.min(), vmax=samples.max())
-    right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8)
+    right.suptitle(f"(b) {frames.label(epsilon=run['epsilon'], depth=run['depth'])}", fontsize=8, x=0.02, ha="left")
     return figure
 
 

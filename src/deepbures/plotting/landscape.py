@@ -162,8 +162,10 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].set(xscale="log", yscale="log", xlabel=r"fastest $-r_{ab}$, closed form", ylabel="measured")
     axes[0, 2].set(xscale="log", yscale="log", xlabel=r"1 / fastest $-r_{ab}$", ylabel="plateau time")
-    for axis in (axes[0, 1], axes[0, 2]):
-        axis.legend()
+    *depths, equal = zip(*axes[0, 1].get_legend_handles_labels(), strict=True)
+    figure.legend(*zip(*depths, strict=True), loc="outside lower center", ncols=len(depths), fontsize=6.5)
+    axes[0, 1].legend(*([item] for item in equal))
+    axes[0, 2].legend()
     figure.suptitle(frames.label_of_cell(escapes, ("epsilon", "rank")), fontsize=8)
     return figure
 
@@ -236,7 +238,8 @@ def _against_sigma(axis: Axes, low: pd.DataFrame) -> None:
         if epsilon == 0:
             closed = np.exp(np.log(cell["predicted"].abs() * cell["sigma"]).mean()) / sigma
             axis.plot(sigma, closed, **style.THEORY, label=r"$2\lambda_{\max}(A^\top P A)/(\sigma\Vert A u\Vert)$")
-    axis.legend(fontsize=6)
+    axis.set_ylim(top=axis.get_ylim()[1] * 1e4)  # room for the legend
+    axis.legend(fontsize=6, loc="upper right")
 
 
 def _levels(axis: Axes, smoothed: pd.DataFrame) -> None:

@@ -117,13 +117,13 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
     sets = _with_sets(minima)
     colors = _colors(sets)
     figure, axes = style.panels(1, len(colors), min(style.TEXT, style.COLUMN * len(colors)), 2.4)
-    for ax, (name, color) in zip(axes[0], colors.items(), strict=True):
+    for ax, name in zip(axes[0], colors, strict=True):
         group = sets[sets["set"] == name]
         shown = group[group["seed"] == _most_limits(group)].sort_values(["rank", "minimum"])
         lowest = shown.drop_duplicates("rank")
         ax.axhline(lowest["loss_full"].iloc[0], **style.THEORY, label="barycenter")
         ax.plot(lowest["rank"], lowest["loss_truncated"], "_", color="black", markersize=11, label="truncated")
-        ax.plot(lowest["rank"], lowest["loss"], "-", color=color, label="lowest minimum")
+        ax.plot(lowest["rank"], lowest["loss"], "-", color=style.PALETTE[0], label="lowest minimum")
         sizes = 3 + 20 * shown["reached"] / shown["starts"]
         ax.scatter(shown["rank"], shown["loss"], sizes, color=style.PALETTE[1], alpha=0.8, zorder=3, label="limits")
         ax.set(xlabel="rank $k$", ylabel="$F$", title=f"{name}, seed {shown['seed'].iloc[0]}")

@@ -40,7 +40,7 @@ def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
         right.plot(run["time"], run["loss"], ":", color=color, linewidth=0.8)
         right.axhline(own[m], **style.THEORY | {"color": color})
     lowest = own[shown[-1]]
-    right.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel="loss", ylim=(lowest / 30, None))
+    right.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel="loss", ylim=(lowest / 1e4, None))
     right.set_xlim(right=runs.loc[runs["loss"] > lowest / 100, "time"].max())
     right.set_title("solid: against $\\Sigma_0$; dotted: against $\\hat\\Sigma$", fontsize=7)
     right.legend(loc="lower left")

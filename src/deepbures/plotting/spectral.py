@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..linalg.psd import Array
 from ..model.diagnostics import effective_rank
@@ -20,20 +21,23 @@ def ranks(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     figure, panels = frames.panels(trajectories, "epsilon", 2.4, sharey=True)
     for axis, epsilon, cells in panels:
         cell_runs, times = runs[runs["epsilon"] == epsilon], frames.time_grid(cells)
+        rank = int(frames.only_value(cell_runs, "rank"))
         for depth, cell, color in frames.colored(cells, "depth"):
             effective, numerical = (
                 frames.band(frames.curves(cell, column, times, logarithmic=False), logarithmic=False)
                 for column in ("effective_rank", "numerical_rank")
             )
-            style.band(axis, times, effective, color, label=frames.label(depth=depth))
+            inside = [np.clip(values, 1, rank) for values in effective]  # where a rank can be
+            style.band(axis, times, inside, color, label=frames.label(depth=depth))
             axis.plot(times, numerical[0], ":", color=color)
-        rank, optimum = int(frames.only_value(cell_runs, "rank")), []
+        optimum = []
         for run in cell_runs.drop_duplicates("seed").itertuples():
             spectrum = np.maximum(np.array(run.eigenvalues_target[:rank]) - run.epsilon_effective, 0)
             optimum.append(effective_rank(np.sqrt(spectrum)))
         axis.axhline(np.mean(optimum), **style.THEORY)
         axis.set(xscale="log", xlabel=r"time $t$", title=f"{frames.label(epsilon=epsilon, rank=rank)}")
     panels[0][0].set_ylabel("rank of $W$: effective (solid),\nnumerical (dotted)")
+    panels[0][0].yaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0][0].legend()
     return figure
 
@@ -88,7 +92,7 @@ def relative_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     for depth, cell, color in frames.colored(cells[cells["time"] > 0], "depth"):
         axis.plot(cell["time"], cell["excess"] / levels[0], color=color, label=frames.label(depth=depth))
     axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=r"$(L - L^*)/(L(0) - L^*)$")
-    axis.set_title(frames.label(epsilon=run["epsilon"], rank=run["rank"]))
+    axis.set_title(frames.label(epsilon=run["epsilon"], rank=run["rank"]), loc="left")
     axis.set_ylim(bottom=shown[-1] / 30)
     axis.legend()
     return figure
@@ -121,8 +125,9 @@ def eigenvalue_distances(trajectories: pd.DataFrame) -> Figure:
         for i, color in enumerate(style.sequential(distances.shape[1])):
             values = frames.band(frames.curves(cell.assign(distance=distances[:, i]), "distance", times))
             style.band(axis, times, values, color, label=f"$i={i + 1}$")
-        axis.set(xscale="log", yscale="log", ylim=(1e-8, None), xlabel=r"time $t$")
+        axis.set(xscale="log", yscale="log", xlabel=r"time $t$")
         axis.set_title(frames.label_of_cell(cell, ("depth", "epsilon", "rank")))
+    panels[0][0].set_ylim(bottom=1e-8)  # of all panels, above which they show whole bands
     panels[0][0].set_ylabel(r"$|s_i^2 - (\lambda_i - \varepsilon)|$")
     panels[0][0].legend(loc="lower left")
     return figure
@@ -157,7 +162,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
 @style.styled
 def spectra(runs: pd.DataFrame) -> Figure:
     """F9: eigenvalues of target, initial and final model; mean and standard deviation (ddof 1) over seeds."""
-    figure, axes = style.panels(1, 1, style.COLUMN, 2.4)
+    figure, axes = style.panels(1, 1, style.TEXT, 2.4)
     axis = axes[0, 0]
     index = np.arange(1, len(runs["eigenvalues_target"].iloc[0]) + 1)
     shift = runs["epsilon_effective"].to_numpy()[:, None]

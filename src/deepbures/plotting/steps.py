@@ -69,7 +69,7 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
     left.set_yscale("symlog", linthresh=10)  # of the exponent: the theorem's steps leave the range of floats
     left.set_ylim(top=0.5)
     lowest = left.get_ylim()[0]
-    ticks = range(0, -10, -1) if lowest > -8 else [0, -2, -4, -6, -10, -20, -50, -100, -200, -500, -1000, -2000]
+    ticks = range(0, -10, -1) if lowest > -8 else [0, -5, -10, -100, -1000]  # of equal distance on this axis
     style.ticks(left.yaxis, [tick for tick in ticks if tick >= lowest], lambda exponent, _: f"$10^{{{exponent:.0f}}}$")
     style.ticks(left.xaxis, sorted(runs["depth"].unique()), "{x:g}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6.5)
@@ -123,9 +123,9 @@ def contraction(runs: pd.DataFrame) -> Figure:
 def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame, by: str = "initialization") -> Figure:
     """G7: excess loss and balancedness along descent, by distribution of the layers; one column per kind of balance.
 
-    Or by another axis, such as the hidden width of the layers of one distribution (G21).
-
-    Median over seeds, band from the least to the greatest; runs that diverge at once have no curve.
+    Or by another axis, such as the hidden width of the layers of one distribution (G21). Median over seeds, band from
+    the least to the greatest; runs that diverge at once have no curve. In brackets: how many runs converge and diverge,
+    in each column.
     """
     titles = {"none": "layers as drawn", "product": "product balanced", "end_to_end": "end-to-end balanced"}
     balances = [balance for balance in titles if balance in set(trajectories["balance"])]
@@ -133,19 +133,23 @@ def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame, by: str = "i
     steps = np.unique(np.geomspace(1, trajectories["step"].max(), 120).round())
     names = sorted(trajectories[by].unique())
     for column, balance in enumerate(balances):
-        cells, cell_runs = trajectories[trajectories["balance"] == balance], runs[runs["balance"] == balance]
+        cells = trajectories[trajectories["balance"] == balance]
         for name, color in zip(names, style.distinct(len(names)), strict=True):
-            cell, ends = cells[cells[by] == name], cell_runs[cell_runs[by] == name]
-            reasons = list(ends["stop_reason"])
-            outcome = f"{reasons.count(StopReason.CONVERGED)}, {reasons.count(StopReason.DIVERGED)}"
+            cell = cells[cells[by] == name]
             for axis, quantity in zip(axes[:, column], ("excess", "balancedness"), strict=True):
                 values = _extended(frames.curves(cell, quantity, steps, against="step"))
                 band = np.median(values, axis=0), values.min(axis=0), values.max(axis=0)
-                style.band(axis, steps, band, color, label=f"{frames.label(**{by: name})} ({outcome})")
-        axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e12), title=titles[balance])
-        axes[1, column].set(yscale="log", ylim=(1e-16, 1e6), xlabel="step")
-        title = {"title": "in brackets: seeds that converge, diverge", "title_fontsize": 5.5}
-        axes[0, column].legend(fontsize=5.5, loc="upper right", **title)
+                style.band(axis, steps, band, color)
+        axes[0, column].set(xscale="log", yscale="log", ylim=(1e-11, 1e4), title=titles[balance])
+        axes[1, column].set(yscale="log", ylim=(1e-16, 1e3), xlabel="step")
+    outcomes = runs.assign(of=runs["stop_reason"].map({StopReason.CONVERGED: "+", StopReason.DIVERGED: "-"}))
+    counts = outcomes.groupby([by, "balance"])["of"].agg(list)
+    entries = []
+    for name, color in zip(names, style.distinct(len(names)), strict=True):
+        ends = "; ".join(f"{counts[name, one].count('+')}, {counts[name, one].count('-')}" for one in balances)
+        entries.append((f"{frames.label(**{by: name})} ({ends})", {"color": color}))
+    title = {"title": "in brackets, by column: seeds that converge, diverge", "title_fontsize": 6}
+    style.key(figure, entries, loc="outside lower center", ncols=3, **title)
     axes[0, 0].set_ylabel(r"excess loss $L_\varepsilon - L^*$")
     axes[1, 0].set_ylabel(_DRIFT)
     return figure

@@ -1,5 +1,7 @@
 """Figure of the claims."""
 
+import re
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,9 +33,14 @@ def claims(table: pd.DataFrame) -> Figure:
         axis.text(1.02, row, text, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
     axis.set(xscale="log", xlim=(0.7 * low, 1.5 * high), ylim=(len(table) - 0.5, -0.5))
     axis.set_xlabel("worst deviation / largest that the claim allows")
-    axis.set_yticks(range(len(table)), [f"{claim.name} ({claim.source})" for claim in table.itertuples()])
+    axis.set_yticks(range(len(table)), [_typeset(f"{claim.name} ({claim.source})") for claim in table.itertuples()])
     axis.tick_params(axis="y", length=0)
     points = {"linestyle": "none", "markersize": 3.5}
     looks = [(text, {**points, "marker": marker, "color": color}) for text, (marker, color) in _VERDICTS.items()]
     style.key(figure, looks, loc="outside lower center", ncols=len(looks), fontsize=7)
     return figure
+
+
+def _typeset(name: str) -> str:
+    """A name with its symbols, such as W_J, as formulas."""
+    return re.sub(r"\b([A-Z])_([A-Z0-9])\b", r"$\1_\2$", name)

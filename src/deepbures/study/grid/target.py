@@ -104,11 +104,11 @@ def dimension_of(target: Mapping[str, Any]) -> int:
     """
     path = files_of(target)[0]
     of_samples = "samples" in target or "samples" in target.get("barycenter", {})
-    return _dimension(path, not of_samples, tuple(identities_of(target)))
+    return _dimension(path, not of_samples, tuple(checksums_of(target)))
 
 
 @functools.cache
-def _dimension(path: str, square: bool, _identities: tuple[tuple[str, int, int], ...]) -> int:
+def _dimension(path: str, square: bool, _checksums: tuple[str, ...]) -> int:
     moments = None if square else streamed_file(path)
     return len(moments.covariance) if moments else read_matrix(path, square=square).values.shape[1]
 
