@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...files.datasets import DATASETS
+from ...files.targets import options_of
+from ...files.text_tables import TextOptions
 from ...linalg.psd import Array, soft_threshold
 from ...model.targets import MODES
 
@@ -22,8 +24,8 @@ FILE_KEYS = ("covariance", "covariances", "samples", "groups")
 
 
 @dataclass(frozen=True)
-class Covariances:
-    """Keys of `target.barycenter`, see `files.targets.read_covariances`."""
+class Covariances(TextOptions):
+    """Keys of `target.barycenter`, see `files.targets.read_covariances`, and how its files are read."""
 
     covariances: tuple[str, ...] | None = None
     samples: tuple[str, ...] | None = None
@@ -32,8 +34,8 @@ class Covariances:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Keys of `target`: `spectrum` and `mode` of targets that are drawn, or one of `SOURCES`."""
+class Target(TextOptions):
+    """Keys of `target`: `spectrum` and `mode` of targets that are drawn, or one of `SOURCES`, and how text is read."""
 
     covariance: str | None = None
     samples: str | None = None
@@ -91,7 +93,9 @@ def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
     """A name that experiments with the same targets share, and whether each seed has a target of its own (`drawn`)."""
     if is_drawn(target):
         return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
-    return {"target": ", ".join(files_of(target)) or target["dataset"], "drawn": False}
+    options = options_of(target.get("barycenter", target))
+    said = "".join(f", {key}: {value!r}" for key, value in options.items())
+    return {"target": (", ".join(files_of(target)) or target["dataset"]) + said, "drawn": False}
 
 
 def limited_epsilon(epsilon: float, eigenvalues: Array, rank: int) -> float:
