@@ -64,23 +64,35 @@ def test_a_covariance_that_does_not_fit_is_refused_before_it_is_made(tmp_path):
         streamed_file(tmp_path / "wide.npy")
 
 
-def test_what_may_be_meant_otherwise_is_left_to_the_rules_for_whole_files(tmp_path, rng):
+def test_what_may_be_meant_otherwise_is_left_to_the_rules_for_whole_files(tmp_path):
     pq.write_table(pa.table({"id": [1, 2, 3], "x": [0.1, 0.2, 0.4]}), tmp_path / "x.parquet")
-    np.save(tmp_path / "cube.npy", rng.standard_normal((2, 2, 2)))
-    (tmp_path / "page.npy").write_text("<html>")
     (tmp_path / "x.csv").write_text("1,2\n3,4\n")
-    for name in ("x.parquet", "cube.npy", "page.npy", "x.csv", "absent.npy"):
+    for name in ("x.parquet", "x.csv", "absent.npy"):
         assert streamed_file(tmp_path / name) is None
 
 
-def test_two_arrays_in_a_file_are_refused_as_in_a_small_one(tmp_path, rng):
-    path = tmp_path / "two.npy"
-    with path.open("wb") as file:
+def test_large_files_that_are_no_samples_are_refused_as_small_ones(tmp_path, rng, monkeypatch):
+    np.save(tmp_path / "cube.npy", rng.standard_normal((2, 2, 2)))
+    (tmp_path / "page.npy").write_text("<html>")
+    with (tmp_path / "two.npy").open("wb") as file:
         for _ in range(2):
             np.save(file, rng.standard_normal((50, 3)))
-    assert streamed_file(path) is None
-    with pytest.raises(ValueError, match="it holds more than one array"):
-        read_target({"samples": str(path)}, 3)
+    whole = (tmp_path / "two.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[:600])
+    table = stored(tmp_path / "cut.parquet", rng.standard_normal((500, 3)), rows=100).read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(table[:900] + bytes(3000) + table[3900:])
+    for name, message in (
+        ("cube.npy", r"matrix.* shape \(2, 2, 2\)"),
+        ("page.npy", "it is an HTML page"),
+        ("two.npy", "1328 bytes follow its array"),
+        ("cut.npy", "."),
+        ("cut.parquet", "."),
+    ):
+        for large in (1, 2**40):
+            monkeypatch.setattr(sample_files, "LARGE", large)
+            with pytest.raises(ValueError, match=rf"{name}: cannot be read as .*{message}") as error:
+                read_target({"samples": str(tmp_path / name)}, 3)
+            assert "\n" not in str(error.value)
 
 
 def test_memory_is_a_block_and_n_squared(tmp_path, rng):

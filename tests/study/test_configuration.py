@@ -627,6 +627,32 @@ def test_a_target_without_variance_is_refused_up_front(shipped, tmp_path):
         check(config)
 
 
+def test_options_of_a_text_file_stand_beside_it(shipped, tmp_path, rng):
+    samples = rng.standard_normal((30, 4))
+    config = with_samples(shipped, tmp_path, "low_rank", samples, rank=[2])
+    target = config["experiments"]["low_rank"]["target"]
+    text = "\n".join(";".join(map(repr, row)).replace(".", ",") for row in samples.tolist())
+    (tmp_path / "own.csv").write_text(f"0;1;2;3\n{text}\n")
+    target |= {"samples": str(tmp_path / "own.csv"), "decimal": ",", "header": 0}
+    check(config)
+    target |= {"sep": ";", "index_col": None, "skiprows": 0, "encoding": "ascii", "comment": "#"}
+    check(config)
+    for options, message in (
+        ({"decimal": "."}, "'-?[0-9]+,[0-9]+' is no finite number; read with sep: ';'"),
+        ({"decimal": "'"}, r"target.decimal: \"'\" is not allowed"),
+        ({"header": -1}, "target.header: -1 must be at least 0"),
+        ({"header": "infer"}, "target.header: 'infer' must be of type integer"),
+        ({"seperator": ";"}, "target: unknown key 'seperator'"),
+        ({"dataset": "digits"}, "describes a target completely"),
+        ({"samples": None}, "target.samples: None must be of type string"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"^experiments.low_rank.{message}|{message}"):
+            check(changed(config, "experiments.low_rank.target", target | options))
+    for others in ({"dataset": "digits"}, {"spectrum": "zipf", "mode": "eigenvalues"}):
+        with pytest.raises(ConfigurationError, match=r"target.sep: it says how a file is read; it must stand beside"):
+            check(changed(config, "experiments.low_rank.target", {**others, "sep": ";"}))
+
+
 @pytest.mark.parametrize(
     ("experiment", "message"),
     [

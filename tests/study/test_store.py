@@ -79,7 +79,8 @@ def test_the_key_follows_all_that_a_cell_is_computed_from(tmp_path):
     keys.append(key_of(part(**from_file), CODE))
     target.write_text("2")
     keys.append(key_of(part(**from_file), CODE))
-    assert len(set(keys)) == 6
+    keys += [key_of(part(target={**from_file["target"], "header": header}), CODE) for header in (None, 0)]
+    assert len(set(keys)) == 8
     assert key_of(part_of(dict(reversed(settings().items())), "0-1"), CODE) == keys[0]
 
 

@@ -1,6 +1,7 @@
 """Target covariances from files of covariances or samples, or from a data set."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from .datasets import samples_of
 from .matrix_files import read_matrix
 from .moments import blocks_of, streamed_moments
 from .sample_files import streamed_file
+from .text_tables import TextOptions
+
+#: Keys beside a file that say how it is read, if it is text.
+TEXT_OPTIONS = tuple(option.name for option in fields(TextOptions))
 
 #: Number of rows per direction among which a rank is sought, and σ/σ_1 above which a direction certainly counts.
 _ROWS, _CERTAIN = 2, 1e-5
@@ -22,7 +27,7 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     ----------
     target
         With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a file that
-        `matrix_files.read_matrix` reads.
+        `matrix_files.read_matrix` reads, and with any of `TEXT_OPTIONS`, how it reads it.
     dimension
         n, the dimension that the file must have.
 
@@ -38,10 +43,15 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
         not symmetric positive semidefinite.
     """
     if "covariance" in target:
-        return _read_covariance(target["covariance"], dimension)
+        return _read_covariance(target["covariance"], dimension, options_of(target))
     if "samples" in target:
-        return _estimate_file(target["samples"], dimension)
+        return _estimate_file(target["samples"], dimension, options_of(target))
     return _estimate(target["dataset"], samples_of(target["dataset"], dimension), dimension)
+
+
+def options_of(target: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a target that say how its files are read: fields of `text_tables.TextOptions`."""
+    return {key: target[key] for key in TEXT_OPTIONS if key in target}
 
 
 def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, Array]:
@@ -53,7 +63,8 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
         With the key `barycenter`, a mapping. Its key `covariances` lists files of one covariance each. Or `samples`
         lists files of samples: one file for each group; or a single file with all samples, and `groups`, a file with
         the number of the group of each row. `weights` (optional, by default equal) has one number > 0 for each
-        covariance, in the order of the files or of the numbers of the groups; they are divided by their sum.
+        covariance, in the order of the files or of the numbers of the groups; they are divided by their sum. Keys of
+        `TEXT_OPTIONS` say how all of its files are read.
     dimension
         n, the dimension that the files must have.
 
@@ -69,16 +80,17 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
         In one line, as `read_target`, or if keys, groups or weights do not fit.
     """
     given: Mapping[str, Any] = target["barycenter"]
+    options = options_of(given)
     if ("covariances" in given) == ("samples" in given):
         raise ValueError("barycenter: exactly one of the keys 'covariances' and 'samples' is needed")
     if "groups" in given and len(given.get("samples", ())) != 1:
         raise ValueError("barycenter: groups need a single file of samples, whose rows they label")
     if "covariances" in given:
-        found = [_read_covariance(file, dimension) for file in given["covariances"]]
+        found = [_read_covariance(file, dimension, options) for file in given["covariances"]]
     elif "groups" in given:
-        found = _by_group(given["samples"][0], given["groups"], dimension)
+        found = _by_group(given["samples"][0], given["groups"], dimension, options)
     else:
-        found = [_estimate_file(file, dimension) for file in given["samples"]]
+        found = [_estimate_file(file, dimension, options) for file in given["samples"]]
     for number, matrix in enumerate(found, start=1):
         if not matrix.any():
             raise ValueError(f"barycenter: matrix {number} of {len(found)}: its covariance is zero")
@@ -88,9 +100,9 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
     return np.array(found), weights / weights.sum()
 
 
-def _by_group(name: str, groups: str, dimension: int) -> list[Array]:
+def _by_group(name: str, groups: str, dimension: int, options: dict[str, Any]) -> list[Array]:
     """The covariance of each group of rows, in the order of their numbers."""
-    samples, numbers = read_matrix(name, dimension).values, read_matrix(groups, 1).values
+    samples, numbers = (read_matrix(file, **options).values for file in (name, groups))
     if numbers.shape != (len(samples), 1):
         raise ValueError(f"{groups}: it must hold one number for each of the {len(samples)} rows of {name}")
     labels = numbers[:, 0]
@@ -99,19 +111,20 @@ def _by_group(name: str, groups: str, dimension: int) -> list[Array]:
     return [_estimate(f"{name}, group {g:g}", samples[labels == g], dimension) for g in np.unique(labels)]
 
 
-def _read_covariance(name: str, dimension: int) -> Array:
-    matrix, precision = read_matrix(name, dimension, square=True)
+def _read_covariance(name: str, dimension: int, options: dict[str, Any]) -> Array:
+    matrix, precision = read_matrix(name, square=True, **options)
     if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}")
+        hint = "text with a heading or row names may need the option header or index_col"
+        raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}; {hint}")
     _check_dimension(name, matrix, dimension)
     return _without_rounding(name, matrix, precision)
 
 
-def _estimate_file(name: str, dimension: int) -> Array:
+def _estimate_file(name: str, dimension: int, options: dict[str, Any]) -> Array:
     """The covariance of the samples in a file; a large file is read in blocks."""
     moments = streamed_file(name)
     if moments is None:
-        return _estimate(name, read_matrix(name, dimension).values, dimension)
+        return _estimate(name, read_matrix(name, **options).values, dimension)
     _check_dimension(name, moments.covariance, dimension)
     return moments.covariance
 

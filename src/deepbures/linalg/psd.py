@@ -49,13 +49,17 @@ def finite_array(name: str, value: ArrayLike, dimensions: int) -> Array:
     return array
 
 
+def memory_of_machine() -> float:
+    """Memory of this machine in bytes; infinite where it is unknown."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
 def check_square_fits(name: str, dimension: int) -> None:
     """Raise ValueError, in one line, if an n × n array of float64 would not fit in the memory of this machine."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # unknown on some systems
-        return
-    needed = 8 * dimension**2
+    needed, memory = 8 * dimension**2, memory_of_machine()
     if needed > memory:
         raise ValueError(
             f"{name} of dimension n = {dimension} would be an n × n array of {needed / 1e9:.3g} GB, more than the "

@@ -4,7 +4,8 @@ The fields of a dataclass name the keys. Their types give the types of the value
 `tuple[T, ...]` for a list, `Mapping[str, T]` for a dictionary with names that the user chooses, another dataclass for
 one with fixed keys, `T | None` for a key that may be left out. Their metadata restrict the values in the words of JSON
 schema: `minimum`, `exclusiveMinimum`, `maximum`, `exclusiveMaximum`, `enum` (for a list: of its items), `minItems`
-(default 1), `uniqueItems` (default true), `minProperties`, `propertyNames` (a regular expression).
+(default 1), `uniqueItems` (default true), `minProperties`, `propertyNames` (a regular expression); or allow null beside
+the type: `nullable`.
 """
 
 import functools
@@ -71,8 +72,8 @@ def keys_of(type_: Any) -> dict[str, Key]:
 
 
 def _given(hint: Any) -> Any:
-    """T for `T | None`: a key that may be left out has no value None."""
-    return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+    """T for `T | …`: what is beside it stands for a key that is left out."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) in (types.UnionType, typing.Union) else hint
 
 
 def record(type_: type[T], given: Mapping[str, Any]) -> T:
@@ -94,6 +95,8 @@ def mistakes(value: Any, key: Key, where: str = "") -> Iterator[str]:
     where
         Path of the value, such as `study.seed`; empty at the top level.
     """
+    if value is None and key.values.get("nullable"):
+        return
     form = _form(key.type)
     classes, name = _TYPES[form]
     if not isinstance(value, classes) or (isinstance(value, bool) and form in (int, float)):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import GenericAlias, ModuleType
 from typing import Any
 
-from ...files.targets import read_covariances, target_rank
+from ...files.targets import options_of, read_covariances, target_rank
 from ...losses.registry import LOSSES
 from ...model.targets import SPECTRA
 from ..cell import checks
@@ -124,6 +124,9 @@ def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
     sources = getattr(kind, "SOURCES", () if own else ONE)
     for source in (source for source in SOURCES if source in target and source not in sources):
         yield f"target.{source}: kind {name!r} has no such target; allowed: {', '.join([*sources, 'drawn ones'])}"
+    options = options_of(target)
+    for key in options if not target.keys() & {"covariance", "samples"} else ():
+        yield f"target.{key}: it says how a file is read; it must stand beside its key, covariance or samples"
     if is_drawn(target):
         for key in (key for key in ("spectrum", "mode") if key not in target):
             others = f" (or one of {', '.join(sources)})" if sources else ""
@@ -132,7 +135,7 @@ def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
         if target["spectrum"] not in spectra:
             yield f"target.spectrum: kind {name!r} needs {' or '.join(spectra)}, not {target['spectrum']!r}"
         return
-    if len(target) > 1:
+    if len(target) > 1 + len(options):
         yield f"target: one of the keys {', '.join(SOURCES)} describes a target completely; leave the other keys out"
     if block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"

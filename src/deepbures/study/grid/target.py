@@ -12,6 +12,8 @@ import numpy as np
 from ...files.datasets import DATASETS
 from ...files.matrix_files import read_matrix
 from ...files.sample_files import streamed_file
+from ...files.targets import options_of
+from ...files.text_tables import TextOptions
 from ...linalg.psd import Array, soft_threshold
 from ...model.targets import MODES
 
@@ -24,8 +26,8 @@ FILE_KEYS = ("covariance", "covariances", "samples", "groups")
 
 
 @dataclass(frozen=True)
-class Covariances:
-    """Keys of `target.barycenter`, see `files.targets.read_covariances`."""
+class Covariances(TextOptions):
+    """Keys of `target.barycenter`, see `files.targets.read_covariances`, and how its files are read."""
 
     covariances: tuple[str, ...] | None = None
     samples: tuple[str, ...] | None = None
@@ -34,8 +36,8 @@ class Covariances:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Keys of `target`: `spectrum` and `mode` of targets that are drawn, or one of `SOURCES`."""
+class Target(TextOptions):
+    """Keys of `target`: `spectrum` and `mode` of targets that are drawn, or one of `SOURCES`, and how text is read."""
 
     covariance: str | None = None
     samples: str | None = None
@@ -104,20 +106,23 @@ def dimension_of(target: Mapping[str, Any]) -> int:
     """
     path = files_of(target)[0]
     of_samples = "samples" in target or "samples" in target.get("barycenter", {})
-    return _dimension(path, not of_samples, tuple(checksums_of(target)))
+    options = tuple(options_of(target.get("barycenter", target)).items())
+    return _dimension(path, not of_samples, options, tuple(checksums_of(target)))
 
 
 @functools.cache
-def _dimension(path: str, square: bool, _checksums: tuple[str, ...]) -> int:
+def _dimension(path: str, square: bool, options: tuple[tuple[str, Any], ...], _checksums: tuple[str, ...]) -> int:
     moments = None if square else streamed_file(path)
-    return len(moments.covariance) if moments else read_matrix(path, square=square).values.shape[1]
+    return len(moments.covariance) if moments else read_matrix(path, square=square, **dict(options)).values.shape[1]
 
 
 def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
     """A name that experiments with the same targets share, and whether each seed has a target of its own (`drawn`)."""
     if is_drawn(target):
         return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
-    return {"target": ", ".join(files_of(target)) or target["dataset"], "drawn": False}
+    options = options_of(target.get("barycenter", target))
+    said = "".join(f", {key}: {value!r}" for key, value in options.items())
+    return {"target": (", ".join(files_of(target)) or target["dataset"]) + said, "drawn": False}
 
 
 def limited_epsilon(epsilon: float, eigenvalues: Array, rank: int) -> float:
