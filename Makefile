@@ -10,7 +10,7 @@ PEERS ?= .venv-peers
 # By its version alone, without a hash: builds for the CPU and for CUDA have one version.
 TORCH ?= torch==2.13.0
 
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 # One thread for each process: jobs fill the cores, and the same bits come out on any number of them.
 export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
@@ -51,7 +51,7 @@ test-oldest: $(VENV)/.installed
 	$(VENV)/bin/python -m venv $(OLDEST)
 	$(VENV)/bin/python tests/oldest.py > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt --editable '.[dev]'
-	PATH=$(CURDIR)/$(OLDEST)/bin:$$PATH $(OLDEST)/bin/python -m pytest -n auto
+	PATH=$(abspath $(OLDEST))/bin:$$PATH $(OLDEST)/bin/python -m pytest -n auto
 
 # PyTorch and JAX, in an environment of their own.
 peer-test: $(PEERS)/.installed
@@ -89,7 +89,7 @@ lock:
 		--custom-compile-command "make lock" --output-file requirements-peers.lock
 
 # In a folder that was copied or moved the environment is still that of the other folder, and runs its code.
-ifneq ($(shell test -e $(VENV)/bin/pip && ! grep -q "$(CURDIR)/$(VENV)/" $(VENV)/bin/pip && echo moved),)
+ifneq ($(shell test -e $(VENV)/bin/pip && ! grep -q "$(abspath $(VENV))/" $(VENV)/bin/pip && echo moved),)
 $(VENV)/.installed: moved
 moved:
 	echo "$(VENV) is that of another folder: it is made again"

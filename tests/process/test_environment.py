@@ -77,14 +77,14 @@ def test_two_matplotlibrc_draw_the_same_bytes(tmp_path):
 NOTEBOOK = """
 import sys
 import nbformat, papermill
-from deepbures.process.kernel import KernelManager
+from deepbures.process.kernel import logging_to
 
 cell = "import sys, os, builtins, numpy as np\\nprint(sys.executable, hasattr(builtins, 'mine'), np.array([1 / 3]), "
 cell += "sys.flags.optimize, os.environ.get('PYTHONSTARTUP'))"
 notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
 notebook.metadata.kernelspec = {"name": "python3", "display_name": "x", "language": "python"}
 nbformat.write(notebook, "in.ipynb")
-papermill.execute_notebook("in.ipynb", "out.ipynb", progress_bar=False, kernel_manager_class=KernelManager)
+papermill.execute_notebook("in.ipynb", "out.ipynb", progress_bar=False, kernel_manager_class=logging_to("kernel.log"))
 print(nbformat.read("out.ipynb", 4).cells[0].outputs[0].text)
 """
 

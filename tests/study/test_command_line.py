@@ -83,6 +83,11 @@ def text(path, content):
 
 
 CELLS = ["cells", CONFIG, "mine.yaml"]
+#: An experiment whose target comes from a file of samples.
+OF_SAMPLES = (
+    "experiments: {{mine: {{kind: hessian, loss: frobenius, dimension: 3, target: {{samples: {}}}, seeds: 1, "
+    "seeds_per_job: 1, landscape: {{points: 2}}, grid: {{epsilon: [0], smin: [-1], rank: [2], depth: [1]}}}}}}"
+)
 #: What is prepared, the command, and what its one line says.
 MISTAKES = [
     (None, ["info", "none.parquet"], "No such file or directory"),
@@ -105,15 +110,11 @@ MISTAKES = [
         CELLS,
         "experiments.hessian.target: one of the keys covariance, samples, dataset, barycenter describes a target",
     ),
+    (lambda: text("mine.yaml", OF_SAMPLES.format("none.csv")), CELLS, "mine.target: none.csv: there is no such file"),
     (
-        lambda: text(
-            "mine.yaml",
-            "experiments: {mine: {kind: hessian, loss: frobenius, dimension: 3, "
-            "target: {samples: none.csv}, landscape: {points: 2}, seeds: 1, seeds_per_job: 1, "
-            "grid: {epsilon: [0], smin: [-1], rank: [2], depth: [1]}}}",
-        ),
+        lambda: text("mine.yaml", OF_SAMPLES.format("x" * 300)),
         CELLS,
-        "experiments.mine.target: none.csv: there is no such file",
+        "experiments.mine.target: [Errno 36] File name too",
     ),
 ]
 

@@ -74,17 +74,20 @@ def test_make_says_in_one_line_what_is_missing(tmp_path, pythons, line):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_an_environment_of_another_folder_is_made_again(tmp_path):
-    programs = [("python3.12", False, False)]
-    assert make(tmp_path, *programs).returncode == 0
-    pip = tmp_path / ".venv/bin/pip"
-    environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
-    for first_line, again in ((f"#!{tmp_path}/.venv/bin/python\n", False), ("#!/elsewhere/.venv/bin/python\n", True)):
+@pytest.mark.parametrize("place", [".venv", "{}/elsewhere/env"])  # the latter may be that of other projects, too
+def test_an_environment_of_another_folder_is_made_again(tmp_path, place):
+    venv = place.format(tmp_path)
+    assert make(tmp_path, ("python3.12", False, False)).returncode == 0
+    pip = tmp_path / venv / "bin/pip"
+    if place != ".venv":
+        shutil.copytree(tmp_path / ".venv", venv)
+    environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "VENV": venv}
+    for first_line, again in ((f"#!{tmp_path / venv}/bin/python\n", False), ("#!/other/.venv/bin/python\n", True)):
         pip.write_text(first_line)
-        command = [str(tmp_path / "bin/make"), ".venv/.installed"]
+        command = [str(tmp_path / "bin/make"), f"{venv}/.installed"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
-        assert (".venv is that of another folder: it is made again" in done.stdout) == again
+        assert (f"{venv} is that of another folder: it is made again" in done.stdout) == again
         assert (pip.read_text() != first_line) == again
 
 

@@ -15,31 +15,40 @@ from projects import copy_of_project, snakemake
 
 pytestmark = pytest.mark.faults
 
-#: Flows in jobs of their own and descents in shared ones, a notebook, claims and pages.
+#: Flows and descents in jobs of their own, one notebook, claims and pages.
 STUDY = """
-study: {results: results/killed, figures: figures/killed, shared_jobs: 0, only: [convergence, descent]}
+study: {seed: 1, results: results, figures: figures, fail_on_violated_claims: false}
 experiments:
-  convergence:
+  flows:
+    kind: flow
+    loss: bures-wasserstein
     dimension: 6
+    target: {spectrum: zipf, mode: eigenvalues}
+    initialization: {kind: small, scale: 0.5}
     seeds: 2
     seeds_per_job: 2
     grid: {epsilon: [0, 0.1], smin: [0.5], rank: [6], depth: [1, 10]}
-  descent:
+    integration: {rtol: 1.0e-6, excess_tolerance: 1.0e-10, max_time: 1000, max_steps: 500, samples: 20}
+  descents:
+    kind: descent
+    loss: bures-wasserstein
     dimension: 6
+    target: {spectrum: zipf, mode: eigenvalues}
+    initialization: {kind: small, scale: 0.5}
     seeds: 2
     seeds_per_job: 2
-    grid: {epsilon: [0.1], rank: [6], depth: [1, 2], relative_step: [0.25, 0.95]}
-    descent: {max_steps: 500}
+    grid: {epsilon: [0.1], smin: [0.5], rank: [6], depth: [1, 2], relative_step: [0.25, 0.95]}
+    descent: {max_steps: 500, excess_tolerance: 1.0e-10, samples: 20}
 figures:
-  rates: {show: {smin: [0.5]}}
+  constants: {experiment: flows}
 """
 #: What the command line of a victim holds, and what is deleted so that it has work; other results with it, at random.
 VICTIMS = {
-    "job": ("deepbures\0run", "results/killed/convergence/runs.parquet"),
-    "script": ("/scripts/", "results/killed/claims.csv"),
-    "kernel": ("deepbures.process.kernel", "figures/killed/main_result.png"),
-    "Snakemake": ("", "results/killed/descent/runs.parquet"),
-    "everything": ("", "results/killed/descent/runs.parquet"),
+    "job": ("deepbures\0run", "results/flows/runs.parquet"),
+    "script": ("/scripts/", "results/claims.csv"),
+    "kernel": ("deepbures.process.kernel", "results/tables/T2_constants.csv"),
+    "Snakemake": ("", "results/descents/runs.parquet"),
+    "everything": ("", "results/descents/runs.parquet"),
 }
 TIMES = 8
 
@@ -47,7 +56,7 @@ TIMES = 8
 def start(folder: Path) -> subprocess.Popen:
     """Snakemake, as a shell starts it."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tiny.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src")}
     with (folder / "run.log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -108,20 +117,20 @@ def made(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_whatever_is_killed_the_next_run_gives_the_same_bytes(tmp_path, victim):
     folder, rng, killed = copy_of_project(tmp_path), np.random.default_rng(len(victim)), 0
-    (folder / "tiny.yaml").write_text(STUDY)
-    first = snakemake(folder)
+    (folder / "config/config.yaml").write_text(STUDY)
+    first = snakemake(folder, config=None)
     assert first.returncode == 0, first.stderr[-2000:]
     undisturbed = made(folder)
     part, result = VICTIMS[victim]
     for _ in range(TIMES):
         (folder / result).unlink()
-        for path in folder.glob("results/killed/*/*.*"):
+        for path in folder.glob("results/*/*.*"):
             if rng.random() < 0.2:
                 path.unlink(missing_ok=True)
         killed += kill(start(folder), victim, part, rng.uniform(0, 1 if part else 8))
         if victim in ("Snakemake", "everything"):
-            assert snakemake(folder, "--unlock").returncode == 0
-        again = snakemake(folder)
+            assert snakemake(folder, "--unlock", config=None).returncode == 0
+        again = snakemake(folder, config=None)
         assert again.returncode == 0, again.stderr[-2000:]
         assert made(folder) == undisturbed
     assert killed >= TIMES // 2, killed

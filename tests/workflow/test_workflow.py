@@ -272,6 +272,19 @@ def test_a_notebook_runs_alone_with_its_default_parameters(finished, tmp_path, n
     assert list(folder.glob("figures/*.png")) or list((folder / "results/tables").glob("*.csv"))
 
 
+@pytest.mark.slow
+def test_an_executed_notebook_runs_where_it_lies(finished, tmp_path):
+    import papermill
+
+    folder = Path(shutil.copytree(finished, tmp_path / "project", ignore=shutil.ignore_patterns(".snakemake", "src")))
+    (folder / "figures/tiny/main_result.png").unlink()
+    notebook = folder / "results/tiny/notebooks/rates.ipynb"
+    before = sorted(notebook.parent.iterdir())
+    papermill.execute_notebook(str(notebook), str(tmp_path / "out.ipynb"), cwd=str(notebook.parent), progress_bar=False)
+    assert (folder / "figures/tiny/main_result.png").exists()
+    assert sorted(notebook.parent.iterdir()) == before
+
+
 def examples_of_the_documentation() -> list[str]:
     """YAML files that docs/extending.md tells a reader to write."""
     text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")

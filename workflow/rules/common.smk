@@ -31,11 +31,6 @@ if sys.flags.no_user_site:
     os.environ.update(PYTHONNOUSERSITE="1")
 
 
-def read_yaml(path):
-    """A file of the workflow."""
-    return configuration.read(workflow.source_path(path))
-
-
 def workflow_file(path):
     """A file of the workflow as input, from what source_path gives: for a local one the file itself and no copy.
 
@@ -54,7 +49,7 @@ def checked_study():
             files, changes = given_configuration()
             study = configuration.merged(files)
             configuration.lay_over(study, configuration.of_command_line(changes))
-        families = configuration.check_families(read_yaml("../figures.yaml"))
+        families = configuration.check_families(configuration.read(workflow.source_path("../figures.yaml")))
         study = configuration.check(study, families)
     except configuration.ConfigurationError as mistake:
         sys.exit(f"configuration: {mistake}")

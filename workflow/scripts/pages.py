@@ -1,9 +1,10 @@
 """What the tables of a study came from, as JSON and CSV; and what was found, as one page that needs no other file."""
 
 import base64
-import csv
 import json
 from pathlib import Path
+
+import pandas as pd
 
 from deepbures import claims
 from deepbures.study.results import provenance, stamps
@@ -20,11 +21,8 @@ if __name__ == "__main__":
     with replacing(origin) as temporary:
         signed = {**content, "signature": stamps.UNSIGNED}
         temporary.write_text(json.dumps(signed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    rows = provenance.table(content)
-    with replacing(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    with replacing(table) as temporary:
+        pd.DataFrame(provenance.table(content)).to_csv(temporary, index=False, lineterminator="\r\n")
     picture = base64.b64encode(Path(given.picture).read_bytes()).decode() if given.get("picture") else None
     with replacing(page) as temporary:
         temporary.write_text(claims.page(claims.read(given.claims), picture), encoding="utf-8")

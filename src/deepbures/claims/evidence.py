@@ -33,8 +33,8 @@ LOSS_ROUNDING = 1e-12
 _POWER = 1e6
 #: Below this fraction of L(0) − L* the rounding of W ends every decay.
 _FLOOR = 1e-24
-#: Columns of vectors that no statement reads, the largest part of a table of runs.
-_UNREAD = ("alignment", "eigenvalues_initial", "eigenvalues_final")
+#: The only column of n² numbers a run, most of a table of runs; no statement reads it.
+_UNREAD = "alignment"
 #: Rows of trajectories that are in memory at a time, about.
 _BLOCK = 200_000
 #: A bound can be tested if it promises at least this fraction of the measured decay in one of its cases.
@@ -182,7 +182,7 @@ class Study:
 
     @staticmethod
     def _whole(path: Path) -> pd.DataFrame:
-        frame = parquet.read(path, [column for column in parquet.Table(path).columns if column not in _UNREAD])
+        frame = parquet.read(path, [column for column in parquet.Table(path).columns if column != _UNREAD])
         if "loss_name" in frame:
             square = frame["loss_name"] == "frobenius"
             frame = frame[~square | (frame["epsilon"] == frame["epsilon"].min())]

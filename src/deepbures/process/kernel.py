@@ -13,38 +13,26 @@ from jupyter_client.manager import AsyncKernelManager
 from .environment import neutral
 
 
-class KernelManager(AsyncKernelManager):
-    """Starts this kernel instead of the one that is installed under the name in a notebook."""
+def logging_to(path: str | Path) -> type[AsyncKernelManager]:
+    """A class of kernel managers that start this kernel instead of the one that is installed under a notebook's name.
 
-    #: File for the output of the kernel's process, which is on the terminal by default.
-    log_file: Path | None = None
+    The output of the kernel's process, which is on the terminal by default, goes to the file.
+    """
 
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """The command of this kernel, which runs in the current interpreter."""
-        command = [sys.executable, "-m", __name__, "-f", "{connection_file}"]
-        return KernelSpec(argv=command, display_name="Python 3", language="python")
+    class LoggingKernelManager(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            command = [sys.executable, "-m", __name__, "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
 
-    async def _async_start_kernel(self, **options: Any) -> None:
-        options["env"] = {
-            **neutral(options.get("env") or os.environ),
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        }
-        if self.log_file is None:
-            await super()._async_start_kernel(**options)
-            return
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("a") as log:  # the kernel keeps a handle of its own
-            await super()._async_start_kernel(**options, stdout=log, stderr=log)
+        async def _async_start_kernel(self, **options: Any) -> None:
+            backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+            options["env"] = {**neutral(options.get("env") or os.environ), **backend}
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with Path(path).open("a") as log:  # the kernel keeps a handle of its own
+                await super()._async_start_kernel(**options, stdout=log, stderr=log)
 
-    start_kernel = _async_start_kernel
-
-
-def logging_to(path: str | Path) -> type[KernelManager]:
-    """A class of kernel managers with a file in place of the terminal for the output of kernels."""
-
-    class LoggingKernelManager(KernelManager):
-        log_file = Path(path)
+        start_kernel = _async_start_kernel
 
     return LoggingKernelManager
 

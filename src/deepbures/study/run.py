@@ -41,11 +41,6 @@ def checked(settings: Mapping[str, Any]) -> Settings:
     return Settings.of(settings, kind(settings["kind"]).OPTIONS)
 
 
-def tables_of(settings: Mapping[str, Any]) -> dict[str, pa.Schema]:
-    """The schemas of a cell's tables; its settings are checked first."""
-    return kind(checked(settings).kind).TABLES
-
-
 def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.Table]:
     """Compute one cell of an experiment.
 
@@ -130,10 +125,10 @@ def complete(path: Path, cells: Sequence[Cell]) -> int:
     ValueError
         If a cell cannot be computed: one line for each mistake.
     """
-    schemas, name = tables_of(cells[0][0]), cells[0][0]["kind"]
+    name = checked(cells[0][0]).kind
     made = provenance.of_code(*roots(name))
     keys = [key_of(part_of(settings, f"{seeds[0]}-{seeds[-1]}"), made["code"]) for settings, seeds in cells]
-    job = Job(path, schemas, made["code"])
+    job = Job(path, kind(name).TABLES, made["code"])
     new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in job}
     logger.info("%d of %d cells are there, %d are computed", len(cells) - len(new), len(cells), len(new))
     for stack in _stacks(new):

@@ -145,7 +145,7 @@ def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
             read_covariances(target, block["dimension"])
         else:
             yield from _rank_of_target(block, kind)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         yield f"target: {error}"
 
 

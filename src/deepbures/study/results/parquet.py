@@ -231,7 +231,7 @@ class Table:
         They come in blocks of whole cells with at least so many rows, except the last; without `rows` in one.
         """
         empty = pa.schema([self._file.schema_arrow.field(name) for name in columns]).empty_table()
-        waiting = [empty]
+        waiting, held = [empty], 0
         for number in range(len(self._groups)):
             axes = self._group(number, tuple(show))
             shown = [np.isin(axes[axis].to_numpy(), list(values)) for axis, values in show.items()]
@@ -239,9 +239,10 @@ class Table:
             if np.any(chosen):
                 table = self._group(number, tuple(columns))
                 waiting.append(table if np.all(chosen) else table.filter(pa.array(chosen)))
-            if sum(map(len, waiting)) >= rows:
+                held += len(waiting[-1])
+            if held >= rows:
                 yield pa.concat_tables(waiting)
-                waiting = [empty]
+                waiting, held = [empty], 0
         yield pa.concat_tables(waiting)
 
     def _group(self, number: int, columns: tuple[str, ...]) -> pa.Table:
