@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from claims_study import STUDY, claims_of, make
+from collected import write_table
 
 from deepbures import claims
 from deepbures.__main__ import main
@@ -79,10 +81,13 @@ def test_every_mutation_of_a_claim_turns_its_verdict(study, name):
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_missing_number_is_no_agreement(study, name):
+    def missing(value):
+        return "" if isinstance(value, str) else np.nan * value
+
     whole = judge(STATEMENTS[name], study_of(study))
     for mutation in STATEMENTS[name].mutations:
         column = mutation.column
-        claim = judged(study, name, mutation.table, column, lambda table, column=column: np.nan * table[column])
+        claim = judged(study, name, mutation.table, column, lambda table, column=column: table[column].map(missing))
         assert claim.verdict == "violated" or claim.cases == 0 < whole.cases
 
 
@@ -159,6 +164,22 @@ def test_the_table_goes_into_a_page(study, tmp_path, capsys):
     page.write_text("nothing", encoding="utf-8")
     assert main(["claims", str(tmp_path / "claims.csv"), str(page)]) == 2
     assert "needs the lines" in capsys.readouterr().err
+
+
+def test_the_command_lists_what_is_detected_and_fails_on_what_is_not(study, tmp_path, capsys):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(f"study: {{results: {tmp_path}, only: [blow_up]}}\n", encoding="utf-8")
+    command = ["claims", "--power", str(ROOT / "config/config.yaml"), str(overlay)]
+    (tmp_path / "blow_up").symlink_to(study / "blow_up")
+    assert main(command) == 0
+    listed = capsys.readouterr().out
+    assert "smoothing: holds\n    detected  level + 1 %: violated\n    detected  level − 1 %: violated\n" in listed
+    (tmp_path / "blow_up").unlink()
+    table = pd.read_parquet(study / "blow_up/curvatures.parquet")
+    (tmp_path / "blow_up").mkdir()
+    write_table(tmp_path / "blow_up/curvatures.parquet", table.assign(level=1.1 * table["level"]))
+    assert main(command) == 2
+    assert "not detected: smoothing (level + 1 %), smoothing (level − 1 %)" in capsys.readouterr().err
 
 
 def test_the_readme_states_the_claims_as_they_are_tested(study):
