@@ -123,7 +123,7 @@ def contraction(runs: pd.DataFrame) -> Figure:
 def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame, by: str = "initialization") -> Figure:
     """G7: excess loss and balancedness along descent, by distribution of the layers; one column per kind of balance.
 
-    Or by another axis, such as the hidden width of the layers of one distribution (G21).
+    Or by another axis, such as the hidden width of the layers of one distribution (G22).
 
     Median over seeds, band from the least to the greatest; runs that diverge at once have no curve.
     """
