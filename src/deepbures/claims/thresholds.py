@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..model.trajectory import StopReason
-from .evidence import Bound, Statement, Study, decays, each, keys_of, with_runs
+from .evidence import Bound, Statement, Study, above_rounding, decays, each, keys_of, with_runs
 from .mutation import Mutation, replaced
 
 #: A run that did not converge had time if its slowest mode had this many e-folds: 20 times those of the tolerance.
@@ -147,11 +147,11 @@ DESCENT_CONVERGES = _Descent(
 
 def _falls(study: Study) -> Iterator[pd.DataFrame]:
     for runs, trajectories in study.training("descent", ["step", "excess", "gradient_norm"]):
-        merged = with_runs(trajectories, _small_steps(runs), ["eta"])
+        merged = with_runs(trajectories, _small_steps(runs), ["eta", "excess_initial"])
         following = merged.groupby(keys_of(merged), sort=False, observed=True)["excess"].shift(-1)
         promised = merged["eta"] / 2 * merged["gradient_norm"] ** 2
         fell = merged["excess"] - following
-        tested = following.notna() & (promised > _LEAST_FALL * merged["excess"])
+        tested = following.notna() & (promised > _LEAST_FALL * merged["excess"]) & above_rounding(merged)
         yield merged.assign(deviation=np.maximum(1 - fell / promised, 0))[tested]
 
 
