@@ -210,7 +210,7 @@ def test_the_picture_has_a_row_a_claim(study):
 
     results = list(claims_of(study).values())
     axis = verdicts.claims(claims.table(results)).axes[0]
-    assert [label.get_text().rpartition(" (")[0] for label in axis.get_yticklabels()] == [c.name for c in results]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [f"{c.name} ({c.source})" for c in results]
 
 
 def test_aggregates_carry_their_provenance(study):
