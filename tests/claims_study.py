@@ -99,7 +99,7 @@ STUDY = {
     ),
     "step_starts": (
         "descent",
-        {"descent": {"max_steps": 2000, "excess_tolerance": 1e-10, "samples": 20}, "epsilon": 0, "depth": 2},
+        {"descent": {"max_steps": 2000, "excess_tolerance": 1e-18, "samples": 20}, "epsilon": 0, "depth": 2},
         [
             {"start": start, "relative_step": step}
             for start in (
