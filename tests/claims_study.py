@@ -74,7 +74,83 @@ STUDY = {
             for depth in (1, 2)
         ],
     ),
-    "hessian": ("hessian", {"landscape": {"points": 3}}, [{"epsilon": 0.1, "depth": 2, "rank": 2}]),
+    "levels": (
+        "flow",
+        {"integration": {**FLOW["integration"], "rtol": 1e-9}, "rank": 2},
+        [
+            {"start": {"kind": "saddle", "scale": 1e-3}, "epsilon": 0, "depth": 1},
+            {"start": {"kind": "saddle", "scale": 1}, "epsilon": 0.1, "depth": 1},
+            {"start": {"kind": "level", "scale": 0.9}, "epsilon": 0.1, "depth": 2},
+        ],
+    ),
+    "level_steps": (
+        "descent",
+        {"descent": {"max_steps": 3000, "excess_tolerance": 1e-9, "samples": 60}, "proved_step": 1},
+        [
+            {"start": {"kind": "level", "scale": 0.9, "imbalance": 0}, "epsilon": 0, "depth": 1},
+            {"start": {"kind": "level", "scale": 0.9, "imbalance": 0.1}, "epsilon": 0.1, "depth": 2},
+            {"start": {"kind": "saddle", "scale": 0.1, "imbalance": 0}, "epsilon": 0.1, "depth": 2, "rank": 2},
+        ],
+    ),
+    "one_layer": (
+        "descent",
+        {"descent": {"max_steps": 1000, "excess_tolerance": 1e-9, "samples": 60}, "rank": 2},
+        [{"start": {"kind": "saddle", "scale": 1e-3}, "epsilon": 0, "depth": 1, "step_size": 1e-3}],
+    ),
+    "step_starts": (
+        "descent",
+        {"descent": {"max_steps": 2000, "excess_tolerance": 1e-18, "samples": 20}, "epsilon": 0, "depth": 2},
+        [
+            {"start": start, "relative_step": step}
+            for start in (
+                {"kind": "level", "scale": 1e-3},
+                {"kind": "saddle", "scale": 1e-3},
+                {"kind": "small", "scale": 10},
+            )
+            for step in (0.8, 0.99, 1.01, 1.2)
+        ],
+    ),
+    "turned": (
+        "descent",
+        {
+            "descent": {"max_steps": 200, "excess_tolerance": 1e-8, "samples": 100},
+            **{"dimension": 1, "rank": 1, "smin": -1, "epsilon": 0, "depth": 1, "relative_step": 0.95},
+            **SMALL,
+        },
+        [{"loss_name": loss, "loss": loss} for loss in ("bures-wasserstein", "frobenius")],
+    ),
+    "unbalanced": (
+        "layers",
+        {**FLOW, "integration": {**FLOW["integration"], "rtol": 1e-9}, "dimension": 3, "rank": 3, "epsilon": 0},
+        [
+            {"start": {"kind": "saddle", "scale": 1e-3, "imbalance": size}, "depth": depth}
+            for size in (0, 1e-4)
+            for depth in (2, 3)
+        ],
+    ),
+    "single_steps": (
+        "deep_steps",
+        {
+            "landscape": {"conditions": [1], "shares": [0, 0.5], "step_shares": [0.5, 1], "starts": 20, "steps": 20},
+            **{"dimension": 2, "smin": -1, "epsilon": 0},
+        },
+        [{"rank": 2, "depth": 2}],
+    ),
+    "widths": (
+        "descent",
+        {"descent": {"max_steps": 100, "samples": 20}, "epsilon": 0.1, "depth": 2, "relative_step": 0.1},
+        [{"start": {"kind": "xavier_normal", "balance": "end_to_end", "width": width}} for width in (4, 8)],
+    ),
+    "fillings": (
+        "escape",
+        {"landscape": {"points": 5, "perturbation": 1e-5, "lower_ranks": True}, "rank": 2},
+        [{"epsilon": 0, "depth": 2}, {"epsilon": 0.1, "depth": 1}, {"epsilon": 0.1, "depth": 2}],
+    ),
+    "hessian": (
+        "hessian",
+        {"landscape": {"points": 3, "matrices": 20}, "epsilon": 0.1, "rank": 2},
+        [{"depth": 2}, {"depth": 1}],
+    ),
     "blow_up": (
         "blow_up",
         {"landscape": {"singular_values": [1, 1e-2, 1e-3, 1e-4], "vanishing": [1]}},
@@ -83,7 +159,16 @@ STUDY = {
     "escape": ("escape", {"landscape": {"points": 3, "perturbation": 1e-5}}, [{"epsilon": 0.1, "depth": 2, "rank": 2}]),
     "search": ("critical_search", {"landscape": {"starts": 4}}, [{"epsilon": 0.1, "depth": 1, "rank": 2}]),
 }
-AXES = ("loss_name", "epsilon", "smin", "rank", "depth", "initial_scale", "step_size", "relative_step")
+AXES = (
+    *("loss_name", "initialization", "balance", "initial_scale", "imbalance", "width", "epsilon", "smin", "rank"),
+    *("depth", "step_size", "relative_step", "proved_step"),
+)
+#: Axes of a start that a cell describes.
+OF_START = {
+    "kind": "initialization",
+    "scale": "initial_scale",
+    **{key: key for key in ("balance", "imbalance", "width")},
+}
 
 
 def make(root, folders=STUDY, covariance=None, unit=1.0):
@@ -96,11 +181,15 @@ def make(root, folders=STUDY, covariance=None, unit=1.0):
         kind, own, cells = STUDY[name]
         points = []
         for cell in cells:
-            point = in_units({**SHARED, **own, **cell, "kind": kind}, unit)
+            described = {key: value for key, value in cell.items() if key != "start"}
+            start = {"initialization": cell["start"]} if "start" in cell else {}
+            point = in_units({**SHARED, **own, **described, **start, "kind": kind}, unit)
             if covariance is not None:
                 point |= {"target": {"covariance": str(covariance)}, "smin": -1}
             settings = {key: value for key, value in point.items() if key not in ("loss_name", "initial_scale")}
-            points.append(({axis: point[axis] for axis in AXES if axis in point}, settings))
+            values = {key: value for key, value in point.items() if key != "initialization"}
+            values |= {OF_START[key]: value for key, value in cell.get("start", {}).items()}
+            points.append(({axis: values[axis] for axis in AXES if axis in values}, settings))
         collect_cells(root / name, points, range(2), {"experiment": name, "seeds": 2})
     return root
 
@@ -112,7 +201,7 @@ def in_units(point, unit):
     scaled = {**point, "epsilon": point["epsilon"] * unit}
     if "initialization" in point:
         start = {**point["initialization"], **({"scale": point["initial_scale"]} if "initial_scale" in point else {})}
-        if "scale" in start and start["kind"] != "close":
+        if "scale" in start and start["kind"] in ("small", "aligned"):  # else it is a fraction
             start["scale"] *= np.sqrt(unit)
         scaled["initialization"] = start
     for section in {"integration", "descent"} & set(point):

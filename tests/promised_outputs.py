@@ -44,6 +44,10 @@ FIGURES = [
     "G12_whole_landscape",
     "G13_finite_sample",
     "G14_algebraic_tail",
+    "G19_levels",
+    "G20_step_starts",
+    "G21_imbalance",
+    "G22_widths",
 ]
 #: Tables, with the axis that their first column is.
 TABLES = {
@@ -55,6 +59,7 @@ TABLES = {
     "T4_step_sizes": "epsilon",
     "T4_step_sizes_low_rank": "epsilon",
     "T5_unbalanced": "initialization",
+    "T5_widths": "initialization",
     "T6_loss_comparison": "loss_name",
     "T7_blow_up": "epsilon",
     "T8_escape_rates": "epsilon",

@@ -211,13 +211,17 @@ def _power(configurations: list[str]) -> None:
         )
         for name, block in config["experiments"].items()
     }
-    study = Study(experiments)
+    study, silent = Study(experiments), []
     for statement in about(study):
         claim, found = detections(statement, study)
         print(f"{claim.name}: {claim.verdict}")
         for one in found:
-            seen = "seen  " if one.seen else "silent"
-            print(f"    {seen}  {one.mutation.described((one.sign,))}: {one.verdict}")
+            change = one.mutation.described((one.sign,))
+            print(f"    {'detected' if one.seen else 'silent  '}  {change}: {one.verdict}")
+            if claim.cases and not one.seen:
+                silent.append(f"{claim.name} ({change})")
+    if silent:
+        raise ValueError(f"changes that were not detected: {', '.join(silent)}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from claims_study import STUDY, claims_of, make
+from collected import write_table
 
 from deepbures import claims
 from deepbures.__main__ import main
@@ -28,6 +30,12 @@ def study(tmp_path_factory):
     return make(tmp_path_factory.mktemp("study"))
 
 
+@pytest.fixture(scope="module")
+def found(study):
+    """All claims on the small study, by name."""
+    return claims_of(study)
+
+
 def study_of(root, folders=STUDY):
     return claims.Study({name: claims.Tables(root / name, STUDY[name][0], "4 zipf") for name in folders})
 
@@ -49,10 +57,10 @@ def test_every_claim_holds_on_a_small_study(study):
         assert claim.cases >= claim.runs >= claim.targets > 0
 
 
-def test_the_bound_of_the_flow_is_violated_where_epsilon_is_the_least_eigenvalue(study):
+def test_the_bound_of_the_flow_is_violated_where_epsilon_is_the_least_eigenvalue(found):
     # n = 1, λ = ε = 1, W(0) = 0.5: the counterexample of docs/paper.md; W does not keep its margin there.
     bound, repaired, tight = (
-        claims_of(study)[name]
+        found[name]
         for name in ("bound of the flow", "bound of the flow where W keeps the margin", "global rate of the flow")
     )
     assert bound.verdict == "violated"
@@ -60,9 +68,8 @@ def test_the_bound_of_the_flow_is_violated_where_epsilon_is_the_least_eigenvalue
     assert repaired.verdict == tight.verdict == "holds"
 
 
-def test_the_contraction_of_descent_is_violated_where_epsilon_is_the_least_eigenvalue(study):
+def test_the_contraction_of_descent_is_violated_where_epsilon_is_the_least_eigenvalue(found):
     # n = 1, λ = ε = 1, W(0) = 0.1, the largest step that the program's conditions allow.
-    found = claims_of(study)
     assert found["contraction of descent"].verdict == "violated"
     assert found["contraction of descent"].refuted
     assert found["contraction of one layer"].verdict == "holds"
@@ -79,10 +86,12 @@ def test_every_mutation_of_a_claim_turns_its_verdict(study, name):
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_missing_number_is_no_agreement(study, name):
+    def missing(value):
+        return "" if isinstance(value, str) else np.nan * value
+
     whole = judge(STATEMENTS[name], study_of(study))
-    for mutation in STATEMENTS[name].mutations:
-        column = mutation.column
-        claim = judged(study, name, mutation.table, column, lambda table, column=column: np.nan * table[column])
+    for place in dict.fromkeys((mutation.table, mutation.column) for mutation in STATEMENTS[name].mutations):
+        claim = judged(study, name, *place, lambda table, column=place[1]: table[column].map(missing))
         assert claim.verdict == "violated" or claim.cases == 0 < whole.cases
 
 
@@ -136,16 +145,16 @@ def test_every_statement_gives_its_source_and_its_unit():
         assert statement.tolerance >= 0
 
 
-def test_the_markdown_has_a_row_and_an_explanation_a_claim(study):
-    results = claims.table(list(claims_of(study).values()))
+def test_the_markdown_has_a_row_and_an_explanation_a_claim(found):
+    results = claims.table(list(found.values()))
     rows = claims.markdown(results).splitlines()
     assert len(rows) == len(results) + 2
     assert {line.count("|") for line in rows} == {9}
     assert claims.explanation(results).count("\n- *") == len(results) - 1
 
 
-def test_the_table_goes_into_a_page(study, tmp_path, capsys):
-    results = claims.table(list(claims_of(study).values()))
+def test_the_table_goes_into_a_page(found, tmp_path, capsys):
+    results = claims.table(list(found.values()))
     page = tmp_path / "page.md"
     results.to_csv(tmp_path / "claims.csv", index=False)
     page.write_text("above\n<!-- claims: begin -->\nwhat was there\n<!-- claims: end -->\nbelow\n", encoding="utf-8")
@@ -161,19 +170,35 @@ def test_the_table_goes_into_a_page(study, tmp_path, capsys):
     assert "needs the lines" in capsys.readouterr().err
 
 
-def test_the_readme_states_the_claims_as_they_are_tested(study):
+def test_the_command_lists_what_is_detected_and_fails_on_what_is_not(study, tmp_path, capsys):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(f"study: {{results: {tmp_path}, only: [blow_up]}}\n", encoding="utf-8")
+    command = ["claims", "--power", str(ROOT / "config/config.yaml"), str(overlay)]
+    (tmp_path / "blow_up").symlink_to(study / "blow_up")
+    assert main(command) == 0
+    listed = capsys.readouterr().out
+    assert "smoothing: holds\n    detected  level + 1 %: violated\n    detected  level − 1 %: violated\n" in listed
+    (tmp_path / "blow_up").unlink()
+    table = pd.read_parquet(study / "blow_up/curvatures.parquet")
+    (tmp_path / "blow_up").mkdir()
+    write_table(tmp_path / "blow_up/curvatures.parquet", table.assign(level=1.1 * table["level"]))
+    assert main(command) == 2
+    assert "not detected: smoothing (level + 1 %), smoothing (level − 1 %)" in capsys.readouterr().err
+
+
+def test_the_readme_states_the_claims_as_they_are_tested(found):
     """Its table is that of docs/claims.csv, whose statements and verdicts are those of the code on a small study."""
     published = claims.read(ROOT / "docs/claims.csv")
     assert claims.markdown(published) in (ROOT / "README.md").read_text(encoding="utf-8")
-    small = claims.table(list(claims_of(study, STATEMENTS).values())).set_index("name")
+    small = claims.table([found[name] for name in STATEMENTS]).set_index("name")
     published = published.set_index("name")
     assert list(published.index) == list(small.index)
     for column in ("source", "statement", "formula", "test", "unit", "tolerance", "refuted", "verdict"):
         assert published[column].to_dict() == small[column].to_dict()
 
 
-def test_the_page_has_every_statement_with_its_verdict_and_no_address(study):
-    results = claims.table(list(claims_of(study).values()))
+def test_the_page_has_every_statement_with_its_verdict_and_no_address(found):
+    results = claims.table(list(found.values()))
     page = claims.page(results, "cGljdHVyZQ==")
     assert page.count("<tr>") == len(results) + 1
     assert page.count('class="holds"') == (results["verdict"] == "holds").sum() > 0
@@ -184,12 +209,12 @@ def test_the_page_has_every_statement_with_its_verdict_and_no_address(study):
     assert claims.page(spoilt).count("a &lt; b") == claims.page(spoilt).count('class="violated"') == len(results)
 
 
-def test_the_picture_has_a_row_a_claim(study):
+def test_the_picture_has_a_row_a_claim(found):
     from deepbures.plotting import verdicts
 
-    results = list(claims_of(study).values())
+    results = list(found.values())
     axis = verdicts.claims(claims.table(results)).axes[0]
-    assert [label.get_text().rpartition(" (")[0] for label in axis.get_yticklabels()] == [c.name for c in results]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [f"{c.name} ({c.source})" for c in results]
 
 
 def test_aggregates_carry_their_provenance(study):

@@ -119,7 +119,11 @@ MISTAKES = [
     (C + "integration.rtoll", 1e-6, [".integration: unknown key 'rtoll', did you mean 'rtol'?"]),
     (C + "loss", ..., ["experiments.convergence: the key 'loss' is missing (or an axis 'loss_name' of the grid)"]),
     (C + "kind", ..., ["experiments.convergence: the key 'kind' is missing"]),
-    (C + "grid.width", [5], ["experiments.convergence.grid", "'width'", "initial_scale, epsilon, smin, rank, depth"]),
+    (
+        C + "grid.layers",
+        [5],
+        ["experiments.convergence.grid", "'layers'", "imbalance, width, epsilon, smin, rank, depth"],
+    ),
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
@@ -258,14 +262,14 @@ MISTAKES = [
     (
         U + "initialization.gain",
         1,
-        [".initialization: unknown key 'gain'", "allowed: kind, balance, scale, end_rank"],
+        [".initialization: unknown key 'gain'", "allowed: kind, balance, scale, end_rank, imbalance, width"],
     ),
     # Starts that make no sense.
     (D + "initialization", {"kind": "normal"}, [".initialization: the key 'balance' is missing", "'normal' needs it"]),
     (
         D + "initialization",
         {"kind": "close", "balance": "none"},
-        [".initialization.balance: the kinds 'close', 'small', 'aligned' are always balanced"],
+        [".initialization.balance: the kinds 'close', 'small', 'aligned', 'level', 'saddle' are always balanced"],
     ),
     (U + "grid.initialization", ["normal", "close"], [".grid.balance: the kinds 'close', 'small'"]),
     (U + "grid.initialization", ["normal", "small"], [".initialization: the key 'scale' is missing: the kind 'small'"]),
@@ -278,6 +282,23 @@ MISTAKES = [
         [".low_rank.initialization.end_rank: 2 must be at most the rank, 1"],
     ),
     (C + "initialization.end_rank", 0, [".initialization.end_rank: 0 must be at least 1"]),
+    (C + "initialization", {"kind": "level"}, ["the key 'scale' is missing: the kind 'level' needs it"]),
+    (
+        C + "initialization",
+        {"kind": "saddle", "scale": -0.5},
+        [".scale: -0.5 must be more than 0 for the kind 'saddle'"],
+    ),
+    (C + "initialization", {"kind": "close", "imbalance": 0.1}, [".initialization.imbalance: a flow needs balanced"]),
+    (
+        "experiments.finite_sample.initialization",
+        {"kind": "small", "scale": 0.1, "width": 5},
+        [".initialization.width: a flow from balanced layers"],
+    ),
+    (D + "initialization", {"kind": "close", "imbalance": -1}, [".initialization.imbalance: -1 must be at least 0"]),
+    ("experiments.widths.grid.width", [9, 10], [".widths.grid.width: 9 must be at least the rank, 10"]),
+    ("experiments.widths.grid.depth", [2], [".widths.grid.depth: a width needs N ≥ 3 (k < n), not 2"]),
+    ("experiments.imbalance.grid.rank", [2], [".imbalance.grid.rank[0]: kind 'layers' needs the rank n = 3, not 2"]),
+    ("experiments.deep_steps.grid.epsilon", [0.1], [".grid.epsilon: kind 'deep_steps' needs 0, not 0.1"]),
     (C + "initialization", {"kind": "normal", "balance": "none"}, [".initialization.balance: a flow needs a balanced"]),
     # How it is trained.
     (
@@ -294,9 +315,13 @@ MISTAKES = [
     (
         D + "grid.relative_step",
         ...,
-        [".descent.grid", "one of the axes step_size, relative_step, theorem_step"],
+        [".descent.grid", "one of the axes step_size, relative_step, theorem_step, proved_step"],
     ),
-    (D + "grid.step_size", [0.1], [".descent.grid", "one of the axes step_size, relative_step, theorem_step"]),
+    (
+        D + "grid.step_size",
+        [0.1],
+        [".descent.grid", "one of the axes step_size, relative_step, theorem_step, proved_step"],
+    ),
     (D + "grid.relative_step", [0], [".grid.relative_step[0]: 0 must be more than 0"]),
     (A + "grid.step_size", [-1e-5], [".grid.step_size[0]: -1e-05 must be more than 0"]),
     (A + "grid.step_size", [1e-5, 1e-5 + 1e-20], [".grid.step_size[1]", "is given twice, to 12 digits"]),
@@ -319,9 +344,13 @@ MISTAKES = [
         [".initialization.balance: a flow needs a balanced start, not 'none'"],
     ),
     # Experiments on the landscape: keys of their own, and of no other kind.
-    (H + "kind", "hesian", [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, paths"]),
+    (
+        H + "kind",
+        "hesian",
+        [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, layers, paths"],
+    ),
     (H + "kind", "flow", [".hessian: unknown key 'landscape'"]),
-    (H + "kind", "paths", [".hessian.landscape: the key 'samples' is missing"]),
+    (H + "kind", "paths", [".hessian.landscape: unknown key 'matrices'; allowed: points, samples"]),
     (C + "kind", "hessian", [".convergence: unknown key 'initialization'"]),
     (C + "dynamics", "flow", ["experiments.convergence: unknown key 'dynamics'", "allowed: kind, loss"]),
     (C + "landscape", {"points": 3}, [".convergence: unknown key 'landscape'"]),
@@ -447,7 +476,14 @@ def test_options_of_kinds_and_reference_are_in_step():
     assert set(AXES).union(_FRAME, *map(keys_of, declared)) <= named
 
 
-@pytest.mark.parametrize("kind", [kind for kind in DEFAULT if kind in KINDS and "landscape" in kind_of(kind).OPTIONS])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in DEFAULT
+        if kind in KINDS and "landscape" in kind_of(kind).OPTIONS and not hasattr(kind_of(kind), "SPECTRUM")
+    ],
+)
 def test_landscape_may_have_its_loss_in_the_block_or_as_an_axis(shipped, kind):
     config = shipped()
     block = config["experiments"][kind]

@@ -7,7 +7,15 @@ import numpy as np
 import pandas as pd
 
 from ..model.trajectory import StopReason
-from ..study.results.derived import certified, final_rate, full_rank, order_at_zero, predicted_rate, settling_steps
+from ..study.results.derived import (
+    certified,
+    final_rate,
+    full_rank,
+    in_balanced_tail,
+    order_at_zero,
+    predicted_rate,
+    settling_steps,
+)
 from .evidence import Bound, Statement, Study, above_rounding, decayed, each, keys_of, with_runs
 from .mutation import Mutation, replaced, tilted, where
 
@@ -21,8 +29,6 @@ _QUARTER, _LATE_STEP = 0.25, 0.95
 _SPARE = 1.5
 #: A descent is in its tail where its final contraction is the closed form to this relative error of the logarithm.
 _IN_TAIL = 0.05
-#: Layers are balanced up to this fraction of λ_1^{1/N}.
-_BALANCED = 1e-3
 _Descent, _DescentBound = partial(Statement, kind="descent"), partial(Bound, kind="descent")
 
 
@@ -174,8 +180,7 @@ CONVERGES_ABOVE = _Descent(
 
 
 def _final_contraction(runs: pd.DataFrame) -> pd.DataFrame:
-    balanced = runs["balancedness_final"] <= _BALANCED * runs["lambda_max"] ** (1 / runs["depth"])
-    tails = runs[(runs["in_tail"] == 1) & (runs["contraction"] < 1) & balanced]
+    tails = runs[in_balanced_tail(runs)]
     return tails.assign(deviation=(final_rate(tails) / predicted_rate(tails) - 1).abs())
 
 
@@ -189,7 +194,7 @@ FINAL_CONTRACTION = _Descent(
     "λ_1^{1/N}: large steps lose balance, and the minimum that they reach has other rates. The factor is the limit of "
     "that over three equal parts of the last two decades.",
     unit="the logarithm of the factor",
-    tolerance=0.002,
+    tolerance=0.001,
     mutations=(
         Mutation(
             "logarithm of the closed-form factor",

@@ -18,8 +18,8 @@ from .mutation import Mutation, replaced
 _HAD_TIME = 400.0
 #: Runs with an excess of the start within this fraction of g are on the edge.
 _EDGE = 1e-9
-#: Falls of the excess loss in a step below this fraction of it are rounding.
-_LEAST_FALL = 1e-5
+#: Relative rounding of the excess loss, in units of √(λ_1/E); falls in a step are tested to the second.
+_ROUNDING, _TESTED = 24 * np.finfo(float).eps, 1e-4
 _Flow, _Descent = partial(Statement, kind="flow"), partial(Statement, kind="descent")
 _LAST = Mutation("last excess", "runs", "excess_final", change=replaced(lambda table: 0.01 * table["excess_initial"]))
 
@@ -147,11 +147,12 @@ DESCENT_CONVERGES = _Descent(
 
 def _falls(study: Study) -> Iterator[pd.DataFrame]:
     for runs, trajectories in study.training("descent", ["step", "excess", "gradient_norm"]):
-        merged = with_runs(trajectories, _small_steps(runs), ["eta"])
+        merged = with_runs(trajectories, _small_steps(runs), ["eta", "lambda_max"])
         following = merged.groupby(keys_of(merged), sort=False, observed=True)["excess"].shift(-1)
         promised = merged["eta"] / 2 * merged["gradient_norm"] ** 2
         fell = merged["excess"] - following
-        tested = following.notna() & (promised > _LEAST_FALL * merged["excess"])
+        rounding = _ROUNDING * np.sqrt(merged["lambda_max"] * merged["excess"])
+        tested = following.notna() & (promised * _TESTED > rounding)
         yield merged.assign(deviation=np.maximum(1 - fell / promised, 0))[tested]
 
 
@@ -161,10 +162,10 @@ DESCENT_FALLS = _Descent(
     statement="For every ε ≥ 0, from all layers of any widths and balance, each step of size η ≤ η̄ lowers the loss by "
     "at least half of what its gradient promises",
     formula="η ≤ η̄ ⇒ L_{i+1} ≤ L_i − (η/2) ‖∇L^N‖²",
-    test="Every two consecutive records of such descents in which the promised fall is at least 1e-5 of L − L*; a "
-    "theorem, proved in docs/paper.md. For N = 1 and η = 1/2 it is an equality where the loss is ‖∇L‖²/4.",
+    test="Every two consecutive records of such descents in which the promised fall is 10⁴ times the rounding of the "
+    "loss; a theorem, proved in docs/paper.md. For ε = 0, k = n, N = 1 and η = 1/2 it is an equality.",
     unit="the promised fall",
-    tolerance=1e-4,
+    tolerance=_TESTED,
     mutations=(Mutation("norm of the gradient", "trajectories", "gradient_norm", 0.01, signs=(1,)),),
     cases=_falls,
 )

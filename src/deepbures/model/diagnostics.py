@@ -28,8 +28,10 @@ def effective_rank(singular_values: Array) -> Array:
 
 
 def least_singular_value(F: Array, rank: int) -> Array:
-    """σ_k(F), the k-th singular value of F (..., n, p) with k = `rank`: 0 where F has fewer columns than k."""
-    return kth(np.linalg.svd(F, compute_uv=False), rank)
+    """σ_k(F), the k-th singular value of F (..., n, p) with k = `rank`: 0 where F has a rank below k to rounding."""
+    singular = np.linalg.svd(F, compute_uv=False)
+    least, rounding = kth(singular, rank), max(F.shape[-2:]) * np.finfo(F.dtype).eps * kth(singular, 1)
+    return np.where(least > rounding, least, 0.0)
 
 
 def kth(singular_values: Array, rank: int) -> Array:

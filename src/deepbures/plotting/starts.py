@@ -1,4 +1,4 @@
-"""Figures by start: rates up to the lowest saddle, the largest stable step, layers without balance (G18-G20)."""
+"""Figures by start: rates up to the lowest saddle, the largest stable step, layers without balance (G19-G21)."""
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def lasting_rate(runs: pd.DataFrame, trajectories: pd.DataFrame) -> pd.Series:
 
 @style.lettered
 def levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
-    """G18: the rate that is promised from the excess loss of a start, and the one that a flow keeps, over E_0/g.
+    """G19: the rate that is promised from the excess loss of a start, and the one that a flow keeps, over E_0/g.
 
     Both over the sharp rate, medians and 10 % to 90 % over targets; the saddle is at E_0 = g. One row per smoothing,
     one column per depth.
@@ -80,7 +80,7 @@ def _draw_levels(axis: Axes, cells: pd.DataFrame) -> None:
 
 @style.lettered
 def step_outcomes(runs: pd.DataFrame) -> Figure:
-    """G19: outcomes of descent by start and step over 2/λ_max, areas: fractions of the seeds; one panel per depth."""
+    """G20: outcomes of descent by start and step over 2/λ_max, areas: fractions of the seeds; one panel per depth."""
     runs = runs.assign(start=[f"{frames.label(kind=kind)}, {scale:g}" for kind, scale in _starts_of(runs)])
     names = list(dict.fromkeys(runs.sort_values(["initialization", "initial_scale"])["start"]))
     figure, panels = frames.panels(runs, "depth", 0.28 * len(names) + 1.5, sharey=True)
@@ -109,7 +109,7 @@ def _starts_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
 
 @style.lettered
 def imbalance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
-    """G20: rate that flows of layers keep, and the one that is promised, over their imbalance; one panel per depth.
+    """G21: rate that flows of layers keep, and the one that is promised, over their imbalance; one panel per depth.
 
     Both over the sharp rate of the balanced flow; medians and 10 % to 90 % over targets.
     """

@@ -98,23 +98,27 @@ def _draw_largest_steps(axis: Axes, part: pd.DataFrame, text: str, look: dict[st
 def contraction(runs: pd.DataFrame) -> Figure:
     """G1 for descent: measured final decay of L − L* per step against max_r (1 − η r)²; below: their ratio.
 
-    Only runs that end in their tail: those whose slowest direction is still hidden decay faster.
+    Hollow: runs that do not end in their slowest directions, or whose layers are out of balance.
     """
     table = runs.assign(measured=derived.final_rate(runs), predicted=derived.predicted_rate(runs))
-    table = table[(table["in_tail"] == 1) & (table["contraction"] < 1)]
-    table["ratio"] = table["measured"] / table["predicted"]
-    cells = frames.over_seeds(table, ["measured", "predicted", "ratio"])
+    table = table[table["measured"].notna() & (table["contraction"] < 1)]
+    table = table.assign(ratio=table["measured"] / table["predicted"], settled=derived.in_balanced_tail(table))
+    cells = frames.over_seeds(table, ["measured", "predicted", "ratio"], ["settled"])
     figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     top, bottom = axes[:, 0]
-    for value, part, look in frames.marked(cells, "relative_step"):
-        points = {**look, "linestyle": "none", "markersize": 3}
-        top.plot(part["predicted_mean"], part["measured_mean"], label=frames.label(relative_step=value), **points)
-        bottom.errorbar(part["predicted_mean"], part["ratio_mean"], part["ratio_std"], elinewidth=0.5, **points)
+    for value, of_step, look in frames.marked(cells, "relative_step"):
+        style_of = {**look, "linestyle": "none", "markersize": 3}
+        top.plot([], [], label=frames.label(relative_step=value), **style_of)
+        for settled, part in of_step.groupby("settled"):
+            points = {**style_of, "fillstyle": "full" if settled else "none"}
+            top.plot(part["predicted_mean"], part["measured_mean"], **points)
+            bottom.errorbar(part["predicted_mean"], part["ratio_mean"], part["ratio_std"], elinewidth=0.5, **points)
     ends = cells["predicted_mean"].agg(["min", "max"])
     top.plot(ends, ends, **style.THEORY)
     top.set(xscale="log", yscale="log", ylabel=r"measured $-\ln$ contraction per step")
     top.legend(fontsize=6)
     bottom.axhline(1, **style.THEORY)
+    bottom.ticklabel_format(axis="y", useOffset=False)
     bottom.set(xlabel=r"$-\ln \max_r (1 - \eta r)^2$", ylabel="measured / predicted")
     return figure
 
@@ -123,7 +127,7 @@ def contraction(runs: pd.DataFrame) -> Figure:
 def without_balance(runs: pd.DataFrame, trajectories: pd.DataFrame, by: str = "initialization") -> Figure:
     """G7: excess loss and balancedness along descent, by distribution of the layers; one column per kind of balance.
 
-    Or by another axis, such as the hidden width of the layers of one distribution (G21). Median over seeds, band from
+    Or by another axis, such as the hidden width of the layers of one distribution (G22). Median over seeds, band from
     the least to the greatest; runs that diverge at once have no curve. In brackets: how many runs converge and diverge,
     in each column.
     """

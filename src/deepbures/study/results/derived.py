@@ -10,6 +10,8 @@ from ...linalg.psd import Array
 
 #: Power laws in a vanishing singular value are fitted where it is at most this share of the largest one examined.
 SMALL = 0.02
+#: Layers are balanced up to this fraction of λ_1^{1/N}: its local rates are then those in closed form to 0.1 %.
+BALANCED = 1e-3
 
 
 def full_rank(runs: pd.DataFrame) -> pd.Series:
@@ -38,6 +40,12 @@ def final_rate(runs: pd.DataFrame) -> pd.Series:
 def predicted_rate(runs: pd.DataFrame) -> pd.Series:
     """For descent: −ln max_r (1 − η r)², the same in closed form (`predicted_rates.descent_contraction`)."""
     return -np.log(runs["contraction"])
+
+
+def in_balanced_tail(runs: pd.DataFrame) -> pd.Series:
+    """For descent: whether a run ends in its slowest directions with balanced layers, for which `predicted_rate` is."""
+    drift = runs["balancedness_final"] / runs["lambda_max"] ** (1 / runs["depth"])
+    return (runs["in_tail"] == 1) & (runs["contraction"] < 1) & (drift <= BALANCED)
 
 
 def settling_steps(runs: pd.DataFrame) -> pd.Series:
