@@ -1,5 +1,6 @@
 """Checks of an experiment's block: its keys and axes, and what every kind of experiment needs of them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from types import GenericAlias, ModuleType
 from typing import Any
@@ -17,7 +18,9 @@ from ..kinds import kind as kind_of
 from . import paths
 
 _KIND = Key(str, values={"enum": KINDS})
-_NUMBER = Key(int, values={"minimum": 1})
+_NUMBER = Key(int, values={"minimum": 1, "maximum": 10**6})
+#: Largest number of parts of an experiment: Snakemake needs minutes to plan as many.
+_MOST_PARTS = 100_000
 #: Keys of every block besides the sections of its kind.
 _FRAME = {
     **{"kind": _KIND, "loss": KEYS["loss"], "dimension": KEYS["dimension"], "target": KEYS["target"]},
@@ -31,7 +34,7 @@ def mistakes_of_types(block: Any, where: str) -> Iterator[str]:
     yield from mistakes({key: block[key] for key in block if key == "kind"}, Key({"kind": _KIND}), where)
     kind = kind_of(block["kind"])
     keys = _FRAME | {section: Key(keys_of(options)) for section, options in kind.OPTIONS.items()}
-    grid = block.get("grid", {})
+    grid = block["grid"] if isinstance(block.get("grid"), Mapping) else {}
     for axis in (axis for axis in AXES.values() if axis.of):
         keys = _optional(keys, axis.of, axis.name, axis.name in grid)
     yield from mistakes(block, Key(keys), where)
@@ -77,6 +80,9 @@ def mistakes_of_content(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"grid: kind {block['kind']!r} needs one of the axes {', '.join(steps)}"
     if block["seeds"] % block["seeds_per_job"]:  # else adding seeds would recompute the last block
         yield f"seeds: {block['seeds']} must be a multiple of seeds_per_job, {block['seeds_per_job']}"
+    parts = math.prod(map(len, grid.values())) * block["seeds"] // block["seeds_per_job"]
+    if parts > _MOST_PARTS:
+        yield f"grid: {parts:,} parts, cells times blocks of seeds, are more than {_MOST_PARTS:,}; raise seeds_per_job"
     if "initialization" in kind.OPTIONS:
         yield from checks.starts(block)
     yield from _target(block, kind)
@@ -106,7 +112,7 @@ def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
     if block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
     for file in files_of(target):
-        yield from paths.mistakes("target", file, paths.FILE)
+        yield from paths.mistakes("target", file)
     try:
         if "barycenter" in target:
             read_covariances(target, block["dimension"])

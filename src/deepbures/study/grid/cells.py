@@ -129,8 +129,8 @@ MOST_PARTS = 128
 
 def count_parts(config: Mapping[str, Any], experiment: str) -> int:
     """Number of an experiment's parts."""
-    sizes = map(len, config["experiments"][experiment]["grid"].values())
-    return math.prod(sizes) * len(seed_blocks(config, experiment))
+    block = config["experiments"][experiment]
+    return math.prod(map(len, block["grid"].values())) * math.ceil(block["seeds"] / block["seeds_per_job"])
 
 
 def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
