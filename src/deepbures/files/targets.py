@@ -122,7 +122,7 @@ def _read_covariance(name: str, dimension: int, options: dict[str, Any]) -> Arra
 
 def _estimate_file(name: str, dimension: int, options: dict[str, Any]) -> Array:
     """The covariance of the samples in a file; a large file is read in blocks."""
-    moments = streamed_file(name)
+    moments = streamed_file(name, options.get("index_col", "infer"))
     if moments is None:
         return _estimate(name, read_matrix(name, **options).values, dimension)
     _check_dimension(name, moments.covariance, dimension)
