@@ -145,7 +145,8 @@ def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") 
     blocks = (_matrix(np.column_stack([table.column(j).to_numpy() for j, _ in fields])) for table in tables)
     first = next(blocks)
     whole = np.broadcast_to([types.is_integer(of) for _, of in fields], first.shape)
-    must_not_label(first, whole, square, has_header=True, has_index=index_col != "infer")
+    if index_col == "infer" and not (square and len(first) == len(fields)):
+        must_not_label(first.T, whole.T, "index_col")
     shape = (file.metadata.num_rows, len(fields))
     return Stored(shape, itertools.chain([first], blocks), max(_rounding(of.to_pandas_dtype()) for _, of in fields))
 

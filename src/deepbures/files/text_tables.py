@@ -37,6 +37,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 _FEWEST_DIGITS = 5
 #: So many numbers are not in order by accident; steps that differ by less than this fraction are equal.
 _MANY, _EVEN = 8, 1e-3
+_LABELS = {"header": "first row, {}, may be a heading", "index_col": "first column, {}, may be row names, times"}
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,13 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
                     f"{place}: {f'{body[i, j][:40]!r} is no finite number' if number else 'a value is missing'}"
                 )
         numbers = np.delete(numbers, index, axis=1)
-        values, whole = numbers.astype(float), np.vectorize(_is_whole, otypes=[bool])(numbers)
-        must_not_label(values, whole, square, bool(names) or options.header is None, options.index_col != "infer")
+        values = numbers.astype(float)
+        whole = np.array([[not set(number) & set(".eE") for number in row] for row in numbers])
+        is_square = square and len(values) == values.shape[1]  # all of its numbers belong to it
+        if not is_square and not names and options.header == "infer":
+            must_not_label(values, whole, "header")
+        if not is_square and options.index_col == "infer":
+            must_not_label(values.T, whole.T, "index_col")
     except ValueError as error:
         read = vars(options) | {"sep": sep, "header": header}
         seen = ", ".join(f"{name}: {value!r}" for name, value in read.items())
@@ -171,10 +177,6 @@ def _is_heading(first: list[str]) -> bool:
     return any(first) and (not first[0] or all(_NAME.match(cell) for cell in first if cell))
 
 
-def _is_whole(number: str) -> bool:
-    return not set(number) & set(".eE")
-
-
 def index_columns(of_rows: Sequence[bool], index_col: Place) -> list[int]:
     """The columns that hold row names.
 
@@ -199,8 +201,8 @@ def index_columns(of_rows: Sequence[bool], index_col: Place) -> list[int]:
     return index
 
 
-def must_not_label(values: Array, whole: NDArray[np.bool_], square: bool, has_header: bool, has_index: bool) -> None:
-    """Refuse numbers that may be a heading or row names.
+def must_not_label(values: Array, whole: NDArray[np.bool_], option: str) -> None:
+    """Refuse numbers whose first row may be a heading, or, transposed, whose first column may be row names or times.
 
     Parameters
     ----------
@@ -208,42 +210,25 @@ def must_not_label(values: Array, whole: NDArray[np.bool_], square: bool, has_he
         Numbers in a file.
     whole : (m, n)
         Which of them are written as whole numbers.
-    square
-        Whether a square matrix is expected; if it is square, all its numbers belong to it.
-    has_header, has_index
-        What is known: whether there is a heading, or the option `header`; whether there is the option `index_col`.
+    option
+        Which decides: `header`, or `index_col` if values are transposed.
 
     Raises
     ------
     ValueError
-        If the first row (or column) holds whole numbers and later ones do not, or it counts 0, 1, 2, …, or is the only
-        one with at least three numbers in equal steps or with at least eight in order.
+        If the first row holds whole numbers and later ones do not, or it counts 0, 1, 2, …, or is the only one with at
+        least three numbers in equal steps or with at least eight in order.
     """
-    if square and len(values) == values.shape[1]:
-        return
-    for known, table, is_whole, what, option in (
-        (has_header, values, whole, "row, {}, may be a heading", "header"),
-        (has_index, values.T, whole.T, "column, {}, may be row names, times", "index_col"),
-    ):
-        if not known and _may_label(table, is_whole):
-            first = ", ".join(f"{value:g}" for value in table[0, :3])
-            raise ValueError(f"its first {what.format(first)} or data: say {option}: 0 or {option}: null")
-
-
-def _may_label(values: Array, whole: NDArray[np.bool_]) -> bool:
-    """Whether the first row may number the columns."""
-    integers, width = [bool(row.all()) for row in whole], values.shape[1]
-    if len(values) < 2:
-        return False
-    if integers[0] and (np.array_equal(values[0], range(width)) or not any(integers[np.argmin(integers) :])):
-        return True
-    if width < 3:
-        return False
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.diff(values, axis=1)
         ordered = np.all(steps > 0, axis=1) | np.all(steps < 0, axis=1)
-        even = ordered & (np.ptp(steps, axis=1) <= _EVEN * np.abs(steps).max(axis=1))
-    return any(one[0] and not one[1:].any() for one in ((even, ordered) if width >= _MANY else (even,)))
+        even = ordered & np.all(np.abs(steps - steps[:, :1]) <= _EVEN * np.abs(steps[:, :1]), axis=1)
+    integers, width = np.all(whole, axis=1).tolist(), values.shape[1]
+    counts = integers[0] and (np.array_equal(values[0], range(width)) or not any(integers[np.argmin(integers) :]))
+    alone = any(width >= least and one[0] and not one[1:].any() for one, least in ((even, 3), (ordered, _MANY)))
+    if len(values) > 1 and (counts or alone):
+        first, what = ", ".join(f"{value:g}" for value in values[0, :3]), _LABELS[option]
+        raise ValueError(f"its {what.format(first)} or data: say {option}: 0 or {option}: null")
 
 
 def _precision(numbers: list[str]) -> float:
