@@ -22,7 +22,7 @@ $(error the path of this folder must not hold spaces: $(CURDIR))
 endif
 
 .SILENT:
-.PHONY: moved study report archive docs test test-oldest peer-test slow-test fault-test extending-test lint format bench lock clean clean-venv
+.PHONY: moved study report archive docs test test-oldest peer-test slow-test fault-test extending-test fuzz-test lint format bench lock clean clean-venv
 
 # Where the results of a study are; a mistake in its configuration is one line, before anything is built.
 RESULTS_OF = python -m deepbures check config/config.yaml "$(CONFIG)"
@@ -66,6 +66,10 @@ fault-test: $(VENV)/.installed
 # The fast tests once more for each example of docs/examples, in a copy of the project with that example.
 extending-test: $(VENV)/.installed
 	python -m pytest -m extending
+
+# Tens of thousands of mutated files and configurations.
+fuzz-test: $(VENV)/.installed
+	python -m pytest -n auto -m fuzz
 
 lint: $(VENV)/.installed
 	ruff format --check

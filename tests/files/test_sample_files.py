@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -64,11 +65,27 @@ def test_a_covariance_that_does_not_fit_is_refused_before_it_is_made(tmp_path):
         streamed_file(tmp_path / "wide.npy")
 
 
-def test_what_may_be_meant_otherwise_is_left_to_the_rules_for_whole_files(tmp_path):
-    pq.write_table(pa.table({"id": [1, 2, 3], "x": [0.1, 0.2, 0.4]}), tmp_path / "x.parquet")
+def test_other_files_are_left_to_the_reader_of_whole_files(tmp_path):
     (tmp_path / "x.csv").write_text("1,2\n3,4\n")
-    for name in ("x.parquet", "x.csv", "absent.npy"):
-        assert streamed_file(tmp_path / name) is None
+    assert streamed_file(tmp_path / "x.csv") is streamed_file(tmp_path / "absent.npy") is None
+
+
+def test_row_names_of_a_large_table_are_no_samples(tmp_path, rng):
+    frame = pd.DataFrame(rng.standard_normal((40, 3)), columns=list("abc"))
+    expected = np.cov(frame.to_numpy().T, bias=True)
+    path = tmp_path / "x.parquet"
+    for stored_frame in (frame.set_axis([f"s{i}" for i in range(40)]), frame.iloc[rng.permutation(40)]):
+        stored_frame.to_parquet(path, row_group_size=9)
+        np.testing.assert_allclose(read_target({"samples": str(path)}, 3), expected, atol=1e-14)
+    for times in (np.arange(40), 0.1 * np.arange(40)):
+        frame.assign(time=times)[["time", *"abc"]].to_parquet(path, row_group_size=9)
+        for dimension in (3, 4):
+            with pytest.raises(
+                ValueError, match=r"its first column, 0, .* may be row names, times or data: say index_col"
+            ):
+                read_target({"samples": str(path)}, dimension)
+        np.testing.assert_allclose(read_target({"samples": str(path), "index_col": 0}, 3), expected, atol=1e-14)
+        assert read_target({"samples": str(path), "index_col": None}, 4).shape == (4, 4)
 
 
 def test_large_files_that_are_no_samples_are_refused_as_small_ones(tmp_path, rng, monkeypatch):

@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.io
+import scipy.sparse
 
 from deepbures import BuresWasserstein
+from deepbures.files import matrix_files
 from deepbures.files.matrix_files import read_matrix
 from deepbures.files.targets import read_covariances, read_target
 from deepbures.study.grid.target import checksums_of, files_of, stream_of
@@ -210,6 +214,10 @@ UNCLEAR = {
     "pandas.to_parquet after to_csv": {"index_col": 0},
     "R write.csv, numbers for names": {"header": 0},
     "R write.csv2": {"decimal": ","},
+    "R write.table": {"skiprows": 1, "index_col": 0},  # the heading is one cell shorter
+    "R write.table, sep = ','": {"skiprows": 1, "index_col": 0},
+    "R write.table, sep = tab": {"skiprows": 1, "index_col": 0},
+    "a separator at every end but the heading's": {"skiprows": 1},
     "Excel CSV, German": {"encoding": "cp1252", "decimal": ","},
     "Excel CSV, sep=": {"decimal": ",", "skiprows": 1},
     "Excel text, tabs": {"decimal": ","},
@@ -471,7 +479,7 @@ TEXTS = [
     ),
     ("NA,NA\n1.5,2\n5,6\n7,8\n", r"row 1, column 1: 'NA' is no finite number"),
     ("a,b\n1,2\n,4\n", r"row 2, column 1 \('a'\): a value is missing; .*header: 0"),
-    ("a;b\n1,5;2\n3;#DIV/0!\n", r"its rows hold ';' and ',': sep says"),
+    ("a;b\n1,5;2\n3;#DIV/0!\n", r"its rows hold ';' and ',': say sep, or decimal"),
     ("1.5,2\n#REF!,2\n3,4\n", r"'#REF!' is no finite number"),
     ("1.5,inf\n1,2\n3,4\n", r"row 1, column 2: 'inf' is no finite number"),
     ("1.5,1e999\n1,2\n3,4\n", r"must be finite, but it holds 1 NaN or infinite entries"),
@@ -480,10 +488,10 @@ TEXTS = [
     ("1;2\n3,4\n", r"Expected 1 fields in line 2, saw 2; read with sep: ','"),
     ("1.5\n2.5,3.5\n4,5\n", r"Expected 1 fields in line 2, saw 2; read with sep: ','"),
     ("# c\n1.5,2\n\n2.5,3.5,4\n4,5\n", r"Expected 2 fields in line 4, saw 3"),
-    ("a,b,c,d\n1,2\n", r"its heading has 4 cells, and its rows have 2; read with sep: ','"),
+    ("a,b,c,d\n1,2\n", r"row 1, column 3 \('c'\): a value is missing"),
     ('"1,234.5","2,000.1"\n"3,000.2","4,000.9"\n', r"'1,234.5' is no finite number; .*decimal: '.'"),
     ('"1,234","2,345"\n"3,456","4,567"\n', r"'1,234' is no finite number"),
-    ("1.234,5;2\n1.234,5;2\n", r"its rows hold ';' and ',': sep says"),
+    ("1.234,5;2\n1.234,5;2\n", r"its rows hold ';' and ',': say sep, or decimal"),
     ("1.234.567;2\n1.234.567;3\n", r"'1.234.567' is no finite number"),
     ("1 234;2\n3 456;3\n", r"'1 234' is no finite number"),
     ("1,5;2,5\n1;2\n3;5\n", r"'1,5' is no finite number"),  # no heading, though no number with points
@@ -499,8 +507,8 @@ TEXTS = [
     ("1.5,2\n" + "1" * 50_000 + "x,3\n", r"'1{40}' is no finite number"),
     ('1.5,2\n"3,4\n', r"EOF inside string"),
     ("[[1. 2.]\n [2. 3.]]\n", r"it is JSON, or an array as it is printed"),
-    ("a,b\n", r"it holds a heading and no numbers"),
-    ("a,b\nc,d\n", r"it has 2 columns, and no numbers beside index_col: \[0, 1\]"),
+    ("a,b\n", r"its 2 columns hold no numbers beside a heading and index_col: \[0, 1\]"),
+    ("a,b\nc,d\n", r"its 2 columns hold no numbers beside a heading and index_col: \[0, 1\]"),
     (",,\n,,\n", r"it holds no numbers"),
     ("# nothing\n\n", r"it holds no numbers"),
     ("\n\n", r"it holds no numbers"),
@@ -591,6 +599,49 @@ def test_an_archive_of_several_arrays_is_refused_by_their_names(tmp_path):
     np.savez(tmp_path / "x.npz", mean=np.zeros(2), covariance=np.eye(2))
     with pytest.raises(ValueError, match="it must hold one array, not mean, covariance"):
         read_target({"covariance": str(tmp_path / "x.npz")}, 2)
+
+
+def test_what_unpacks_beyond_all_proportion_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(matrix_files, "_SMALL", 2**16)
+    np.savez_compressed(tmp_path / "x.npz", np.zeros((500, 500)))
+    pq.write_table(pa.table({"a": np.zeros(10**6), "b": np.zeros(10**6)}), tmp_path / "x.parquet")
+    for name, size in (("x.npz", 2e6), ("x.parquet", 1.6e7)):
+        tracemalloc.start()
+        _refused({"samples": str(tmp_path / name)}, 2, f"x.{name[2:]}: .* MB would become {size / 1e9:.2g}.* GB")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < size / 4
+    np.savez_compressed(tmp_path / "x.npz", np.random.default_rng(0).standard_normal((500, 2)))
+    assert read_target({"samples": str(tmp_path / "x.npz")}, 2).shape == (2, 2)
+
+
+def test_what_does_not_fit_in_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(matrix_files, "memory_of_machine", lambda: 1e4)
+    for name in ("x.npy", "x.npz", "x.csv", "x.parquet"):
+        path = tmp_path / name
+        array = np.random.default_rng(0).standard_normal((700, 2))
+        np.savez(path, array) if name == "x.npz" else save(path, array)
+        _refused({"samples": str(path)}, 2, r"it would take .* GB, and this machine has 1e-05 GB")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "x.csv"])
+def test_pipes_and_devices_are_refused(tmp_path, name):
+    if name == "x.csv":
+        os.mkfifo(tmp_path / name)
+    _refused({"samples": str(tmp_path / name)}, 2, "it is a pipe or device, not a file")
+
+
+def test_containers_that_people_have_are_named(tmp_path):
+    scipy.sparse.save_npz(tmp_path / "x.npz", scipy.sparse.eye(3, format="csr"))
+    _refused(
+        {"covariance": str(tmp_path / "x.npz")}, 3, r"sparse matrix of SciPy: save matrix.toarray\(\) with numpy.save"
+    )
+    scipy.io.netcdf_file(tmp_path / "x.nc", "w").close()
+    _refused({"covariance": str(tmp_path / "x.nc")}, 3, r"a NetCDF file \(.nc\): read the array.* numpy.save")
+    (tmp_path / "x.h5ad").write_bytes(OTHERS["an HDF5 file"])
+    _refused(
+        {"covariance": str(tmp_path / "x.h5ad")}, 3, r"not '.h5ad'; it is an HDF5 file \(AnnData .h5ad, .* numpy.save"
+    )
 
 
 def test_missing_values_of_a_table_are_named(tmp_path):
@@ -706,16 +757,16 @@ def test_a_wrong_matrix_is_refused_in_one_line(tmp_path, covariance, kind, suffi
     [
         ("missing.npy", None, "missing.npy: cannot be read as npy: there is no such file"),
         (".", None, "it is a folder, not a file"),
-        ("target.mat", b"1", r"the format must be one of .npy, .npz, .csv.*, not '.mat'$"),
-        ("target.mat", b"MATLAB 5.0 MAT-file", r"not '.mat', a MATLAB file \(.mat\): save it with writematrix"),
+        ("target.mat", b"1", r"the format must be one of .npy, .npz, .csv.*, not '.mat'; it is text"),
+        ("target.mat", b"MATLAB 5.0 MAT-file", r"not '.mat'; it is a MATLAB file \(.mat\): save it with writematrix"),
         (
             "target.xlsx",
             b"PK\x03\x04xl/workbook.xml",
-            r"not '.xlsx', an Excel workbook \(.xls, .xlsx\): save it as CSV",
+            r"not '.xlsx'; it is an Excel workbook \(.xls, .xlsx\): save it as CSV",
         ),
-        ("target.csv.gz", gzip.compress(b"1", mtime=0), r"not '.gz', compressed .*: unpack it"),
-        ("target.csv.bz2", b"BZh91AY", r"not '.bz2', compressed .*: unpack it"),
-        ("target.feather", b"ARROW1", r"not '.feather', an Arrow \(Feather\) file: save the table as Parquet"),
+        ("target.csv.gz", gzip.compress(b"1", mtime=0), r"not '.gz'; it is compressed .*: unpack it"),
+        ("target.csv.bz2", b"BZh91AY", r"not '.bz2'; it is compressed .*: unpack it"),
+        ("target.feather", b"ARROW1", r"not '.feather'; it is an Arrow \(Feather\) file: save the table as Parquet"),
         ("target", b"1", r"the format must be one of .*, not 'none'"),
         ("target.npy", b"no array", "target.npy: cannot be read as npy: it is text"),
         ("target.npy", b"\x93NUMPY\x01\x00v\x00", "target.npy: cannot be read as npy"),

@@ -56,10 +56,24 @@ def test_only_what_says_where_modules_are_is_kept():
         "HOME": "/home/x",
         "PYTHONPATH": "a",
         "OMP_NUM_THREADS": "1",
+        "USERNAME": "nobody",
         "MPLBACKEND": "agg",
         "MATPLOTLIBRC": os.devnull,
         "JUPYTER_NO_CONFIG": "1",
     }
+
+
+def test_a_user_has_a_name_even_where_nothing_gives_one(monkeypatch):
+    import getpass
+    import pwd
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for given, name in (({}, "nobody"), ({"USER": "ada"}, "ada"), ({"LOGNAME": "ada", "USERNAME": "x"}, "ada")):
+        monkeypatch.setattr(os, "environ", neutral(given))
+        assert getpass.getuser() == name
 
 
 def test_two_matplotlibrc_draw_the_same_bytes(tmp_path):

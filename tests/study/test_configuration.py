@@ -4,6 +4,7 @@ import copy
 import datetime
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ MISTAKES = [
     ("study.figures", "./other/../results/", ["'./other/../results/' must differ from study.results"]),
     ("study.figures", str(Path("results").absolute()), ["must differ from study.results"]),
     ("study.figures", "results/figures", ["'results/figures' must not be in study.results, 'results', or contain it"]),
-    ("study.figures", ".", ["'.' must not be in study.results, 'results', or contain it"]),
+    ("study.figures", "results/x", ["'results/x' must not be in study.results, 'results', or contain it"]),
     # Figures that cannot be drawn.
     ("figures.trajectories.show", ..., ["figures.trajectories.show.epsilon: this family shows one value of it, not 0"]),
     ("figures.rates.show", {"epsilon": [0.1, 0.5]}, ["figures.rates.show.epsilon", "one value of it, not 0.1, 0.5"]),
@@ -555,6 +556,13 @@ def test_words_of_the_command_line_are_read_as_in_a_file():
 
 # Files: what YAML would lose or change without a word.
 
+
+def _repeated(form):
+    """Twelve levels, each of which repeats the one before eight times: 8¹² values."""
+    levels = (form.format(", ".join([f"*a{i}"] * 8)) for i in range(12))
+    return "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {level}\n" for i, level in enumerate(levels, 1))
+
+
 STRANGE = [
     ("study: 1\nexperiments: {}\nstudy: 2\n", 'not YAML: line 3: found duplicate key "study"'),
     ("a:\n  low: {x: 1}\n  high: 2\n  low: {y: 1}\n", 'not YAML: line 4: found duplicate key "low"'),
@@ -580,6 +588,16 @@ STRANGE = [
     ("a: [1\n", "not YAML: line 2: expected"),
     ("a: 1\n---\na: 2\n", "not YAML: line 2"),
     ("a: !!python/object:os.system x\n", "not YAML: line 1: could not determine a constructor"),
+    ("a: !x 1\n", "not YAML: line 1: could not determine a constructor"),
+    ("a: !!timestamp x\n", "not YAML: "),
+    ("a: !!int x\n", "invalid literal for int()"),
+    ("a: &a [*a]\n", "not YAML: it is nested too deeply"),
+    ("a: " + "[" * 400 + "]" * 400 + "\n", "not YAML: it is nested too deeply"),
+    ("{a: " * 400 + "1" + "}" * 400, "not YAML: it is nested too deeply"),
+    ('{"a": ' * 40_000 + "1" + "}" * 40_000, "not YAML: it is nested too deeply"),
+    (_repeated("[{}]"), "it holds more than 100000 values, with those that aliases (*) repeat"),
+    (_repeated("{{<<: [{}]}}"), "it holds more than 100000 values, with those that aliases (*) repeat"),
+    ("a: " + "9" * 50_000 + "\n", "Exceeds the limit"),
     ("- 1\n", "the top level must be a dictionary, not [1]"),
     ("", "it is empty; it must be a dictionary"),
     ("# a\n---\n", "it is empty; it must be a dictionary"),
@@ -589,8 +607,10 @@ STRANGE = [
 @pytest.mark.parametrize(("text", "message"), STRANGE)
 def test_what_a_file_does_not_show_is_refused_in_one_line(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text)
+    start = time.perf_counter()
     with pytest.raises(ConfigurationError) as error:
         configuration.read(tmp_path / "own.yaml")
+    assert time.perf_counter() - start < 2
     assert message in str(error.value)
     assert str(error.value).startswith(f"{tmp_path}/own.yaml: ")
     assert "\n" not in str(error.value)
@@ -618,12 +638,42 @@ def test_plain_yaml_is_read_as_by_snakemake_once_numbers_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["re{s}ults", "a b", "it's", 'a"b', "~/x", "$HOME/x", "a\nb", "a;b", "-x", "a*", "x&", "a\\b"]
+    "path",
+    [
+        *(
+            "re{s}ults",
+            "it's",
+            'a"b',
+            "~/x",
+            "$HOME/x",
+            "a\nb",
+            "a;b",
+            "-x",
+            "a*",
+            "x&",
+            "a\\b",
+            "a:b",
+            " ",
+            "a ",
+            "n" * 256,
+        ),
+        *(".", "", "..", "/", "../..", "src", "src/deepbures", "workflow/x", "config", ".git", ".snakemake/x", "logs"),
+        *(
+            "results/../src",
+            "../results",
+            "x/../../y",
+            "./docs",
+            str(Path.cwd()),
+            str(Path.cwd() / "src"),
+            str(Path.home().parent),
+        ),
+    ],
 )
-def test_folders_that_mean_something_to_a_shell_are_refused(shipped, path):
-    with pytest.raises(ConfigurationError, match=r"^study.results: ") as error:
-        check(changed(shipped(), "study.results", path))
-    assert "\n" not in str(error.value)
+def test_folders_that_mean_something_else_are_refused(shipped, path):
+    for key in ("results", "figures"):
+        with pytest.raises(ConfigurationError, match=rf"^study.{key}: ") as error:
+            check(changed(shipped(), f"study.{key}", path))
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -639,9 +689,27 @@ def test_target_files_that_mean_something_to_a_shell_are_refused(shipped, path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("path", ["results/größe", "../results", "/tmp/x=1,y@2", "results/"])
+@pytest.mark.parametrize(
+    "path", ["results/größe", "my results/a b", "/tmp/x=1,y@2", "results/", "sources", "logs.d", "a/src"]
+)
 def test_usual_folders_pass(shipped, path):
     check(changed(shipped(), "study.results", path))
+
+
+def test_a_billion_seeds_or_cells_are_refused_at_once(shipped):
+    start = time.perf_counter()
+    for key, message in (
+        ("seeds", "seeds: 1000000000 must be at most 1000000"),
+        ("seeds_per_job", "seeds_per_job: 1000000000 must be at most 1000000"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            check(changed(shipped(), C + key, 10**9))
+    block = changed(changed(shipped(), C + "seeds", 10**6), C + "seeds_per_job", 1)
+    with pytest.raises(
+        ConfigurationError, match=r"grid: [0-9,]+ parts, cells times blocks of seeds, are more than 100,000"
+    ):
+        check(block)
+    assert time.perf_counter() - start < 5  # of which reading what is shipped takes most
 
 
 # Targets of low rank.

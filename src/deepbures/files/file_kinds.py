@@ -1,7 +1,11 @@
 """What a file is by its first bytes, for messages about files that are no tables."""
 
 import re
+from pathlib import Path
 
+TEXT = "text, or of no format that is known here"
+#: Number of bytes at the beginning of a file that say what it is.
+_HEAD = 4096
 #: Formats by a pattern of their first bytes; the first that matches counts.
 _KINDS = {
     rb"\Z": "empty",
@@ -30,17 +34,8 @@ _KINDS = {
 }
 
 
-def kind_of(head: bytes) -> str | None:
-    """The format of a file, or None if it may be a table of numbers in text.
-
-    Parameters
-    ----------
-    head
-        The first bytes of the file: a few thousand are enough.
-
-    Returns
-    -------
-    str or None
-        As in "the file is …": "empty", "an HTML page", "a pickle of Python".
-    """
-    return next((kind for pattern, kind in _KINDS.items() if re.match(pattern, head, re.DOTALL)), None)
+def kind_of(path: Path) -> str:
+    """The format of a file, as in "the file is …": `TEXT`, "empty", "an HTML page", "a NumPy array (.npy)"."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    return next((kind for pattern, kind in _KINDS.items() if re.match(pattern, head, re.DOTALL)), TEXT)

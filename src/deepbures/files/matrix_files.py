@@ -1,24 +1,32 @@
 """Matrices in files that other programs wrote: NumPy, pandas, R, MATLAB, Excel."""
 
 import io
+import itertools
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..linalg.psd import memory_of_machine
-from .file_kinds import kind_of
+from ..linalg.psd import Array, memory_of_machine
+from .file_kinds import TEXT, kind_of
+from .moments import blocks_of
 from .text_tables import Place, Table, TextOptions, index_columns, must_not_label, read_text
 
-TEXT = (".csv", ".tsv", ".txt", ".dat")
-FORMATS = (".npy", ".npz", *TEXT, ".parquet")
-#: Number of bytes at the beginning of a file that say what it is.
-_HEAD = 4096
+TEXT_FORMATS = (".csv", ".tsv", ".txt", ".dat")
+FORMATS = (".npy", ".npz", *TEXT_FORMATS, ".parquet")
 #: Bytes in memory for a byte of text; and how many times its size, and beyond which size, an archive cannot hold data.
 _OF_TEXT, _MOST_UNPACKED, _SMALL = 30, 100, 2**26
+
+
+class Stored(NamedTuple):
+    """A matrix in a file: its shape, its rows in blocks, and the relative rounding error of its numbers."""
+
+    shape: tuple[int, int]
+    blocks: Iterator[Array]
+    precision: float
 
 
 def read_matrix(path: str | Path, square: bool = False, **options: Any) -> Table:
@@ -47,13 +55,16 @@ def read_matrix(path: str | Path, square: bool = False, **options: Any) -> Table
     path, text = Path(path), TextOptions(**options)
     with one_line(path):
         suffix = checked_suffix(path, text.encoding)
-        if suffix in TEXT:
+        if suffix in TEXT_FORMATS:
             _must_fit(_OF_TEXT * path.stat().st_size, path)
             table = read_text(path.read_bytes(), square, text)
-        elif suffix == ".parquet":
-            table = _parquet(path, square, text.index_col)
+        elif suffix == ".npz":
+            matrix = _unpacked(path)
+            table = Table(matrix.astype(float), _rounding(matrix.dtype))
         else:
-            table = _of_array(mapped(path) if suffix == ".npy" else _unpacked(path))
+            shape, blocks, precision = stored_blocks(path, square, text.index_col)
+            _must_fit(8 * shape[0] * shape[1], path)
+            table = Table(np.concatenate([*blocks], dtype=float), precision)
     bad = np.argwhere(~np.isfinite(table.values))
     if len(bad):
         where = f"the first in row {bad[0][0] + 1}, column {bad[0][1] + 1}"
@@ -83,19 +94,11 @@ def checked_suffix(path: Path, encoding: str | None = None) -> str:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "a pipe or device"
         raise ValueError(f"it is {what}, not a file" if path.exists() else "there is no such file")
-    with path.open("rb") as file:
-        kind = kind_of(file.read(_HEAD))
-    suffix = path.suffix.lower()
+    kind, suffix = kind_of(path), path.suffix.lower()
     if suffix not in FORMATS:
-        raise ValueError(
-            f"the format must be one of {', '.join(FORMATS)}, not {suffix or 'none'!r}{f', {kind}' if kind else ''}"
-        )
-    if suffix in TEXT:
-        is_right = kind is None or encoding is not None
-    else:
-        is_right = kind is not None and kind.endswith(f"({suffix})")
-    if not is_right:
-        raise ValueError(f"it is {kind or 'text, or in an unknown format'}")
+        raise ValueError(f"the format must be one of {', '.join(FORMATS)}, not {suffix or 'none'!r}; it is {kind}")
+    if not (kind.endswith(f"({suffix})") or (suffix in TEXT_FORMATS and (kind == TEXT or encoding))):
+        raise ValueError(f"it is {kind}")
     return suffix
 
 
@@ -108,63 +111,68 @@ def _must_fit(size: int, path: Path) -> None:
         raise ValueError(f"it would take {size / 1e9:.3g} GB, and this machine has {memory_of_machine() / 1e9:.3g} GB")
 
 
-def mapped(path: Path) -> np.memmap:
-    """The array in a `.npy` file, which is read when its numbers are used.
+def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") -> Stored:
+    """The matrix in a `.npy` or `.parquet` file, in blocks that are read one after the other.
+
+    Of a table, an index that pandas stored, and columns of row names, are left out.
 
     Raises
     ------
     Exception
-        As numpy does, and ValueError if something follows the array.
+        Whatever its parser raises; ValueError, if it is no matrix of real numbers, or may hold row names.
     """
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if rest := path.stat().st_size - array.offset - array.nbytes:
-        raise ValueError(f"{rest} bytes follow its array: save one array with numpy.save")
-    return array
+    if path.suffix.lower() == ".npy":
+        array = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
+        if rest := path.stat().st_size - array.offset - array.nbytes:
+            raise ValueError(f"{rest} bytes follow its array: save one array with numpy.save")
+        return Stored(array.shape, blocks_of(array), _rounding(array.dtype))
+    import pyarrow.parquet as pq
+    from pyarrow import types
+
+    file = pq.ParquetFile(path)
+    schema, groups = file.schema_arrow, range(file.num_row_groups)
+    stored = (schema.pandas_metadata or {}).get("index_columns", [])
+    fields = [(j, field.type) for j, field in enumerate(schema) if field.name not in stored]
+    of_rows = [types.is_string(of) or types.is_large_string(of) or types.is_temporal(of) for _, of in fields]
+    index = index_columns(of_rows, index_col)
+    fields = [field for j, field in enumerate(fields) if j not in index]
+    for j, of in fields:
+        if not (types.is_integer(of) or types.is_floating(of)):
+            raise ValueError(f"column {schema.names[j]!r} must hold real numbers, not {of}")
+    _must_fit(8 * len(fields) * max((file.metadata.row_group(i).num_rows for i in groups), default=0), path)
+    # A missing value becomes NaN, and is reported by its row.
+    tables = (file.read_row_group(i) for i in groups)
+    blocks = (_matrix(np.column_stack([table.column(j).to_numpy() for j, _ in fields])) for table in tables)
+    first = next(blocks)
+    whole = np.broadcast_to([types.is_integer(of) for _, of in fields], first.shape)
+    if index_col == "infer" and not (square and len(first) == len(fields)):
+        must_not_label(first.T, whole.T, "index_col")
+    shape = (file.metadata.num_rows, len(fields))
+    return Stored(shape, itertools.chain([first], blocks), max(_rounding(of.to_pandas_dtype()) for _, of in fields))
 
 
-def _unpacked(path: Path) -> np.ndarray:
-    """The array in an archive of one."""
+def _unpacked(path: Path) -> Array:
+    """The matrix in an archive of one array."""
     with zipfile.ZipFile(path) as archive:
-        names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
         if {"indices", "indptr", "data"} <= set(names):
             raise ValueError("it is a sparse matrix of SciPy: save matrix.toarray() with numpy.save")
         if len(names) != 1:
             raise ValueError(f"it must hold one array, not {', '.join(names[:5])}{', …' if len(names) > 5 else ''}")
         _must_fit(archive.infolist()[0].file_size, path)
-        return np.load(io.BytesIO(archive.read(archive.infolist()[0])), allow_pickle=False)
+        return _matrix(np.load(io.BytesIO(archive.read(archive.infolist()[0])), allow_pickle=False))
 
 
-def _of_array(array: np.ndarray) -> Table:
-    """A matrix as a table, in float64."""
+def _matrix(array: Any) -> Any:
+    """An array, if it is a matrix of real numbers."""
     if array.dtype.kind not in "fiub":
         raise ValueError(f"it must hold real numbers, not {array.dtype}")
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"it must hold a matrix that is not empty, not an array of shape {array.shape}")
-    eps = np.finfo(array.dtype if array.dtype.kind == "f" else float).eps
-    return Table(np.array(array, dtype=float), max(float(eps), float(np.finfo(float).eps)))
+    return array
 
 
-def _parquet(path: Path, square: bool, index_col: Place) -> Table:
-    """The columns of numbers in a table, without an index that pandas stored, and without row names."""
-    import pyarrow.parquet as pq
-    from pyarrow import types
-
-    file = pq.ParquetFile(path)
-    _must_fit(8 * file.metadata.num_rows * file.metadata.num_columns, path)
-    table = file.read()
-    stored = (table.schema.pandas_metadata or {}).get("index_columns", [])
-    table = table.select([j for j, name in enumerate(table.column_names) if name not in stored])
-    of_rows = [
-        types.is_string(type_) or types.is_large_string(type_) or types.is_temporal(type_)
-        for type_ in table.schema.types
-    ]
-    index = index_columns(of_rows, index_col)
-    table = table.select([j for j in range(len(of_rows)) if j not in index])
-    for field in table.schema:
-        if not (types.is_integer(field.type) or types.is_floating(field.type)):
-            raise ValueError(f"column {field.name!r} must hold real numbers, not {field.type}")
-    parts = [_of_array(np.atleast_2d(column.to_numpy())) for column in table.columns]
-    values = np.vstack([part.values for part in parts]).T
-    whole = np.broadcast_to([types.is_integer(type_) for type_ in table.schema.types], values.shape)
-    must_not_label(values, whole, square, has_header=True, has_index=index_col != "infer")
-    return Table(values, max(part.precision for part in parts))
+def _rounding(dtype: Any) -> float:
+    """Relative rounding error of a type of numbers, at least that of float64."""
+    eps = np.finfo(dtype).eps if np.issubdtype(dtype, np.floating) else 0.0
+    return max(float(eps), float(np.finfo(float).eps))

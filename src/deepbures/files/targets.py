@@ -122,7 +122,7 @@ def _read_covariance(name: str, dimension: int, options: dict[str, Any]) -> Arra
 
 def _estimate_file(name: str, dimension: int, options: dict[str, Any]) -> Array:
     """The covariance of the samples in a file; a large file is read in blocks."""
-    moments = streamed_file(name)
+    moments = streamed_file(name, options.get("index_col", "infer"))
     if moments is None:
         return _estimate(name, read_matrix(name, **options).values, dimension)
     _check_dimension(name, moments.covariance, dimension)
@@ -173,23 +173,13 @@ def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
 def _without_rounding(name: str, matrix: Array, precision: float) -> Array:
     """The positive semidefinite matrix in float64 next to a covariance that was stored with a relative precision u.
 
-    Rounding errors up to u max|Σ_ij| in the entries change an eigenvalue by at most about 2 √n u max|Σ_ij|. If an
-    eigenvalue is negative within that bound, those below n u λ_1 cannot be distinguished from zero and become zero.
+    Rounding errors up to u max|Σ_ij| in the entries change an eigenvalue by at most about 2 √n u max|Σ_ij|. If one is
+    not positive, to within that bound, those below n u λ_1 cannot be distinguished from zero and become zero.
     """
-    n, eps = len(matrix), float(np.finfo(float).eps)
-    if precision <= eps:
-        spectrum(name, matrix)
+    n, is_rounded = len(matrix), precision > np.finfo(float).eps
+    rounding = max(10.0, 2 * n**0.5) * precision if is_rounded else 0.0
+    eigenvalues, eigenvectors = spectrum(name, matrix, tolerance=max(rounding, INPUT_TOLERANCE))
+    if not is_rounded or eigenvalues[-1] > 0:
         return symmetrize(matrix)
-    tolerance = max(10.0, 2 * n**0.5) * precision
-    scale = np.abs(matrix).max()
-    asymmetry = np.abs(matrix - matrix.T).max()
-    if asymmetry > max(tolerance, INPUT_TOLERANCE) * scale:
-        raise ValueError(f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry:.3g}")
-    matrix = symmetrize(matrix)
-    eigenvalues, eigenvectors = np.linalg.eigh(matrix)
-    if eigenvalues[0] < -max(tolerance, INPUT_TOLERANCE) * scale:
-        raise ValueError(f"{name} must be positive semidefinite, but its smallest eigenvalue is {eigenvalues[0]:.6g}")
-    if eigenvalues[0] >= 0:
-        return matrix
-    positive = np.where(eigenvalues > n * precision * eigenvalues[-1], eigenvalues, 0)
+    positive = np.where(eigenvalues > n * precision * eigenvalues[0], eigenvalues, 0)
     return symmetrize((eigenvectors * positive) @ eigenvectors.T)

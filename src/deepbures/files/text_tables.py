@@ -7,8 +7,7 @@ Without options:
 2. The separator is the only one of tab, semicolon, bar and comma in the rows below the first, outside of quotes; if
    there is none, it is white space. The decimal sign is the point.
 3. The first row is a heading if its cells begin with letters or are dates, or if its first cell is empty.
-4. The first columns are row names if their headings are empty or missing (R), or if their cells begin with letters or
-   are dates.
+4. The first columns are row names if their headings are empty, or if their cells begin with letters or are dates.
 
 Numbers that may be a heading or row names are refused, see `must_not_label`.
 """
@@ -38,6 +37,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 _FEWEST_DIGITS = 5
 #: So many numbers are not in order by accident; steps that differ by less than this fraction are equal.
 _MANY, _EVEN = 8, 1e-3
+_LABELS = {"header": "first row, {}, may be a heading", "index_col": "first column, {}, may be row names, times"}
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,30 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
         If the text has no meaning or more than one.
     """
     lines = _lines(data, options)
-    rows = [i for i, line in enumerate(lines) if line]
-    sep, header = options.sep or _separator([lines[i] for i in rows], options.decimal), options.header
-    if header == "infer":
-        header = 0 if _is_heading(_cells(lines[rows[0]], sep)[0]) else None
+    sep, header = options.sep or _separator(lines, options.decimal), options.header
+    points = str.maketrans(",.", ".,") if options.decimal == "," else {}
     try:
-        numbers = _numbers(lines, rows, sep, header, options)
+        cells = _cells(lines, sep, options.comment)
+        if header == "infer":
+            header = 0 if _is_heading(cells[0].tolist()) else None
+        names, body = ([], cells) if header is None else (cells[header].tolist(), cells[header + 1 :])
+        of_rows = [names[j : j + 1] == [""] or all(map(_NAME.match, column)) for j, column in enumerate(body.T)]
+        index = index_columns(of_rows, options.index_col)
+        numbers = np.array([[cell.translate(points) for cell in row] for row in body], dtype=object)
+        for (i, j), number in np.ndenumerate(numbers):
+            if j not in index and not _NUMBER.fullmatch(number):
+                place = f"row {i + 1}, column {j + 1}{f' ({names[j]!r})' if names else ''}"
+                raise ValueError(
+                    f"{place}: {f'{body[i, j][:40]!r} is no finite number' if number else 'a value is missing'}"
+                )
+        numbers = np.delete(numbers, index, axis=1)
         values = numbers.astype(float)
-        whole = np.array([[cell.strip("+-0123456789 ") == "" for cell in row] for row in numbers])
-        has_header = header is not None or options.header is None
-        must_not_label(values, whole, square, has_header, options.index_col != "infer")
+        whole = np.array([[not set(number) & set(".eE") for number in row] for row in numbers])
+        is_square = square and len(values) == values.shape[1]  # all of its numbers belong to it
+        if not is_square and not names and options.header == "infer":
+            must_not_label(values, whole, "header")
+        if not is_square and options.index_col == "infer":
+            must_not_label(values.T, whole.T, "index_col")
     except ValueError as error:
         read = vars(options) | {"sep": sep, "header": header}
         seen = ", ".join(f"{name}: {value!r}" for name, value in read.items())
@@ -121,87 +135,46 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
     return Table(values, _precision(numbers.ravel().tolist()))
 
 
-def _numbers(lines: list[str], rows: list[int], sep: str, header: int | None, options: TextOptions) -> Cells:
-    """The cells of the numbers, with decimal points, in rows with known separator and heading."""
-    first = 0 if header is None else header + 1
-    if first >= len(rows):
-        raise ValueError("it holds a heading and no numbers")
-    # With empty lines in place of those above, pandas reports the lines of the file.
-    cells = _without_empty_ends(_cells("\n" * rows[first] + "\n".join(lines[rows[first] :]), sep))
-    width = cells.shape[1]
-    names = [] if header is None else _of_width(_cells(lines[rows[header]], sep)[0].tolist(), width)
-    of_rows = [names[j : j + 1] == [""] or all(map(_NAME.match, column)) for j, column in enumerate(cells.T)]
-    index = index_columns(of_rows, options.index_col)
-    points = str.maketrans(",.", ".,") if options.decimal == "," else {}
-    for (i, j), cell in np.ndenumerate(cells):
-        if j not in index and not _NUMBER.fullmatch(cell.translate(points)):
-            name = f" ({names[j]!r})" if names else ""
-            what = f"{cell[:40]!r} is no finite number" if cell else "a value is missing"
-            raise ValueError(f"row {i + 1}, column {j + 1}{name}: {what}")
-    numbers = [[cell.translate(points) for cell in row] for row in np.delete(cells, index, axis=1)]
-    return np.array(numbers, dtype=object)
-
-
 def _lines(data: bytes, options: TextOptions) -> list[str]:
     """The lines of a file; those that are no rows are empty."""
     mark = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    encoding, comment = options.encoding or mark, options.comment
+    encoding = options.encoding or mark
     try:
-        lines = io.TextIOWrapper(io.BytesIO(data), encoding).read().split("\n")
+        lines = data.decode(encoding).splitlines()
     except (LookupError, UnicodeError) as error:
         raise ValueError(f"{error}; read with encoding: {encoding}") from None
-    lines[: options.skiprows] = [""] * min(options.skiprows, len(lines))
-    if comment:
-        lines = [line.split(comment)[0] for line in lines]
-    lines = ["" if line.isspace() or (not comment and _COMMENT.match(line)) else line for line in lines]
-    if not any(lines):
+    lines = ["" if i < options.skiprows or _COMMENT.match(line) else line for i, line in enumerate(lines)]
+    if not any(map(str.strip, lines)):
         raise ValueError("it holds no numbers")
     return lines
 
 
-def _separator(rows: list[str], decimal: str) -> str:
+def _separator(lines: list[str], decimal: str) -> str:
     """The separator, by rule 2."""
-    unquoted = "\n".join(re.sub(r'"[^"]*"', "", row) for row in rows[1:] or rows)
-    found = [sep for sep in "\t;|," if sep != decimal and sep in unquoted]
+    rows = [re.sub(r'"[^"]*"', "", line) for line in lines if line.strip()]
+    found = [sep for sep in "\t;|," if sep != decimal and any(sep in row for row in rows[1:] or rows)]
     if len(found) > 1:
-        raise ValueError(
-            f"its rows hold {' and '.join(map(repr, found))}: sep says what separates columns, or decimal: ','"
-        )
+        raise ValueError(f"its rows hold {' and '.join(map(repr, found))}: say sep, or decimal: ','")
     return found[0] if found else r"\s+"
 
 
-def _cells(text: str, sep: str) -> Cells:
-    """The cells of the rows in a text."""
+def _cells(lines: list[str], sep: str, comment: str | None) -> Cells:
+    """The cells of the rows, without empty rows at the end and empty columns at the right."""
     import pandas as pd
 
     if sep not in SEPARATORS:
         raise ValueError(f"sep must be one of {', '.join(map(repr, SEPARATORS))}, not {sep!r}")
-    frame = pd.read_csv(io.StringIO(text), sep=sep, header=None, dtype=str, na_filter=False, skipinitialspace=True)
-    return frame.to_numpy(dtype=object)
-
-
-def _without_empty_ends(cells: Cells) -> Cells:
-    """The table without empty rows at the end and empty columns at the right."""
+    plain = {"header": None, "dtype": str, "na_filter": False, "skipinitialspace": True}
+    cells = pd.read_csv(io.StringIO("\n".join(lines)), sep=sep, comment=comment, **plain).to_numpy(dtype=object)
     filled = cells != ""
     if not filled.any():
         raise ValueError("it holds no numbers")
     return cells[: np.flatnonzero(filled.any(axis=1))[-1] + 1, : np.flatnonzero(filled.any(axis=0))[-1] + 1]
 
 
-def _is_heading(first: Cells) -> bool:
+def _is_heading(first: list[str]) -> bool:
     """Whether the first row is a heading, by rule 3."""
-    filled = [cell for cell in first if cell]
-    return bool(filled) and (not first[0] or all(map(_NAME.match, filled)))
-
-
-def _of_width(names: list[str], width: int) -> list[str]:
-    """The heading of a table, with an empty cell at its left if it has none above row names (R)."""
-    while len(names) > width and not names[-1]:
-        names.pop()
-    names = [""] * (len(names) == width - 1) + names
-    if len(names) != width:
-        raise ValueError(f"its heading has {len(names)} cells, and its rows have {width}")
-    return names
+    return any(first) and (not first[0] or all(_NAME.match(cell) for cell in first if cell))
 
 
 def index_columns(of_rows: Sequence[bool], index_col: Place) -> list[int]:
@@ -224,12 +197,12 @@ def index_columns(of_rows: Sequence[bool], index_col: Place) -> list[int]:
     else:
         index = [] if index_col is None else [index_col]
     if len(index) == len(of_rows) or max(index, default=0) >= len(of_rows):
-        raise ValueError(f"it has {len(of_rows)} columns, and no numbers beside index_col: {index}")
+        raise ValueError(f"its {len(of_rows)} columns hold no numbers beside a heading and index_col: {index}")
     return index
 
 
-def must_not_label(values: Array, whole: NDArray[np.bool_], square: bool, has_header: bool, has_index: bool) -> None:
-    """Refuse numbers that may be a heading or row names.
+def must_not_label(values: Array, whole: NDArray[np.bool_], option: str) -> None:
+    """Refuse numbers whose first row may be a heading, or, transposed, whose first column may be row names or times.
 
     Parameters
     ----------
@@ -237,42 +210,25 @@ def must_not_label(values: Array, whole: NDArray[np.bool_], square: bool, has_he
         Numbers in a file.
     whole : (m, n)
         Which of them are written as whole numbers.
-    square
-        Whether a square matrix is expected; if it is square, all its numbers belong to it.
-    has_header, has_index
-        What is known: whether there is a heading, or the option `header`; whether there is the option `index_col`.
+    option
+        Which decides: `header`, or `index_col` if values are transposed.
 
     Raises
     ------
     ValueError
-        If the first row (or column) holds whole numbers and later ones do not, or it counts 0, 1, 2, …, or is the only
-        one with at least three numbers in equal steps or with at least eight in order.
+        If the first row holds whole numbers and later ones do not, or it counts 0, 1, 2, …, or is the only one with at
+        least three numbers in equal steps or with at least eight in order.
     """
-    if square and len(values) == values.shape[1]:
-        return
-    for known, table, is_whole, what, option in (
-        (has_header, values, whole, "row, {}, may be a heading", "header"),
-        (has_index, values.T, whole.T, "column, {}, may be row names, times", "index_col"),
-    ):
-        if not known and _may_label(table, is_whole):
-            first = ", ".join(f"{value:g}" for value in table[0, :3])
-            raise ValueError(f"its first {what.format(first)} or data: say {option}: 0 or {option}: null")
-
-
-def _may_label(values: Array, whole: NDArray[np.bool_]) -> bool:
-    """Whether the first row may number the columns."""
-    integers, width = [bool(row.all()) for row in whole], values.shape[1]
-    if len(values) < 2:
-        return False
-    if integers[0] and (np.array_equal(values[0], range(width)) or not any(integers[np.argmin(integers) :])):
-        return True
-    if width < 3:
-        return False
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.diff(values, axis=1)
         ordered = np.all(steps > 0, axis=1) | np.all(steps < 0, axis=1)
-        even = ordered & (np.ptp(steps, axis=1) <= _EVEN * np.abs(steps).max(axis=1))
-    return any(one[0] and not one[1:].any() for one in ((even, ordered) if width >= _MANY else (even,)))
+        even = ordered & np.all(np.abs(steps - steps[:, :1]) <= _EVEN * np.abs(steps[:, :1]), axis=1)
+    integers, width = np.all(whole, axis=1).tolist(), values.shape[1]
+    counts = integers[0] and (np.array_equal(values[0], range(width)) or not any(integers[np.argmin(integers) :]))
+    alone = any(width >= least and one[0] and not one[1:].any() for one, least in ((even, 3), (ordered, _MANY)))
+    if len(values) > 1 and (counts or alone):
+        first, what = ", ".join(f"{value:g}" for value in values[0, :3]), _LABELS[option]
+        raise ValueError(f"its {what.format(first)} or data: say {option}: 0 or {option}: null")
 
 
 def _precision(numbers: list[str]) -> float:

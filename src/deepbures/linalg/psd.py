@@ -67,7 +67,9 @@ def check_square_fits(name: str, dimension: int) -> None:
         )
 
 
-def spectrum(name: str, covariance: ArrayLike, *, dtype: type | None = None) -> tuple[Array, Array]:
+def spectrum(
+    name: str, covariance: ArrayLike, *, dtype: type | None = None, tolerance: float = INPUT_TOLERANCE
+) -> tuple[Array, Array]:
     """Eigenvalues, largest first, and eigenvectors of a covariance matrix, or of a stack of them.
 
     Parameters
@@ -75,9 +77,11 @@ def spectrum(name: str, covariance: ArrayLike, *, dtype: type | None = None) -> 
     name
         Name of the matrix in error messages.
     covariance : (..., n, n)
-        Symmetric positive semidefinite, up to a relative 1e-8 (rounding). Eigenvalues below n · eps · λ_1 become zero.
+        Symmetric positive semidefinite, up to rounding. Eigenvalues below n · eps · λ_1 become zero.
     dtype
         Precision of the decomposition; default that of the covariance, which decides what counts as rounding in it.
+    tolerance
+        Asymmetry and negative eigenvalues that count as rounding, relative to the largest entry.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def spectrum(name: str, covariance: ArrayLike, *, dtype: type | None = None) -> 
         raise ValueError(f"{name} must be a square matrix, not of shape {matrix.shape}")
     scale = np.abs(matrix).max(axis=(-2, -1))
     asymmetry = np.abs(matrix - matrix.mT).max(axis=(-2, -1))
-    tolerance = max(INPUT_TOLERANCE, 10 * float(np.finfo(matrix.dtype).eps))
+    tolerance = max(tolerance, 10 * float(np.finfo(matrix.dtype).eps))
     if np.any(asymmetry > tolerance * scale):
         raise ValueError(
             f"{name} must be symmetric, but entries differ from their transpose by up to {asymmetry.max():.3g}"

@@ -18,10 +18,17 @@ def neutral(environment: Mapping[str, str]) -> dict[str, str]:
     Variables of Python are removed (`PYTHONSTARTUP`, `PYTHONWARNINGS`, `PYTHONOPTIMIZE`, …), except paths of modules
     and encodings of text; so are variables by which Jupyter and IPython find settings and kernels. matplotlib draws
     without windows (`MPLBACKEND`) and reads an empty file of settings (`MATPLOTLIBRC`), because figures have their own.
+    Where nothing gives the user a name, as in a container, it is nobody (`USERNAME`): Snakemake needs one.
     """
     inherited = {
         name: value
         for name, value in environment.items()
         if name not in _SETTINGS and (name in _PYTHON or not name.startswith("PYTHON"))
     }
-    return {**inherited, "MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull, "JUPYTER_NO_CONFIG": "1"}
+    return {
+        "USERNAME": "nobody",
+        **inherited,
+        "MPLBACKEND": "agg",
+        "MATPLOTLIBRC": os.devnull,
+        "JUPYTER_NO_CONFIG": "1",
+    }

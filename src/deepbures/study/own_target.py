@@ -37,7 +37,7 @@ def target_of(path: str | Path, samples: bool = False) -> dict[str, str]:
     ValueError
         In one line, if the file cannot be read.
     """
-    for mistake in paths.mistakes("file", str(path), paths.FILE):
+    for mistake in paths.mistakes("file", str(path)):
         raise ValueError(mistake)
     matrix = None if samples else _square(path)
     if matrix is not None and np.abs(matrix - matrix.T).max() <= _SYMMETRIC * np.abs(matrix).max():

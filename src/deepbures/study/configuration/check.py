@@ -87,7 +87,7 @@ def _of_types(config: Any) -> Iterator[str]:
 
 def _of_study(study: Mapping[str, Any], experiments: Mapping[str, Any]) -> Iterator[str]:
     for key in ("results", "figures"):
-        yield from paths.mistakes(f"study.{key}", study[key], paths.FOLDER)
+        yield from paths.mistakes_of_folder(f"study.{key}", study[key])
     results, figures = (Path(os.path.abspath(study[key])) for key in ("results", "figures"))
     if results == figures:
         yield f"study.figures: {study['figures']!r} must differ from study.results"

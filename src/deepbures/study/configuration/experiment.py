@@ -1,5 +1,6 @@
 """Checks of an experiment's block: its keys and axes, and what every kind of experiment needs of them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from types import GenericAlias, ModuleType
 from typing import Any
@@ -18,7 +19,9 @@ from . import paths
 from .read import ConfigurationError
 
 _KIND = Key(str, values={"enum": KINDS})
-_NUMBER = Key(int, values={"minimum": 1})
+_NUMBER = Key(int, values={"minimum": 1, "maximum": 10**6})
+#: Largest number of parts of an experiment: Snakemake needs minutes to plan as many.
+_MOST_PARTS = 100_000
 #: Keys of every block besides the sections of its kind.
 _FRAME = {
     **{"kind": _KIND, "loss": KEYS["loss"], "dimension": KEYS["dimension"], "target": KEYS["target"]},
@@ -56,7 +59,7 @@ def complete(block: dict[str, Any], name: str) -> bool:
 
 def _of_paths(target: Mapping[str, Any], where: str) -> Iterator[str]:
     for file in files_of(target):
-        yield from paths.mistakes(where, file, paths.FILE)
+        yield from paths.mistakes(where, file)
 
 
 def mistakes_of_types(block: Any, where: str) -> Iterator[str]:
@@ -65,7 +68,7 @@ def mistakes_of_types(block: Any, where: str) -> Iterator[str]:
     yield from mistakes({key: block[key] for key in block if key == "kind"}, Key({"kind": _KIND}), where)
     kind = kind_of(block["kind"])
     keys = _FRAME | {section: Key(keys_of(options)) for section, options in kind.OPTIONS.items()}
-    grid = block.get("grid", {})
+    grid = block["grid"] if isinstance(block.get("grid"), Mapping) else {}
     for axis in (axis for axis in AXES.values() if axis.of):
         keys = _optional(keys, axis.of, axis.name, axis.name in grid)
     yield from mistakes(block, Key(keys), where)
@@ -111,6 +114,9 @@ def mistakes_of_content(block: Mapping[str, Any]) -> Iterator[str]:
         yield f"grid: kind {block['kind']!r} needs one of the axes {', '.join(steps)}"
     if block["seeds"] % block["seeds_per_job"]:  # else adding seeds would recompute the last block
         yield f"seeds: {block['seeds']} must be a multiple of seeds_per_job, {block['seeds_per_job']}"
+    parts = math.prod(map(len, grid.values())) * block["seeds"] // block["seeds_per_job"]
+    if parts > _MOST_PARTS:
+        yield f"grid: {parts:,} parts, cells times blocks of seeds, are more than {_MOST_PARTS:,}; raise seeds_per_job"
     if "initialization" in kind.OPTIONS:
         yield from checks.starts(block)
     yield from _target(block, kind)

@@ -9,18 +9,22 @@ from typing import Any
 
 import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from ..cell.records import short
 from ..grid.target import files_of, is_drawn, source_of
 
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][+-]?[0-9]+")
 #: From here on, floats cannot distinguish one integer from the next.
 _INTEGERS = 2**53
+#: Largest number of values in a configuration, counted wherever an alias repeats them.
+_MOST_VALUES = 100_000
 
 
 class ConfigurationError(ValueError):
     """A mistake in a configuration; its message is one line that names key, value and what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def _of_word(value: Any) -> Any:
     try:
         found = _loads(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise ConfigurationError(f"--config: {value}: {error}") from None
+        raise ConfigurationError(f"--config: {value[:60]}: {error}") from None
     return value if isinstance(found, (dict, list)) else found
 
 
@@ -126,13 +130,18 @@ def _loads(text: str) -> Any:
         In one line.
     """
     try:
+        by_snakemake = with_numbers(_read_by_snakemake(text))
         value = YAML(typ="safe", pure=True).load(text)
-        for difference in _differences(with_numbers(_read_by_snakemake(text)), with_numbers(value), ""):
+        for difference in _differences(by_snakemake, with_numbers(value), ""):
             raise ValueError(difference)
-    except (YAMLError, yaml.YAMLError) as error:
+    except ValueError:
+        raise
+    except RecursionError:
+        raise ValueError("not YAML: it is nested too deeply") from None
+    except Exception as error:  # whatever the two parsers raise
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         line = f"line {mark.line + 1}: " if mark else ""
-        raise ValueError(f"not YAML: {line}{' '.join(str(problem or error).split())}") from None
+        raise ValueError(f"not YAML: {line}{problem or error}") from None
     return value
 
 
@@ -140,7 +149,22 @@ def _read_by_snakemake(text: str) -> Any:
     try:
         return json.loads(text.removeprefix("\ufeff"))
     except ValueError:
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+    node = loader.get_single_node()
+    if node and _size(node, {}) > _MOST_VALUES:
+        raise ValueError(f"it holds more than {_MOST_VALUES} values, with those that aliases (*) repeat")
+    return loader.construct_document(node) if node else None
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Number of values in a node of YAML, or in its value; `known` has those of nodes that aliases repeat."""
+    if isinstance(node, list | tuple):
+        return sum(_size(part, known) for part in node)
+    if not isinstance(node, yaml.Node):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = _size(node.value, known)
+    return known[id(node)]
 
 
 def _differences(one: Any, other: Any, where: str) -> Iterator[str]:
