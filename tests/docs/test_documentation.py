@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_examples import examples
 from projects import copy_of_project
 
+import deepbures
 from deepbures.study import configuration
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,11 @@ def test_every_page_of_the_site_is_in_its_navigation():
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(re.findall(r": (\w+\.md)$", site, re.MULTILINE))
 
 
+def test_the_api_begins_with_every_public_name():
+    table = (ROOT / "docs/api.md").read_text(encoding="utf-8").partition("The packages")[0]
+    assert set(deepbures.__all__) <= set(re.findall(r"`(\w+)`", table))
+
+
 def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
@@ -74,6 +81,10 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
         exec(block, namespace)
     printed = capsys.readouterr().out
     assert printed.count("converged") == 1
+    shown = [line for _, output in examples("tutorial.md") for line in output.splitlines()]
+    assert len(shown) == 8
+    # The line of a trajectory holds an excess of 1e-10, which another machine may round differently.
+    assert all(line in printed.splitlines() for line in shown if not line.startswith("<"))
     measured, predicted = map(float, re.findall(r"measured ([\d.]+), predicted ([\d.]+)", printed)[0])
     assert measured == pytest.approx(predicted, rel=0.02)
     assert np.diag(namespace["covariance"]) - 0.1 == pytest.approx(np.array([3.9, 1.9, 0.9]))

@@ -201,7 +201,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     first, second, third = axes[0]
     table = _measured_rates(shown)
     for smin, cell, color in frames.colored(table, "smin"):
-        points = {"color": color, "markersize": 2.5, "label": frames.label(smin=smin)}
+        points = {"color": color, "markersize": 2.5, "label": frames.label(smin=smin) or "spectrum as drawn"}
         first.plot(cell["depth"], cell["measured_mean"], "o", **points)
         first.plot(cell["depth"], cell["sharp_rate_mean"], **style.THEORY)
     first.set(xlabel="depth $N$", ylabel="measured tail rate", ylim=(0, None))

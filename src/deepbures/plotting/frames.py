@@ -26,10 +26,11 @@ def read(path: str | Path, show: Mapping[str, Sequence[float]] | None = None) ->
 
 
 def label(**values: float | str) -> str:
-    """Legend entry such as ε = 0.1, N = 10, in mathematical type; names as they are."""
+    """Legend entry such as ε = 0.1, N = 10, in mathematical type; names as they are, and no s_min that is none."""
     return ", ".join(
         value.replace("_", " ") if isinstance(value, str) else f"${AXES[axis].symbol} = {value:g}$"
         for axis, value in values.items()
+        if (axis, value) != ("smin", -1)
     )
 
 

@@ -143,8 +143,10 @@ def blow_up(curvatures: pd.DataFrame) -> Figure:
 @style.lettered
 def escape_rates(escapes: pd.DataFrame) -> Figure:
     """G11: (a) rates at which the flow leaves each saddle, by depth; (b) measured against closed form; (c) plateaus."""
-    figure, axes = style.panels(1, 3, style.TEXT, 2.7)
     left_saddles = escapes[escapes["escapes"] > 0]
+    if left_saddles.empty:
+        return style.without("there is no saddle of this rank at this ε")
+    figure, axes = style.panels(1, 3, style.TEXT, 2.7)
     number, seed = left_saddles["depth"].nunique(), left_saddles["seed"].min()
     for place, (depth, cell, look) in enumerate(frames.marked(left_saddles, "depth")):
         shift = 0.16 * (place - (number - 1) / 2)

@@ -12,8 +12,9 @@ import numpy as np
 from ..files.matrix_files import read_matrix
 from ..files.targets import read_target
 from ..linalg.psd import Array, spectrum
+from ..losses.registry import BuresWasserstein
 from ..process.shipped import WORKFLOW
-from ..rates.predicted import sharp_rate
+from ..rates.predicted import rates_at_minimum
 from .configuration import paths
 from .grid.target import dimension_of
 
@@ -21,12 +22,13 @@ from .grid.target import dimension_of
 DEPTHS, LOW_DEPTHS = (1, 2, 5, 20, 50), (1, 2, 3, 5)
 #: ε by default, relative to an eigenvalue of the target.
 FRACTIONS = (0.0, 0.1, 0.5)
-#: Largest number of ranks by default, and largest n at which critical points are searched for.
-MOST_RANKS, MOST_SEARCHED = 3, 8
+#: Largest number of ranks by default, largest n at which critical points are searched for, and largest number of steps
+#: of descent, beyond which these experiments are left out.
+MOST_RANKS, MOST_SEARCHED, MOST_STEPS = 3, 8, 20_000
 #: Up to this deviation from symmetry, relative to its largest entry, a square matrix in a file is a covariance.
 _SYMMETRIC = 1e-3
-#: Experiments of the study: all but the search, which is for small n.
-_EXPERIMENTS = ["convergence", "low_rank", "plateaus", "descent", "hessian", "blow_up", "escape", "finite_sample"]
+#: Experiments of every study of one target.
+_EXPERIMENTS = ["convergence", "low_rank", "plateaus", "hessian", "blow_up", "escape", "finite_sample"]
 
 
 def target_of(path: str | Path, samples: bool = False) -> dict[str, str]:
@@ -97,45 +99,63 @@ def configuration_of(
     ValueError
         In one line, if the file cannot be read, its covariance has a rank below 2, or the ranks do not fit.
     """
-    n = dimension_of(target)
-    eigenvalues, _ = spectrum("target", read_target(target, n))
+    file = next(iter(target.values()))
+    eigenvalues, _ = spectrum("target", read_target(target, dimension_of(target)))
     full = int(np.sum(eigenvalues > 0))
     if full < 2:
-        raise ValueError(f"{next(iter(target.values()))}: a study needs a covariance of rank at least 2, not {full}")
+        raise ValueError(f"{file}: a study needs a covariance of rank at least 2, not {full}")
     if excess := [str(k) for k in ranks or () if not 1 <= k <= full]:
         raise ValueError(f"ranks must be from 1 to the rank of the covariance, {full}, not {', '.join(excess)}")
-    ranks = sorted(ranks or ranks_at_gaps(eigenvalues))
-    saddle = max((k for k in ranks if k < full), default=full - 1)
-    low = depths or LOW_DEPTHS
-
-    def smoothing(rank: int) -> list[float]:
-        return list(epsilons or (_rounded(part * eigenvalues[rank - 1]) for part in FRACTIONS))
-
-    def horizon(rank: int, over: Sequence[int]) -> float:
-        """Long after the slowest mode has decayed, and after every plateau."""
-        rates = [sharp_rate(eigenvalues, epsilon, N, rank) for N in over for epsilon in smoothing(rank)]
-        return _rounded(1e6 / min(rate for rate in [*rates, eigenvalues[0]] if rate > 0))
-
-    scale = math.sqrt(eigenvalues[max(ranks) - 1]) / 100
     values: dict[str, Any] = {
-        "name": name,
-        "target_name": next(iter(target.values())),
-        "target": "{" + ", ".join(f"{key}: '{path}'" for key, path in target.items()) + "}",
-        "only": ", ".join(_EXPERIMENTS + ["critical_search"] * (n <= MOST_SEARCHED)),
-        **{"dimension": n, "eigenvalues": _shown(eigenvalues), "seeds": seeds, "most_searched": MOST_SEARCHED},
-        **{"full_rank": full, "rank": ranks, "last_rank": max(ranks), "saddle_rank": saddle},
-        "full_start": "{kind: close}" if full == n else "{kind: normal, balance: end_to_end}",
-        **{"full_epsilon": smoothing(full), "epsilon": smoothing(max(ranks)), "saddle_epsilon": smoothing(saddle)},
-        **{"shown_full_epsilon": smoothing(full)[-1], "shown_saddle_epsilon": smoothing(saddle)[-1]},
-        **{"depth": list(depths or DEPTHS), "low_depth": list(low), "shown_depth": max(depths or DEPTHS)},
-        **{"full_tolerance": _rounded(1e-12 * eigenvalues[full - 1]), "scale": _rounded(scale)},
-        "tolerance": _rounded(1e-8 * eigenvalues[max(ranks) - 1]),
-        **{"full_time": horizon(full, depths or DEPTHS), "time": horizon(max(ranks), low)},
-        "sizes": [2 * n, 10 * n, 100 * n],
+        **{"name": name, "target_name": file, "target": f"{{{next(iter(target))}: '{file}'}}", "seeds": seeds},
+        **_choices(eigenvalues, sorted(ranks or ranks_at_gaps(eigenvalues)), depths, epsilons),
     }
-    return Template((WORKFLOW / "own_target.yaml").read_text(encoding="utf-8")).substitute(
-        {key: _spelled(value) for key, value in values.items()}
-    )
+    template = Template((WORKFLOW / "own_target.yaml").read_text(encoding="utf-8"))
+    return template.substitute({key: _spelled(value) for key, value in values.items()})
+
+
+def _choices(
+    eigenvalues: Array, ranks: list[int], depths: Sequence[int] | None, epsilons: Sequence[float] | None
+) -> dict[str, Any]:
+    """The values of the template that depend on the spectrum."""
+    n, full, last = len(eigenvalues), int(np.sum(eigenvalues > 0)), max(ranks)
+    saddle = max((k for k in ranks if k < full), default=full - 1)
+    deep, low = list(depths or DEPTHS), list(depths or LOW_DEPTHS)
+    epsilon = {  # below λ_k; at saddles below λ_{k+1}, for which a direction is exchanged
+        name: list(epsilons or (_rounded(part * eigenvalues[index]) for part in FRACTIONS))
+        for name, index in {"full": full - 1, "last": last - 1, "saddle": saddle}.items()
+    }
+    slowest = [
+        _local_rates(eigenvalues, epsilon["full"], deep, full),
+        _local_rates(eigenvalues, epsilon["last"], low, last),
+    ]
+    # Long after the slowest mode has decayed, and after every plateau.
+    times = [1e6 / min((rates.min() for rates in some), default=eigenvalues[0]) for some in slowest]
+    conditions = (rates.max() / rates.min() for rates in _local_rates(eigenvalues, epsilon["full"], low, full))
+    steps = 1000 + int(_rounded(20 * max(conditions, default=0)))
+    optional = {"descent": steps <= MOST_STEPS, "critical_search": n <= MOST_SEARCHED}
+    return {
+        "only": ", ".join(_EXPERIMENTS + [experiment for experiment, fits in optional.items() if fits]),
+        **{"most_searched": MOST_SEARCHED, "most_steps": MOST_STEPS, "steps": steps},
+        **{"dimension": n, "eigenvalues": _shown(eigenvalues), "sizes": [2 * n, 10 * n, 100 * n]},
+        **{"full_rank": full, "rank": ranks, "last_rank": last, "saddle_rank": saddle},
+        "full_start": "{kind: close}" if full == n else "{kind: normal, balance: end_to_end}",
+        "scale": _rounded(math.sqrt(eigenvalues[last - 1]) / 100),
+        **{"full_epsilon": epsilon["full"], "epsilon": epsilon["last"], "saddle_epsilon": epsilon["saddle"]},
+        **{"shown_full_epsilon": epsilon["full"][-1], "shown_saddle_epsilon": epsilon["saddle"][-1]},
+        **{"depth": deep, "low_depth": low, "shown_depth": max(deep)},
+        **{"full_time": _rounded(times[0]), "time": _rounded(times[1])},
+        "full_tolerance": _rounded(1e-12 * eigenvalues[full - 1]),
+        "descent_tolerance": _rounded(1e-6 * eigenvalues[full - 1]),
+        "tolerance": _rounded(1e-8 * eigenvalues[last - 1]),
+    }
+
+
+def _local_rates(eigenvalues: Array, epsilons: Sequence[float], depths: Sequence[int], rank: int) -> list[Array]:
+    """The rates at the minimum for each ε and N where all are positive; elsewhere the tail is algebraic."""
+    losses = [BuresWasserstein.from_spectrum(eigenvalues, epsilon=epsilon) for epsilon in epsilons]
+    rates = [rates_at_minimum(loss, N, rank) for loss in losses for N in depths]
+    return [some for some in rates if some.min() > 0]
 
 
 def name_of(path: str | Path) -> str:
