@@ -133,13 +133,18 @@ _MANY_PARTS, _SHARED_JOBS = 1500, 256
 MOST_PARTS = 128
 
 
+def count_parts(config: Mapping[str, Any], experiment: str) -> int:
+    """Number of an experiment's parts."""
+    block = config["experiments"][experiment]
+    return math.prod(map(len, block["grid"].values())) * math.ceil(block["seeds"] / block["seeds_per_job"])
+
+
 def shared_jobs(config: Mapping[str, Any], experiment: str) -> int:
     """Number of jobs that the parts of an experiment share; 0 if each part has a job of its own.
 
     It is the number in the configuration, doubled until a job has at most `MOST_PARTS` parts on average.
     """
-    axes = config["experiments"][experiment]["grid"].values()
-    n_parts = math.prod(map(len, axes)) * len(seed_blocks(config, experiment))
+    n_parts = count_parts(config, experiment)
     number = int(config["study"].get("shared_jobs", _SHARED_JOBS if n_parts >= _MANY_PARTS else 0))
     while number and n_parts > MOST_PARTS * number:
         number *= 2
