@@ -168,11 +168,8 @@ class Study:
         of every table for the ε of the square loss, which has none, and of `runs` for each ε that was limited. With
         `columns`, a large table is returned in blocks of all rows of several cells, with these columns and the axes.
         """
-        for name, tables in self.experiments.items():
-            if tables.kind == kind:
-                path = Path(tables.folder) / f"{table}.parquet"
-                for frame in filter(len, [self._once(path)] if columns is None else _blocks(path, columns)):
-                    yield frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
+        for name in (name for name, tables in self.experiments.items() if tables.kind == kind):
+            yield from filter(len, [self._once(name, table)] if columns is None else self._blocks(name, table, columns))
 
     def training(self, kind: str, columns: Sequence[str]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Blocks of trajectories with the given columns, each after the table of runs of its experiment."""
@@ -180,16 +177,27 @@ class Study:
         for block in self.tables(kind, "trajectories", columns):
             yield runs[block["experiment"].iat[0]], block
 
-    @staticmethod
-    def _whole(path: Path) -> pd.DataFrame:
+    def _whole(self, name: str, table: str) -> pd.DataFrame:
+        path = self._path(name, table)
         frame = parquet.read(path, [column for column in parquet.Table(path).columns if column != _UNREAD])
         if "loss_name" in frame:
             square = frame["loss_name"] == "frobenius"
             frame = frame[~square | (frame["epsilon"] == frame["epsilon"].min())]
-        if path.stem == "runs":
+        if table == "runs":
             problem = [axis if axis != "epsilon" else "epsilon_effective" for axis in axes_of(frame.columns)]
             frame = frame.drop_duplicates([*problem, "seed"])
-        return frame
+        return self._named(name, frame)
+
+    def _blocks(self, name: str, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        file = parquet.Table(self._path(name, table))
+        for block in file.blocks([*axes_of(file.columns), "seed", *columns], {}, _BLOCK):
+            yield self._named(name, block.to_pandas())
+
+    def _path(self, name: str, table: str) -> Path:
+        return Path(self.experiments[name].folder) / f"{table}.parquet"
+
+    def _named(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
 
     def targets(self, cases: pd.DataFrame) -> int:
         """Number of independent targets of some cases; targets of one stream that differ only in smin count once."""
@@ -199,12 +207,6 @@ class Study:
             for tables, seed in zip(pairs["experiment"].map(self.experiments.get), pairs["seed"], strict=True)
         }
         return len(found)
-
-
-def _blocks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Axes, seed and the given columns of a large table."""
-    table = parquet.Table(path)
-    return (block.to_pandas() for block in table.blocks([*axes_of(table.columns), "seed", *columns], {}, _BLOCK))
 
 
 def each(
