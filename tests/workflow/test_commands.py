@@ -109,7 +109,7 @@ def check(folder: Path, line: str, configuration: str) -> None:
     """Run what takes a moment; of Snakemake plan the jobs; of another program see that it and its files are there."""
     program, *arguments = shlex.split(line, comments=True)
     if program == "snakemake":
-        plain = re.sub(r'--cores \S+|--report \S+|-n\b|\$\(test.*\)|"', "", line)
+        plain = re.sub(r'--cores \S+|--report .*|-n\b|\$\(test.*\)|"', "", line)
         done = run(folder, plain.replace("snakemake", "snakemake --cores 1 --dry-run", 1), configuration)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "Job stats" in done.stdout or "Nothing to be done" in done.stdout
