@@ -46,6 +46,7 @@ ELSEWHERE = {
     "snakemake --unlock": "test_faults.py",
     "snakemake --delete-all-output": "test_workflow.py",
     "make study PYTHON=/path/to/python": "test_front_door.py, which Python is taken",
+    "make VENV=/absolute/path": "test_front_door.py, an environment elsewhere",
 }
 
 
@@ -71,7 +72,7 @@ def commands() -> dict[str, str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, with what the pages take for granted."""
     folder = copy_of_project(tmp_path_factory.mktemp("project"))
-    for name in ("Makefile", "requirements.lock", "pyproject.toml", "README.md"):
+    for name in ("Makefile", "requirements.lock", "requirements-peers.lock", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
     for name in ("tests", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
