@@ -46,6 +46,7 @@ ELSEWHERE = {
     "snakemake --unlock": "test_faults.py",
     "snakemake --delete-all-output": "test_workflow.py",
     "make study PYTHON=/path/to/python": "test_front_door.py, which Python is taken",
+    "make VENV=/absolute/path": "test_front_door.py, an environment elsewhere",
 }
 
 
@@ -71,7 +72,7 @@ def commands() -> dict[str, str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, with what the pages take for granted."""
     folder = copy_of_project(tmp_path_factory.mktemp("project"))
-    for name in ("Makefile", "requirements.lock", "pyproject.toml", "README.md"):
+    for name in ("Makefile", "requirements.lock", "requirements-peers.lock", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
     for name in ("tests", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
@@ -109,7 +110,7 @@ def check(folder: Path, line: str, configuration: str) -> None:
     """Run what takes a moment; of Snakemake plan the jobs; of another program see that it and its files are there."""
     program, *arguments = shlex.split(line, comments=True)
     if program == "snakemake":
-        plain = re.sub(r'--cores \S+|--report \S+|-n\b|\$\(test.*\)|"', "", line)
+        plain = re.sub(r'--cores \S+|--report .*|-n\b|\$\(test.*\)|"', "", line)
         done = run(folder, plain.replace("snakemake", "snakemake --cores 1 --dry-run", 1), configuration)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "Job stats" in done.stdout or "Nothing to be done" in done.stdout
