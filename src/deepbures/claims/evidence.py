@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -239,6 +239,18 @@ def decays(
 
 def judge(statement: Statement, study: Study) -> Claim:
     """Test a statement on a study."""
+    parts, outcome = tested(statement, study)
+    return Claim(
+        **{field.name: getattr(statement, field.name) for field in fields(Stated)},
+        cases=sum(map(len, parts)),
+        runs=sum(len(part[keys_of(part)].drop_duplicates()) for part in parts),
+        targets=study.targets(pd.concat([part[["experiment", "seed"]] for part in parts])) if parts else 0,
+        **outcome,
+    )
+
+
+def tested(statement: Statement, study: Study) -> tuple[list[pd.DataFrame], dict[str, Any]]:
+    """The cases of a statement in a study, and their outcome: the attributes of `Claim` from `violations` on."""
     parts = [part for part in statement.cases(study) if len(part)]
     enough = True
     share = largest_share = float("nan")
@@ -262,14 +274,6 @@ def judge(statement: Statement, study: Study) -> Claim:
         verdict = f"not testable here: the bound promises at most {largest_share:.1g} of the measured decay"
     else:
         verdict = "holds"
-    return Claim(
-        **{field.name: getattr(statement, field.name) for field in fields(Stated)},
-        cases=len(deviations),
-        runs=sum(len(part[keys_of(part)].drop_duplicates()) for part in parts),
-        targets=study.targets(pd.concat([part[["experiment", "seed"]] for part in parts])) if parts else 0,
-        violations=violations,
-        worst_deviation=float(np.max(deviations)) if len(deviations) else float("nan"),
-        share=share,
-        largest_share=largest_share,
-        verdict=verdict,
-    )
+    worst = float(np.max(deviations)) if len(deviations) else float("nan")
+    outcome = {"violations": violations, "worst_deviation": worst, "share": share, "largest_share": largest_share}
+    return parts, {**outcome, "verdict": verdict}
