@@ -25,7 +25,7 @@ TABLES = {
     "trajectories": extended(measure.TRAJECTORIES, imbalance_drift=FLOAT),
 }
 OPTIONS = {"initialization": Initialization, "integration": Integration}
-COST = 0.1
+COST = 0.015
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
