@@ -114,7 +114,8 @@ def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
     for runs in _stepped(study, "level"):
         near = runs[runs["excess_initial"] <= _NEAR * runs["critical_gap"]]
         fell = (near["stop_reason"] != StopReason.CONVERGED) | (near["excess_final"] < _FELL * near["excess_initial"])
-        slow = (near["relative_step"] < 1) & (predicted_rate(near) * near["steps"] < _HAD_STEPS)
+        e_folds = predicted_rate(near) * near["steps"]
+        slow = (e_folds > 0) & (e_folds < _HAD_STEPS)
         near = near[fell & ~(slow & (near["stop_reason"] == StopReason.STEP_BUDGET))]
         right = (near["stop_reason"] == StopReason.CONVERGED) == (near["relative_step"] < 1)
         yield near.assign(deviation=np.where(right, 0.0, (near["relative_step"] - 1).abs()))
