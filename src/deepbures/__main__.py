@@ -32,14 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")
-    claims = commands.add_parser(
-        "claims", help="put the table of claims into a page, between its marker lines; or show what the claims detect"
-    )
-    claims.add_argument("files", nargs="+", metavar="FILE", help="claims.csv of a study, and a page such as README.md")
+    claims = commands.add_parser("claims", help="put the table of claims into a page, or list what the claims detect")
+    claims.add_argument("files", nargs="+", metavar="FILE", help="claims.csv and a page; with --power, configurations")
     claims.add_argument(
-        "--power",
-        action="store_true",
-        help="the files are the configuration of a study that was made: run all mutations",
+        "--power", action="store_true", help="judge the claims of a study that was made on changed tables"
     )
     options = parser.parse_args(arguments)
 
