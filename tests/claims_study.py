@@ -138,7 +138,13 @@ STUDY = {
     ),
     "widths": (
         "descent",
-        {"descent": {"max_steps": 100, "samples": 20}, "epsilon": 0.1, "depth": 2, "relative_step": 0.1},
+        {
+            "descent": {"max_steps": 100, "samples": 20},
+            "epsilon": 0.1,
+            "depth": 2,
+            "relative_step": 0.1,
+            "dimension": 4,
+        },
         [{"start": {"kind": "xavier_normal", "balance": "end_to_end", "width": width}} for width in (4, 8)],
     ),
     "fillings": (

@@ -54,6 +54,7 @@ TABLES = {
     "T1_hessian": "loss_name",
     "T2_constants": "epsilon",
     "T2_descent": "epsilon",
+    "T2_levels": "initialization",
     "T3_rates": "epsilon",
     "T3_rates_low_rank": "epsilon",
     "T4_step_sizes": "epsilon",

@@ -40,14 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     study.add_argument("--epsilon", type=float, nargs="+", help="ε; by default 0 and fractions of λ_k")
     study.add_argument("--seeds", type=int, default=5, help="number of random starts (default 5)")
     study.add_argument("--output", type=Path, help="YAML file to write; by default named after FILE, in this folder")
-    claims = commands.add_parser(
-        "claims", help="put the table of claims into a page, between its marker lines; or show what the claims detect"
-    )
-    claims.add_argument("files", nargs="+", metavar="FILE", help="claims.csv of a study, and a page such as README.md")
+    claims = commands.add_parser("claims", help="put the table of claims into a page, or list what the claims detect")
+    claims.add_argument("files", nargs="+", metavar="FILE", help="claims.csv and a page; with --power, configurations")
     claims.add_argument(
-        "--power",
-        action="store_true",
-        help="the files are the configuration of a study that was made: run all mutations",
+        "--power", action="store_true", help="judge the claims of a study that was made on changed tables"
     )
     options = parser.parse_args(arguments)
 

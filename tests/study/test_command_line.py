@@ -70,7 +70,7 @@ def test_cells_of_one_experiment_can_be_run_by_hand(capsys):
     assert len(lines) == 4  # two losses and two depths
     path, settings = lines[0].split("\t")
     assert path == "loss_name=bures-wasserstein/epsilon=0.1/smin=0.5/rank=5/depth=1"
-    assert json.loads(settings)["landscape"] == {"points": 4}
+    assert json.loads(settings)["landscape"]["points"] == 4
     assert run(settings, "0-0") == 0
 
 

@@ -36,6 +36,8 @@ def tables(tmp_path_factory):
 
 # --- Every kind -------------------------------------------------------------------------------------------------
 
+#: Tables that an option of their kind asks for (see test_experiment_levels).
+OPTIONAL = {"bounds", "fillings"}
 VARIANTS = [
     ("hessian", {}),
     ("hessian", {"loss": "frobenius", "depth": 1}),
@@ -60,7 +62,8 @@ def test_cell_has_the_tables_of_its_kind_bit_for_bit_whatever_its_block(kind, ch
         assert table.schema.equals(kind_of(kind).TABLES[name], check_metadata=False)
         table.validate(full=True)
         assert repr(rows(table)) == repr(rows(zero[name]) + rows(two[name]))  # repr: NaN equals NaN
-        assert repr(rows(zero[name])).replace("'seed': 0", "'seed': 2") != repr(rows(two[name]))
+        if len(table) or name not in OPTIONAL:
+            assert repr(rows(zero[name])).replace("'seed': 0", "'seed': 2") != repr(rows(two[name]))
 
 
 @pytest.mark.parametrize("kind", ["blow_up", "expansion", "critical_search"])
@@ -84,7 +87,7 @@ def test_shipped_cells_run(shipped, kind):
     for cell in {cell.path: cell for cell in (found[0], found[-1])}.values():
         options = {key: few.get(key, value) for key, value in cell.settings["landscape"].items()}
         computed = run_cell({**cell.settings, "landscape": options}, [0])
-        assert all(len(table) for table in computed.values())
+        assert all(len(table) for name, table in computed.items() if name not in OPTIONAL)
 
 
 # --- Paths ------------------------------------------------------------------------------------------------------

@@ -68,8 +68,8 @@ def test_rates_from_the_start_are_those_of_the_library():
 
 
 def test_a_start_needs_a_saddle():
-    given = settings("flow", epsilon=100, initialization=LEVEL)  # limited to λ_k, which then is not kept
-    with pytest.raises(ValueError, match="initialization 'level' needs λ_k > ε"):
+    given = settings("flow", epsilon=100, rank=1, initialization=LEVEL)  # limited to λ_1
+    with pytest.raises(ValueError, match="initialization 'level' needs λ_1 > ε"):
         run_cell(given, [0])
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -262,9 +262,31 @@ def decays(
 
 def judge(statement: Statement, study: Study) -> Claim:
     """Test a statement on a study."""
-    worst, shares, seeds = [], [], []
-    cases = runs = violations = 0
-    for part in statement.cases(study):  # of a large table, the cases of one block at a time
+    runs, seeds = [0], []
+
+    def count(part: pd.DataFrame) -> None:
+        runs.append(len(part[keys_of(part)].drop_duplicates()))
+        seeds.append(part[["experiment", "seed"]].drop_duplicates())
+
+    outcome = outcome_of(statement, study, count)
+    return Claim(
+        **{field.name: getattr(statement, field.name) for field in fields(Stated)},
+        runs=sum(runs),
+        targets=study.targets(pd.concat(seeds)) if seeds else 0,
+        **outcome,
+    )
+
+
+def outcome_of(
+    statement: Statement, study: Study, count: Callable[[pd.DataFrame], None] = lambda part: None
+) -> dict[str, Any]:
+    """The number of cases of a statement in a study, and the attributes of `Claim` from `violations` on.
+
+    Of a large table, the cases of one block at a time are there; `count` is called with each of these.
+    """
+    worst, shares = [], []
+    cases = violations = 0
+    for part in statement.cases(study):
         if statement.bound:
             part = part[part["promised"] >= _POWER * LOSS_ROUNDING]
             part = part.assign(deviation=np.maximum(1 - part["fell"] / part["promised"], 0))
@@ -275,8 +297,7 @@ def judge(statement: Statement, study: Study) -> Claim:
             cases += len(deviations)
             violations += int(np.sum(~(deviations <= statement.tolerance)))  # NaN is a violation
             worst.append(float(np.max(deviations)))
-            runs += len(part[keys_of(part)].drop_duplicates())
-            seeds.append(part[["experiment", "seed"]].drop_duplicates())
+            count(part)
     share = largest_share = float("nan")
     if statement.bound and cases:
         ratios = np.concatenate(shares)
@@ -289,14 +310,11 @@ def judge(statement: Statement, study: Study) -> Claim:
         verdict = f"not testable here: the bound promises at most {largest_share:.1g} of the measured decay"
     else:
         verdict = "holds"
-    return Claim(
-        **{field.name: getattr(statement, field.name) for field in fields(Stated)},
-        cases=cases,
-        runs=runs,
-        targets=study.targets(pd.concat(seeds)) if seeds else 0,
-        violations=violations,
-        worst_deviation=float(np.max(worst)) if worst else float("nan"),
-        share=share,
-        largest_share=largest_share,
-        verdict=verdict,
-    )
+    return {
+        "cases": cases,
+        "violations": violations,
+        "worst_deviation": float(np.max(worst)) if worst else float("nan"),
+        "share": share,
+        "largest_share": largest_share,
+        "verdict": verdict,
+    }

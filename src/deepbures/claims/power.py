@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from .evidence import Claim, Statement, Study, judge
+from .evidence import Claim, Statement, Study, judge, outcome_of
 from .mutation import Mutation
 
 #: A bound is attained where the promised decay is at least this fraction of the measured one.
@@ -33,7 +33,7 @@ class Detection:
     seen: bool
 
 
-class _Remembered(Study):
+class Remembered(Study):
     """A study that reads each table once."""
 
     def __init__(self, study: Study) -> None:
@@ -65,12 +65,12 @@ class Mutated(Study):
 
 def detections(statement: Statement, study: Study) -> tuple[Claim, list[Detection]]:
     """The verdict on a statement, and that after each of its mutations in each of its directions."""
-    tables = _Remembered(study)
+    tables = Remembered(study)
     claim = judge(statement, tables)
     found = []
     for mutation in statement.mutations:
         for sign in mutation.directions:
-            verdict = judge(statement, Mutated(tables, mutation, sign)).verdict
+            verdict = outcome_of(statement, Mutated(tables, mutation, sign))["verdict"]
             seen = claim.verdict != verdict == mutation.verdict and claim.cases > 0
             found.append(Detection(statement.name, mutation, sign, verdict, seen))
     return claim, found

@@ -20,35 +20,37 @@ def _consistent(study: Study) -> Iterator[pd.DataFrame]:
             ended = runs[runs["stop_reason"] != StopReason.DIVERGED]
             ended = ended.assign(unit=np.maximum(ended["energy_levels"].str[0], ended["loss_initial"]))
             records = with_runs(trajectories, ended, ["loss_minimum", "unit"])
-            keys = keys_of(records)
-            ends = records.groupby(keys, observed=True, sort=False)[["excess", "covariance_distance"]].last()
-            ended = ended.merge(ends.reset_index(), on=keys)
-            yield _excess(ended, "loss_initial", "excess_initial")
-            yield _excess(ended, "value_final", "excess_final")
-            yield _excess(records, "loss", "excess")
-            yield ended.assign(
-                deviation=(ended["excess_final"] - ended["excess"]).abs()
-                / ended["excess"].where(ended["excess"] > 0, 1)
-            )
-            yield records.assign(deviation=np.maximum(records["numerical_rank"] - records["rank"], 0))
-            yield _spectrum(ended[ended["margin"].notna()])  # the Bures-Wasserstein loss
+            if records.empty:
+                continue
+            rank = np.maximum(records["numerical_rank"] - records["rank"], 0)
+            yield records.assign(deviation=np.maximum(rank, _excess_off(records, "loss", "excess")))
+            last = records.drop_duplicates(keys_of(records), keep="last")
+            ended = ended.merge(last[[*keys_of(records), "excess", "covariance_distance"]])
+            off = [
+                _excess_off(ended, "loss_initial", "excess_initial"),
+                _excess_off(ended, "value_final", "excess_final"),
+                (ended["excess_final"] - ended["excess"]).abs() / ended["excess"].where(ended["excess"] > 0, 1),
+                _spectrum_off(ended),
+            ]
+            yield ended.assign(deviation=np.max(off, axis=0))
 
 
-def _excess(table: pd.DataFrame, loss: str, excess: str) -> pd.DataFrame:
+def _excess_off(table: pd.DataFrame, loss: str, excess: str) -> pd.Series:
     """Difference of the excess loss and L − L*, relative to the excess."""
     difference = (table[loss] - table["loss_minimum"] - table[excess]).abs()
-    return table.assign(deviation=difference / np.maximum(table[excess], _SMALL * table["unit"]))
+    return difference / np.maximum(table[excess], _SMALL * table["unit"])
 
 
-def _spectrum(runs: pd.DataFrame) -> pd.DataFrame:
-    """How much further from those of the optimum the eigenvalues of S are than S itself, which they cannot be."""
-    if runs.empty:
-        return runs
+def _spectrum_off(runs: pd.DataFrame) -> pd.Series:
+    """How much further from those of the optimum the eigenvalues of S are than S itself, which they cannot be, in λ_1.
+
+    0 for losses other than Bures-Wasserstein.
+    """
     target, final = np.vstack(runs["eigenvalues_target"]), np.vstack(runs["eigenvalues_final"])
-    kept = np.arange(target.shape[1]) < runs["rank"].to_numpy()[:, None]
-    optimum = np.where(kept, np.maximum(target - runs["epsilon_effective"].to_numpy()[:, None], 0), 0)
-    excess = np.linalg.norm(final - optimum, axis=1) - runs["covariance_distance"]
-    return runs.assign(deviation=np.maximum(excess, 0) / runs["lambda_max"])
+    retained = np.arange(target.shape[1]) < runs["rank"].to_numpy()[:, None]
+    optimum = np.where(retained, np.maximum(target - runs["epsilon_effective"].to_numpy()[:, None], 0), 0)
+    distance = np.linalg.norm(final - optimum, axis=1) - runs["covariance_distance"]
+    return (np.maximum(distance, 0) / runs["lambda_max"]).where(runs["margin"].notna(), 0)
 
 
 CONSISTENT = Statement(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..linalg.psd import Array
+from ..linalg.psd import Array, equalized
 from ..losses.registry import CovarianceLoss
 from .starts import Start, random_frame
 
@@ -12,6 +12,24 @@ from .starts import Start, random_frame
 _ACCURACY, _HALVINGS = 1e-12, 200
 #: First step of a random path, in units of √λ_k, and how often it is doubled at most.
 _FIRST, _DOUBLINGS = 1e-8, 80
+
+
+def lowest_exchange(loss: CovarianceLoss, rank: int) -> tuple[int, int | None, float]:
+    """The second lowest critical point over rank ≤ k: the kept direction a that it exchanges for the empty b, and g.
+
+    While direction j is empty it costs f_j = (√λ_j − √ε)² for the BW loss and λ_j² for the square loss (0 where it
+    cannot be kept, λ_j ≤ ε; equal costs where eigenvalues agree to rounding). g is the least positive one of f_a − f_b,
+    a ≤ k < b, and of f_a, for which b is None: a is left empty. Indices from 0; g is infinite where all critical points
+    over rank ≤ k have one value.
+    """
+    _, first, group = np.unique(
+        -equalized(loss.eigenvalues, float(loss.epsilon)), return_index=True, return_inverse=True
+    )
+    costs = np.where(loss.minimum_spectrum(loss.dimension) > 0, loss.empty_costs()[first][group], 0.0)
+    differences = costs[:rank, None] - np.append(costs[rank:], 0.0)
+    positive = np.where(differences > 0, differences, np.inf)
+    a, b = np.unravel_index(np.argmin(positive), positive.shape)
+    return int(a), rank + int(b) if rank + b < loss.dimension else None, float(positive[a, b])
 
 
 def level_start(
@@ -64,21 +82,23 @@ def level_start(
 def saddle_start(
     rng: np.random.Generator, loss: CovarianceLoss, rank: int, excess: float, input_dimension: int | None = None
 ) -> Start:
-    """W(0) on the way from the minimum to the critical point that exchanges k for k + 1 (k = n: that leaves n empty).
+    """W(0) on the way from the minimum to the lowest saddle, which exchanges k for k + 1 (k = n: leaves n empty).
 
-    The k-th column is cos φ √s_k Ω_k + sin φ √s_{k+1} Ω_{k+1}, s the spectrum of the minimiser of full rank: at φ = π/2
-    it is that saddle itself. φ is the first angle at which L − L* = E, π/2 where E is the excess of the saddle or more.
-    Parameters, return and errors as in `level_start`; `scale` is φ.
+    The a-th column is cos φ √s_a Ω_a + sin φ √s_b Ω_b, s the spectrum of the minimiser of full rank and a, b of
+    `lowest_exchange`, k and k + 1 where λ_k > λ_{k+1}: at φ = π/2 it is that saddle itself. φ is the first angle at
+    which L − L* = E, π/2 where E is the excess of the saddle or more. Parameters, return and errors as in
+    `level_start`; `scale` is φ.
     """
     _check(excess)
+    a, b, _ = lowest_exchange(loss, rank)
     W = loss.minimum_factor(rank)
-    column, other = W[:, rank - 1].copy(), np.zeros(loss.dimension)
-    if rank < loss.dimension:
-        other = np.sqrt(loss.minimum_spectrum(loss.dimension)[rank]) * loss.eigenvector_columns([rank])[:, 0]
+    column, other = W[:, a].copy(), np.zeros(loss.dimension)
+    if b is not None:
+        other = np.sqrt(loss.minimum_spectrum(loss.dimension)[b]) * loss.eigenvector_columns([b])[:, 0]
 
     def path(angle: float) -> Array:
         turned = W.copy()
-        turned[:, rank - 1] = np.cos(angle) * column + np.sin(angle) * other
+        turned[:, a] = np.cos(angle) * column + np.sin(angle) * other
         return turned
 
     def excess_at(angle: float) -> float:
@@ -86,7 +106,7 @@ def saddle_start(
 
     right = np.pi / 2
     saddle = path(right)
-    saddle[:, rank - 1] = other  # without cos π/2 = 6e-17
+    saddle[:, a] = other  # without cos π/2 = 6e-17
     angle = (
         right if excess >= float(loss.excess(saddle, rank)) * (1 - _ACCURACY) else _bisected(excess_at, excess, right)
     )

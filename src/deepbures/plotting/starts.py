@@ -87,11 +87,13 @@ def step_outcomes(runs: pd.DataFrame) -> Figure:
     steps = sorted(runs["relative_step"].unique())
     for axis, depth, cells in panels:
         for (start, step), part in cells.groupby(["start", "relative_step"]):
-            for reason, (marker, color, _) in _OUTCOMES.items():
-                fraction = float((part["stop_reason"] == reason).mean())
-                if fraction:
-                    place = steps.index(step), names.index(start)
-                    axis.plot(*place, marker, color=color, markersize=6 * np.sqrt(fraction), markeredgewidth=0)
+            fractions = part["stop_reason"].value_counts(normalize=True)
+            for reason, offset in zip(
+                fractions.index, np.arange(len(fractions)) - (len(fractions) - 1) / 2, strict=True
+            ):
+                marker, color, _ = _OUTCOMES[reason]
+                place = steps.index(step) + 0.4 * offset, names.index(start)
+                axis.plot(*place, marker, color=color, markersize=6 * np.sqrt(fractions[reason]), markeredgewidth=0)
         axis.axvline(sum(step < 1 for step in steps) - 0.5, **style.THEORY)
         axis.set_xticks(range(len(steps)), [f"{step:g}" for step in steps], rotation=60, fontsize=6)
         axis.set(xlabel=r"$\eta \, \lambda_{\max} / 2$", title=frames.label(depth=depth), xlim=(-0.6, len(steps) - 0.4))

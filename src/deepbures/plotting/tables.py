@@ -54,9 +54,14 @@ STEP_SIZES += ["descent_rate", "final_rate", "predicted_rate"]
 
 
 def constants(runs: pd.DataFrame) -> pd.DataFrame:
-    """T2: constants, step sizes and promised rate of the authors' program for every run, and the global rate."""
+    """T2: constants, step sizes and promised rate of the authors' program for every run, and the global rates.
+
+    `certified`: whether the global theorem at full rank or that below it gives a rate from the start of the run.
+    """
     columns = ["margin", "C_0", "K", "M", "log10_Delta", "log10_eta_1", "log10_eta_2", "log10_eta_3", "bound_rate"]
-    columns += ["global_rate", "bound_is_proved"]
+    columns += ["global_rate", "bound_is_proved", "critical_gap", "low_rank_rate", "certified"]
+    certified = (runs["global_rate"] > 0) | (runs["low_rank_rate"] > 0)
+    runs = runs.assign(certified=certified.astype(int))
     return runs[[*axes_of(runs.columns), "seed", "epsilon_effective", "loss_initial", "loss_minimum", *columns]]
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..linalg.psd import Array, equalized
+from ..linalg.psd import Array
 from ..losses.registry import BuresWasserstein, CovarianceLoss
+from ..model.level_starts import lowest_exchange
 from .unbalanced import largest_layer, layer_imbalance
 
 
@@ -38,14 +39,7 @@ def critical_gap(loss: CovarianceLoss, rank: int) -> float:
         raise ValueError(f"loss must have one target, not a stack of shape {loss.shape}")
     if not 1 <= rank <= loss.dimension:
         raise ValueError(f"rank must lie between 1 and the dimension {loss.dimension}, not {rank}")
-    # Directions whose eigenvalues agree to rounding cost the same.
-    _, first, group = np.unique(
-        -equalized(loss.eigenvalues, float(loss.epsilon)), return_index=True, return_inverse=True
-    )
-    costs = np.where(loss.minimum_spectrum(loss.dimension) > 0, loss.empty_costs()[first][group], 0.0)
-    inside, outside = np.unique(costs[:rank]), np.unique(np.append(costs[rank:], 0.0))
-    differences = inside[:, None] - outside
-    return float(np.min(differences[differences > 0], initial=np.inf))
+    return lowest_exchange(loss, rank)[2]
 
 
 def convergence_threshold(loss: CovarianceLoss, rank: int) -> float:

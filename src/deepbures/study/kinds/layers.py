@@ -8,6 +8,7 @@ import numpy as np
 
 from ...flow.layer_flow import layer_flow
 from ...linalg.psd import Array
+from ...losses.registry import CovarianceLoss
 from ...model.network import layer_gradients, prefix_products
 from ...model.trajectory import StopReason
 from ...rates.unbalanced import layer_imbalance, unbalanced_global_rate
@@ -24,7 +25,7 @@ TABLES = {
     "trajectories": extended(measure.TRAJECTORIES, imbalance_drift=FLOAT),
 }
 OPTIONS = {"initialization": Initialization, "integration": Integration}
-COST = 0.1
+COST = 0.015
 
 
 def check(block: Mapping[str, Any]) -> Iterator[str]:
@@ -55,21 +56,11 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         reached = np.flatnonzero(loss.excess(W) <= options.excess_tolerance)
         last = int(reached[0]) if reached.size else len(W) - 1
         kept = np.unique(np.linspace(0, last, min(options.samples, last + 1)).round().astype(int))
-        layers, W = [layer[kept] for layer in layers], W[kept]
-        excess, times = loss.excess(W), flow.times[kept]
-        gradients = layer_gradients(layers, prefix_products(layers), loss.gradient(W))
-        samples = {
-            "time": times,
-            "loss": loss.minimum_value(rank) + excess,
-            "excess": excess,
-            "gradient_norm": np.sqrt(sum(np.sum(part**2, axis=(-2, -1)) for part in gradients)),
-            **measure.along(loss, rank, W, np.linalg.svd(W, compute_uv=False)),
-            "imbalance_drift": _drift(layers),
-        }
+        samples = {"time": flow.times[kept], **_samples(loss, [layer[kept] for layer in layers], rank)}
         row = {
-            **measure.summary(loss, start, rank, depth, W[-1], excess[0]),
+            **measure.summary(loss, start, rank, depth, W[last], samples["excess"][0]),
             "stop_reason": StopReason.CONVERGED if reached.size else flow.stop_reason,
-            "time_final": times[-1],
+            "time_final": flow.times[last],
             "steps": last,
             "evaluations": flow.evaluations,
             "imbalance_initial": layer_imbalance(start.network.layers),
@@ -79,6 +70,20 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             initial = row["loss_initial"], start.network.layers
             row["unbalanced_rate"] = unbalanced_global_rate(loss.eigenvalues, float(loss.epsilon), *initial)
         yield measure.tables(seed, row, samples)
+
+
+def _samples(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> dict[str, Any]:
+    """Columns of the trajectory besides the time, from layers (m, d_j, d_{j−1})."""
+    prefixes = prefix_products(layers)
+    W = prefixes[-1]
+    excess, gradients = loss.excess(W), layer_gradients(layers, prefixes, loss.gradient(W))
+    return {
+        "loss": loss.minimum_value(rank) + excess,
+        "excess": excess,
+        "gradient_norm": np.sqrt(sum(np.sum(part**2, axis=(-2, -1)) for part in gradients)),
+        **measure.along(loss, rank, W, np.linalg.svd(W, compute_uv=False)),
+        "imbalance_drift": _drift(layers),
+    }
 
 
 def _drift(layers: Sequence[Array]) -> Array:
