@@ -457,6 +457,7 @@ def test_a_count_of_the_rows_is_refused_whatever_the_dimension(tmp_path, rng):
             _refused(
                 target, dimension, "its first column, 1, 2, 3, may be row names, times or data: say index_col: 0 or"
             )
+        _refused({**target, "index_col": 4}, 4, r"no numbers beside a heading and index_col: \[4\]")
         read = read_target({**target, "index_col": 0}, 3)
         np.testing.assert_allclose(read, np.cov(samples.T, bias=True), rtol=1e-12)
 
