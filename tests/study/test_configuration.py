@@ -126,7 +126,8 @@ MISTAKES = [
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
     ("figures.rate", {"experiment": "convergence"}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
     ("figures.rate", {}, ["figures.rate: the key 'experiment' is missing"]),
-    ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: it must match [a-z][a-z0-9_]*"]),
+    ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: it must match [a-z][a-z0-9_]{0,99}"]),
+    ("experiments." + "a" * 101, {}, ["is no valid name: it must match [a-z][a-z0-9_]{0,99}"]),
     ("experiments", {}, ["experiments: {} must hold at least 1"]),
     # Wrong types.
     ("study", [], ["study: [] must be of type dictionary"]),

@@ -33,6 +33,7 @@ _COMMENT = re.compile(r"\s*#(?![A-Z#])")
 #: What names a column or row: no word for a missing value, and nothing that may be a number.
 _NAME = re.compile(r"(?i)(?!(na|n/a|nan|nat|null|none|inf|infinity) *$)([^\W\d]|\d+([-/]\d+[-/]\d|:\d))")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+_SWAPPED = str.maketrans(",.", ".,")
 #: Numbers with fewer digits are written by hand and exact; MATLAB's dlmwrite rounds to five.
 _FEWEST_DIGITS = 5
 #: So many numbers are not in order by accident; steps that differ by less than this fraction are equal.
@@ -105,7 +106,6 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
     """
     lines = _lines(data, options)
     sep, header = options.sep or _separator(lines, options.decimal), options.header
-    points = str.maketrans(",.", ".,") if options.decimal == "," else {}
     try:
         cells = _cells(lines, sep, options.comment)
         if header == "infer":
@@ -113,13 +113,13 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
         names, body = ([], cells) if header is None else (cells[header].tolist(), cells[header + 1 :])
         of_rows = [names[j : j + 1] == [""] or all(map(_NAME.match, column)) for j, column in enumerate(body.T)]
         index = index_columns(of_rows, options.index_col)
-        numbers = np.array([[cell.translate(points) for cell in row] for row in body], dtype=object)
-        for (i, j), number in np.ndenumerate(numbers):
-            if j not in index and not _NUMBER.fullmatch(number):
-                place = f"row {i + 1}, column {j + 1}{f' ({names[j]!r})' if names else ''}"
-                raise ValueError(
-                    f"{place}: {f'{body[i, j][:40]!r} is no finite number' if number else 'a value is missing'}"
-                )
+        numbers = body
+        if options.decimal == ",":
+            numbers = np.array([[cell.translate(_SWAPPED) for cell in row] for row in body], dtype=object)
+        wrong = np.array([[not _NUMBER.fullmatch(number) for number in row] for row in numbers])
+        for i, j in ((i, j) for i, j in np.argwhere(wrong) if j not in index):
+            what = f"{body[i, j][:40]!r} is no finite number" if body[i, j] else "a value is missing"
+            raise ValueError(f"row {i + 1}, column {j + 1}{f' ({names[j]!r})' if names else ''}: {what}")
         numbers = np.delete(numbers, index, axis=1)
         values = numbers.astype(float)
         whole = np.array([[not set(number) & set(".eE") for number in row] for row in numbers])
@@ -128,7 +128,7 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
             must_not_label(values, whole, "header")
         if not is_square and options.index_col == "infer":
             must_not_label(values.T, whole.T, "index_col")
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         read = vars(options) | {"sep": sep, "header": header}
         seen = ", ".join(f"{name}: {value!r}" for name, value in read.items())
         raise ValueError(f"{str(error).strip()}; read with {seen}") from None
@@ -233,6 +233,10 @@ def must_not_label(values: Array, whole: NDArray[np.bool_], option: str) -> None
 
 def _precision(numbers: list[str]) -> float:
     """Relative rounding error of numbers in text, from the largest number of digits."""
-    digits = max(len(re.split("[eE]", number)[0].replace(".", "").strip("+-0 ")) for number in numbers)
-    rounded = any("." in number for number in numbers) and _FEWEST_DIGITS <= digits < 15
-    return 0.5 * 10.0 ** (1 - digits) if rounded else float(np.finfo(float).eps)
+    eps, digits = float(np.finfo(float).eps), 0
+    for number in numbers:
+        digits = max(digits, len(number.lower().partition("e")[0].replace(".", "").strip("+-0 ")))
+        if digits >= 15:
+            return eps
+    is_rounded = digits >= _FEWEST_DIGITS and any("." in number for number in numbers)
+    return 0.5 * 10.0 ** (1 - digits) if is_rounded else eps

@@ -25,4 +25,10 @@ def neutral(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name not in _SETTINGS and (name in _PYTHON or not name.startswith("PYTHON"))
     }
-    return {"USERNAME": "nobody", **inherited, "MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull, "JUPYTER_NO_CONFIG": "1"}
+    return {
+        "USERNAME": "nobody",
+        **inherited,
+        "MPLBACKEND": "agg",
+        "MATPLOTLIBRC": os.devnull,
+        "JUPYTER_NO_CONFIG": "1",
+    }
