@@ -27,8 +27,6 @@ Cells = NDArray[np.object_]
 #: A row or column by its number, none, or the one that the rules above find.
 Place = int | Literal["infer"] | None
 
-#: Allowed values of the option `sep`.
-SEPARATORS = ("\t", ";", "|", ",", " ", r"\s+")
 _COMMENT = re.compile(r"\s*#(?![A-Z#])")
 #: What names a column or row: no word for a missing value, and nothing that may be a number.
 _NAME = re.compile(r"(?i)(?!(na|n/a|nan|nat|null|none|inf|infinity) *$)([^\W\d]|\d+([-/]\d+[-/]\d|:\d))")
@@ -48,7 +46,7 @@ class TextOptions:
     Attributes
     ----------
     sep
-        Separator: one of `SEPARATORS`.
+        Separator: one character, or `\\s+` for white space.
     decimal
         Decimal sign: `.` or `,`.
     header
@@ -162,9 +160,7 @@ def _cells(lines: list[str], sep: str, comment: str | None) -> Cells:
     """The cells of the rows, without empty rows at the end and empty columns at the right."""
     import pandas as pd
 
-    if sep not in SEPARATORS:
-        raise ValueError(f"sep must be one of {', '.join(map(repr, SEPARATORS))}, not {sep!r}")
-    plain = {"header": None, "dtype": str, "na_filter": False, "skipinitialspace": True}
+    plain = {"header": None, "dtype": str, "na_filter": False, "skipinitialspace": True, "engine": "c"}
     cells = pd.read_csv(io.StringIO("\n".join(lines)), sep=sep, comment=comment, **plain).to_numpy(dtype=object)
     filled = cells != ""
     if not filled.any():
