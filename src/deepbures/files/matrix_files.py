@@ -54,9 +54,6 @@ def read_matrix(path: str | Path, square: bool = False, **options: Any) -> Table
         if suffix in TEXT_FORMATS:
             _must_fit(_OF_TEXT * path.stat().st_size, path)
             table = read_text(path.read_bytes(), square, text)
-        elif suffix == ".npz":
-            matrix = _unpacked(path)
-            table = Table(matrix.astype(float), _rounding(matrix.dtype))
         else:
             shape, blocks, precision = stored_blocks(path, square, text.index_col)
             _must_fit(8 * shape[0] * shape[1], path)
@@ -104,7 +101,7 @@ def _must_fit(size: int, path: Path) -> None:
 
 
 def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") -> Stored:
-    """The matrix in a `.npy` or `.parquet` file, in blocks that are read one after the other.
+    """The matrix in a `.npy`, `.npz` or `.parquet` file, in blocks that are read one after the other.
 
     Of a table, an index that pandas stored, and columns of row names, are left out.
 
@@ -113,6 +110,9 @@ def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") 
     Exception
         Whatever its parser raises; ValueError, if it is no matrix of real numbers, or may hold row names.
     """
+    if path.suffix.lower() == ".npz":
+        unpacked = _matrix(_unpacked(path))
+        return unpacked.shape, iter([unpacked]), _rounding(unpacked.dtype)
     if path.suffix.lower() == ".npy":
         array = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
         if rest := path.stat().st_size - array.offset - array.nbytes:
@@ -143,8 +143,8 @@ def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") 
     return shape, itertools.chain([first], blocks), max(_rounding(of.to_pandas_dtype()) for _, of in fields)
 
 
-def _unpacked(path: Path) -> Array:
-    """The matrix in an archive of one array."""
+def _unpacked(path: Path) -> Any:
+    """The array in an archive of one."""
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if {"indices", "indptr", "data"} <= set(names):
@@ -152,7 +152,7 @@ def _unpacked(path: Path) -> Array:
         if len(names) != 1:
             raise ValueError(f"it must hold one array, not {', '.join(names[:5])}{', …' if len(names) > 5 else ''}")
         _must_fit(archive.infolist()[0].file_size, path)
-        return _matrix(np.load(io.BytesIO(archive.read(archive.infolist()[0])), allow_pickle=False))
+        return np.load(io.BytesIO(archive.read(archive.infolist()[0])), allow_pickle=False)
 
 
 def _matrix(array: Any) -> Any:

@@ -102,9 +102,11 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
     ValueError
         If the text has no meaning or more than one.
     """
-    lines = _lines(data, options)
-    sep, header = options.sep or _separator(lines, options.decimal), options.header
+    sep, header = options.sep, options.header
+    encoding = options.encoding or ("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     try:
+        lines = _lines(data.decode(encoding), options.skiprows)
+        sep = sep or _separator(lines, options.decimal)
         cells = _cells(lines, sep, options.comment)
         if header == "infer":
             header = 0 if _is_heading(cells[0].tolist()) else None
@@ -126,22 +128,16 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
             must_not_label(values, whole, "header")
         if not is_square and options.index_col == "infer":
             must_not_label(values.T, whole.T, "index_col")
-    except (ValueError, IndexError) as error:
-        read = vars(options) | {"sep": sep, "header": header}
+    except (ValueError, LookupError) as error:
+        read = vars(options) | {"sep": sep, "header": header, "encoding": encoding}
         seen = ", ".join(f"{name}: {value!r}" for name, value in read.items())
         raise ValueError(f"{str(error).strip()}; read with {seen}") from None
     return Table(values, _precision(numbers.ravel().tolist()))
 
 
-def _lines(data: bytes, options: TextOptions) -> list[str]:
-    """The lines of a file; those that are no rows are empty."""
-    mark = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    encoding = options.encoding or mark
-    try:
-        lines = data.decode(encoding).splitlines()
-    except (LookupError, UnicodeError) as error:
-        raise ValueError(f"{error}; read with encoding: {encoding}") from None
-    lines = ["" if i < options.skiprows or _COMMENT.match(line) else line for i, line in enumerate(lines)]
+def _lines(text: str, skiprows: int) -> list[str]:
+    """The lines of a text; those that are no rows are empty, so that pandas reports the lines of the file."""
+    lines = ["" if i < skiprows or _COMMENT.match(line) else line for i, line in enumerate(text.splitlines())]
     if not any(map(str.strip, lines)):
         raise ValueError("it holds no numbers")
     return lines
@@ -229,10 +225,6 @@ def must_not_label(values: Array, whole: NDArray[np.bool_], option: str) -> None
 
 def _precision(numbers: list[str]) -> float:
     """Relative rounding error of numbers in text, from the largest number of digits."""
-    eps, digits = float(np.finfo(float).eps), 0
-    for number in numbers:
-        digits = max(digits, len(number.lower().partition("e")[0].replace(".", "").strip("+-0 ")))
-        if digits >= 15:
-            return eps
-    is_rounded = digits >= _FEWEST_DIGITS and any("." in number for number in numbers)
-    return 0.5 * 10.0 ** (1 - digits) if is_rounded else eps
+    digits = max(len(number.lower().partition("e")[0].replace(".", "").strip("+-0 ")) for number in numbers)
+    is_rounded = _FEWEST_DIGITS <= digits < 15 and any("." in number for number in numbers)
+    return 0.5 * 10.0 ** (1 - digits) if is_rounded else float(np.finfo(float).eps)
