@@ -502,6 +502,7 @@ TEXTS = [
     ("1.5,2\n1.5,3x\n", r"row 2, column 2: '3x' is no finite number"),
     ("1.5,2\n1_000,3\n", r"'1_000' is no finite number"),
     ("1.5,2\nTrue,3\n", r"'True' is no finite number"),
+    ("True,1.5\nFalse,3.5\n", r"row 1, column 1: 'True' is no finite number"),
     ("1.5,2\nx;y,3\n", r"its rows hold ';' and ','"),
     ("1.5,2\n(1+2j),3\n", r"'\(1\+2j\)' is no finite number"),
     ("1.5,2\n5%,3\n", r"'5%' is no finite number"),

@@ -29,7 +29,7 @@ Place = int | Literal["infer"] | None
 
 _COMMENT = re.compile(r"\s*#(?![A-Z#])")
 #: What names a column or row: no word for a missing value, and nothing that may be a number.
-_NAME = re.compile(r"(?i)(?!(na|n/a|nan|nat|null|none|inf|infinity) *$)([^\W\d]|\d+([-/]\d+[-/]\d|:\d))")
+_NAME = re.compile(r"(?i)(?!(na|n/a|nan|nat|null|none|inf|infinity|true|false) *$)([^\W\d]|\d+([-/]\d+[-/]\d|:\d))")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 _SWAPPED = str.maketrans(",.", ".,")
 #: Numbers with fewer digits are written by hand and exact; MATLAB's dlmwrite rounds to five.
