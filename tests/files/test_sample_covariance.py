@@ -78,7 +78,7 @@ def test_no_second_square_array_is_made(rng):
 def test_the_row_of_an_entry_that_is_not_finite_is_named(rng, bad):
     X = rng.standard_normal((50, 6))
     X[33, 4] = bad
-    message = rf"^faces.npy must be finite, but row 34 \(block 4, column 5\) holds {bad}$"
+    message = rf"^faces.npy must be finite, but row 34, column 5 is {bad}$"
     with pytest.raises(ValueError, match=message):
         streamed_moments(blocks_of(X, 10), "faces.npy")
 

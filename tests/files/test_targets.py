@@ -265,7 +265,9 @@ def test_what_programs_write_by_default_is_read_or_refused_by_the_option_that_de
         ("0.5,1,2.5\n0.25,2,3.5\n", {"index_col": 1}, [[0.5, 2.5], [0.25, 3.5]]),
         ("1,2\n3,5\n".encode("utf-16-le"), {"encoding": "utf-16-le"}, [[1, 2], [3, 5]]),
         ("1 2\n3 5\n", {"sep": " "}, [[1, 2], [3, 5]]),
-        ("1:2\n3:5\n", {"sep": ":"}, None),
+        ("1:2\n3:5\n", {"sep": ":"}, [[1, 2], [3, 5]]),
+        ("1::2\n3::5\n", {"sep": "::"}, None),
+        ("1,2\n3,5\n", {"sep": "("}, None),
         ("1,2\n3,5\n", {"header": 2}, None),
         ("1,2\n3,5\n", {"index_col": 2}, None),
         ("1,2\n3,5\n", {"encoding": "klingon"}, None),
@@ -457,6 +459,7 @@ def test_a_count_of_the_rows_is_refused_whatever_the_dimension(tmp_path, rng):
             _refused(
                 target, dimension, "its first column, 1, 2, 3, may be row names, times or data: say index_col: 0 or"
             )
+        _refused({**target, "index_col": 4}, 4, r"no numbers beside a heading and index_col: \[4\]")
         read = read_target({**target, "index_col": 0}, 3)
         np.testing.assert_allclose(read, np.cov(samples.T, bias=True), rtol=1e-12)
 
@@ -482,7 +485,7 @@ TEXTS = [
     ("a;b\n1,5;2\n3;#DIV/0!\n", r"its rows hold ';' and ',': say sep, or decimal"),
     ("1.5,2\n#REF!,2\n3,4\n", r"'#REF!' is no finite number"),
     ("1.5,inf\n1,2\n3,4\n", r"row 1, column 2: 'inf' is no finite number"),
-    ("1.5,1e999\n1,2\n3,4\n", r"must be finite, but it holds 1 NaN or infinite entries"),
+    ("1.5,1e999\n1,2\n3,4\n", r"must be finite, but row 1, column 2 is inf"),
     ("1,2\n3\n", r"row 1, column 1: '1,2' is no finite number; read with sep: '\\\\s\+'"),
     ("1,2\n3,4\n5\n", r"row 3, column 2: a value is missing"),
     ("1;2\n3,4\n", r"Expected 1 fields in line 2, saw 2; read with sep: ','"),
@@ -499,6 +502,7 @@ TEXTS = [
     ("1.5,2\n1.5,3x\n", r"row 2, column 2: '3x' is no finite number"),
     ("1.5,2\n1_000,3\n", r"'1_000' is no finite number"),
     ("1.5,2\nTrue,3\n", r"'True' is no finite number"),
+    ("True,1.5\nFalse,3.5\n", r"row 1, column 1: 'True' is no finite number"),
     ("1.5,2\nx;y,3\n", r"its rows hold ';' and ','"),
     ("1.5,2\n(1+2j),3\n", r"'\(1\+2j\)' is no finite number"),
     ("1.5,2\n5%,3\n", r"'5%' is no finite number"),
@@ -607,7 +611,7 @@ def test_what_unpacks_beyond_all_proportion_is_refused_before_it_is_read(tmp_pat
     pq.write_table(pa.table({"a": np.zeros(10**6), "b": np.zeros(10**6)}), tmp_path / "x.parquet")
     for name, size in (("x.npz", 2e6), ("x.parquet", 1.6e7)):
         tracemalloc.start()
-        _refused({"samples": str(tmp_path / name)}, 2, f"x.{name[2:]}: .* MB would become {size / 1e9:.2g}.* GB")
+        _refused({"samples": str(tmp_path / name)}, 2, f"x.{name[2:]}: .* it would take {size / 1e9:.3g} GB of memory")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < size / 4
@@ -621,7 +625,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_it_is_read(tmp_path, monk
         path = tmp_path / name
         array = np.random.default_rng(0).standard_normal((700, 2))
         np.savez(path, array) if name == "x.npz" else save(path, array)
-        _refused({"samples": str(path)}, 2, r"it would take .* GB, and this machine has 1e-05 GB")
+        _refused({"samples": str(path)}, 2, "it would take .* GB of memory, more than there is")
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "x.csv"])
@@ -646,7 +650,7 @@ def test_containers_that_people_have_are_named(tmp_path):
 
 def test_missing_values_of_a_table_are_named(tmp_path):
     pq.write_table(pa.table({"a": [1.0, 2.0], "b": [3.0, None]}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"must be finite, but it holds 1 NaN.* the first in row 2, column 2"):
+    with pytest.raises(ValueError, match="must be finite, but row 2, column 2 is nan"):
         read_target({"samples": str(tmp_path / "x.parquet")}, 2)
 
 
@@ -730,7 +734,12 @@ MISTAKES = [
     ("covariance", ".npy", lambda S: S[:3], r"target.npy: a covariance must be a square matrix, not of shape \(3, 4\)"),
     ("covariance", ".csv", lambda S: with_entry(S, 9), r"target.csv must be symmetric"),
     ("covariance", ".npy", lambda S: S - 50 * np.eye(4), r"target.npy must be positive semidefinite.*eigenvalue is -"),
-    ("covariance", ".parquet", lambda S: with_entry(S, np.nan), r"target.parquet must be finite, but it holds 1 NaN"),
+    (
+        "covariance",
+        ".parquet",
+        lambda S: with_entry(S, np.nan),
+        r"target.parquet must be finite, but row 1, column 2 is nan",
+    ),
     (
         "covariance",
         ".npy",
@@ -740,7 +749,7 @@ MISTAKES = [
     ("covariance", ".npy", lambda S: S[:2, :2], r"it is of dimension 2, but the experiment of dimension 4"),
     ("samples", ".csv", lambda S: S[:1], r"an estimate needs at least 2 samples \(rows\), not 1"),
     ("samples", ".npy", lambda S: S[:, :3], r"it is of dimension 3, but the experiment of dimension 4"),
-    ("samples", ".npy", lambda S: with_entry(S, np.inf), r"must be finite.*the first in row 1, column 2"),
+    ("samples", ".npy", lambda S: with_entry(S, np.inf), r"must be finite, but row 1, column 2 is inf"),
 ]
 
 

@@ -136,7 +136,8 @@ MISTAKES = [
     ),
     ("figures.Mine", {"experiment": "convergence", "family": "rates"}, ["figures: 'Mine' is no valid name"]),
     ("figures.rate", {}, ["figures.rate: the key 'experiment' is missing"]),
-    ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: it must match [a-z][a-z0-9_]*"]),
+    ("experiments.Bad Name", {}, ["'Bad Name' is no valid name: it must match [a-z][a-z0-9_]{0,99}"]),
+    ("experiments." + "a" * 101, {}, ["is no valid name: it must match [a-z][a-z0-9_]{0,99}"]),
     ("experiments", {}, ["experiments: {} must hold at least 1"]),
     # Wrong types.
     ("study", [], ["study: [] must be of type dictionary"]),
@@ -592,8 +593,8 @@ STRANGE = [
     ("a: !!timestamp x\n", "not YAML: "),
     ("a: !!int x\n", "invalid literal for int()"),
     ("a: &a [*a]\n", "not YAML: it is nested too deeply"),
-    ("a: " + "[" * 400 + "]" * 400 + "\n", "not YAML: it is nested too deeply"),
-    ("{a: " * 400 + "1" + "}" * 400, "not YAML: it is nested too deeply"),
+    ("a: " + "[" * 1000 + "]" * 1000 + "\n", "not YAML: it is nested too deeply"),
+    ("{a: " * 1000 + "1" + "}" * 1000, "not YAML: it is nested too deeply"),
     ('{"a": ' * 40_000 + "1" + "}" * 40_000, "not YAML: it is nested too deeply"),
     (_repeated("[{}]"), "it holds more than 100000 values, with those that aliases (*) repeat"),
     (_repeated("{{<<: [{}]}}"), "it holds more than 100000 values, with those that aliases (*) repeat"),
@@ -607,12 +608,24 @@ STRANGE = [
 @pytest.mark.parametrize(("text", "message"), STRANGE)
 def test_what_a_file_does_not_show_is_refused_in_one_line(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigurationError) as error:
         configuration.read(tmp_path / "own.yaml")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert message in str(error.value)
     assert str(error.value).startswith(f"{tmp_path}/own.yaml: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("depth", [50, 200, 300, 400, 1000])
+@pytest.mark.parametrize("pair", ["[]", "{}"])
+def test_deep_nesting_is_refused_in_one_line(shipped, tmp_path, depth, pair):
+    inner = "a: " if pair == "{}" else ""
+    (tmp_path / "own.yaml").write_text("a: " + (pair[0] + inner) * depth + "1" + pair[1] * depth)
+    start = time.process_time()
+    with pytest.raises(ConfigurationError) as error:
+        check({**shipped(), **configuration.read(tmp_path / "own.yaml")})
+    assert time.process_time() - start < 2
     assert "\n" not in str(error.value)
 
 
@@ -633,7 +646,7 @@ def test_plain_yaml_is_read_as_by_snakemake_once_numbers_are_read(tmp_path):
     (tmp_path / "own.json").write_text('{\n\t"a": "b\\/c"\n}')  # indented by tabs, as YAML 1.1 forbids
     assert configuration.read(tmp_path / "own.json") == {"a": "b/c"}
     (tmp_path / "own.yaml").write_text(PLAIN, encoding="utf-16")
-    with pytest.raises(ConfigurationError, match="it must be text in UTF-8"):
+    with pytest.raises(ConfigurationError, match="'utf-8' codec can't decode byte"):
         configuration.read(tmp_path / "own.yaml")
 
 
@@ -697,7 +710,7 @@ def test_usual_folders_pass(shipped, path):
 
 
 def test_a_billion_seeds_or_cells_are_refused_at_once(shipped):
-    start = time.perf_counter()
+    start = time.process_time()
     for key, message in (
         ("seeds", "seeds: 1000000000 must be at most 1000000"),
         ("seeds_per_job", "seeds_per_job: 1000000000 must be at most 1000000"),
@@ -709,7 +722,7 @@ def test_a_billion_seeds_or_cells_are_refused_at_once(shipped):
         ConfigurationError, match=r"grid: [0-9,]+ parts, cells times blocks of seeds, are more than 100,000"
     ):
         check(block)
-    assert time.perf_counter() - start < 5  # of which reading what is shipped takes most
+    assert time.process_time() - start < 5  # of which reading what is shipped takes most
 
 
 # Targets of low rank.

@@ -93,14 +93,14 @@ def _all(folder, numbers):
     for number in numbers:
         rng = np.random.default_rng([28, number])
         path.write_bytes(mutated(rng, TEXT.encode(), [TEXT.encode()]))
-        start = time.perf_counter()
+        start = time.process_time()
         if number % 2:
             config, _ = outcome(lambda: configuration.read(path), configuration.ConfigurationError)
         else:
             config = _with_other_values(rng, original)
         if config is not None:
             config, _ = outcome(lambda c=config: configuration.check(c, FAMILIES), configuration.ConfigurationError)
-        assert time.perf_counter() - start < 2, number
+        assert time.process_time() - start < 2, number
         if config is not None:
             assert max(count_parts(config, name) for name in config["experiments"]) <= 100_000
             assert configuration.check(config, FAMILIES) == config

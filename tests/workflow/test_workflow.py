@@ -304,11 +304,12 @@ def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
 def test_an_own_covariance_as_documented_gets_its_results_and_figure(tmp_path):
     folder = copy_of_project(tmp_path)
     edit(folder / "config/config.yaml", "shared_jobs: 12", "shared_jobs: 0")
-    (folder / "mine.yaml").write_text(examples_of_the_documentation()[1])
+    places = "study: {results: my results/a b, figures: my figures}\n"  # spaces pass through every command
+    (folder / "mine.yaml").write_text(examples_of_the_documentation()[1] + places)
     rng = np.random.default_rng(0)
     A = rng.standard_normal((5, 8))
     np.save(folder / "my_covariance.npy", A @ A.T)
-    targets = ["results/mine/runs.parquet", "figures/F5_energy_levels.png"]
+    targets = ["my results/a b/mine/runs.parquet", "my figures/F5_energy_levels.png"]
     run = snakemake(folder, *targets, config="mine.yaml")
     assert run.returncode == 0, run.stderr[-2000:]
     runs = pd.read_parquet(folder / targets[0])

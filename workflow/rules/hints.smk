@@ -1,4 +1,5 @@
 # What a run prints on the terminal: before it, what will run and about how long; after it, where to look first.
+import shlex
 from collections import Counter
 
 
@@ -54,5 +55,5 @@ def where_to_look():
     }
     lines = [f"  {what:15} {path}" for what, path in places.items() if Path(path).exists()]
     if lines and not Path(places["report"]).exists():
-        lines.append(f"  all in one file: the same command with --report {places['report']}")
+        lines.append(f"  all in one file: the same command with --report {shlex.quote(places['report'])}")
     return "\n".join(["Where to look first:", *lines]) if lines else ""

@@ -6,13 +6,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..linalg.psd import Array, memory_of_machine
 from .file_kinds import TEXT, kind_of
-from .moments import blocks_of
+from .moments import blocks_of, check_finite
 from .text_tables import Place, Table, TextOptions, index_columns, must_not_label, read_text
 
 TEXT_FORMATS = (".csv", ".tsv", ".txt", ".dat")
@@ -21,12 +21,8 @@ FORMATS = (".npy", ".npz", *TEXT_FORMATS, ".parquet")
 _OF_TEXT, _MOST_UNPACKED, _SMALL = 30, 100, 2**26
 
 
-class Stored(NamedTuple):
-    """A matrix in a file: its shape, its rows in blocks, and the relative rounding error of its numbers."""
-
-    shape: tuple[int, int]
-    blocks: Iterator[Array]
-    precision: float
+#: A matrix in a file: its shape, its rows in blocks, and the relative rounding error of its numbers.
+Stored = tuple[tuple[int, int], Iterator[Array], float]
 
 
 def read_matrix(path: str | Path, square: bool = False, **options: Any) -> Table:
@@ -58,17 +54,11 @@ def read_matrix(path: str | Path, square: bool = False, **options: Any) -> Table
         if suffix in TEXT_FORMATS:
             _must_fit(_OF_TEXT * path.stat().st_size, path)
             table = read_text(path.read_bytes(), square, text)
-        elif suffix == ".npz":
-            matrix = _unpacked(path)
-            table = Table(matrix.astype(float), _rounding(matrix.dtype))
         else:
             shape, blocks, precision = stored_blocks(path, square, text.index_col)
             _must_fit(8 * shape[0] * shape[1], path)
             table = Table(np.concatenate([*blocks], dtype=float), precision)
-    bad = np.argwhere(~np.isfinite(table.values))
-    if len(bad):
-        where = f"the first in row {bad[0][0] + 1}, column {bad[0][1] + 1}"
-        raise ValueError(f"{path} must be finite, but it holds {len(bad)} NaN or infinite entries, {where}")
+    check_finite(str(path), table.values)
     return table
 
 
@@ -104,15 +94,14 @@ def checked_suffix(path: Path, encoding: str | None = None) -> str:
 
 def _must_fit(size: int, path: Path) -> None:
     """Refuse, before it is read, what would need more memory than there is, or is out of proportion to its file."""
-    stored = path.stat().st_size
-    if size > max(_MOST_UNPACKED * stored, _SMALL):
-        raise ValueError(f"its {stored / 1e6:.3g} MB would become {size / 1e9:.3g} GB, as no data do: use numpy.save")
-    if size > memory_of_machine():
-        raise ValueError(f"it would take {size / 1e9:.3g} GB, and this machine has {memory_of_machine() / 1e9:.3g} GB")
+    if size > min(memory_of_machine(), max(_MOST_UNPACKED * path.stat().st_size, _SMALL)):
+        raise ValueError(
+            f"it would take {size / 1e9:.3g} GB of memory, more than there is or than data take in its file"
+        )
 
 
 def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") -> Stored:
-    """The matrix in a `.npy` or `.parquet` file, in blocks that are read one after the other.
+    """The matrix in a `.npy`, `.npz` or `.parquet` file, in blocks that are read one after the other.
 
     Of a table, an index that pandas stored, and columns of row names, are left out.
 
@@ -121,11 +110,14 @@ def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") 
     Exception
         Whatever its parser raises; ValueError, if it is no matrix of real numbers, or may hold row names.
     """
+    if path.suffix.lower() == ".npz":
+        unpacked = _matrix(_unpacked(path))
+        return unpacked.shape, iter([unpacked]), _rounding(unpacked.dtype)
     if path.suffix.lower() == ".npy":
         array = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
         if rest := path.stat().st_size - array.offset - array.nbytes:
             raise ValueError(f"{rest} bytes follow its array: save one array with numpy.save")
-        return Stored(array.shape, blocks_of(array), _rounding(array.dtype))
+        return array.shape, blocks_of(array), _rounding(array.dtype)
     import pyarrow.parquet as pq
     from pyarrow import types
 
@@ -148,11 +140,11 @@ def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") 
     if index_col == "infer" and not (square and len(first) == len(fields)):
         must_not_label(first.T, whole.T, "index_col")
     shape = (file.metadata.num_rows, len(fields))
-    return Stored(shape, itertools.chain([first], blocks), max(_rounding(of.to_pandas_dtype()) for _, of in fields))
+    return shape, itertools.chain([first], blocks), max(_rounding(of.to_pandas_dtype()) for _, of in fields)
 
 
-def _unpacked(path: Path) -> Array:
-    """The matrix in an archive of one array."""
+def _unpacked(path: Path) -> Any:
+    """The array in an archive of one."""
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if {"indices", "indptr", "data"} <= set(names):
@@ -160,7 +152,7 @@ def _unpacked(path: Path) -> Array:
         if len(names) != 1:
             raise ValueError(f"it must hold one array, not {', '.join(names[:5])}{', …' if len(names) > 5 else ''}")
         _must_fit(archive.infolist()[0].file_size, path)
-        return _matrix(np.load(io.BytesIO(archive.read(archive.infolist()[0])), allow_pickle=False))
+        return np.load(io.BytesIO(archive.read(archive.infolist()[0])), allow_pickle=False)
 
 
 def _matrix(array: Any) -> Any:

@@ -109,11 +109,13 @@ def _checked_block(block: Array, name: str, number: int, before: int) -> Array:
     if block.dtype.kind not in "fiub":
         raise ValueError(f"{name}: block {number} must hold real numbers, not {block.dtype}")
     rows = block.astype(np.float64, copy=False)
-    finite = np.isfinite(rows)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise ValueError(
-            f"{name} must be finite, but row {before + row + 1} (block {number}, column {column + 1}) "
-            f"holds {rows[row, column]}"
-        )
+    check_finite(name, rows, before)
     return rows
+
+
+def check_finite(name: str, rows: Array, before: int = 0) -> None:
+    """Raise ValueError, in one line, at the first entry that is not finite; `before` is the number of earlier rows."""
+    for row, column in np.argwhere(~np.isfinite(rows)):
+        raise ValueError(
+            f"{name} must be finite, but row {before + row + 1}, column {column + 1} is {rows[row, column]}"
+        )

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..linalg.psd import Array
 from ..process.progress import Progress
-from .matrix_files import Stored, checked_suffix, one_line, stored_blocks
+from .matrix_files import checked_suffix, one_line, stored_blocks
 from .moments import Moments, streamed_moments
 from .text_tables import Place
 
@@ -40,19 +40,19 @@ def streamed_file(path: str | Path, index_col: Place = "infer") -> Moments | Non
         return None
     with one_line(path):
         checked_suffix(path)
-        stored = stored_blocks(path, index_col=index_col)
-    moments = streamed_moments(_with_progress(path, stored), str(path))
+        (total, _), blocks, _ = stored_blocks(path, index_col=index_col)
+    moments = streamed_moments(_with_progress(path, total, blocks), str(path))
     spread = np.diagonal(moments.covariance)
     if not np.any(spread > (np.finfo(float).eps * np.abs(moments.mean)) ** 2 * moments.count):
         raise ValueError(f"{path}: all samples are equal: their covariance is zero")
     return moments
 
 
-def _with_progress(path: Path, stored: Stored) -> Iterator[Array]:
+def _with_progress(path: Path, total: int, blocks: Iterator[Array]) -> Iterator[Array]:
     """The blocks, with a report of progress after each."""
-    progress, done = Progress(f"{path.name}, samples", stored.shape[0]), 0
+    progress, done = Progress(f"{path.name}, samples", total), 0
     with one_line(path):
-        for block in stored.blocks:
+        for block in blocks:
             yield block
             done += len(block)
             progress.update(done)

@@ -114,8 +114,8 @@ def _by_group(name: str, groups: str, dimension: int, options: dict[str, Any]) -
 def _read_covariance(name: str, dimension: int, options: dict[str, Any]) -> Array:
     matrix, precision = read_matrix(name, square=True, **options)
     if matrix.shape[0] != matrix.shape[1]:
-        hint = "text with a heading or row names may need the option header or index_col"
-        raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {matrix.shape}; {hint}")
+        shape = f"{matrix.shape}; text may need the option header or index_col"
+        raise ValueError(f"{name}: a covariance must be a square matrix, not of shape {shape}")
     _check_dimension(name, matrix, dimension)
     return _without_rounding(name, matrix, precision)
 

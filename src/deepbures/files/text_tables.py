@@ -27,12 +27,11 @@ Cells = NDArray[np.object_]
 #: A row or column by its number, none, or the one that the rules above find.
 Place = int | Literal["infer"] | None
 
-#: Allowed values of the option `sep`.
-SEPARATORS = ("\t", ";", "|", ",", " ", r"\s+")
 _COMMENT = re.compile(r"\s*#(?![A-Z#])")
 #: What names a column or row: no word for a missing value, and nothing that may be a number.
-_NAME = re.compile(r"(?i)(?!(na|n/a|nan|nat|null|none|inf|infinity) *$)([^\W\d]|\d+([-/]\d+[-/]\d|:\d))")
+_NAME = re.compile(r"(?i)(?!(na|n/a|nan|nat|null|none|inf|infinity|true|false) *$)([^\W\d]|\d+([-/]\d+[-/]\d|:\d))")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+_SWAPPED = str.maketrans(",.", ".,")
 #: Numbers with fewer digits are written by hand and exact; MATLAB's dlmwrite rounds to five.
 _FEWEST_DIGITS = 5
 #: So many numbers are not in order by accident; steps that differ by less than this fraction are equal.
@@ -47,7 +46,7 @@ class TextOptions:
     Attributes
     ----------
     sep
-        Separator: one of `SEPARATORS`.
+        Separator: one character, or `\\s+` for white space.
     decimal
         Decimal sign: `.` or `,`.
     header
@@ -103,23 +102,24 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
     ValueError
         If the text has no meaning or more than one.
     """
-    lines = _lines(data, options)
-    sep, header = options.sep or _separator(lines, options.decimal), options.header
-    points = str.maketrans(",.", ".,") if options.decimal == "," else {}
+    sep, header = options.sep, options.header
+    encoding = options.encoding or ("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     try:
+        lines = _lines(data.decode(encoding), options.skiprows)
+        sep = sep or _separator(lines, options.decimal)
         cells = _cells(lines, sep, options.comment)
         if header == "infer":
             header = 0 if _is_heading(cells[0].tolist()) else None
         names, body = ([], cells) if header is None else (cells[header].tolist(), cells[header + 1 :])
         of_rows = [names[j : j + 1] == [""] or all(map(_NAME.match, column)) for j, column in enumerate(body.T)]
         index = index_columns(of_rows, options.index_col)
-        numbers = np.array([[cell.translate(points) for cell in row] for row in body], dtype=object)
-        for (i, j), number in np.ndenumerate(numbers):
-            if j not in index and not _NUMBER.fullmatch(number):
-                place = f"row {i + 1}, column {j + 1}{f' ({names[j]!r})' if names else ''}"
-                raise ValueError(
-                    f"{place}: {f'{body[i, j][:40]!r} is no finite number' if number else 'a value is missing'}"
-                )
+        numbers = body
+        if options.decimal == ",":
+            numbers = np.array([[cell.translate(_SWAPPED) for cell in row] for row in body], dtype=object)
+        wrong = np.array([[not _NUMBER.fullmatch(number) for number in row] for row in numbers])
+        for i, j in ((i, j) for i, j in np.argwhere(wrong) if j not in index):
+            what = f"{body[i, j][:40]!r} is no finite number" if body[i, j] else "a value is missing"
+            raise ValueError(f"row {i + 1}, column {j + 1}{f' ({names[j]!r})' if names else ''}: {what}")
         numbers = np.delete(numbers, index, axis=1)
         values = numbers.astype(float)
         whole = np.array([[not set(number) & set(".eE") for number in row] for row in numbers])
@@ -128,22 +128,16 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
             must_not_label(values, whole, "header")
         if not is_square and options.index_col == "infer":
             must_not_label(values.T, whole.T, "index_col")
-    except ValueError as error:
-        read = vars(options) | {"sep": sep, "header": header}
+    except (ValueError, LookupError) as error:
+        read = vars(options) | {"sep": sep, "header": header, "encoding": encoding}
         seen = ", ".join(f"{name}: {value!r}" for name, value in read.items())
         raise ValueError(f"{str(error).strip()}; read with {seen}") from None
     return Table(values, _precision(numbers.ravel().tolist()))
 
 
-def _lines(data: bytes, options: TextOptions) -> list[str]:
-    """The lines of a file; those that are no rows are empty."""
-    mark = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    encoding = options.encoding or mark
-    try:
-        lines = data.decode(encoding).splitlines()
-    except (LookupError, UnicodeError) as error:
-        raise ValueError(f"{error}; read with encoding: {encoding}") from None
-    lines = ["" if i < options.skiprows or _COMMENT.match(line) else line for i, line in enumerate(lines)]
+def _lines(text: str, skiprows: int) -> list[str]:
+    """The lines of a text; those that are no rows are empty, so that pandas reports the lines of the file."""
+    lines = ["" if i < skiprows or _COMMENT.match(line) else line for i, line in enumerate(text.splitlines())]
     if not any(map(str.strip, lines)):
         raise ValueError("it holds no numbers")
     return lines
@@ -162,9 +156,7 @@ def _cells(lines: list[str], sep: str, comment: str | None) -> Cells:
     """The cells of the rows, without empty rows at the end and empty columns at the right."""
     import pandas as pd
 
-    if sep not in SEPARATORS:
-        raise ValueError(f"sep must be one of {', '.join(map(repr, SEPARATORS))}, not {sep!r}")
-    plain = {"header": None, "dtype": str, "na_filter": False, "skipinitialspace": True}
+    plain = {"header": None, "dtype": str, "na_filter": False, "skipinitialspace": True, "engine": "c"}
     cells = pd.read_csv(io.StringIO("\n".join(lines)), sep=sep, comment=comment, **plain).to_numpy(dtype=object)
     filled = cells != ""
     if not filled.any():
@@ -233,6 +225,6 @@ def must_not_label(values: Array, whole: NDArray[np.bool_], option: str) -> None
 
 def _precision(numbers: list[str]) -> float:
     """Relative rounding error of numbers in text, from the largest number of digits."""
-    digits = max(len(re.split("[eE]", number)[0].replace(".", "").strip("+-0 ")) for number in numbers)
-    rounded = any("." in number for number in numbers) and _FEWEST_DIGITS <= digits < 15
-    return 0.5 * 10.0 ** (1 - digits) if rounded else float(np.finfo(float).eps)
+    digits = max(len(number.lower().partition("e")[0].replace(".", "").strip("+-0 ")) for number in numbers)
+    is_rounded = _FEWEST_DIGITS <= digits < 15 and any("." in number for number in numbers)
+    return 0.5 * 10.0 ** (1 - digits) if is_rounded else float(np.finfo(float).eps)

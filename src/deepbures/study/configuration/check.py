@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cell.records import Key, mistakes, nearest
-from ..grid.target import FILE_KEYS
+from ..grid.target import files_of, with_files
 from . import experiment, families, paths
 from .families import NAME, Family, Figure
 from .read import ConfigurationError, with_numbers
@@ -140,8 +140,6 @@ def _with_plain_paths(checked: dict[str, Any]) -> dict[str, Any]:
     for key in ("results", "figures"):
         checked["study"][key] = os.path.normpath(checked["study"][key])
     for block in checked["experiments"].values():
-        for given in (block["target"], block["target"].get("barycenter", {})):
-            for key in (key for key in FILE_KEYS if key in given):
-                found = given[key]
-                given[key] = os.path.normpath(found) if isinstance(found, str) else [*map(os.path.normpath, found)]
+        plain = {file: os.path.normpath(file) for file in files_of(block["target"])}
+        block["target"] = with_files(block["target"], plain)
     return checked

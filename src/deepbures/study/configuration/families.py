@@ -12,7 +12,7 @@ from .read import ConfigurationError
 
 Family = Mapping[str, Any]
 #: What names of experiments and families look like: they become parts of paths.
-NAME = "[a-z][a-z0-9_]*"
+NAME = "[a-z][a-z0-9_]{0,99}"
 _FILES = {"propertyNames": "[A-Za-z0-9_]+", "minProperties": 1}
 _AXES = {"enum": tuple(AXES), "minItems": 0}
 

@@ -15,12 +15,12 @@ _LONGEST = 255
 
 def mistakes(where: str, path: str, allowed: re.Pattern = _FILE) -> Iterator[str]:
     """What is wrong with the path of a file, one line each."""
-    if not path.strip():
-        yield f"{where}: {path!r} must be a path"
+    if not path or path != path.strip():
+        yield f"{where}: {path!r} must be a path, without white space at its ends"
     elif path.startswith("~") or "$" in path:
         yield f"{where}: {path!r}: ~ and $ are not replaced; write the path itself"
-    elif path.startswith("-") or path != path.strip():
-        yield f"{where}: {path!r} must not begin with -, or begin or end with white space"
+    elif path.startswith("-"):
+        yield f"{where}: {path!r} must not begin with -"
     elif strange := allowed.sub("", path):
         yield f"{where}: {path!r} holds {strange[0]!r}, which has a meaning for Snakemake or a shell; rename it"
     elif any(len(part.encode()) > _LONGEST for part in path.split("/")):

@@ -40,8 +40,6 @@ def read(path: str | Path) -> dict[str, Any]:
         value = _loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     if value is None:
@@ -151,20 +149,18 @@ def _read_by_snakemake(text: str) -> Any:
     except ValueError:
         loader = yaml.SafeLoader(text)
     node = loader.get_single_node()
-    if node and _size(node, {}) > _MOST_VALUES:
+    if any(number > _MOST_VALUES for number, _ in enumerate(_nodes(node))):
         raise ValueError(f"it holds more than {_MOST_VALUES} values, with those that aliases (*) repeat")
     return loader.construct_document(node) if node else None
 
 
-def _size(node: Any, known: dict[int, int]) -> int:
-    """Number of values in a node of YAML, or in its value; `known` has those of nodes that aliases repeat."""
-    if isinstance(node, list | tuple):
-        return sum(_size(part, known) for part in node)
-    if not isinstance(node, yaml.Node):
-        return 1
-    if id(node) not in known:
-        known[id(node)] = _size(node.value, known)
-    return known[id(node)]
+def _nodes(value: Any) -> Iterator[yaml.Node]:
+    """The nodes of YAML in a value, each as often as aliases repeat it."""
+    if isinstance(value, yaml.Node):
+        yield value
+        yield from _nodes(value.value)
+    for part in value if isinstance(value, list | tuple) else ():
+        yield from _nodes(part)
 
 
 def _differences(one: Any, other: Any, where: str) -> Iterator[str]:

@@ -120,9 +120,9 @@ def stream_of(dimension: int, target: Mapping[str, Any]) -> dict[str, Any]:
     """A name that experiments with the same targets share, and whether each seed has a target of its own (`drawn`)."""
     if is_drawn(target):
         return {"target": f"{dimension} {target['spectrum']}", "drawn": True}
-    options = options_of(target.get("barycenter", target))
-    said = "".join(f", {key}: {value!r}" for key, value in options.items())
-    return {"target": (", ".join(files_of(target)) or target["dataset"]) + said, "drawn": False}
+    options = options_of(target.get("barycenter", target)).items()
+    names = [*files_of(target), *(f"{key}: {value!r}" for key, value in options)]
+    return {"target": ", ".join(names) or target["dataset"], "drawn": False}
 
 
 def limited_epsilon(epsilon: float, eigenvalues: Array, rank: int) -> float:
