@@ -249,7 +249,9 @@ def test_the_picture_has_a_row_a_claim(study):
 
     results = list(claims_of(study).values())
     axis = verdicts.claims(claims.table(results)).axes[0]
-    assert [label.get_text().rpartition(" (")[0] for label in axis.get_yticklabels()] == [c.name for c in results]
+    labels = [label.get_text().rpartition(" (")[0] for label in axis.get_yticklabels()]
+    assert [label.replace("$", "") for label in labels] == [c.name for c in results]
+    assert not any("_" in label for label in labels if "$" not in label)  # symbols are typeset
 
 
 def test_aggregates_carry_their_provenance(study):

@@ -103,7 +103,7 @@ MISTAKES = [
     (
         lambda: text("mine.yaml", "experiments: {hessian: {target: {covariance: none.npy}}}"),
         CELLS,
-        "experiments.hessian.target: one of the keys covariance, samples, dataset, barycenter describes a target",
+        "experiments.hessian.target: none.npy: there is no such file",
     ),
     (
         lambda: text(

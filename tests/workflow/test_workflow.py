@@ -437,7 +437,7 @@ def test_a_violated_claim_is_shown_and_fails_the_run_where_asked(study):
     [
         ("depth: [1, 10]", "depth: [1, -4]", ["experiments.convergence.grid.depth[1]", "-4", "at least 1"]),
         ("depth: [1, 10]", "dept: [1, 10]", ["unknown key 'dept'", "did you mean 'depth'?"]),
-        ("rank: [4]", "rank: [9]", ["experiments.convergence.grid.rank[0]", "9", "at most the dimension, 4"]),
+        ("rank: [4]", "rank: [9]", ["experiments.convergence.grid.rank: 9", "at most the dimension, 4"]),
     ],
 )
 def test_a_mistake_in_the_configuration_gives_one_line_and_no_job(tmp_path, old, new, fragments):
