@@ -697,6 +697,15 @@ def test_what_does_not_fit_a_file_is_refused_in_one_line(tmp_path, shipped, matr
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("target", [{"covariance": 3}, {"barycenter": [1]}, {"samples": None}, {1: 2}, {}, [], "x"])
+@pytest.mark.parametrize("grid", [{"smin": [1]}, []])
+def test_whatever_is_laid_over_is_at_most_a_mistake(shipped, target, grid):
+    config = changed(shipped(), "experiments.low_rank.grid", grid)
+    configuration.lay_over(config, {"experiments": {"low_rank": {"target": target}}})
+    with pytest.raises(ConfigurationError):
+        check(config)
+
+
 def test_two_experiments_show_one_family_each_under_its_name(shipped):
     config = shipped()
     config["experiments"]["mine"] = copy.deepcopy(config["experiments"]["low_rank"])
