@@ -103,7 +103,7 @@ MISTAKES = [
     (
         lambda: text("mine.yaml", "experiments: {hessian: {target: {covariance: none.npy}}}"),
         CELLS,
-        "experiments.hessian.target: none.npy: there is no such file",
+        "experiments.hessian.target: none.npy: ",
     ),
     (
         lambda: text(
