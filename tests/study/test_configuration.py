@@ -687,7 +687,7 @@ def test_a_drawn_target_replaces_a_file_and_one_file_another(tmp_path, shipped):
     [
         (np.eye(4), "grid.rank: 5, 10 must be at most the dimension, 4"),
         (np.diag([3.0, 2, 1, *[0] * 7]), "grid.rank: 5, 10 must be at most the rank of the target, 3"),
-        (np.ones(3), "must hold a matrix, not"),
+        (np.ones(3), "must hold a matrix"),
     ],
 )
 def test_what_does_not_fit_a_file_is_refused_in_one_line(tmp_path, shipped, matrix, line):
