@@ -32,14 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("configurations", nargs="+", metavar="CONFIG", help="YAML files, each laid over the one before")
     info = commands.add_parser("info", help="print what a result file came from")
     info.add_argument("file", help="Parquet file of this package")
-    study = commands.add_parser("study", help="write the configuration of a study of your own covariance")
-    study.add_argument("file", help="covariance, or samples (one per row): .npy, .csv, .parquet and others")
-    study.add_argument("--samples", action="store_true", help="the file holds samples, even if its matrix is symmetric")
-    study.add_argument("--rank", type=int, nargs="+", help="k; by default at the largest gaps of the spectrum")
-    study.add_argument("--depth", type=int, nargs="+", help="N; by default from 1 to 50")
-    study.add_argument("--epsilon", type=float, nargs="+", help="ε; by default 0 and fractions of λ_k")
-    study.add_argument("--seeds", type=int, default=5, help="number of random starts (default 5)")
-    study.add_argument("--output", type=Path, help="YAML file to write; by default named after FILE, in this folder")
+    _add_study(commands)
     claims = commands.add_parser("claims", help="put the table of claims into a page, or list what the claims detect")
     claims.add_argument("files", nargs="+", metavar="FILE", help="claims.csv and a page; with --power, configurations")
     claims.add_argument(
@@ -57,6 +50,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"deepbures: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _add_study(commands: Any) -> None:
+    """The command `study` with its options."""
+    study = commands.add_parser("study", help="write the configuration of a study of your own covariance")
+    study.add_argument("file", help="covariance, or samples (one per row): .npy, .csv, .parquet and others")
+    study.add_argument("--samples", action="store_true", help="the file holds samples, even if its matrix is symmetric")
+    study.add_argument("--rank", type=int, nargs="+", help="k; by default at the largest gaps of the spectrum")
+    study.add_argument("--depth", type=int, nargs="+", help="N; by default from 1 to 50")
+    study.add_argument("--epsilon", type=float, nargs="+", help="ε; by default 0 and fractions of λ_k")
+    study.add_argument("--seeds", type=int, default=5, help="number of random starts (default 5)")
+    study.add_argument("--output", type=Path, help="YAML file to write; by default named after FILE, in this folder")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from page_examples import examples
 from projects import copy_of_project
 
 import deepbures
+from deepbures.__main__ import main
 from deepbures.study import configuration
 
 ROOT = Path(__file__).parents[2]
@@ -50,11 +51,15 @@ def test_files_that_are_named_exist(file):
     assert (ROOT / file).exists()
 
 
-def test_the_examples_of_the_readme_run(capsys):
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert examples
-    exec("\n".join(examples), {})
+def test_the_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert code
+    exec("\n".join(code), {})
     assert "converged" in capsys.readouterr().out
+    # What it shows of the study of a covariance is what the command prints.
+    assert main(["study", "my_covariance.npy"]) == 0
+    assert capsys.readouterr().out in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # The site.

@@ -108,7 +108,7 @@ MISTAKES = [
     (
         lambda: text("mine.yaml", "experiments: {hessian: {target: {covariance: none.npy}}}"),
         CELLS,
-        "experiments.hessian.target: one of the keys covariance, samples, dataset, barycenter describes a target",
+        "experiments.hessian.target: none.npy: ",
     ),
     (lambda: text("mine.yaml", OF_SAMPLES.format("none.csv")), CELLS, "mine.target: none.csv: there is no such file"),
     (

@@ -830,7 +830,7 @@ def test_a_drawn_target_replaces_a_file_and_one_file_another(tmp_path, shipped):
     [
         (np.eye(4), "grid.rank: 5, 10 must be at most the dimension, 4"),
         (np.diag([3.0, 2, 1, *[0] * 7]), "grid.rank: 5, 10 must be at most the rank of the target, 3"),
-        (np.ones(3), "it must hold a matrix, not an array of shape (3,)"),
+        (np.ones(3), "must hold a matrix"),
     ],
 )
 def test_what_does_not_fit_a_file_is_refused_in_one_line(tmp_path, shipped, matrix, line):
@@ -838,6 +838,15 @@ def test_what_does_not_fit_a_file_is_refused_in_one_line(tmp_path, shipped, matr
         check(pointed_at(tmp_path, shipped, matrix))
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("target", [{"covariance": 3}, {"barycenter": [1]}, {"samples": None}, {1: 2}, {}, [], "x"])
+@pytest.mark.parametrize("grid", [{"smin": [1]}, []])
+def test_whatever_is_laid_over_is_at_most_a_mistake(shipped, target, grid):
+    config = changed(shipped(), "experiments.low_rank.grid", grid)
+    configuration.lay_over(config, {"experiments": {"low_rank": {"target": target}}})
+    with pytest.raises(ConfigurationError):
+        check(config)
 
 
 def test_two_experiments_show_one_family_each_under_its_name(shipped):

@@ -82,6 +82,26 @@ def test_default_study_holds_the_authors_grid(tmp_path):
     assert run_jobs(planned(folder, "aggregates", config=None)) == expected
 
 
+@pytest.mark.slow
+def test_an_experiment_is_pointed_at_a_file_and_shows_the_figures_of_another_under_its_name(tmp_path):
+    folder = copy_of_project(tmp_path)
+    np.save(folder / "mine.npy", np.diag([5.0, 4, 3, 2, 1]))
+    # Snakemake itself would merge the file with the drawn target below it.
+    overlay = {
+        "study": {"only": ["low_rank", "plateaus"]},
+        "experiments": {"low_rank": {"target": {"covariance": "mine.npy"}}},
+        "figures": {"low_rank": {"show": {"epsilon": [0.1]}}, "mine": {"family": "low_rank", "experiment": "plateaus"}},
+    }
+    (folder / "own.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    dry = snakemake(folder, "--dry-run", "--configfile", "tiny.yaml", "own.yaml", config=None)
+    assert dry.returncode == 0, dry.stderr
+    made = set(re.findall(r"[\w/.]+\.(?:png|csv|rst)", dry.stdout))
+    for place in ("figures/tiny/{}F4_ranks.png", "results/tiny/tables/{}T3_rates_low_rank.csv"):
+        assert {place.format(""), place.format("mine/")} <= made
+    assert "results/tiny/captions/mine/F4_ranks.rst" in made
+    assert "mine.npy" in dry.stdout
+
+
 def test_snakemake_lint_asks_for_nothing_but_environments(tmp_path):
     # The environment of every rule is the one that the lock installs and Snakemake itself runs in.
     folder = copy_of_project(tmp_path)
@@ -451,7 +471,7 @@ def test_a_violated_claim_is_shown_and_fails_the_run_where_asked(study):
     [
         ("depth: [1, 10]", "depth: [1, -4]", ["experiments.convergence.grid.depth[1]", "-4", "at least 1"]),
         ("depth: [1, 10]", "dept: [1, 10]", ["unknown key 'dept'", "did you mean 'depth'?"]),
-        ("rank: [4]", "rank: [9]", ["experiments.convergence.grid.rank[0]", "9", "at most the dimension, 4"]),
+        ("rank: [4]", "rank: [9]", ["experiments.convergence.grid.rank: 9", "at most the dimension, 4"]),
     ],
 )
 def test_a_mistake_in_the_configuration_gives_one_line_and_no_job(tmp_path, old, new, fragments):

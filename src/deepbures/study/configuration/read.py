@@ -11,7 +11,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from ..cell.records import short
-from ..grid.target import files_of, is_drawn, source_of
+from ..grid.target import source_of
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][+-]?[0-9]+")
 #: From here on, floats cannot distinguish one integer from the next.
@@ -76,12 +76,13 @@ def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     """
     old, new = below.get("target"), above.get("target")
     if isinstance(old, dict) and isinstance(new, Mapping) and not new.items() <= old.items():
-        if source_of(new) != source_of(old):
+        source = source_of(new)
+        if source != source_of(old):
             del below["target"]
-        if files_of(new):
+        if source not in ("drawn", "dataset"):
             below.pop("dimension", None)
-        if not is_drawn(new):
-            below.get("grid", {}).pop("smin", None)
+        if source != "drawn" and isinstance(below.get("grid"), dict):
+            below["grid"].pop("smin", None)
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(below.get(key), dict):
             lay_over(below[key], value)
