@@ -212,8 +212,8 @@ def test_the_picture_has_a_row_a_claim(found):
 
     results = list(found.values())
     axis = verdicts.claims(claims.table(results)).axes[0]
-    labels = [label.get_text().rpartition(" (")[0] for label in axis.get_yticklabels()]
-    assert [label.replace("$", "") for label in labels] == [c.name for c in results]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert [label.replace("$", "") for label in labels] == [f"{c.name} ({c.source})" for c in results]
     assert not any("_" in label for label in labels if "$" not in label)  # symbols are typeset
 
 
