@@ -15,6 +15,8 @@ from .options import FlowOptions
 from .reduced_flow import FactorFlow
 
 _EPS = float(np.finfo(float).eps)
+#: The first `nearness`: below full rank collocation is better from there.
+_NEAR = 0.1
 
 
 class Run:
@@ -39,8 +41,14 @@ class Run:
         Time and state (n, r) that the integrators have reached; r is the numerical rank of W(0).
     paths
         The pieces of the path, one for each use of an integrator.
-    evaluations, explicit_steps
-        Gradients that the integrators took, and steps of the explicit method.
+    evaluations, explicit_steps, implicit_steps
+        Gradients and Jacobians that the integrators took, and steps of the explicit and of the implicit method.
+    methods
+        Names of the methods that may still be chosen (see `advance`).
+    stiff
+        Whether the explicit method was limited by stability, or collocation made no progress.
+    nearness
+        The minimum is near where no entry of S − S*, in the target's basis, exceeds this fraction of s*_k.
     reason
         Why the run stopped; None while it is active.
 
@@ -62,12 +70,14 @@ class Run:
         self.flow = FactorFlow(loss, options.depth)
         self.time, self.Z = 0.0, U[:, :k] * s[:k] ** (1 / options.depth)
         self.paths: list[ExplicitPath | CollocationPath] = []
-        self.evaluations = self.explicit_steps = 0
+        self.evaluations = self.explicit_steps = self.implicit_steps = 0
+        self.methods: set[str] = set()
+        self.stiff, self.nearness = False, _NEAR
         self.reason: StopReason | None = None
 
     @property
     def n_steps(self) -> int:
-        """Steps of both methods so far."""
+        """Steps of all methods so far."""
         return sum(len(path.knots) - 1 for path in self.paths)
 
     def has_converged(self, F: Array) -> bool:
@@ -124,6 +134,7 @@ class Run:
             n_steps=self.n_steps,
             evaluations=self.evaluations + sum(path.evaluations for path in paths),
             explicit_steps=self.explicit_steps,
+            implicit_steps=self.implicit_steps,
         )
 
 

@@ -25,11 +25,13 @@ class StopReason(StrEnum):
         return _REMEDIES.get(self, "")
 
 
+#: At ε ≥ λ_j for a j ≤ k the minimum is approached algebraically, not exponentially (paper.md section 4).
+_SLOW = " (slow, as a power of time, where epsilon is at least one of the k largest eigenvalues)"
 _REMEDIES = {
-    StopReason.END_TIME: "raise max_time to see it converge",
+    StopReason.END_TIME: "raise max_time to see it converge" + _SLOW,
     StopReason.STATIONARY: "it stays at a critical point: draw another start",
     StopReason.DIVERGED: "take a smaller step size",
-    StopReason.STEP_BUDGET: "raise max_steps",
+    StopReason.STEP_BUDGET: "raise max_steps" + _SLOW,
     StopReason.STEP_UNDERFLOW: "raise rtol, or excess_tolerance",
 }
 
@@ -68,15 +70,16 @@ class FlowTrajectory(Trajectory):
     gradient_norm : (m,)
         (Σ_j ‖∂L^N/∂W_j‖²_F)^{1/2} of the balanced network; L falls at the rate of its square.
     n_steps, evaluations
-        Accepted steps of the integrators and evaluations of the gradient.
-    explicit_steps
-        Number of those steps that the explicit method took; exponential collocation took the others.
+        Accepted steps of the integrators, and evaluations of the gradient and of its Jacobian.
+    explicit_steps, implicit_steps
+        Number of those steps that the explicit and the implicit method took; exponential collocation took the others.
     """
 
     gradient_norm: Array
     n_steps: int
     evaluations: int
     explicit_steps: int
+    implicit_steps: int
 
     @property
     def final(self) -> Array:
