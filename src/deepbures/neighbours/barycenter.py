@@ -20,6 +20,7 @@ from ..losses.base import CovarianceLoss
 from ..losses.bures_wasserstein import BuresWasserstein
 from ..losses.form import Form
 from ..losses.target import Target
+from .barycenter_newton import newton
 
 #: Largest number of half steps of a search.
 MAX_STEPS = 20_000
@@ -69,9 +70,7 @@ class Barycenter(CovarianceLoss):
         if not 0 <= epsilon < np.inf:
             raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon!r}")
         self.epsilon = float(epsilon)
-        mean = np.einsum("i,iab->ab", self.weights, self.covariances)
-        W, _ = _settle(_Terms(self.covariances, self.weights, 0.0), _roots(mean))
-        super().__init__(symmetrize(W @ W.T))
+        super().__init__(_fixed_point(self.covariances, self.weights))
         if self.epsilon > self.eigenvalues[-1]:
             raise ValueError(
                 f"epsilon must be at most the least eigenvalue of the barycenter, {self.eigenvalues[-1]:.6g}, "
@@ -147,8 +146,19 @@ class _BarycenterForm(Form):
 
 
 def barycenter(covariances: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Bures-Wasserstein barycenter (n, n) of covariances (m, n, n), by the fixed-point iteration; see `Barycenter`."""
-    return Barycenter(covariances, weights).covariance
+    """Bures-Wasserstein barycenter (n, n) of covariances (m, n, n), without the loss to it; see `Barycenter`."""
+    covariances = _checked_covariances(covariances)
+    return _fixed_point(covariances, _checked_weights(weights, len(covariances)))
+
+
+def _fixed_point(covariances: Array, weights: Array) -> Array:
+    """S = T̄ S T̄: by Newton's method, or by the iteration itself where S is singular."""
+    S = newton(covariances, weights)
+    if S is None:
+        mean = np.einsum("i,iab->ab", weights, covariances)
+        W, _ = _settle(_Terms(covariances, weights, 0.0), _roots(mean))
+        S = symmetrize(W @ W.T)
+    return S
 
 
 def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spread: float) -> Array:
