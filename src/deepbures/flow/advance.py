@@ -224,7 +224,7 @@ def _stop_reason(run: Run, converged: bool, stalled: StopReason | None) -> StopR
         return StopReason.CONVERGED
     if run.paths[-1].knots[-1] == run.end:
         return StopReason.END_TIME
-    if stalled is None and run.n_steps == run.options.max_steps:
+    if stalled is None and run.spent >= run.options.max_steps:
         return StopReason.STEP_BUDGET
     return stalled
 

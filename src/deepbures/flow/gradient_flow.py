@@ -63,7 +63,7 @@ def gradient_flow(
     excess_tolerance
         Stop once L − L* is at most this.
     max_time, max_steps
-        Horizon (without `times`) and step budget.
+        Horizon (without `times`) and step budget, in which a step of LSODA counts a sixth.
     samples
         Number of samples without `times`.
     method

@@ -17,6 +17,8 @@ from .reduced_flow import FactorFlow
 _EPS = float(np.finfo(float).eps)
 #: The first `nearness`: below full rank collocation is better from there.
 _NEAR = 0.1
+#: What a step of LSODA counts in the budget of steps.
+_IMPLICIT_STEP = 1 / 6
 
 
 class Run:
@@ -79,6 +81,11 @@ class Run:
     def n_steps(self) -> int:
         """Steps of all methods so far."""
         return sum(len(path.knots) - 1 for path in self.paths)
+
+    @property
+    def spent(self) -> float:
+        """Steps of the budget that are spent: a step of LSODA takes about two gradients, one of the others twelve."""
+        return self.n_steps - (1 - _IMPLICIT_STEP) * self.implicit_steps
 
     def has_converged(self, F: Array) -> bool:
         """Whether L − L* at F is at most the tolerance."""

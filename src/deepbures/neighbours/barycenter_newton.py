@@ -5,10 +5,10 @@ Carlier 2011). With K_i = Q_i diag(κ_i) Q_iᵀ, a change dS = S^{1/2} Y S^{1/2}
 
     S^{1/2} (Σ_i w_i dT_i) S^{1/2} = −Σ_i w_i Q_i [κ_ia κ_ib/(κ_ia + κ_ib) (Q_iᵀ Y Q_i)_ab] Q_iᵀ =: −A(Y),
 
-because T_i S T_i = Σ_i. Newton's step solves A(Y) = Σ_i w_i K_i − S by conjugate gradients: A is symmetric and positive,
-and nearly diagonal in the eigenbasis of S, with the entries s_a s_b/(s_a + s_b). One product costs four multiplications
-of matrices for each Σ_i, much less than its decomposition. Few decompositions remain, where the fixed-point iteration
-S⁺ = T̄ S T̄, T̄ = Σ_i w_i T_i, needs one for each digit or two.
+because T_i S T_i = Σ_i. Newton's step solves A(Y) = Σ_i w_i K_i − S by conjugate gradients: A is symmetric and
+positive, and nearly diagonal in the eigenbasis of S, with the entries s_a s_b/(s_a + s_b). One product costs four
+multiplications of matrices for each Σ_i, much less than its decomposition. Few decompositions remain, where the
+fixed-point iteration S⁺ = T̄ S T̄, T̄ = Σ_i w_i T_i, needs one for each half digit to digit.
 """
 
 from collections.abc import Callable
@@ -25,17 +25,21 @@ _LAST = 1e-8
 _LEAST = 0.1
 
 
-def newton(covariances: Array, weights: Array) -> Array | None:
-    """Barycenter (n, n) of covariances (m, n, n), or None where S is singular or the steps do not converge."""
-    S = np.einsum("i,iab->ab", weights, covariances)
-    n, eps = len(S), float(np.finfo(float).eps)
+def newton(covariances: Array, weights: Array, start: Array) -> Array | None:
+    """Barycenter (n, n) of covariances (m, n, n) by steps from a start (n, n).
+
+    None where a Σ_i or S is singular to rounding, and where the steps do not converge.
+    """
+    S, n, eps = start, len(start), float(np.finfo(float).eps)
     for _ in range(_MAX_STEPS):
         s, V = np.linalg.eigh(S)
         if not s[0] > n * eps * s[-1]:
             return None
         root = np.sqrt(s)
         squares, Q = np.linalg.eigh(root[:, None] * (V.T @ covariances @ V) * root)
-        kappa = np.sqrt(np.maximum(squares, 0))
+        if not (squares[:, 0] > n * eps * squares[:, -1]).all():
+            return None
+        kappa = np.sqrt(squares)
         mean = np.einsum("i,iab->ab", weights, (Q * kappa[:, None, :]) @ Q.mT)
         residual = mean - np.diag(s)
         size = float(np.linalg.norm(residual)) / float(np.linalg.norm(s))
@@ -53,24 +57,22 @@ def newton(covariances: Array, weights: Array) -> Array | None:
 
 def _derivative(kappa: Array, Q: Array, weights: Array) -> Callable[[Array], Array]:
     """A(Y) = Σ_i w_i Q_i [κ_ia κ_ib/(κ_ia + κ_ib) (Q_iᵀ Y Q_i)_ab] Q_iᵀ."""
-    sums = kappa[:, :, None] + kappa[:, None, :]
-    entries = kappa[:, :, None] * kappa[:, None, :] / np.where(sums > 0, sums, 1.0) * weights[:, None, None]
+    rows, columns = kappa[:, :, None], kappa[:, None, :]
+    entries = weights[:, None, None] * rows * columns / (rows + columns)
     return lambda Y: (Q @ (entries * (Q.mT @ Y @ Q)) @ Q.mT).sum(axis=0)
 
 
 def _solved(product: Callable[[Array], Array], right: Array, diagonal: Array, tolerance: float) -> Array:
     """Y with |A(Y) − right| ≤ tolerance |right|, by conjugate gradients, preconditioned by the diagonal of A."""
-    Y, remainder = np.zeros_like(right), right
-    z = remainder / diagonal
-    direction, energy = z, float(np.sum(remainder * z))
+    Y, remainder, direction, before = np.zeros_like(right), right, np.zeros_like(right), np.inf
     limit = tolerance * np.linalg.norm(right)
     for _ in range(_MAX_PRODUCTS):
-        image = product(direction)
-        step = energy / float(np.sum(direction * image))
-        Y, remainder = Y + step * direction, remainder - step * image
         if np.linalg.norm(remainder) <= limit:
             break
         z = remainder / diagonal
-        last, energy = energy, float(np.sum(remainder * z))
-        direction = z + energy / last * direction
+        energy = float(np.sum(remainder * z))
+        direction = z + energy / before * direction
+        image = product(direction)
+        step = energy / float(np.sum(direction * image))
+        Y, remainder, before = Y + step * direction, remainder - step * image, energy
     return Y
