@@ -92,7 +92,7 @@ def test_small_modes_of_a_graded_flow(start, ratio, depth, rtol):
     times = np.concatenate([[0.1, 1.0, 10.0, 100.0], np.array([0.1, 0.5, 1.0]) / rate])
     flow = gradient_flow(loss, np.sqrt(start) * np.eye(3), depth, np.unique(times), rtol=rtol)
     assert flow.stop_reason == StopReason.END_TIME
-    check_modes(loss, flow, depth, start, 40 * rtol)
+    check_modes(loss, flow, depth, start, 20 * rtol)
 
 
 @pytest.mark.parametrize("least", [1e-5, 1e-9, 1e-14])

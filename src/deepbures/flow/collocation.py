@@ -35,8 +35,9 @@ _ESTIMATE_FACTOR = 0.1
 _LEAST_DECAY = 0.02
 #: Sweeps end when what they would still change is below this fraction of the tolerance, and fail after so many.
 _SWEEP_FRACTION, _MAX_SWEEPS = 0.3, 6
-#: Modes of X that differ by this factor have a tolerance of their own, so many times as large as that of the whole.
-_GRADED, _SMALL_MODES = 1e3, 10.0
+#: Modes of X that differ by this factor have a tolerance of their own, so many times as large as that of the whole: the
+#: excess of aligned starts is then right to 10 rtol (λ_1/λ_n = 1e4 and 1e6, ε = 0.99 λ_n; 1 costs a fifth more).
+_GRADED, _SMALL_MODES = 1e3, 3.0
 #: Least size of a mode, relative to the largest.
 _LEAST_MODE = 1e-40
 #: Step control: safety, growth, and shrinking after an error that is too large, or sweeps that fail.
