@@ -249,7 +249,7 @@ class CollocationStack:
         a, diagonal = self.active, np.diagonal(end, axis1=-2, axis2=-1)
         largest = diagonal.max(axis=-1, initial=0.0)
         graded = diagonal.min(axis=-1) * _GRADED < largest
-        if self.flow.order is not None or not graded.any():
+        if end.shape[-2] != end.shape[-1] or not graded.any():
             return _norm
         w = 1 / np.sqrt(np.maximum(diagonal, _LEAST_MODE * largest[..., None]))
         w = np.where(graded[..., None], w, 0.0)
