@@ -95,6 +95,16 @@ def test_small_modes_of_a_graded_flow(start, ratio, depth, rtol):
     check_modes(loss, flow, depth, start, 20 * rtol)
 
 
+def test_modes_without_digits_in_the_entries_of_the_state():
+    # s*_n = 1e-14 beside 1: collocation, which follows X = S, is not used; Z has the digits of 1e-7.
+    loss = BuresWasserstein.from_spectrum([1.0, 1e-4, 1e-8], epsilon=(1 - 1e-6) * 1e-8)
+    times = np.array([1.0, 100.0, 1e5])
+    flow = gradient_flow(loss, 0.5 * np.eye(3), 1, times, rtol=1e-6)
+    assert flow.explicit_steps + flow.implicit_steps == flow.n_steps
+    assert flow.implicit_steps > 0
+    check_modes(loss, flow, 1, 0.25, 1e-4)
+
+
 @pytest.mark.parametrize("least", [1e-5, 1e-9, 1e-14])
 def test_a_mode_far_below_the_others_is_not_lost(make_target, least):
     # N = 1, ε = 0 in closed form: √s − √λ decays as exp(−2t), from 1e-14 beside 1; no step is lost in rounding.

@@ -28,8 +28,8 @@ _NEARER = 1e-2
 _MANY_REJECTIONS = 30
 #: A run is stiff after so many more explicit steps that stability limited than others; likewise sweeps of collocation.
 _MANY_LIMITED = 15
-#: At full rank collocation is used where the eigenvalues of X = S^{1/N} do not differ by more than the inverse of this.
-_WELL_CONDITIONED = 1e-12
+#: Least eigenvalue of X beside the largest: the others are lost in the rounding errors of the entries of X.
+_LEAST_MODE = 1e-12
 #: Most entries of Z, nk, for the implicit method: its Jacobian has the square of that.
 _LARGEST_IMPLICIT = 500
 #: Safety factor on the gradient bound of L − L*, because the gradient is not evaluated again after the last sweep.
@@ -47,7 +47,9 @@ def advance(loss: CovarianceLoss, runs: Sequence[Run], options: FlowOptions) -> 
     for run in runs:
         run.begin()
         run.methods = set(_ADVANCE) if options.method == "auto" else {"explicit"}
-        if not loss.has_linear_part:
+        n, k = run.Z.shape
+        limit = run.loss.minimum_spectrum(k) ** (1 / options.depth)  # modes that vanish decay algebraically
+        if not (loss.has_linear_part and (k < n or _has_digits(limit[limit > 0]))):
             run.methods.discard("collocation")
     while active := _active(runs):
         chosen = [_method(runs[i]) for i in active]
@@ -69,25 +71,18 @@ def _method(run: Run) -> str:
     200 s.
     """
     n, k = run.Z.shape
-    if "collocation" in run.methods and (k < n or _is_well_conditioned(run)):
-        everywhere = not run.stiff and (k == n or is_thin(n, k))
-        if everywhere or _is_near_minimum(run.loss, run.flow.factor(run.Z), run.nearness):
+    if "collocation" in run.methods:
+        holds = _has_digits(np.linalg.svd(run.Z, compute_uv=False) ** 2) if k == n else is_thin(n, k)
+        if (holds and not run.stiff) or _is_near_minimum(run.loss, run.flow.factor(run.Z), run.nearness):
             return "collocation"
     if run.stiff and n * k <= _LARGEST_IMPLICIT:
         return "implicit" if "implicit" in run.methods else "explicit"
     return "collocation" if run.stiff and "collocation" in run.methods else "explicit"
 
 
-def _is_well_conditioned(run: Run) -> bool:
-    """Whether X = Z Zᵀ, k = n, holds its least eigenvalue to enough digits, where the run is and at the minimum.
-
-    The error of a step of collocation is relative to the whole of X, and a mode of size x has the rate or the escape of
-    1/√x. Modes that vanish at the minimum do not count there: they decay algebraically.
-    """
-    x = np.linalg.svd(run.Z, compute_uv=False) ** 2
-    minimum = run.loss.minimum_spectrum(len(x)) ** (1 / run.options.depth)
-    least = min(x[-1], minimum[minimum > 0].min(initial=np.inf))
-    return bool(least >= _WELL_CONDITIONED * max(x[0], minimum[0]))
+def _has_digits(x: Array) -> bool:
+    """Whether X = S^{1/N}, which collocation follows for k = n, holds all of these eigenvalues (m,) to a few digits."""
+    return bool(np.all(x >= _LEAST_MODE * x.max(initial=0.0)))
 
 
 def _active(runs: Sequence[Run]) -> list[int]:
