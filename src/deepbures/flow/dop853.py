@@ -200,7 +200,7 @@ class ExplicitPath:
         self._stages: dict[int, Any] = {}
         self.evaluations = 0
 
-    def add(self, time: float, state: Array, stages: Array | None) -> None:
+    def add(self, time: float, state: Array, stages: Any) -> None:
         """Append a step; with its stages (13, n, k) if samples may lie within it."""
         if stages is not None:
             self._stages[len(self.states) - 1] = stages

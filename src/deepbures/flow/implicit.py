@@ -9,6 +9,7 @@ entries of Z.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ _FRACTION = 1e-2
 _LEAST = 1e-6
 #: Steps after which those of LSODA have their full size.
 _FEWEST_STEPS = 10
+#: First step: h times the largest entry of the Jacobian. LSODA's own guess fails on plateaus, where the velocity is
+#: tiny.
+_FIRST_EXPONENT = 0.1
 #: Velocity of a stage that overshoots, relative to −Z: so large that LSODA takes a smaller step.
 _REFUSED = 1e50
 
@@ -60,11 +64,14 @@ class Lsoda:
         rows = np.maximum(rows, _LEAST * rows[0])[np.minimum(np.arange(n), k - 1)]
         scale = np.minimum(rows[:, None], z) / np.sqrt(n)
         rtol = max(_FRACTION * options.rtol, ROUNDING)
-        self._solver: Any = LSODA(
+        self._begin, self._end = run.time, run.end
+        rate = np.abs(self._jacobian(0.0, self.state.ravel())).max()
+        self._solver: Any = LSODA(  # in the time since it begins, which has more digits
             self._field,
-            self.time,
+            0.0,
             self.state.ravel(),
-            run.end,
+            run.end - run.time,
+            first_step=min(_FIRST_EXPONENT / rate, run.end - run.time) if rate > 0 else None,
             rtol=rtol,
             atol=(options.atol + np.maximum(rtol * scale, ROUNDING * z[0] / np.sqrt(n * k))).ravel(),
             jac=self._jacobian,
@@ -89,16 +96,18 @@ class Lsoda:
             return False
         self._steps += 1
         before, self.state = self.state, self._solver.y.reshape(self.state.shape)
-        self.time, self.length = float(self._solver.t), float(np.linalg.norm(self.state - before))
+        self.length = float(np.linalg.norm(self.state - before))
+        self.time = self._end if self._solver.status == "finished" else self._begin + float(self._solver.t)
         return True
 
     def has_stalled(self) -> bool:
         """Whether steps of full size are lost in rounding."""
         return self._steps >= _FEWEST_STEPS and self.length <= ROUNDING * float(np.linalg.norm(self.state))
 
-    def interpolant(self) -> Any:
+    def interpolant(self) -> Callable[[float], Array]:
         """Z between the ends of the last step, flattened, as a function of time."""
-        return self._solver.dense_output()
+        begin, polynomial = self._begin, self._solver.dense_output()
+        return lambda time: polynomial(time - begin)
 
 
 class ImplicitPath(ExplicitPath):
