@@ -16,6 +16,8 @@ SECTIONS = {
     "flow.py": "Gradient flow, beside its limits and a flow of all layers",
     "descent.py": "Gradient descent, beside its limits and PyTorch",
     "hessians.py": "Hessians, beside their limits",
+    "losses.py": "Value and gradient at once, beside a plain form",
+    "barycenters.py": "Barycenters, beside pyriemann",
 }
 
 

@@ -54,6 +54,40 @@ def test_value_on_singular_matrices_in_fifty_digits(make_target, rng, epsilon):
     assert BuresWasserstein(covariance, epsilon).value(W) == pytest.approx(expected, rel=1e-13)
 
 
+@pytest.mark.parametrize("columns", [2, 5, 7])
+@pytest.mark.parametrize("spectrum", [SPECTRUM, [4, 2, 1, 0, 0]], ids=["regular", "singular"])
+@pytest.mark.parametrize("kind", [0, 1e-3, 0.5, "frobenius"])
+def test_value_and_gradient_at_once(make_target, rng, monkeypatch, kind, spectrum, columns):
+    # Both to 1e-12, far from the minimum and for factors of lower rank; one decomposition where M is well conditioned.
+    loss, W = make_loss(kind, make_target(spectrum)), rng.standard_normal((6, 5, columns))
+    W[3:, :, 1:] = 0
+    calls = []
+    for name in ("eigh", "svd"):
+        function = getattr(np.linalg, name)
+        monkeypatch.setattr(np.linalg, name, lambda *a, f=function, **more: (calls.append(f), f(*a, **more))[1])
+    value, gradient = loss.value_and_gradient(W[:3])
+    assert len(calls) <= (1 if kind in (0.5, "frobenius") else 2)
+    np.testing.assert_allclose(value, loss.value(W[:3]), rtol=1e-12)
+    np.testing.assert_allclose(gradient, loss.gradient(W[:3]), atol=1e-12 * np.abs(gradient).max())
+    value, gradient = loss.value_and_gradient(W[3:])
+    np.testing.assert_allclose(value, loss.value(W[3:]), rtol=1e-12)
+    np.testing.assert_allclose(gradient, loss.gradient(W[3:]), atol=1e-12 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("distance", [1e-2, 1e-5, 1e-8])
+@pytest.mark.parametrize(("ratio", "columns"), [(0, 5), (1e-3, 5), (0.5, 7)])
+def test_value_and_gradient_keep_the_digits_of_the_value(rng, ratio, columns, distance):
+    # Near the minimum and at condition 1e4: relative error below 24 eps √(λ_1/L), as that of the excess, in 50 digits.
+    eigenvalues = np.geomspace(1, 1e-4, 5)
+    loss = BuresWasserstein.from_spectrum(eigenvalues, epsilon=ratio * 1e-4)
+    root = np.sqrt(eigenvalues - loss.epsilon)[:, None]
+    W = (np.eye(5) + distance * rng.standard_normal((5, 5))) * root @ orthogonal(rng, columns)[:5]
+    expected = exact.bures_wasserstein(W, np.diag(eigenvalues), loss.epsilon)
+    value, gradient = loss.value_and_gradient(W)
+    assert abs(float(value / expected - 1)) < 24 * EPS / np.sqrt(float(expected))
+    np.testing.assert_allclose(gradient, loss.gradient(W), atol=1e-15)
+
+
 @pytest.mark.parametrize("epsilon", [0, 0.1, 2])
 def test_value_is_the_squared_distance_of_pot(make_target, rng, epsilon):
     # L_ε(W) = BW²(N(0, S + εI), N(0, Σ0)).

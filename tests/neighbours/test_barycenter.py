@@ -82,6 +82,21 @@ def test_fixed_point_equation_in_thirty_digits(covariances):
     assert np.abs(error).max() < 1e-14 * np.abs(S).max() * 5
 
 
+@pytest.mark.parametrize(("spread", "most"), [(0.5, 5), (1.5, 6), (5.0, 14)])
+def test_few_decompositions_reach_the_fixed_point(rng, monkeypatch, spread, most):
+    # Newton's method: S = T̄ S T̄ by the residual of the equation to 20 eps, up to condition 1e6; the iteration agrees.
+    covariances, calls = draw_covariances(rng, 8, 6, spread), []
+    decompose = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda a: (calls.append(a.ndim), decompose(a))[1])
+    S = barycenter(covariances)
+    assert calls.count(3) <= most + 1  # the check of the input is one of them
+    half = power(S, 0.5)
+    mean = np.mean([power(half @ C @ half, 0.5) for C in covariances], axis=0)
+    assert np.linalg.norm(mean - S) < 20 * np.finfo(float).eps * np.linalg.norm(S) * max(1.0, 10.0 ** (spread - 3))
+    monkeypatch.setattr("deepbures.neighbours.barycenter.newton", lambda *_: None)
+    np.testing.assert_allclose(barycenter(covariances), S, atol=1e-11 * np.abs(S).max())
+
+
 def test_a_half_step_is_the_fixed_point_iteration(covariances, rng):
     # S⁺ = T̄ S T̄ (Álvarez-Esteban et al. 2016), the maps in their other form.
     loss = Barycenter(covariances, WEIGHTS)

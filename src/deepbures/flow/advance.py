@@ -1,7 +1,8 @@
 """Which method takes a run how far, and why the run stops.
 
 Collocation integrates runs of full rank, of rank k ≪ n, and near the minimum; the explicit method takes the others to
-where collocation is better, and to their end where collocation makes no progress or the loss has no known Jacobian.
+where collocation is better. The implicit method takes over where one of these is limited by stiffness: where stability
+limits the explicit steps, or slow sweeps those of collocation. It hands over to collocation near the minimum.
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,21 @@ from ..model.trajectory import StopReason
 from .collocation import CollocationStack
 from .collocation_path import CollocationPath
 from .dop853 import ExplicitPath, ExplicitStack
+from .implicit import ImplicitPath, Lsoda
 from .options import ROUNDING, FlowOptions
 from .reduced_flow import FactorFlow, RootFlow, pivoted, symmetric_top
 from .run import Run
 
-#: Below full rank the minimum is near where no entry of S − S*, in the target's basis, exceeds this fraction of s*_k.
-_NEAR = 0.1
-#: Collocation with so many more rejected than accepted steps hands over to the explicit method.
+#: After collocation was slow, the minimum has to be nearer by this factor before it is chosen again.
+_NEARER = 1e-2
+#: Collocation with so many more rejected than accepted steps makes no progress.
 _MANY_REJECTIONS = 30
+#: A run is stiff after so many more explicit steps that stability limited than others; likewise sweeps of collocation.
+_MANY_LIMITED = 15
+#: Least eigenvalue of X beside the largest: the others are lost in the rounding errors of the entries of X.
+_LEAST_MODE = 1e-12
+#: Most entries of Z, nk, for the implicit method: its Jacobian has the square of that.
+_LARGEST_IMPLICIT = 500
 #: Safety factor on the gradient bound of L − L*, because the gradient is not evaluated again after the last sweep.
 _BOUND_SAFETY = 1.025
 #: A path is cut where log (L − L*) is less than this below the logarithm of the tolerance, in at most so many tries.
@@ -32,16 +40,49 @@ _TINY = float(np.finfo(float).tiny)
 
 
 def advance(loss: CovarianceLoss, runs: Sequence[Run], options: FlowOptions) -> None:
-    """Bring every run to its end; the loss has one target, or one for each run."""
+    """Bring every run to its end; the loss has one target, or one for each run.
+
+    Each run goes from method to method: `_method` chooses when it begins and whenever a method releases it.
+    """
     for run in runs:
         run.begin()
-    if loss.has_linear_part and options.method == "auto":
-        for members in _by_rank(runs, [i for i in _active(runs) if not _suits_collocation(runs[i])]):
-            _advance_explicitly(loss.take(members), [runs[i] for i in members], options, hand_over=True)
-        for members in _by_rank(runs, _active(runs)):
-            _advance_by_collocation(loss.take(members), [runs[i] for i in members], options)
-    for members in _by_rank(runs, _active(runs)):
-        _advance_explicitly(loss.take(members), [runs[i] for i in members], options, hand_over=False)
+        run.methods = set(_ADVANCE) if options.method == "auto" else {"explicit"}
+        n, k = run.Z.shape
+        limit = run.loss.minimum_spectrum(k) ** (1 / options.depth)  # modes that vanish decay algebraically
+        if not (loss.has_linear_part and (k < n or _has_digits(limit[limit > 0]))):
+            run.methods.discard("collocation")
+    while active := _active(runs):
+        chosen = [_method(runs[i]) for i in active]
+        for method, integrate in _ADVANCE.items():
+            for members in _by_rank(runs, [i for i, name in zip(active, chosen, strict=True) if name == method]):
+                integrate(loss.take(members), [runs[i] for i in members], options)
+
+
+def _method(run: Run) -> str:
+    """The method that suits a run where it is.
+
+    Collocation at full rank, near the minimum, and for k ≪ n. Elsewhere the explicit method, until it is limited by
+    stability; then the implicit one, or collocation where its Jacobian of (nk)² entries would be too large. A method
+    that made no progress is not chosen again, but the explicit one.
+
+    On the plateaus of a lower rank collocation takes half to one and a half times the gradients of the explicit method
+    at n = 10, and each of its steps costs more. Where the target's eigenvalues span decades the explicit method is too
+    slow: n = 256, k = 16, N = 3 and λ_1 = 532 λ_k take 2,722 gradients to 1e-6; the explicit method had not ended after
+    200 s.
+    """
+    n, k = run.Z.shape
+    if "collocation" in run.methods:
+        holds = _has_digits(np.linalg.svd(run.Z, compute_uv=False) ** 2) if k == n else is_thin(n, k)
+        if (holds and not run.stiff) or _is_near_minimum(run.loss, run.flow.factor(run.Z), run.nearness):
+            return "collocation"
+    if run.stiff and n * k <= _LARGEST_IMPLICIT:
+        return "implicit" if "implicit" in run.methods else "explicit"
+    return "collocation" if run.stiff and "collocation" in run.methods else "explicit"
+
+
+def _has_digits(x: Array) -> bool:
+    """Whether X = S^{1/N}, which collocation follows for k = n, holds all of these eigenvalues (m,) to a few digits."""
+    return bool(np.all(x >= _LEAST_MODE * x.max(initial=0.0)))
 
 
 def _active(runs: Sequence[Run]) -> list[int]:
@@ -55,29 +96,18 @@ def _by_rank(runs: Sequence[Run], members: Sequence[int]) -> list[list[int]]:
     return [[i for i, rank in zip(members, ranks, strict=True) if rank == k] for k in dict.fromkeys(ranks)]
 
 
-def _suits_collocation(run: Run) -> bool:
-    """Whether collocation is better than the explicit method: at full rank, near the minimum, and for k ≪ n.
-
-    On the plateaus of a lower rank it takes half to one and a half times the gradients at n = 10, and each of its steps
-    costs more. Where the target's eigenvalues span decades the explicit method is too slow: n = 256, k = 16, N = 3 and
-    λ_1 = 532 λ_k take 2,722 gradients to 1e-6; the explicit method had not ended after 200 s.
-    """
-    n, k = run.Z.shape
-    return k == n or is_thin(n, k) or bool(_is_near_minimum(run.loss, run.flow.factor(run.Z)))
-
-
-def _is_near_minimum(loss: CovarianceLoss, F: Array) -> NDArray[np.bool_]:
-    """Whether no entry of S − S* exceeds s*_k/10, S = F Fᵀ and S* of rank k; for F (..., n, k)."""
+def _is_near_minimum(loss: CovarianceLoss, F: Array, nearness: float) -> NDArray[np.bool_]:
+    """Whether no entry of S − S* exceeds this fraction of s*_k, S = F Fᵀ and S* of rank k; for F (..., n, k)."""
     n, k = F.shape[-2:]
     minimum = loss.minimum_spectrum(k)
     # Beyond the first k rows and columns S − S* is semidefinite: its largest entry is on the diagonal.
     leading = np.abs(F[..., :k, :] @ F.mT - np.eye(k, n) * minimum[..., None, :]).max(axis=(-2, -1))
-    rest = np.sum(F[..., k:, :] ** 2, axis=-1).max(axis=-1)
-    return np.asarray(np.maximum(leading, rest) <= _NEAR * minimum[..., k - 1])
+    rest = np.sum(F[..., k:, :] ** 2, axis=-1).max(axis=-1, initial=0.0)
+    return np.asarray(np.maximum(leading, rest) <= nearness * minimum[..., k - 1])
 
 
-def _advance_explicitly(loss: CovarianceLoss, runs: Sequence[Run], options: FlowOptions, hand_over: bool) -> None:
-    """Advance runs of one rank by DOP853 as one stack, each to its end, or with `hand_over` to near the minimum."""
+def _advance_explicitly(loss: CovarianceLoss, runs: Sequence[Run], options: FlowOptions) -> None:
+    """Advance runs of one rank by DOP853 as one stack, each to its end or to where another method is better."""
     states, times, ends = np.array([run.Z for run in runs]), [run.time for run in runs], [run.end for run in runs]
     stack = ExplicitStack(FactorFlow(loss, options.depth), states, np.array(times), np.array(ends), options)
     paths = [ExplicitPath(run.flow, run.time, run.Z) for run in runs]
@@ -91,9 +121,11 @@ def _advance_explicitly(loss: CovarianceLoss, runs: Sequence[Run], options: Flow
         if stepped.size:
             there, F = loss.take(active.place[stepped]), stack.flow.factor(active.state[stepped])
             converged = there.form(F.shape[-1], runs[0].rank).excess(F) <= options.excess_tolerance
-            near = _is_near_minimum(there, F) if hand_over else np.zeros_like(converged)
-            for j, below, handed in zip(stepped, converged, near, strict=True):
+            near = _is_near_minimum(there, F, runs[0].nearness)
+            for j, below, is_near in zip(stepped, converged, near, strict=True):
                 run, path, time = runs[active.place[j]], paths[active.place[j]], float(active.time[j])
+                run.stiff |= bool(active.limited[j] >= _MANY_LIMITED)
+                handed = (is_near and "collocation" in run.methods) or (run.stiff and _method(run) != "explicit")
                 interpolated = run.needs_interpolation(path.knots[-1], time)
                 path.add(time, active.state[j].copy(), stack.stages[:, j].copy() if interpolated else None)
                 run.explicit_steps += 1
@@ -104,6 +136,27 @@ def _advance_explicitly(loss: CovarianceLoss, runs: Sequence[Run], options: Flow
                 run.reason = _stop_reason(run, bool(below), stalled)
                 continues[j] = run.reason is None and not handed
         _release(stack, continues, runs, paths)
+
+
+def _advance_implicitly(loss: CovarianceLoss, runs: Sequence[Run], options: FlowOptions) -> None:
+    """Advance runs by LSODA, one after the other, each to its end or to where collocation is better."""
+    for run in runs:
+        path, lsoda = ImplicitPath(run.flow, run.time, run.Z), Lsoda(run, options)
+        run.paths.append(path)
+        handed = False
+        while run.reason is None and not handed:
+            if not lsoda.step():
+                run.methods.discard("implicit")
+                break
+            interpolated = run.needs_interpolation(path.knots[-1], lsoda.time)
+            path.add(lsoda.time, lsoda.state, lsoda.interpolant() if interpolated else None)
+            run.implicit_steps += 1
+            F = run.flow.factor(lsoda.state)
+            stalled = StopReason.STATIONARY if lsoda.has_stalled() else None
+            run.reason = _stop_reason(run, run.has_converged(F), stalled)
+            handed = "collocation" in run.methods and bool(_is_near_minimum(run.loss, F, run.nearness))
+        run.evaluations += lsoda.evaluations
+        run.time, run.Z = lsoda.time, lsoda.state
 
 
 def _advance_by_collocation(loss: CovarianceLoss, runs: Sequence[Run], options: FlowOptions) -> None:
@@ -125,7 +178,9 @@ def _advance_by_collocation(loss: CovarianceLoss, runs: Sequence[Run], options: 
         stepped, squared_gradient, steps = stack.sweep()
         floor = ROUNDING * np.linalg.norm(active.state, axis=(-2, -1))
         collapsed = ~stepped & (active.size * np.linalg.norm(active.velocity, axis=(-2, -1)) <= floor)
-        continues: NDArray[np.bool_] = ~(collapsed | (active.rejections > _MANY_REJECTIONS))
+        # Slow sweeps: the flow is stiff, but not along the coordinates.
+        slow = (active.limited >= _MANY_LIMITED) & (n * k <= _LARGEST_IMPLICIT)
+        continues: NDArray[np.bool_] = ~(collapsed | slow | (active.rejections > _MANY_REJECTIONS))
         for j, step in zip(np.flatnonzero(stepped), steps, strict=True):
             run, path = runs[active.place[j]], paths[active.place[j]]
             path.add(step, float(active.time[j]), active.state[j].copy(), stack.flow.frame(int(j)))
@@ -133,6 +188,12 @@ def _advance_by_collocation(loss: CovarianceLoss, runs: Sequence[Run], options: 
             stalled = active.length[j] <= ROUNDING * np.linalg.norm(path.state)
             run.reason = _stop_reason(run, below, StopReason.STATIONARY if stalled else None)
             continues[j] &= run.reason is None
+        for run, too_slow in zip((runs[i] for i in active.place[~continues]), slow[~continues], strict=True):
+            run.stiff = True
+            if too_slow:
+                run.nearness *= _NEARER
+            else:
+                run.methods.discard("collocation")
         _release(stack, continues, runs, paths)
 
 
@@ -160,7 +221,7 @@ def _stop_reason(run: Run, converged: bool, stalled: StopReason | None) -> StopR
         return StopReason.CONVERGED
     if run.paths[-1].knots[-1] == run.end:
         return StopReason.END_TIME
-    if stalled is None and run.n_steps == run.options.max_steps:
+    if stalled is None and run.spent >= run.options.max_steps:
         return StopReason.STEP_BUDGET
     return stalled
 
@@ -209,3 +270,11 @@ def _cut_at_tolerance(run: Run, path: CollocationPath) -> None:
         else:
             high, below = middle, found
     path.cut(high)
+
+
+#: Methods by name, in the order in which they are tried.
+_ADVANCE = {
+    "explicit": _advance_explicitly,
+    "implicit": _advance_implicitly,
+    "collocation": _advance_by_collocation,
+}

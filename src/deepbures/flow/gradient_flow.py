@@ -1,13 +1,15 @@
 """Gradient flow of all N layers from balanced starts, dW_j/dt = −∂L^N/∂W_j, at a cost that does not grow with N.
 
-One small matrix Z, or X = Z Zᵀ = S^{1/N}, represents all layers (`reduced_flow`). Two methods integrate it:
+One small matrix Z, or X = Z Zᵀ = S^{1/N}, represents all layers (`reduced_flow`). Three methods integrate it:
 
 - exponential collocation (`collocation`) solves the stiff part exactly where the flow is nearly diagonal in the
   target's eigenbasis. It is used from starts of full rank, for k ≪ n, and near the minimum of any lower rank;
-- the explicit method DOP853 (`dop853`) is used for losses without a known Jacobian, and for the plateaus of a lower
-  rank in a few dimensions.
+- the explicit method DOP853 (`dop853`) is used for losses without a known entrywise Jacobian, and for the plateaus of a
+  lower rank in a few dimensions;
+- the implicit method LSODA (`implicit`) takes over where one of the others measures that the flow is stiff along other
+  directions than the coordinates, while Z has at most 500 entries.
 
-`advance` decides which of the two takes a start how far.
+`advance` decides which of them takes a start how far.
 """
 
 import numpy as np
@@ -64,12 +66,13 @@ def gradient_flow(
     excess_tolerance
         Stop once L − L* is at most this.
     max_time, max_steps
-        Horizon (without `times`) and step budget.
+        Horizon (without `times`) and step budget, in which a step of LSODA counts a sixth.
     samples
         Number of samples without `times`.
     method
-        `auto`: under a loss with a known Jacobian, exponential collocation from a start of full rank or of rank
-        k ≪ n, and near the minimum of any rank; the explicit method elsewhere. `explicit`: the explicit method only.
+        `auto`: under a loss with a known entrywise Jacobian, exponential collocation from a start of full rank or of
+        rank k ≪ n, and near the minimum of any rank; the explicit method elsewhere; and LSODA where one of these is
+        limited by stiffness. `explicit`: the explicit method only.
     progress
         True prints a line to stderr every second. Or a function, which is called after every round of steps with the
         number of steps and the time that the flow has reached; an exception that it raises ends the flow.

@@ -25,6 +25,8 @@ from ..losses.base import CovarianceLoss
 _OVERSHOOT = 1e100
 #: Largest coefficient of a row of Z in the chosen rows.
 _LARGEST_COEFFICIENT = 2.0
+#: Step of the differences that replace a Jacobian, relative to |Z|: the cube root of the rounding error.
+_DIFFERENCE = 1e-5
 #: Rows whose least singular value is a smaller fraction of |Z| count as dependent.
 _DEPENDENT = 1e-7
 
@@ -58,6 +60,31 @@ class FactorFlow:
         field = -(self.loss.form(F.shape[-1]).gradient(F) @ C.mT)
         field[refused] = np.nan
         return field
+
+    def jacobian(self, Z: Array) -> Array:
+        """Derivative of `field` at one Z (n, k), as a matrix (nk, nk) that acts on the rows of Z one after the other.
+
+        With the symmetric root P = G^{(N−1)/2} of G^{N−1} and F = Z P, dF = dZ P + Z dP, it is
+        −∇²L(F)[dF] P − ∇L(F) dP. In the eigenbasis of G = V diag(z²) Vᵀ, dP has the entries of dG times the divided
+        differences (z_a^{N−1} − z_b^{N−1})/(z_a² − z_b²). Where F has not rank k to rounding and the loss no Hessian
+        there (ε = 0), it consists of differences of the field instead.
+        """
+        n, k = Z.shape
+        _, z, Vt = np.linalg.svd(Z, full_matrices=False)
+        V = Vt.T
+        P = (V * z ** (self.depth - 1)) @ Vt
+        F, dZ = Z @ P, np.eye(n * k).reshape(n * k, n, k)
+        form = self.loss.form(k)
+        try:
+            product = form.hessian_operator(F)
+        except ValueError:
+            h = _DIFFERENCE * np.linalg.norm(Z)
+            return (self.field(Z + h * dZ) - self.field(Z - h * dZ)).reshape(n * k, n * k).T / (2 * h)
+        differences = geometric_sum(z[:, None], z, self.depth - 1) / (z[:, None] + z)
+        half = dZ.mT @ Z
+        dP = V @ (differences * (Vt @ (half + half.mT) @ V)) @ Vt
+        change = product(dZ @ P + Z @ dP) @ P + form.gradient(F) @ dP
+        return -change.reshape(n * k, n * k).T
 
 
 class RootFlow:

@@ -15,6 +15,10 @@ from .options import FlowOptions
 from .reduced_flow import FactorFlow
 
 _EPS = float(np.finfo(float).eps)
+#: The first `nearness`: below full rank collocation is better from there.
+_NEAR = 0.1
+#: What a step of LSODA counts in the budget of steps.
+_IMPLICIT_STEP = 1 / 6
 
 
 class Run:
@@ -39,8 +43,14 @@ class Run:
         Time and state (n, r) that the integrators have reached; r is the numerical rank of W(0).
     paths
         The pieces of the path, one for each use of an integrator.
-    evaluations, explicit_steps
-        Gradients that the integrators took, and steps of the explicit method.
+    evaluations, explicit_steps, implicit_steps
+        Gradients and Jacobians that the integrators took, and steps of the explicit and of the implicit method.
+    methods
+        Names of the methods that may still be chosen (see `advance`).
+    stiff
+        Whether the explicit method was limited by stability, or collocation made no progress.
+    nearness
+        The minimum is near where no entry of S − S*, in the target's basis, exceeds this fraction of s*_k.
     reason
         Why the run stopped; None while it is active.
 
@@ -62,13 +72,20 @@ class Run:
         self.flow = FactorFlow(loss, options.depth)
         self.time, self.Z = 0.0, U[:, :k] * s[:k] ** (1 / options.depth)
         self.paths: list[ExplicitPath | CollocationPath] = []
-        self.evaluations = self.explicit_steps = 0
+        self.evaluations = self.explicit_steps = self.implicit_steps = 0
+        self.methods: set[str] = set()
+        self.stiff, self.nearness = False, _NEAR
         self.reason: StopReason | None = None
 
     @property
     def n_steps(self) -> int:
-        """Steps of both methods so far."""
+        """Steps of all methods so far."""
         return sum(len(path.knots) - 1 for path in self.paths)
+
+    @property
+    def spent(self) -> float:
+        """Steps of the budget that are spent: a step of LSODA takes about two gradients, one of the others twelve."""
+        return self.n_steps - (1 - _IMPLICIT_STEP) * self.implicit_steps
 
     def has_converged(self, F: Array) -> bool:
         """Whether L − L* at F is at most the tolerance."""
@@ -124,6 +141,7 @@ class Run:
             n_steps=self.n_steps,
             evaluations=self.evaluations + sum(path.evaluations for path in paths),
             explicit_steps=self.explicit_steps,
+            implicit_steps=self.implicit_steps,
         )
 
 

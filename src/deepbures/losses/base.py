@@ -240,6 +240,12 @@ class CovarianceLoss(ABC):
         F = self.to_eigenbasis(W)
         return self.from_eigenbasis(self.form(F.shape[-1]).gradient(F))
 
+    def value_and_gradient(self, W: ArrayLike) -> tuple[Array, Array]:
+        """L(W) and ∇L(W), as `value` and `gradient` up to rounding, at about the cost of the gradient alone."""
+        F = self.to_eigenbasis(W)
+        value, gradient = self.form(F.shape[-1]).value_and_gradient(F)
+        return value, self.from_eigenbasis(gradient)
+
     def hessian_product(self, W: ArrayLike, V: ArrayLike, rank: int | None = None) -> Array:
         """∇²L(W)[V], the derivative of the gradient along V, shape of V.
 

@@ -123,6 +123,15 @@ class Dense(Form):
         gradient[..., : self.support, :] -= 2 * (self.map_of(*self.spectrum(F)) @ F[..., : self.support, :])
         return gradient
 
+    def value_and_gradient(self, F: Array) -> tuple[Array, Array]:
+        """‖∇L‖²/4 + ε ‖I − T‖² = ‖A − T A‖² and ∇L = 2 (F − T F), from one T: R Q = T A in `value`."""
+        T = self.map_of(*self.spectrum(F))
+        gradient = 2 * F
+        gradient[..., : self.support, :] -= 2 * (T @ F[..., : self.support, :])
+        deformed = np.sum((np.eye(self.support, dtype=T.dtype) - T) ** 2, axis=(-2, -1))
+        empty = self.dimension - self.support  # directions in which T = 0
+        return np.sum(gradient**2, axis=(-2, -1)) / 4 + self.epsilon[..., 0, 0] * (deformed + empty), gradient
+
     def hessian_operator(self, F: Array) -> Callable[[Array], Array]:
         """V ↦ 2 (I − T) V − 2 R D R F, D = −Q [(Qᵀ E Q)_ij / (√μ_i √μ_j (√μ_i + √μ_j))] Qᵀ, E = R (V Fᵀ + F Vᵀ) R.
 

@@ -74,6 +74,10 @@ class Form(Gradients):
     def value(self, F: Array) -> Array:
         """L(W), (...)."""
 
+    def value_and_gradient(self, F: Array) -> tuple[Array, Array]:
+        """L(W) and Ωᵀ ∇L(W). A form may compute both from one decomposition."""
+        return self.value(F), self.gradient(F)
+
     @abstractmethod
     def excess(self, F: Array) -> Array:
         """L(W) − L*, (...), L* the minimum over rank ≤ k, as a sum of squares."""

@@ -38,6 +38,15 @@ class Polar(Dense):
         """2 (F − R U Vᵀ)."""
         return 2 * (F - self.root * polar_factor(self.root * F))
 
+    def value_and_gradient(self, F: Array) -> tuple[Array, Array]:
+        """‖∇L‖²/4 + tr R (I − Q Qᵀ) R and ∇L = 2 (F − R Q), from one polar factor Q of R F."""
+        Q = polar_factor(self.root * F)
+        gradient = 2 * (F - self.root * Q)
+        squares = Q**2
+        missing = self.dimension - np.rint(np.sum(squares, axis=(-2, -1)))  # rank of I − Q Qᵀ
+        lost = np.sum(self.root[..., 0] ** 2 * (1 - np.sum(squares, axis=-1)), axis=-1)
+        return np.sum(gradient**2, axis=(-2, -1)) / 4 + np.where(missing > 0, lost, 0.0), gradient
+
     def excess_by_svd(self, F: Array) -> Array:
         """‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|², U_⊥ the complement of U.
 

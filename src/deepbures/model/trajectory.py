@@ -174,15 +174,16 @@ class FlowTrajectory(Trajectory):
     gradient_norm : (m,)
         (Σ_j ‖∂L^N/∂W_j‖²_F)^{1/2} of the balanced network; L falls at the rate of its square.
     n_steps, evaluations
-        Accepted steps of the integrators and evaluations of the gradient.
-    explicit_steps
-        Number of those steps that the explicit method took; exponential collocation took the others.
+        Accepted steps of the integrators, and evaluations of the gradient and of its Jacobian.
+    explicit_steps, implicit_steps
+        Number of those steps that the explicit and the implicit method took; exponential collocation took the others.
     """
 
     gradient_norm: Array
     n_steps: int
     evaluations: int
     explicit_steps: int
+    implicit_steps: int
 
     @property
     def final(self) -> Array:

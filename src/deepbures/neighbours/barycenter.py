@@ -3,7 +3,8 @@
 F(W) = Σ_i w_i L_i(W), with L_i the Bures-Wasserstein loss to Σ_i and Σ_i w_i = 1, is least where S = W Wᵀ is the
 barycenter of the Σ_i (Agueh and Carlier 2011), and ∇F = 2 (I − Σ_i w_i T_i) W. One layer with step ½ is the fixed-point
 iteration S⁺ = T̄ S T̄, T̄ = Σ_i w_i T_i, of Álvarez-Esteban et al. (2016): W⁺ = Σ_i w_i R_i polar(R_i W), which needs
-no inverse and works for singular covariances (docs/neighbours/barycenters.md).
+no inverse and works for singular covariances (docs/neighbours/barycenters.md). Where all Σ_i are regular,
+`barycenter_newton` finds S with fewer decompositions.
 
 Over matrices of rank ≤ k the minimiser is not the barycenter cut to rank k, and, unlike for one target, there can be
 local minima that are not global: `rank_bounded_minima` finds them.
@@ -20,6 +21,7 @@ from ..losses.base import CovarianceLoss
 from ..losses.bures_wasserstein import BuresWasserstein
 from ..losses.form import Form
 from ..losses.target import Target
+from .barycenter_newton import newton
 
 #: Largest number of half steps of a search.
 MAX_STEPS = 20_000
@@ -64,14 +66,12 @@ class Barycenter(CovarianceLoss):
     degree = 2
 
     def __init__(self, covariances: ArrayLike, weights: ArrayLike | None = None, epsilon: float = 0.0) -> None:
-        self.covariances = _checked_covariances(covariances)
+        self.covariances, roots = _checked_covariances(covariances)
         self.weights = _checked_weights(weights, len(self.covariances))
         if not 0 <= epsilon < np.inf:
             raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon!r}")
         self.epsilon = float(epsilon)
-        mean = np.einsum("i,iab->ab", self.weights, self.covariances)
-        W, _ = _settle(_Terms(self.covariances, self.weights, 0.0), _roots(mean))
-        super().__init__(symmetrize(W @ W.T))
+        super().__init__(_fixed_point(self.covariances, roots, self.weights))
         if self.epsilon > self.eigenvalues[-1]:
             raise ValueError(
                 f"epsilon must be at most the least eigenvalue of the barycenter, {self.eigenvalues[-1]:.6g}, "
@@ -147,8 +147,22 @@ class _BarycenterForm(Form):
 
 
 def barycenter(covariances: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Bures-Wasserstein barycenter (n, n) of covariances (m, n, n), by the fixed-point iteration; see `Barycenter`."""
-    return Barycenter(covariances, weights).covariance
+    """Bures-Wasserstein barycenter (n, n) of covariances (m, n, n), without the loss to it; see `Barycenter`."""
+    covariances, roots = _checked_covariances(covariances)
+    return _fixed_point(covariances, roots, _checked_weights(weights, len(covariances)))
+
+
+def _fixed_point(covariances: Array, roots: Array, weights: Array) -> Array:
+    """S = T̄ S T̄, by Newton's method, or by the iteration itself where a covariance is singular.
+
+    The start (Σ_i w_i Σ_i^{1/2})² is the barycenter of covariances that commute.
+    """
+    W = np.einsum("i,iab->ab", weights, roots)
+    S = newton(covariances, weights, W @ W.T)
+    if S is None:
+        W, _ = _settle(_Terms(covariances, weights, 0.0), W)
+        S = symmetrize(W @ W.T)
+    return S
 
 
 def draw_covariances(rng: np.random.Generator, number: int, dimension: int, spread: float) -> Array:
@@ -337,12 +351,13 @@ def _roots(covariances: Array) -> Array:
     return (basis * np.sqrt(eigenvalues)[..., None, :]) @ basis.mT
 
 
-def _checked_covariances(covariances: ArrayLike) -> Array:
+def _checked_covariances(covariances: ArrayLike) -> tuple[Array, Array]:
+    """The covariances and their symmetric roots, both (m, n, n)."""
     array = finite_array("covariances", covariances, 3).astype(float)
     if array.ndim != 3:
         raise ValueError(f"covariances must be a stack (m, n, n) of matrices, not of shape {array.shape}")
-    spectrum("covariances", array)
-    return symmetrize(array)
+    roots = _roots(array)
+    return symmetrize(array), roots
 
 
 def _checked_weights(weights: ArrayLike | None, number: int) -> Array:
