@@ -8,11 +8,11 @@ no case could have contradicted it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -248,23 +248,46 @@ def decayed(records: pd.DataFrame, promised: pd.Series) -> pd.DataFrame:
 
 def judge(statement: Statement, study: Study) -> Claim:
     """Test a statement on a study."""
-    worst, shares, seeds = [], [], []
-    cases = runs = violations = 0
-    for part in statement.cases(study):  # of a large table, the cases of one block at a time
+    runs, pairs = [], []
+
+    def counted() -> Iterator[pd.DataFrame]:
+        for part in tested(statement, study):
+            runs.append(len(part[keys_of(part)].drop_duplicates()))
+            pairs.append(part[["experiment", "seed"]].drop_duplicates())
+            yield part
+
+    found = outcome(statement, counted())
+    return Claim(
+        **{field.name: getattr(statement, field.name) for field in fields(Stated)},
+        **found,
+        runs=sum(runs),
+        targets=study.targets(pd.concat(pairs)) if pairs else 0,
+    )
+
+
+def tested(statement: Statement, study: Study) -> Iterator[pd.DataFrame]:
+    """The cases of a statement in a study with their deviations; of a large table those of one block at a time."""
+    for part in statement.cases(study):
         if statement.bound:
             part = part[part["promised"] >= _POWER * LOSS_ROUNDING]
             part = part.assign(deviation=np.maximum(1 - part["fell"] / part["promised"], 0))
+        if len(part):
+            yield part
+
+
+def outcome(statement: Statement, parts: Iterable[pd.DataFrame]) -> dict[str, Any]:
+    """The attributes of a claim that follow from its cases alone: their number, violations, deviations, verdict."""
+    worst, shares, cases, violations = [], [], 0, 0
+    for part in parts:
+        deviations = part["deviation"].to_numpy(dtype=float)
+        cases += len(deviations)
+        violations += int(np.sum(~(deviations <= statement.tolerance)))  # NaN is a violation
+        worst.append(np.max(deviations))
+        if statement.bound:
             with np.errstate(divide="ignore"):
                 shares.append((part["promised"] / part["fell"].clip(lower=0)).to_numpy())
-        if len(part):
-            deviations = part["deviation"].to_numpy(dtype=float)
-            cases += len(deviations)
-            violations += int(np.sum(~(deviations <= statement.tolerance)))  # NaN is a violation
-            worst.append(float(np.max(deviations)))
-            runs += len(part[keys_of(part)].drop_duplicates())
-            seeds.append(part[["experiment", "seed"]].drop_duplicates())
     share = largest_share = float("nan")
-    if statement.bound and cases:
+    if shares:
         ratios = np.concatenate(shares)
         largest_share, share = float(np.max(ratios)), float(np.median(ratios, overwrite_input=True))
     if violations:
@@ -275,14 +298,11 @@ def judge(statement: Statement, study: Study) -> Claim:
         verdict = f"not testable here: the bound promises at most {largest_share:.1g} of the measured decay"
     else:
         verdict = "holds"
-    return Claim(
-        **{field.name: getattr(statement, field.name) for field in fields(Stated)},
-        cases=cases,
-        runs=runs,
-        targets=study.targets(pd.concat(seeds)) if seeds else 0,
-        violations=violations,
-        worst_deviation=float(np.max(worst)) if worst else float("nan"),
-        share=share,
-        largest_share=largest_share,
-        verdict=verdict,
-    )
+    return {
+        "cases": cases,
+        "violations": violations,
+        "worst_deviation": float(np.max(worst)) if worst else float("nan"),
+        "share": share,
+        "largest_share": largest_share,
+        "verdict": verdict,
+    }
