@@ -67,8 +67,9 @@ def below(pid: int) -> dict[int, str]:
     parents, lines = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_bytes().decode(errors="replace")
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            lines[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+            lines[int(folder.name)] = line
     found, new = set(), {pid}
     while new:
         new = {child for child, parent in parents.items() if parent in new} - found

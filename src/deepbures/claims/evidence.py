@@ -8,7 +8,7 @@ no case could have contradicted it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -262,44 +262,46 @@ def decays(
 
 def judge(statement: Statement, study: Study) -> Claim:
     """Test a statement on a study."""
-    runs, seeds = [0], []
+    runs, pairs = [], []
 
-    def count(part: pd.DataFrame) -> None:
-        runs.append(len(part[keys_of(part)].drop_duplicates()))
-        seeds.append(part[["experiment", "seed"]].drop_duplicates())
+    def counted() -> Iterator[pd.DataFrame]:
+        for part in tested(statement, study):
+            runs.append(len(part[keys_of(part)].drop_duplicates()))
+            pairs.append(part[["experiment", "seed"]].drop_duplicates())
+            yield part
 
-    outcome = outcome_of(statement, study, count)
+    found = outcome(statement, counted())
     return Claim(
         **{field.name: getattr(statement, field.name) for field in fields(Stated)},
+        **found,
         runs=sum(runs),
-        targets=study.targets(pd.concat(seeds)) if seeds else 0,
-        **outcome,
+        targets=study.targets(pd.concat(pairs)) if pairs else 0,
     )
 
 
-def outcome_of(
-    statement: Statement, study: Study, count: Callable[[pd.DataFrame], None] = lambda part: None
-) -> dict[str, Any]:
-    """The number of cases of a statement in a study, and the attributes of `Claim` from `violations` on.
-
-    Of a large table, the cases of one block at a time are there; `count` is called with each of these.
-    """
-    worst, shares = [], []
-    cases = violations = 0
+def tested(statement: Statement, study: Study) -> Iterator[pd.DataFrame]:
+    """The cases of a statement in a study with their deviations; of a large table those of one block at a time."""
     for part in statement.cases(study):
         if statement.bound:
             part = part[part["promised"] >= _POWER * LOSS_ROUNDING]
             part = part.assign(deviation=np.maximum(1 - part["fell"] / part["promised"], 0))
+        if len(part):
+            yield part
+
+
+def outcome(statement: Statement, parts: Iterable[pd.DataFrame]) -> dict[str, Any]:
+    """The attributes of a claim that follow from its cases alone: their number, violations, deviations, verdict."""
+    worst, shares, cases, violations = [], [], 0, 0
+    for part in parts:
+        deviations = part["deviation"].to_numpy(dtype=float)
+        cases += len(deviations)
+        violations += int(np.sum(~(deviations <= statement.tolerance)))  # NaN is a violation
+        worst.append(np.max(deviations))
+        if statement.bound:
             with np.errstate(divide="ignore"):
                 shares.append((part["promised"] / part["fell"].clip(lower=0)).to_numpy())
-        if len(part):
-            deviations = part["deviation"].to_numpy(dtype=float)
-            cases += len(deviations)
-            violations += int(np.sum(~(deviations <= statement.tolerance)))  # NaN is a violation
-            worst.append(float(np.max(deviations)))
-            count(part)
     share = largest_share = float("nan")
-    if statement.bound and cases:
+    if shares:
         ratios = np.concatenate(shares)
         largest_share, share = float(np.max(ratios)), float(np.median(ratios, overwrite_input=True))
     if violations:

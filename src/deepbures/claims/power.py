@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from .evidence import Claim, Statement, Study, judge, outcome_of
+from .evidence import Claim, Statement, Study, judge, outcome, tested
 from .mutation import Mutation
 
 #: A bound is attained where the promised decay is at least this fraction of the measured one.
@@ -70,7 +70,7 @@ def detections(statement: Statement, study: Study) -> tuple[Claim, list[Detectio
     found = []
     for mutation in statement.mutations:
         for sign in mutation.directions:
-            verdict = outcome_of(statement, Mutated(tables, mutation, sign))["verdict"]
+            verdict = outcome(statement, tested(statement, Mutated(tables, mutation, sign)))["verdict"]
             seen = claim.verdict != verdict == mutation.verdict and claim.cases > 0
             found.append(Detection(statement.name, mutation, sign, verdict, seen))
     return claim, found
