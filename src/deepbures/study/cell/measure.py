@@ -147,8 +147,8 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int, step_si
 
     Those with the least local rate r; for descent with step size η, those with the largest |1 − η r|. Only where it is
     near 1 does the tail of log (L − L*) have the slope of the closed form. NaN where the excess by direction is not
-    known in closed form: for ε ≥ λ_k, for losses other than Bures-Wasserstein, and where λ_k = λ_{k+1}, as then the minima
-    are a manifold.
+    known in closed form: for ε ≥ λ_k, for losses other than Bures-Wasserstein, and where λ_k = λ_{k+1}, as the minima
+    then form a manifold.
     """
     if tied_exchanges(loss.eigenvalues, float(loss.epsilon), np.arange(rank)).any():
         return float("nan")
