@@ -79,9 +79,13 @@ STUDY = {
         {"integration": {**FLOW["integration"], "rtol": 1e-9}, "rank": 2},
         [
             {"start": {"kind": "saddle", "scale": 1e-3}, "epsilon": 0, "depth": 1},
-            {"start": {"kind": "saddle", "scale": 1}, "epsilon": 0.1, "depth": 1},
-            {"start": {"kind": "level", "scale": 0.9}, "epsilon": 0.1, "depth": 2},
+            {"start": {"kind": "level", "scale": 0.3}, "epsilon": 0.1, "depth": 2},
         ],
+    ),
+    "on_the_saddle": (
+        "flow",
+        {**FLOW, "dimension": 4, "rank": 2},
+        [{"start": {"kind": "saddle", "scale": 1}, "epsilon": 0.1, "depth": 1}],
     ),
     "level_steps": (
         "descent",
@@ -149,7 +153,7 @@ STUDY = {
     ),
     "fillings": (
         "escape",
-        {"landscape": {"points": 5, "perturbation": 1e-5, "lower_ranks": True}, "rank": 2},
+        {"landscape": {"points": 5, "perturbation": 1e-5, "lower_ranks": True}, "dimension": 4, "rank": 2},
         [{"epsilon": 0, "depth": 2}, {"epsilon": 0.1, "depth": 1}, {"epsilon": 0.1, "depth": 2}],
     ),
     "hessian": (

@@ -25,7 +25,7 @@ _NOISE = 1e-12
 _NEAR = 0.001 * (1 + 1e-9)
 #: Descents that end show convergence if the excess fell to the first number; those that did not, had time after so many
 #: e-folds of the slowest mode. Range of η r of the slowest mode in which descent ends before rounding has grown.
-_FELL, _HAD_STEPS, _SLOWEST = 1e-8, 100.0, (0.3, 1.9)
+_FELL, _HAD_STEPS, _SLOWEST = 1e-8, 100.0, (0.45, 1.9)
 #: Losses are compared at the first fraction of the largest stable step; from the second on that can turn round.
 _QUARTER, _LATE_STEP = 0.25, 0.95
 #: Room for the way to the neighbourhood of the minimum, in which steps are counted by local contraction.
@@ -175,7 +175,7 @@ CONVERGES_ABOVE = _Descent(
     statement="For k = n ≥ 2, N ≥ 2 and from starts near the minimum that have only the slowest mode, descent "
     "converges with η up to 1.2 times 2/λ_max of the Hessian, if η r < 2 for the rate r of that mode",
     formula="W_0 = W* but for σ_n: descent converges at η = 1.2 · 2 / λ_max(∇²L^N)",
-    test="Outcome of every such descent with 0.3 < η r < 1.9: it ends before rounding, which excites all modes, has "
+    test="Outcome of every such descent with 0.45 < η r < 1.9: it ends before rounding, which excites all modes, has "
     "grown.",
     unit="runs with another outcome",
     tolerance=0.0,

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...linalg.psd import Array
+from ...losses.closed_form_rates import tied_exchanges
 from ...losses.registry import CovarianceLoss
 from ...model import diagnostics
 from ...model.starts import Start
@@ -146,8 +147,11 @@ def slowest_share(loss: CovarianceLoss, F: Array, depth: int, rank: int, step_si
 
     Those with the least local rate r; for descent with step size η, those with the largest |1 − η r|. Only where it is
     near 1 does the tail of log (L − L*) have the slope of the closed form. NaN where the excess by direction is not
-    known in closed form: for ε ≥ λ_k, and for losses other than Bures-Wasserstein.
+    known in closed form: for ε ≥ λ_k, for losses other than Bures-Wasserstein, and where λ_k = λ_{k+1}, as the minima
+    then form a manifold.
     """
+    if tied_exchanges(loss.eigenvalues, float(loss.epsilon), np.arange(rank)).any():
+        return float("nan")
     by_direction = loss.excess_by_direction(F, rank)
     local = None if by_direction is None else loss.local_rates(depth, np.arange(rank))
     if by_direction is None or local is None:
