@@ -119,7 +119,7 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
         wrong = np.array([[not _NUMBER.fullmatch(number) for number in row] for row in numbers])
         for i, j in ((i, j) for i, j in np.argwhere(wrong) if j not in index):
             what = f"{body[i, j][:40]!r} is no finite number" if body[i, j] else "a value is missing"
-            raise ValueError(f"row {i + 1}, column {j + 1}{f' ({names[j]!r})' if names else ''}: {what}")
+            raise ValueError(f"row {i + 1}, column {j + 1}{f' ({names[j][:40]!r})' if names else ''}: {what}")
         numbers = np.delete(numbers, index, axis=1)
         values = numbers.astype(float)
         whole = np.array([[not set(number) & set(".eE") for number in row] for row in numbers])
