@@ -107,7 +107,7 @@ def test_large_files_that_are_no_samples_are_refused_as_small_ones(tmp_path, rng
     ):
         for large in (1, 2**40):
             monkeypatch.setattr(sample_files, "LARGE", large)
-            with pytest.raises(ValueError, match=rf"{name}: cannot be read as .*{message}") as error:
+            with pytest.raises(ValueError, match=rf"{name}: .*{message}") as error:
                 read_target({"samples": str(tmp_path / name)}, 3)
             assert "\n" not in str(error.value)
 

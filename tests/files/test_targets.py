@@ -51,7 +51,10 @@ def test_a_covariance_is_read_as_it_was_written(tmp_path, covariance, suffix):
 def test_samples_give_the_maximum_likelihood_estimate(tmp_path, rng, suffix):
     samples = rng.standard_normal((50, 4)) + 3
     path = save(tmp_path / f"samples{suffix}", samples)
-    np.testing.assert_allclose(read_target({"samples": path}, 4), np.cov(samples.T, bias=True), rtol=1e-12)
+    found = read_target({"samples": path}, 4)
+    np.testing.assert_allclose(found, np.cov(samples.T, bias=True), rtol=1e-12)
+    # Bit for bit the same, whatever the file.
+    np.testing.assert_array_equal(found, read_target({"samples": save(tmp_path / "same.npy", samples)}, 4))
 
 
 # What programs write by default. Each writer takes a folder and a matrix, and returns the file.
@@ -278,7 +281,7 @@ def test_what_programs_write_by_default_is_read_or_refused_by_the_option_that_de
 def test_options_mean_what_they_mean_in_pandas(tmp_path, text, options, expected):
     (tmp_path / "x.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     if expected is None:
-        _refused({"samples": str(tmp_path / "x.csv"), **options}, 2, "x.csv: cannot be read as csv: ")
+        _refused({"samples": str(tmp_path / "x.csv"), **options}, 2, "x.csv: ")
     else:
         np.testing.assert_array_equal(read_matrix(tmp_path / "x.csv", **options).values, expected)
         if not isinstance(text, bytes) and "#" not in text:  # a comment within the line or before the heading
@@ -575,7 +578,7 @@ def test_files_that_are_something_else_are_named(tmp_path, kind, suffix):
     if kind == "a NumPy array" and suffix == ".npy":
         pytest.skip("it is what its name says")
     (tmp_path / f"x{suffix}").write_bytes(OTHERS[kind])
-    with pytest.raises(ValueError, match=rf"x{suffix}: cannot be read as {suffix[1:]}: it is {kind.strip()}") as error:
+    with pytest.raises(ValueError, match=rf"x{suffix}: it is {kind.strip()}") as error:
         read_target({"covariance": str(tmp_path / f"x{suffix}")}, 2)
     assert "\n" not in str(error.value)
 
@@ -764,7 +767,7 @@ def test_a_wrong_matrix_is_refused_in_one_line(tmp_path, covariance, kind, suffi
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.npy", None, "missing.npy: cannot be read as npy: there is no such file"),
+        ("missing.npy", None, "missing.npy: there is no such file"),
         (".", None, "it is a folder, not a file"),
         ("target.mat", b"1", r"the format must be one of .npy, .npz, .csv.*, not '.mat'; it is text"),
         ("target.mat", b"MATLAB 5.0 MAT-file", r"not '.mat'; it is a MATLAB file \(.mat\): save it with writematrix"),
@@ -777,10 +780,10 @@ def test_a_wrong_matrix_is_refused_in_one_line(tmp_path, covariance, kind, suffi
         ("target.csv.bz2", b"BZh91AY", r"not '.bz2'; it is compressed .*: unpack it"),
         ("target.feather", b"ARROW1", r"not '.feather'; it is an Arrow \(Feather\) file: save the table as Parquet"),
         ("target", b"1", r"the format must be one of .*, not 'none'"),
-        ("target.npy", b"no array", "target.npy: cannot be read as npy: it is text"),
-        ("target.npy", b"\x93NUMPY\x01\x00v\x00", "target.npy: cannot be read as npy"),
-        ("target.npz", b"PK\x03\x04", "target.npz: cannot be read as npz"),
-        ("target.parquet", b"PAR1", "target.parquet: cannot be read as parquet"),
+        ("target.npy", b"no array", "target.npy: it is text"),
+        ("target.npy", b"\x93NUMPY\x01\x00v\x00", "target.npy: "),
+        ("target.npz", b"PK\x03\x04", "target.npz: "),
+        ("target.parquet", b"PAR1", "target.parquet: "),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, content, message):

@@ -68,9 +68,8 @@ def one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        form = f" as {path.suffix[1:].lower()}" if path.suffix.lower() in FORMATS else ""
         fault = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{path}: cannot be read{form}: {fault}") from None
+        raise ValueError(f"{path}: {fault}") from None
 
 
 def checked_suffix(path: Path, encoding: str | None = None) -> str:

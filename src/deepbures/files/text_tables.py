@@ -119,9 +119,9 @@ def read_text(data: bytes, square: bool, options: TextOptions) -> Table:
         wrong = np.array([[not _NUMBER.fullmatch(number) for number in row] for row in numbers])
         for i, j in ((i, j) for i, j in np.argwhere(wrong) if j not in index):
             what = f"{body[i, j][:40]!r} is no finite number" if body[i, j] else "a value is missing"
-            raise ValueError(f"row {i + 1}, column {j + 1}{f' ({names[j]!r})' if names else ''}: {what}")
+            raise ValueError(f"row {i + 1}, column {j + 1}{f' ({names[j][:40]!r})' if names else ''}: {what}")
         numbers = np.delete(numbers, index, axis=1)
-        values = numbers.astype(float)
+        values = numbers.astype(float, order="C")
         whole = np.array([[not set(number) & set(".eE") for number in row] for row in numbers])
         is_square = square and len(values) == values.shape[1]  # all of its numbers belong to it
         if not is_square and not names and options.header == "infer":

@@ -25,10 +25,5 @@ def neutral(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name not in _SETTINGS and (name in _PYTHON or not name.startswith("PYTHON"))
     }
-    return {
-        "USERNAME": "nobody",
-        **inherited,
-        "MPLBACKEND": "agg",
-        "MATPLOTLIBRC": os.devnull,
-        "JUPYTER_NO_CONFIG": "1",
-    }
+    named = {"USERNAME": "nobody", **inherited}
+    return {**named, "MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull, "JUPYTER_NO_CONFIG": "1"}

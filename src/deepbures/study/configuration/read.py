@@ -40,6 +40,8 @@ def read(path: str | Path) -> dict[str, Any]:
         value = _loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     if value is None:
