@@ -292,7 +292,7 @@ def test_rank_beyond_the_targets_is_refused_up_front(tmp_path, shipped):
     config["figures"] = {}
     with pytest.raises(ConfigurationError) as caught:
         check(config)
-    assert "rank 4 exceeds the rank 3 of the target" in str(caught.value)
+    assert "grid.rank: 4 must be at most the rank of the target, 3" in str(caught.value)
     block["grid"]["rank"] = [3]
     check(config)
 

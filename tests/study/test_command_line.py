@@ -114,7 +114,7 @@ MISTAKES = [
     (
         lambda: text("mine.yaml", OF_SAMPLES.format("x" * 300)),
         CELLS,
-        "experiments.mine.target: [Errno 36] File name too",
+        "holds a name of more than 255 bytes",
     ),
 ]
 
