@@ -59,6 +59,7 @@ def study(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "study"))
 
 
+@pytest.mark.slow
 def test_default_study_holds_the_authors_grid(tmp_path):
     # 4 ε × 11 smin × 21 depths = 924 cells, of which 2 × 21 stand twice more (smin = -1, ε limited to λ_n),
     # and the whole grids of the others; the square loss is computed once for all ε.
@@ -311,6 +312,7 @@ def examples_of_the_documentation() -> list[str]:
     return re.findall(r"```yaml\n# mine.yaml\n(.*?)```", text, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
     folder = copy_of_project(tmp_path)
     edit(folder / "config/config.yaml", "shared_jobs: 12", "shared_jobs: 0")
