@@ -129,12 +129,57 @@ experiments:
     seeds: 2
     seeds_per_job: 2
     grid: {loss_name: [bures-wasserstein], epsilon: [0.1], rank: [2], depth: [1]}
+  levels:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.3, 1], epsilon: [0.1], rank: [2], depth: [1]}
+  levels_full_rank:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.3], epsilon: [0.1], depth: [1]}
+  levels_descent:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.9], epsilon: [0.1], rank: [2], depth: [1]}
+    descent: {max_steps: 300}
+  levels_one_layer:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initial_scale: [0.3], epsilon: [0.1], rank: [2], step_size: [0.5]}
+    descent: {max_steps: 300}
+  step_starts:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initialization: [level], epsilon: [0], depth: [2], relative_step: [0.8, 1.2]}
+    descent: {max_steps: 300}
+  loss_comparison_n1:
+    grid: {depth: [1], relative_step: [0.95]}
+  imbalance:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initialization: [level], initial_scale: [1.0e-3], imbalance: [0, 0.5], epsilon: [0], depth: [2]}
+  deep_steps:
+    landscape: {conditions: [1], shares: [0], step_shares: [1], starts: 2, steps: 5}
+    seeds: 1
+    seeds_per_job: 1
+    grid: {rank: [2], depth: [2]}
+  widths:
+    seeds: 2
+    seeds_per_job: 2
+    grid: {initialization: [xavier_normal], width: [10, 20], rank: [10]}
+    descent: {max_steps: 100}
+  fillings:
+    landscape: {points: 3}
+    seeds: 2
+    seeds_per_job: 2
+    grid: {loss_name: [bures-wasserstein], epsilon: [0.1], depth: [1]}
 figures:
   trajectories: {show: {epsilon: [0.1], smin: [1], depth: [1, 10]}}
   rates: {show: {epsilon: [0.1], smin: [0.5, 1]}}
   spectra: {show: {epsilon: [0.1], smin: [0.5], depth: [10]}}
   low_rank: {show: {epsilon: [0.1], rank: [5], depth: [1, 2]}}
   plateaus: {show: {epsilon: [0.1], depth: [1, 2]}}
+  levels: {show: {epsilon: [0.1], rank: [2], depth: [1]}}
   loss_comparison: {show: {depth: [1, 2]}}
   hessian: {show: {epsilon: [0.1], depth: [1, 3]}}
   surface: {show: {epsilon: [0, 0.1], depth: [1]}}
@@ -164,11 +209,21 @@ JOBS = {
     "escape": 2,
     "surface": 2,
     "critical_search": 1,
+    "levels": 2 * 2,
+    "levels_full_rank": 2,
+    "levels_descent": 2 * 2,
+    "levels_one_layer": 2,
+    "step_starts": 2 * 2,
+    "loss_comparison_n1": 2,
+    "imbalance": 2,
+    "deep_steps": 1,
+    "widths": 2 * 2,
+    "fillings": 1,
 }
 
 
 #: Tables of an experiment that has not two.
-TABLES = {"hessian": 1, "blow_up": 1, "paths": 1, "expansion": 1, "escape": 1, "surface": 3, "critical_search": 2}
+TABLES = {"blow_up": 1, "paths": 1, "expansion": 1, "deep_steps": 1, "surface": 3}
 
 
 def copy_of_project(folder: Path) -> Path:

@@ -614,7 +614,9 @@ def test_what_unpacks_beyond_all_proportion_is_refused_before_it_is_read(tmp_pat
     pq.write_table(pa.table({"a": np.zeros(10**6), "b": np.zeros(10**6)}), tmp_path / "x.parquet")
     for name, size in (("x.npz", 2e6), ("x.parquet", 1.6e7)):
         tracemalloc.start()
-        _refused({"samples": str(tmp_path / name)}, 2, f"x.{name[2:]}: (.* )?it would take {size / 1e9:.3g} GB of memory")
+        _refused(
+            {"samples": str(tmp_path / name)}, 2, f"x.{name[2:]}: (.* )?it would take {size / 1e9:.3g} GB of memory"
+        )
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < size / 4

@@ -113,10 +113,11 @@ def contraction(runs: pd.DataFrame) -> Figure:
             points = {**style_of, "fillstyle": "full" if settled else "none"}
             top.plot(part["predicted_mean"], part["measured_mean"], **points)
             bottom.errorbar(part["predicted_mean"], part["ratio_mean"], part["ratio_std"], elinewidth=0.5, **points)
-    ends = cells["predicted_mean"].agg(["min", "max"])
-    top.plot(ends, ends, **style.THEORY)
+    if len(cells):  # else no run ends in its tail
+        ends = cells["predicted_mean"].agg(["min", "max"])
+        top.plot(ends, ends, **style.THEORY)
+        top.legend(fontsize=6)
     top.set(xscale="log", yscale="log", ylabel=r"measured $-\ln$ contraction per step")
-    top.legend(fontsize=6)
     bottom.axhline(1, **style.THEORY)
     bottom.ticklabel_format(axis="y", useOffset=False)
     bottom.set(xlabel=r"$-\ln \max_r (1 - \eta r)^2$", ylabel="measured / predicted")
