@@ -216,6 +216,7 @@ base = merged(["config/config.yaml"])["experiments"]
 counts, grid = {}, {"epsilon": [0], "smin": [0.5], "rank": [2], "depth": [2]}
 for name in ("critical_search", "expansion", "escape", "paths"):
     tables = first([], name, loss="relative-frobenius", grid=grid)
+    tables.pop("fillings", None)  # of points of rank below k, which `lower_ranks` asks for
     counts[name] = min(len(table) for table in tables.values())
     if name == "critical_search":
         searches = tables["searches"]
