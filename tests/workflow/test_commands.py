@@ -11,6 +11,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from projects import ROOT, copy_of_project
 
@@ -46,6 +48,8 @@ ELSEWHERE = {
     "snakemake --unlock": "test_faults.py",
     "snakemake --delete-all-output": "test_workflow.py",
     "make study PYTHON=/path/to/python": "test_front_door.py, which Python is taken",
+    ".venv/bin/python -m deepbures claims --power": "needs a finished study; .ci/run makes it and runs this",
+    "python -m deepbures claims --power": "needs a finished study; test_power.py",
     "make VENV=/absolute/path": "test_front_door.py, an environment elsewhere",
 }
 
@@ -80,8 +84,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv/.installed").touch()
     (folder / "results").mkdir()
     shutil.copy(ROOT / "docs/claims.csv", folder / "results")
-    made = "import numpy as np; np.save('my_covariance.npy', np.diag([5.0, 4.0, 3.0, 2.0, 1.0]))"
-    subprocess.run([sys.executable, "-c", made], cwd=folder, check=True)
+    np.save(folder / "my_covariance.npy", np.diag([5.0, 4.0, 3.0, 2.0, 1.0]))
+    samples = pd.DataFrame(np.random.default_rng(0).standard_normal((50, 4)), columns=list("abcd"))
+    samples.to_csv(folder / "my_samples.csv")  # with heading and index, as in docs/tutorial.md
     return folder
 
 
