@@ -233,7 +233,7 @@ def test_an_edited_numerical_module_reruns_the_cells_and_a_comment_does_not(stud
 def test_an_edited_descent_reruns_no_flow(study):
     edit(study / "src/deepbures/descent/gradient_descent.py", "CHECK_INTERVAL = 10", "CHECK_INTERVAL = 20")
     blocks = yaml.safe_load((study / "config/config.yaml").read_text(encoding="utf-8"))["experiments"]
-    descents = {name: count for name, count in JOBS.items() if blocks[name]["kind"] == "descent"}
+    descents = {name: count for name, count in JOBS.items() if blocks[name]["kind"] in ("descent", "deep_steps")}
     assert run_jobs(planned(study)) == descents
 
 
