@@ -20,7 +20,7 @@ _LATE, _DECAYED = 1e-5, 40.0
 #: The closed form of the tail must also have fallen to this fraction of the start, so that the start is forgotten.
 _BEGUN = 1e-3
 #: The slowest modes must hold this fraction of the last excess loss; rates within the second are the same.
-_SLOWEST_SHARE, _TIED = 0.99, 1e-9
+_SLOWEST_SHARE, _TIED = 0.999, 1e-9
 _Flow, _FlowBound = partial(Statement, kind="flow"), partial(Bound, kind="flow")
 
 
@@ -146,7 +146,7 @@ def _aligned_rate(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _slowest_alone(run: Any) -> bool:
-    """Whether the slowest of the k modes of an aligned start, and those as slow, hold 99 % of the last excess loss."""
+    """Whether the slowest of the k modes of an aligned start, and those as slow, hold 99.9 % of the last excess."""
     learnt, last = (np.asarray(values)[: run.rank] for values in (run.eigenvalues_target, run.eigenvalues_final))
     excess = (np.sqrt(last + run.epsilon_effective) - np.sqrt(learnt)) ** 2
     rates = 4 * run.depth * (learnt - run.epsilon_effective) ** (2 - 1 / run.depth) / learnt
@@ -159,8 +159,8 @@ ALIGNED_RATE = _Flow(
     statement="From every start along the k leading eigenvectors of the target, which excites no exchange of "
     "directions, the excess loss of gradient flow finally decays at the rate of the slowest of its k modes",
     formula="L(t) − L* ~ exp(−2 min_{a ≤ k} r_aa t), 2 r_aa = 4 N (λ_a − ε)^{2−1/N} / λ_a",
-    test="Every flow from such a start whose tail is settled and whose slowest mode holds 99 % of the remaining excess "
-    "loss, with the rate measured as for the sharp rate.",
+    test="Every flow from such a start whose tail is settled and whose slowest mode holds 99.9 % of the remaining "
+    "excess loss, with the rate measured as for the sharp rate.",
     unit="the closed-form rate",
     tolerance=0.001,
     mutations=(Mutation("closed-form rate", "runs", "aligned_rate", 0.01),),
