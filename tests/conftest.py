@@ -4,6 +4,9 @@ import os
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
+# `make test` is itself a make: one that a test starts must not take itself for its child, and print where it enters.
+for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(_name, None)
 
 import copy  # noqa: E402
 import functools  # noqa: E402
