@@ -113,7 +113,8 @@ def _starts_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
 def imbalance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     """G21: rate that flows of layers keep, and the one that is promised, over their imbalance; one panel per depth.
 
-    Both over the sharp rate of the balanced flow; medians and 10 % to 90 % over targets.
+    Both over the sharp rate of the balanced flow; medians and 10 % to 90 % over targets. What is promised depends on
+    the excess loss of the start and on the imbalance, and not on the kind of start.
     """
     table = runs.assign(
         measured=lasting_rate(runs, trajectories) / runs["sharp_rate"],
@@ -121,10 +122,11 @@ def imbalance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     )
     figure, panels = frames.panels(table, "depth", 2.4, sharey=True)
     for axis, depth, cells in panels:
-        for number, (column, text) in enumerate((("measured", "kept by flows"), ("promised", "promised"))):
-            for (kind, own), color in zip(frames.groups(cells, "initialization"), style.PALETTE, strict=False):
-                look = {"form": "o-" if number == 0 else "--", "color": color, "label": f"{text}, {kind}"}
-                style.band(axis, *frames.quantiles(own[column], own["imbalance"]), linewidth=0.8, **look)
+        for (kind, own), color in zip(frames.groups(cells, "initialization"), style.PALETTE, strict=False):
+            measured = frames.quantiles(own["measured"], own["imbalance"])
+            style.band(axis, *measured, form="o-", linewidth=0.8, color=color, label=f"kept by flows, {kind}")
+        promised = frames.quantiles(cells["promised"], cells["imbalance"])
+        style.band(axis, *promised, form="--", linewidth=0.9, color="black", label="promised for both")
         axis.set_xscale("symlog", linthresh=1e-4)
         axis.set(xlabel=r"imbalance $\delta$", title=frames.label(depth=depth))
     panels[0][0].set(ylabel="rate / sharp rate", ylim=(0, None))
