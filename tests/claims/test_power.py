@@ -7,7 +7,7 @@ import pytest
 from deepbures.claims import Mutation, Study, Tables, detections
 from deepbures.claims.evidence import Bound, Statement
 from deepbures.claims.mutation import replaced, scaled, shifted, tilted, where
-from deepbures.claims.power import with_power
+from deepbures.claims.power import Remembered, with_power
 
 FRAME = pd.DataFrame({"x": [1.0, 10.0], "y": [2.0, 4.0], "many": [np.array([1.0, 2.0]), np.array([3.0])]})
 
@@ -102,3 +102,13 @@ def test_amounts_are_written_with_sign_and_unit():
     assert Mutation("rate", "", "", 7.0, unit="×").described((1,)) == "rate × 8"
     assert Mutation("rate", "", "", 7.0, unit="×").directions == (1,)
     assert Mutation("all of it", "", "").described((1,)) == "all of it"
+
+
+def test_what_is_too_large_to_be_remembered_is_read_again():
+    given = Given(runs=FRAME, trajectories=FRAME)
+    room = FRAME.assign(experiment="one", seed=0).memory_usage(deep=True).sum() + 1
+    study = Remembered(given, room)
+    for table, reads in (("runs", 1), ("runs", 1), ("trajectories", 2), ("trajectories", 3), ("runs", 3)):
+        (frame,) = study.tables("flow", table)
+        assert list(frame["y"]) == [2, 4]
+        assert given.read == reads

@@ -10,6 +10,8 @@ from .mutation import Mutation
 
 #: A bound is attained where the promised decay is at least this fraction of the measured one.
 _ATTAINED = 0.99
+#: Bytes of tables in memory for the mutations of one statement; what is larger is read again for each.
+_ROOM = 2**27
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,27 @@ class Detection:
 
 
 class Remembered(Study):
-    """A study that reads each table once."""
+    """A study that reads each table once, as long as what it remembers takes less than a limit in bytes."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, room: float = _ROOM) -> None:
         super().__init__(study.experiments)
-        self._study = study
+        self._study, self._room = study, room
         self._read: dict[tuple[str, ...], list[pd.DataFrame]] = {}
 
     def tables(self, kind: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """As `Study.tables`."""
         key = (kind, table, *(["*"] if columns is None else columns))
-        if key not in self._read:
-            self._read[key] = list(self._study.tables(kind, table, columns))
-        return iter(self._read[key])
+        if key in self._read:
+            yield from self._read[key]
+            return
+        frames: list[pd.DataFrame] = []
+        room = self._room
+        for frame in self._study.tables(kind, table, columns):
+            room -= frame.memory_usage(deep=True).sum()
+            frames = [*frames, frame] if room > 0 else []
+            yield frame
+        if room > 0:
+            self._read[key], self._room = frames, room
 
 
 class Mutated(Study):
