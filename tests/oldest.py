@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-BOUND = re.compile(r"([A-Za-z0-9_-]+)>=([0-9.]+)")
+BOUND = re.compile(r"([A-Za-z0-9_.-]+)>=([0-9.]+)")
 
 if __name__ == "__main__":
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
