@@ -266,7 +266,7 @@ def test_aggregates_do_not_depend_on_cores_or_how_cells_share_jobs(finished, tmp
     edit(folder / "tiny.yaml", "shared_jobs: 0", "shared_jobs: 3")
     assert snakemake(folder, "--cores", "4", "aggregates").returncode == 0
     here, there = (contents(place, "results/tiny/*/*.parquet") for place in (folder, finished))
-    assert here == there
+    assert [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)] == []
     assert len(here) == sum(TABLES.get(name, 2) for name in JOBS)
     # Other jobs ask for the same cells: every one is found, none is computed.
     computed_cells(folder)
