@@ -128,7 +128,11 @@ MISTAKES = [
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
-    ("figures.rate", {"experiment": "convergence"}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    (
+        "figures.rate",
+        {"experiment": "convergence"},
+        ["figures.rate, without the key 'family': there is no family 'rate'", "did you mean 'rates'?"],
+    ),
     (
         "figures.mine",
         {"experiment": "convergence", "family": "rate"},

@@ -10,7 +10,7 @@ from ..cell.records import Key, mistakes, nearest
 from ..grid.target import files_of, with_files
 from . import experiment, families, paths
 from .families import NAME, Family, Figure
-from .read import ConfigurationError, with_numbers
+from .read import refuse, with_numbers
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Configuration:
     """Keys of a configuration."""
 
     study: Study
-    experiments: Mapping[str, Any] = field(metadata={"propertyNames": NAME, "minProperties": 1})
+    experiments: Mapping[str, Mapping[str, Any]] = field(metadata={"propertyNames": NAME, "minProperties": 1})
     figures: Mapping[str, Figure] = field(metadata={"propertyNames": NAME})
 
 
@@ -50,39 +50,24 @@ def check(config: Mapping[str, Any], known: Mapping[str, Family] | None = None) 
         On the first mistake: one line.
     """
     checked: dict[str, Any] = with_numbers(config)
+    refuse(mistakes(checked, Key(Configuration)))
     _complete(checked)
-    for mistake in _of_types(checked):
-        raise ConfigurationError(mistake)
-    for mistake in _of_study(checked["study"], checked["experiments"]):
-        raise ConfigurationError(mistake)
+    for name, block in checked["experiments"].items():
+        refuse(experiment.mistakes_of_types(block, f"experiments.{name}"))
+    refuse(_of_study(checked["study"], checked["experiments"]))
     checked = _limited(checked)
-    for mistake in _of_content(checked):
-        raise ConfigurationError(mistake)
-    for mistake in families.mistakes(checked, known) if known is not None else ():
-        raise ConfigurationError(mistake)
+    refuse(_of_content(checked))
+    if known is not None:
+        refuse(families.mistakes(checked, known))
     return _with_plain_paths(checked)
 
 
-def _complete(config: Any) -> None:
+def _complete(config: Mapping[str, Any]) -> None:
     """Complete experiments whose targets are not drawn, and leave s_min out of what figures show of them."""
-
-    def blocks(key: str) -> dict[str, dict[str, Any]]:  # anything of a wrong type is left for the check of types
-        found = config.get(key) if isinstance(config, dict) else None
-        return (
-            {name: block for name, block in found.items() if isinstance(block, dict)} if isinstance(found, dict) else {}
-        )
-
-    for name in [name for name, block in blocks("experiments").items() if experiment.complete(block, name)]:
-        for figure in blocks("figures").values():
-            if figure.get("experiment") == name and isinstance(figure.get("show"), dict):
-                figure["show"].pop("smin", None)
-
-
-def _of_types(config: Any) -> Iterator[str]:
-    """Unknown and missing keys, and values that are not allowed whatever the others are."""
-    yield from mistakes(config, Key(Configuration))
-    for name, block in config["experiments"].items():
-        yield from experiment.mistakes_of_types(block, f"experiments.{name}")
+    completed = [name for name, block in config["experiments"].items() if experiment.complete(block, name)]
+    for figure in config["figures"].values():
+        if figure["experiment"] in completed:
+            figure.get("show", {}).pop("smin", None)
 
 
 def _of_study(study: Mapping[str, Any], experiments: Mapping[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from ..grid.target import ONE, SOURCES, dimension_of, files_of, is_drawn
 from ..kinds import KINDS
 from ..kinds import kind as kind_of
 from . import paths
-from .read import ConfigurationError
+from .read import ConfigurationError, refuse
 
 _KIND = Key(str, values={"enum": KINDS})
 _NUMBER = Key(int, values={"minimum": 1, "maximum": 10**6})
@@ -48,8 +48,7 @@ def complete(block: dict[str, Any], name: str) -> bool:
     if isinstance(block.get("grid"), dict):
         block["grid"].setdefault("smin", [-1])
     if files_of(target) and "dimension" not in block:
-        for mistake in _of_paths(target, where):
-            raise ConfigurationError(mistake)
+        refuse(_of_paths(target, where))
         try:
             block["dimension"] = dimension_of(target)
         except ValueError as error:
@@ -62,9 +61,8 @@ def _of_paths(target: Mapping[str, Any], where: str) -> Iterator[str]:
         yield from paths.mistakes(where, file)
 
 
-def mistakes_of_types(block: Any, where: str) -> Iterator[str]:
+def mistakes_of_types(block: Mapping[str, Any], where: str) -> Iterator[str]:
     """Unknown and missing keys and axes, and values that are not allowed whatever the others are."""
-    yield from mistakes(block, Key(Mapping[str, Any]), where)
     yield from mistakes({key: block[key] for key in block if key == "kind"}, Key({"kind": _KIND}), where)
     kind = kind_of(block["kind"])
     keys = _FRAME | {section: Key(keys_of(options)) for section, options in kind.OPTIONS.items()}

@@ -27,6 +27,12 @@ class ConfigurationError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+def refuse(mistakes: Iterable[str]) -> None:
+    """Raise ConfigurationError on the first mistake."""
+    for mistake in mistakes:
+        raise ConfigurationError(mistake)
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The dictionary in a file, which YAML 1.2 and Snakemake, which reads YAML 1.1, must read as the same.
 

@@ -79,13 +79,6 @@ def exponent_at_zero(sigma: Array | pd.Series, size: Array | pd.Series) -> float
     return exponent(sigma[small], size[small]) if small.sum() >= 3 else float("nan")
 
 
-def order(runs: pd.DataFrame, column: str) -> float:
-    """Order p of column ~ η^p, of its geometric means over seeds; NaN for fewer than two step sizes."""
-    positive = runs[runs[column] > 0]
-    mean = np.exp(np.log(positive[column]).groupby(positive["step_size"]).mean())
-    return exponent(mean.index.to_numpy(), mean.to_numpy())
-
-
 def order_at_zero(runs: pd.DataFrame, column: str) -> float:
     """Order p of column ~ η^p as η → 0, from the three smallest step sizes of one run; NaN for fewer.
 

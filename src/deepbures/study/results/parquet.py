@@ -248,11 +248,7 @@ class Table:
     def _group(self, number: int, columns: tuple[str, ...]) -> pa.Table:
         """Columns of a row group, without metadata, once they are what was written."""
         with _readable(self.path):
-            table = (
-                self._file.read_row_group(number, columns=list(columns), use_threads=False)
-                .select(columns)
-                .replace_schema_metadata(None)
-            )
+            table = self._file.read_row_group(number, columns=list(columns), use_threads=False).select(columns)
             for name in columns:
                 if _digest(table[name]) != self._groups[number][1][self.columns.index(name)]:
                     raise ValueError(f"the column {name} is not as it was written")
