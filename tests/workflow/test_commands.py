@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from projects import ROOT, copy_of_project
 
+pytestmark = pytest.mark.xdist_group("commands")  # one worker runs each of them once
 #: Pages; configurations and rules, which have commands in comments; code, which prints messages.
 PLACES = sorted(
     path
