@@ -39,6 +39,12 @@ def bures_distance(block: Mapping[str, Any], who: str = "") -> Iterator[str]:
         yield f"{where}: {who} needs {known}, not {name!r}"
 
 
+def one_layer(block: Mapping[str, Any]) -> Iterator[str]:
+    """The Bures-Wasserstein loss, one layer, and targets and ε that the kind sets itself."""
+    yield from bures_distance(block)
+    yield from only(block, epsilon=0, smin=-1, depth=1)
+
+
 def at_most(where: str, numbers: list[int], largest: int, what: str) -> Iterator[str]:
     """The numbers of a list that exceed the largest one allowed, in one line."""
     if excess := [str(number) for number in numbers if number > largest]:
