@@ -1,4 +1,4 @@
-"""What several kinds of experiment check in their block of the configuration, beyond the types of its keys.
+"""Checks of blocks of the configuration that several kinds of experiment share, beyond the types of the keys.
 
 Checks yield a line for each mistake: the key below the block, what it is, what is allowed.
 """
