@@ -48,17 +48,13 @@ def complete(block: dict[str, Any], name: str) -> bool:
     if isinstance(block.get("grid"), dict):
         block["grid"].setdefault("smin", [-1])
     if files_of(target) and "dimension" not in block:
-        refuse(_of_paths(target, where))
+        for file in files_of(target):
+            refuse(paths.mistakes(where, file))
         try:
             block["dimension"] = dimension_of(target)
         except ValueError as error:
             raise ConfigurationError(f"{where}: {error}") from None
     return True
-
-
-def _of_paths(target: Mapping[str, Any], where: str) -> Iterator[str]:
-    for file in files_of(target):
-        yield from paths.mistakes(where, file)
 
 
 def mistakes_of_types(block: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -83,10 +79,10 @@ def _optional(keys: dict[str, Key], path: str, axis: str, given: bool) -> dict[s
         return keys
     key = keys[first]
     if rest:
-        return keys | {first: key._replace(type=_optional(key.type, rest, axis, given))}
-    return keys | {
-        first: key._replace(required=key.required and not given, instead=f" (or an axis {axis!r} of the grid)")
-    }
+        key = key._replace(type=_optional(key.type, rest, axis, given))
+    else:
+        key = key._replace(required=key.required and not given, instead=f" (or an axis {axis!r} of the grid)")
+    return keys | {first: key}
 
 
 def _axes(kind: ModuleType, keys: dict[str, Key]) -> dict[str, Key]:
@@ -143,7 +139,8 @@ def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
         yield f"target: one of the keys {', '.join(SOURCES)} describes a target completely; leave the other keys out"
     if block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
-    yield from _of_paths(target, "target")
+    for file in files_of(target):
+        yield from paths.mistakes("target", file)
     try:
         if "barycenter" in target:
             read_covariances(target, block["dimension"])
