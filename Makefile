@@ -44,7 +44,7 @@ docs: $(VENV)/.installed
 	mkdocs build --strict
 
 test: $(VENV)/.installed
-	python -m pytest -n auto
+	python -m pytest -n auto --dist loadgroup
 
 # The fast tests with the oldest versions that pyproject.toml allows, in an environment of their own.
 test-oldest: $(VENV)/.installed
@@ -58,7 +58,7 @@ peer-test: $(PEERS)/.installed
 	$(PEERS)/bin/python -m pytest -o addopts= tests/peers
 
 slow-test: $(VENV)/.installed
-	python -m pytest -n auto -m slow
+	python -m pytest -n auto --dist loadgroup -m slow
 
 fault-test: $(VENV)/.installed
 	python -m pytest -n auto -m faults

@@ -7,6 +7,8 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 # `make test` is itself a make: one that a test starts must not take itself for its child, and print where it enters.
 for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(_name, None)
+# Where Slurm is installed and does not run, its plugin makes each start of Snakemake wait 9 s for an answer.
+os.environ["SLURM_CONF"] = os.devnull
 
 import copy  # noqa: E402
 import functools  # noqa: E402

@@ -18,6 +18,7 @@ from deepbures.study.results.code_digest import code_digest
 from deepbures.study.results.parquet import Table
 from deepbures.study.run import roots
 
+pytestmark = pytest.mark.xdist_group("claims")  # one worker makes the small study
 ROOT = Path(__file__).parents[2]
 #: About the neighbours, whose claims are tested with their kinds.
 ELSEWHERE = {statement.name for statement in vars(neighbours).values() if isinstance(statement, Statement)}

@@ -165,7 +165,7 @@ def test_commuting_starts_in_closed_quadrature(epsilon, depth, rank):
             assert abs(quadrature_error(depth, eigenvalues[a], epsilon, start[a], s, t)) < 1e-8 * s
 
 
-@pytest.mark.parametrize("depth", [1, 3, 10])
+@pytest.mark.parametrize("depth", [1, 3, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("epsilon", [0, 0.1])
 @pytest.mark.parametrize("rank", [2, 5])
 def test_collocation_near_the_minimum_of_a_lower_rank(rank, epsilon, depth):
@@ -268,10 +268,10 @@ def test_flow_falls_whatever_the_problem(problem, depth):
 # --- Stacks -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rank", [6, 3])
+@pytest.mark.parametrize(("rank", "depth"), [(6, 2), (3, 5)])
 @pytest.mark.parametrize("kind", [0.0, 0.1, "frobenius"])
 @pytest.mark.parametrize("method", ["auto", "explicit"])
-def test_members_of_a_stack_get_the_bits_they_get_alone(method, kind, rank):
+def test_members_of_a_stack_get_the_bits_they_get_alone(method, kind, rank, depth):
     # Five targets, starts and horizons, at an even and an odd depth: every sample, step and gradient.
     covariances = np.array([draw_target(np.random.default_rng(seed), 6, 0.5) for seed in range(5)])
     W = np.array([np.random.default_rng(seed).standard_normal((6, rank)) for seed in range(5)])
@@ -279,15 +279,14 @@ def test_members_of_a_stack_get_the_bits_they_get_alone(method, kind, rank):
     stack = make_loss(kind, covariances) if kind == "frobenius" else BuresWasserstein(covariances, [kind] * 5)
     options = {"excess_tolerance": 1e-10, "max_steps": 300, "method": method}
     ends = [30.0, 0.1, 30.0, 3.0, 0.01]
-    for depth in (2, 5):
-        together = gradient_flows(stack, W, depth, max_time=ends, **options)
-        assert len({flow.n_steps for flow in together}) > 1
-        for loss, start, end, flow in zip(losses, W, ends, together, strict=True):
-            alone = gradient_flow(loss, start, depth, max_time=end, **options)
-            for name in ("times", "loss", "excess", "factors"):
-                np.testing.assert_array_equal(getattr(flow, name), getattr(alone, name))
-            for name in ("stop_reason", "n_steps", "explicit_steps", "evaluations"):
-                assert getattr(flow, name) == getattr(alone, name)
+    together = gradient_flows(stack, W, depth, max_time=ends, **options)
+    assert len({flow.n_steps for flow in together}) > 1
+    for loss, start, end, flow in zip(losses, W, ends, together, strict=True):
+        alone = gradient_flow(loss, start, depth, max_time=end, **options)
+        for name in ("times", "loss", "excess", "factors"):
+            np.testing.assert_array_equal(getattr(flow, name), getattr(alone, name))
+        for name in ("stop_reason", "n_steps", "explicit_steps", "evaluations"):
+            assert getattr(flow, name) == getattr(alone, name)
 
 
 def test_stacked_products_and_decompositions_are_those_of_their_members():

@@ -19,7 +19,12 @@ CODE = ["".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["ce
     ("loss", "grid", "drawn"),
     [
         # Two depths and ε below λ_n: everything but contours over s_min, of which there is one.
-        ("bures-wasserstein", {"epsilon": [0, 0.1], "rank": [4], "depth": [1, 2]}, {"G1", "G2", "F3", "main_result"}),
+        pytest.param(
+            "bures-wasserstein",
+            {"epsilon": [0, 0.1], "rank": [4], "depth": [1, 2]},
+            {"G1", "G2", "F3", "main_result"},
+            marks=pytest.mark.slow,
+        ),
         # ε is limited to λ_n: no exponential tail, but a power law.
         ("bures-wasserstein", {"epsilon": [9.0], "rank": [4], "depth": [2]}, {"G14", "main_result"}),
     ],

@@ -76,6 +76,7 @@ def test_a_user_has_a_name_even_where_nothing_gives_one(monkeypatch):
         assert getpass.getuser() == name
 
 
+@pytest.mark.slow
 def test_two_matplotlibrc_draw_the_same_bytes(tmp_path):
     # One in the working folder, which matplotlib reads before any other; the backend is what jobs are given.
     plain, own = tmp_path / "plain", tmp_path / "own"

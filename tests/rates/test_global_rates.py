@@ -5,7 +5,7 @@ import pytest
 from exact import balanced_gradient_norm
 
 from deepbures.descent.gradient_descent import gradient_descent
-from deepbures.flow.gradient_flow import gradient_flow
+from deepbures.flow.gradient_flow import gradient_flow, gradient_flows
 from deepbures.landscape import critical_points
 from deepbures.losses.closed_form_rates import frobenius_global
 from deepbures.losses.registry import BuresWasserstein, Frobenius
@@ -103,16 +103,17 @@ def singular_value_bounds(loss, sigma):
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 1, "frobenius"])
 def test_flow_stays_below_the_bound_and_within_the_singular_values(rng, share, depth):
     # ε = share · λ_n; starts without a margin, some small, some large. 1e-6: above the flow's own accuracy.
-    for scale in (0.05, 0.3, 2.0):
-        covariance = drawn_target(rng, 3)
-        least = float(np.linalg.eigvalsh(covariance)[0])
-        loss = make_loss(share if share == "frobenius" else share * least, covariance)
-        W = scale * rng.standard_normal((3, 3))
-        sigma = np.linalg.svd(W, compute_uv=False)
-        rate = loss_global_rate(loss, depth, sigma[-1])
-        flow = gradient_flow(
-            loss, W, depth, excess_tolerance=1e-12, max_time=min(30 / max(rate, 1e-3), 100.0), rtol=1e-9
-        )
+    targets = np.array([drawn_target(rng, 3) for _ in range(3)])
+    least = np.linalg.eigvalsh(targets)[:, 0]
+    kinds = ["frobenius"] * 3 if share == "frobenius" else [float(share * one) for one in least]
+    losses = [make_loss(kind, covariance) for kind, covariance in zip(kinds, targets, strict=True)]
+    starts = np.array([0.05, 0.3, 2.0])[:, None, None] * rng.standard_normal((3, 3, 3))
+    sigmas = np.linalg.svd(starts, compute_uv=False)
+    rates = [loss_global_rate(loss, depth, sigma[-1]) for loss, sigma in zip(losses, sigmas, strict=True)]
+    ends = [min(30 / max(rate, 1e-3), 100.0) for rate in rates]
+    stack = type(losses[0]).stacked(losses)
+    flows = gradient_flows(stack, starts, depth, excess_tolerance=1e-12, max_time=ends, rtol=1e-9)
+    for loss, sigma, rate, flow in zip(losses, sigmas, rates, flows, strict=True):
         assert (flow.loss <= global_bound(flow.times, flow.loss[0], rate) * (1 + 1e-6)).all()
         low, high = singular_value_bounds(loss, sigma)
         squares = np.linalg.svd(flow.factors, compute_uv=False) ** 2

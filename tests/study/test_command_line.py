@@ -100,7 +100,7 @@ MISTAKES = [
     (None, CELLS, "mine.yaml: No such file or directory"),
     (lambda: text("mine.yaml", "a: [1"), CELLS, "mine.yaml: not YAML"),
     (lambda: text("mine.yaml", "- 1"), CELLS, "mine.yaml: the top level must be a dictionary"),
-    (lambda: text("mine.yaml", ""), CELLS, "mine.yaml: it is empty; it must be a dictionary"),
+    (lambda: text("mine.yaml", ""), CELLS, "mine.yaml: the top level must be a dictionary, not empty"),
     (lambda: Path("mine.yaml").write_bytes(b"\xff\xfe"), CELLS, "mine.yaml: not YAML"),
     (lambda: text("mine.yaml", "studdy: {}"), CELLS, "unknown key 'studdy', did you mean 'study'?"),
     (lambda: text("mine.yaml", "study: {seed: -1}"), CELLS, "study.seed: -1 must be at least 0"),

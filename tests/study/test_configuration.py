@@ -128,7 +128,11 @@ MISTAKES = [
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
     ("figures.rates.experiment", ..., ["figures.rates: the key 'experiment' is missing"]),
-    ("figures.rate", {"experiment": "convergence"}, ["figures: unknown key 'rate'", "did you mean 'rates'?"]),
+    (
+        "figures.rate",
+        {"experiment": "convergence"},
+        ["figures.rate, without the key 'family': there is no family 'rate'", "did you mean 'rates'?"],
+    ),
     (
         "figures.mine",
         {"experiment": "convergence", "family": "rate"},
@@ -182,14 +186,18 @@ MISTAKES = [
     # What types cannot say.
     (C + "grid.rank", [5, 21, 30], [".grid.rank: 21, 30 must be at most the dimension, 20"]),
     (C + "loss", "frobenius", [".loss: a start of the kind 'close' needs bures-wasserstein, not 'frobenius'"]),
-    ("study.only", ["flows"], ["study.only: there is no experiment 'flows'; there are convergence, "]),
+    ("study.only", ["flows"], ["study.only: there is no experiment 'flows'; allowed: convergence, "]),
     ("study.only", [], ["study.only"]),
     ("study.only", "convergence", ["study.only"]),
-    ("study.figures", "results", ["study.figures: 'results' must differ from study.results"]),
-    ("study.figures", "./other/../results/", ["'./other/../results/' must differ from study.results"]),
-    ("study.figures", str(Path("results").absolute()), ["must differ from study.results"]),
-    ("study.figures", "results/figures", ["'results/figures' must not be in study.results, 'results', or contain it"]),
-    ("study.figures", "results/x", ["'results/x' must not be in study.results, 'results', or contain it"]),
+    ("study.figures", "results", ["study.figures: 'results' must not be, contain or lie in study.results"]),
+    ("study.figures", "./other/../results/", ["'./other/../results/' must not be, contain or lie in study.results"]),
+    ("study.figures", str(Path("results").absolute()), ["must not be, contain or lie in study.results"]),
+    (
+        "study.figures",
+        "results/figures",
+        ["'results/figures' must not be, contain or lie in study.results, 'results'"],
+    ),
+    ("study.figures", "results/x", ["'results/x' must not be, contain or lie in study.results, 'results'"]),
     # Figures that cannot be drawn.
     ("figures.trajectories.show", ..., ["figures.trajectories.show.epsilon: this family shows one value of it, not 0"]),
     ("figures.rates.show", {"epsilon": [0.1, 0.5]}, ["figures.rates.show.epsilon", "one value of it, not 0.1, 0.5"]),
@@ -600,8 +608,8 @@ STRANGE = [
     (_repeated("{{<<: [{}]}}"), "it holds more than 100000 values, with those that aliases (*) repeat"),
     ("a: " + "9" * 50_000 + "\n", "Exceeds the limit"),
     ("- 1\n", "the top level must be a dictionary, not [1]"),
-    ("", "it is empty; it must be a dictionary"),
-    ("# a\n---\n", "it is empty; it must be a dictionary"),
+    ("", "the top level must be a dictionary, not empty"),
+    ("# a\n---\n", "the top level must be a dictionary, not empty"),
 ]
 
 

@@ -55,7 +55,7 @@ def results_in(folder, config, kind, seeds):
         write_table(folder / f"{name}.parquet", pd.concat(frames, ignore_index=True))
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "scaled")) for kind in SMALL])
 def test_claims_hold_and_every_mutation_turns_their_verdicts(shipped, tmp_path, kind):
     results_in(tmp_path, small(shipped, kind), kind, 1)
     study = Study({kind: Tables(tmp_path, kind, kind)})

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from projects import ROOT, copy_of_project
 
+pytestmark = pytest.mark.xdist_group("commands")  # one worker runs each of them once
 #: Pages; configurations and rules, which have commands in comments; code, which prints messages.
 PLACES = sorted(
     path
@@ -111,12 +112,18 @@ def recipe(folder: Path, command: str) -> list[str]:
     return shown.stdout.replace("\\\n", " ").splitlines()
 
 
+def plan(line: str) -> str:
+    """The dry run of a Snakemake command, the same for commands with the same meaning."""
+    plain = " ".join(re.sub(r'--cores \S+|--report .*|-n\b|\$\(test.*\)|"', "", line).split())
+    plain = re.sub(r" --configfile config/config\.yaml(?= --|$)( --)?", "", plain)  # the default
+    return plain.replace("snakemake", "snakemake --cores 1 --dry-run", 1)
+
+
 def check(folder: Path, line: str, configuration: str) -> None:
     """Run what takes a moment; of Snakemake plan the jobs; of another program see that it and its files are there."""
     program, *arguments = shlex.split(line, comments=True)
     if program == "snakemake":
-        plain = re.sub(r'--cores \S+|--report .*|-n\b|\$\(test.*\)|"', "", line)
-        done = run(folder, plain.replace("snakemake", "snakemake --cores 1 --dry-run", 1), configuration)
+        done = run(folder, plan(line), configuration)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "Job stats" in done.stdout or "Nothing to be done" in done.stdout
     elif line.startswith("python -m deepbures"):

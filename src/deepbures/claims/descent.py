@@ -17,7 +17,7 @@ from ..study.results.derived import (
     settling_steps,
 )
 from .evidence import Bound, Statement, Study, above_rounding, decayed, each, keys_of, with_runs
-from .mutation import Mutation, replaced, tilted, where
+from .mutation import Mutation, raised, replaced, tilted, where
 
 #: Distances and drifts below this fraction of their unit are rounding.
 _NOISE = 1e-12
@@ -136,6 +136,11 @@ STABLE_STEP = _Descent(
 )
 
 
+def _all_end(reason: StopReason) -> Mutation:
+    """One outcome of all runs."""
+    return Mutation("outcome of all of them", "runs", "stop_reason", change=replaced(lambda table: str(reason)))
+
+
 def _diverges_below(study: Study) -> Iterator[pd.DataFrame]:
     for runs in _stepped(study, "small"):
         large = runs[(runs["relative_step"] < 1) & (runs["least_singular_value_initial"] ** 2 > runs["lambda_max"])]
@@ -152,11 +157,7 @@ DIVERGES_BELOW = _Descent(
     test="At least one descent of each experiment from starts whose singular values are all above √λ_1.",
     unit="experiments without one",
     tolerance=0.0,
-    mutations=(
-        Mutation(
-            "outcome of all of them", "runs", "stop_reason", change=replaced(lambda table: str(StopReason.CONVERGED))
-        ),
-    ),
+    mutations=(_all_end(StopReason.CONVERGED),),
     cases=_diverges_below,
 )
 
@@ -179,11 +180,7 @@ CONVERGES_ABOVE = _Descent(
     "grown.",
     unit="runs with another outcome",
     tolerance=0.0,
-    mutations=(
-        Mutation(
-            "outcome of all of them", "runs", "stop_reason", change=replaced(lambda table: str(StopReason.DIVERGED))
-        ),
-    ),
+    mutations=(_all_end(StopReason.DIVERGED),),
     cases=_converges_above,
 )
 
@@ -204,15 +201,7 @@ FINAL_CONTRACTION = _Descent(
     "that over three equal parts of the last two decades.",
     unit="the logarithm of the factor",
     tolerance=0.001,
-    mutations=(
-        Mutation(
-            "logarithm of the closed-form factor",
-            "runs",
-            "contraction",
-            0.01,
-            lambda runs, column, amount: runs[column] ** (1 + amount),
-        ),
-    ),
+    mutations=(Mutation("logarithm of the closed-form factor", "runs", "contraction", 0.01, raised),),
     cases=each("descent", "runs", _final_contraction),
 )
 
@@ -282,9 +271,14 @@ def _losses_compared(study: Study) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(ratios).reset_index()
 
 
-def _of_loss(runs: pd.DataFrame, name: str) -> pd.Series:
-    """Mask of the runs on one of several losses."""
-    return runs["loss_name"] == name if "loss_name" in runs else pd.Series(False, runs.index)
+def _slower(name: str) -> Mutation:
+    """Twice as many steps of the runs on one of several losses."""
+
+    def on_it(runs: pd.DataFrame) -> pd.Series:
+        return runs["loss_name"] == name if "loss_name" in runs else pd.Series(False, runs.index)
+
+    subject = {"bures-wasserstein": "Bures-Wasserstein", "frobenius": "square"}[name]
+    return Mutation(f"steps on the {subject} loss", "runs", "settling_time", 1.0, where(on_it), "×")
 
 
 def _fewer_steps(study: Study) -> Iterator[pd.DataFrame]:
@@ -305,16 +299,7 @@ LOSSES_COMPARED = _Descent(
     "the comparison can turn round: docs/paper.md, section 9.",
     unit="this bound",
     tolerance=1.0,
-    mutations=(
-        Mutation(
-            "steps on the Bures-Wasserstein loss",
-            "runs",
-            "settling_time",
-            1.0,
-            where(lambda table: _of_loss(table, "bures-wasserstein")),
-            "×",
-        ),
-    ),
+    mutations=(_slower("bures-wasserstein"),),
     cases=_fewer_steps,
 )
 
@@ -334,15 +319,6 @@ LOSSES_TURN_ROUND = _Descent(
     test="Steps to 1e-6 of the start, paired by step size, where both reached it.",
     unit="steps of the square loss over those of the Bures-Wasserstein loss",
     tolerance=1.0,
-    mutations=(
-        Mutation(
-            "steps on the square loss",
-            "runs",
-            "settling_time",
-            1.0,
-            where(lambda table: _of_loss(table, "frobenius")),
-            "×",
-        ),
-    ),
+    mutations=(_slower("frobenius"),),
     cases=_more_steps,
 )

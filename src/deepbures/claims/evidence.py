@@ -95,12 +95,7 @@ class Statement(Stated):
 
 
 #: A bound on the decay of the excess loss.
-Bound = partial(
-    Statement,
-    unit="the promised decay (logarithms)",
-    tolerance=1e-3,
-    bound=True,
-)
+Bound = partial(Statement, unit="the promised decay (logarithms)", tolerance=1e-3, bound=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,12 +115,7 @@ WIDTH = Statement(
     tolerance=1e-10,
     mutations=(
         Mutation(
-            "distance at the largest width",
-            "trajectories",
-            "covariance_distance",
-            1e-8,
-            where(_widest, shifted()),
-            "",
+            "distance at the largest width", "trajectories", "covariance_distance", 1e-8, where(_widest, shifted()), ""
         ),
     ),
     cases=_widths,

@@ -16,6 +16,11 @@ def scaled(table: pd.DataFrame, column: str, amount: float) -> pd.Series:
     return (1 + amount) * table[column]
 
 
+def raised(table: pd.DataFrame, column: str, amount: float) -> pd.Series:
+    """Raise to the power 1 + amount: multiplies the logarithm."""
+    return table[column] ** (1 + amount)
+
+
 def shifted(unit: str | float = 1.0) -> Change:
     """Add the amount times a unit: a number, or another column of the table."""
     return lambda table, column, amount: table[column] + amount * (table[unit] if isinstance(unit, str) else unit)

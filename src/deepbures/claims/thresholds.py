@@ -24,10 +24,15 @@ _Flow, _Descent = partial(Statement, kind="flow"), partial(Statement, kind="desc
 _LAST = Mutation("last excess", "runs", "excess_final", change=replaced(lambda table: 0.01 * table["excess_initial"]))
 
 
-def _left(runs: pd.DataFrame, e_folds: pd.Series) -> pd.DataFrame:
-    """Cases of convergence with L − L* at the end, in units of L(0) − L* or of g: runs that ended, or had time."""
+def _smoothed(runs: pd.DataFrame) -> pd.Series:
+    """Whether 0 < ε < λ_k."""
+    return (runs["epsilon_effective"] > 0) & (runs["sharp_rate"] > 0)
+
+
+def _left(runs: pd.DataFrame) -> pd.DataFrame:
+    """Cases with L − L* at the end, in units of L(0) − L* or of g: runs with 0 < ε < λ_k that ended, or had time."""
     ended = runs["stop_reason"].isin([StopReason.CONVERGED, StopReason.STATIONARY, StopReason.DIVERGED])
-    cases = runs[ended | (e_folds > _HAD_TIME)]
+    cases = runs[_smoothed(runs) & (ended | (runs["sharp_rate"] * runs["time_final"] > _HAD_TIME))]
     unit = np.maximum(cases["excess_initial"], cases["critical_gap"].where(np.isfinite(cases["critical_gap"]), 0.0))
     return cases.assign(deviation=cases["excess_final"] / unit)
 
@@ -43,11 +48,6 @@ def _below(runs: pd.DataFrame) -> pd.Series:
     return runs["excess_initial"] < (1 - _EDGE) * runs["critical_gap"]
 
 
-def _flow_converges(runs: pd.DataFrame) -> pd.DataFrame:
-    chosen = runs[(runs["epsilon_effective"] > 0) & (runs["sharp_rate"] > 0) & ~_on_the_saddle(runs)]
-    return _left(chosen, chosen["sharp_rate"] * chosen["time_final"])
-
-
 FLOW_CONVERGES = _Flow(
     name="convergence of the flow",
     source="abstract",
@@ -59,13 +59,8 @@ FLOW_CONVERGES = _Flow(
     unit="L(0) − L*, or of g where that is larger",
     tolerance=1e-6,
     mutations=(_LAST,),
-    cases=each("flow", "runs", _flow_converges),
+    cases=each("flow", "runs", lambda runs: _left(runs[~_on_the_saddle(runs)])),
 )
-
-
-def _threshold(runs: pd.DataFrame) -> pd.DataFrame:
-    chosen = runs[(runs["epsilon_effective"] > 0) & (runs["sharp_rate"] > 0) & _below(runs)]
-    return _left(chosen, chosen["sharp_rate"] * chosen["time_final"])
 
 
 THRESHOLD = _Flow(
@@ -79,13 +74,13 @@ THRESHOLD = _Flow(
     unit="L(0) − L*, or of g where that is larger",
     tolerance=1e-6,
     mutations=(_LAST, Mutation("threshold", "runs", "critical_gap", 0.02, signs=(1,))),
-    cases=each("flow", "runs", _threshold),
+    cases=each("flow", "runs", lambda runs: _left(runs[_below(runs)])),
 )
 
 
 def _saddle(study: Study) -> Iterator[pd.DataFrame]:
     for runs, trajectories in study.training("flow", ["time", "gradient_norm"]):
-        chosen = runs[(runs["epsilon_effective"] > 0) & (runs["sharp_rate"] > 0) & _on_the_saddle(runs)]
+        chosen = runs[_smoothed(runs) & _on_the_saddle(runs)]
         first = trajectories[trajectories["time"] == 0]
         starts = with_runs(first, chosen, ["critical_gap", "excess_initial", "sharp_rate"])
         speed = starts["gradient_norm"] ** 2 / (starts["sharp_rate"] * starts["excess_initial"])
@@ -119,14 +114,8 @@ LOW_RANK_RATE = Bound(
 )
 
 
-def _small_steps(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs[runs["eta"] <= (1 + _EDGE) * runs["eta_proved"]]
-
-
-def _descent_converges(runs: pd.DataFrame) -> pd.DataFrame:
-    chosen = _small_steps(runs)
-    chosen = chosen[(chosen["epsilon_effective"] > 0) & (chosen["sharp_rate"] > 0) & _below(chosen)]
-    return _left(chosen, chosen["sharp_rate"] * chosen["time_final"])
+def _small_steps(runs: pd.DataFrame) -> pd.Series:
+    return runs["eta"] <= (1 + _EDGE) * runs["eta_proved"]
 
 
 DESCENT_CONVERGES = _Descent(
@@ -141,13 +130,13 @@ DESCENT_CONVERGES = _Descent(
     unit="L_0 − L*, or of g where that is larger",
     tolerance=1e-6,
     mutations=(_LAST,),
-    cases=each("descent", "runs", _descent_converges),
+    cases=each("descent", "runs", lambda runs: _left(runs[_small_steps(runs) & _below(runs)])),
 )
 
 
 def _falls(study: Study) -> Iterator[pd.DataFrame]:
     for runs, trajectories in study.training("descent", ["step", "excess", "gradient_norm"]):
-        merged = with_runs(trajectories, _small_steps(runs), ["eta", "lambda_max"])
+        merged = with_runs(trajectories, runs[_small_steps(runs)], ["eta", "lambda_max"])
         following = merged.groupby(keys_of(merged), sort=False, observed=True)["excess"].shift(-1)
         promised = merged["eta"] / 2 * merged["gradient_norm"] ** 2
         fell = merged["excess"] - following

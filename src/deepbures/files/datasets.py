@@ -56,9 +56,7 @@ def patch_shape(dimension: int) -> tuple[int, int]:
         side = math.isqrt(max(dimension, 0) // channels)
         if side * side * channels == dimension and 4 <= side <= 64:
             return side, channels
-    raise ValueError(
-        f"patches have the dimension s² (grey) or 3 s² (colour) for a side s from 4 to 64, not {dimension}"
-    )
+    raise ValueError(f"patches have the dimension s² (grey) or 3 s² (colour), s from 4 to 64 pixels, not {dimension}")
 
 
 def _patches(photograph: NDArray[np.uint8], side: int, channels: int) -> Array:

@@ -94,9 +94,7 @@ def checked_suffix(path: Path, encoding: str | None = None) -> str:
 def _must_fit(size: int, path: Path) -> None:
     """Refuse, before it is read, what would need more memory than there is, or is out of proportion to its file."""
     if size > min(memory_of_machine(), max(_MOST_UNPACKED * path.stat().st_size, _SMALL)):
-        raise ValueError(
-            f"it would take {size / 1e9:.3g} GB of memory, more than there is or than data take in its file"
-        )
+        raise ValueError(f"it would take {size / 1e9:.3g} GB of memory, more than there is or its file can hold")
 
 
 def stored_blocks(path: Path, square: bool = False, index_col: Place = "infer") -> Stored:

@@ -115,7 +115,5 @@ def _checked_block(block: Array, name: str, number: int, before: int) -> Array:
 
 def check_finite(name: str, rows: Array, before: int = 0) -> None:
     """Raise ValueError, in one line, at the first entry that is not finite; `before` is the number of earlier rows."""
-    for row, column in np.argwhere(~np.isfinite(rows)):
-        raise ValueError(
-            f"{name} must be finite, but row {before + row + 1}, column {column + 1} is {rows[row, column]}"
-        )
+    for i, j in np.argwhere(~np.isfinite(rows)):
+        raise ValueError(f"{name} must be finite, but row {before + i + 1}, column {j + 1} is {rows[i, j]}")

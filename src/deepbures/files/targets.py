@@ -13,9 +13,6 @@ from .moments import blocks_of, streamed_moments
 from .sample_files import streamed_file
 from .text_tables import TextOptions
 
-#: Keys beside a file that say how it is read, if it is text.
-TEXT_OPTIONS = tuple(option.name for option in fields(TextOptions))
-
 #: Number of rows per direction among which a rank is sought, and σ/σ_1 above which a direction certainly counts.
 _ROWS, _CERTAIN = 2, 1e-5
 
@@ -27,7 +24,8 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
     ----------
     target
         With the key `dataset`: one of `DATASETS`. With `covariance` or `samples`: path of a file that
-        `matrix_files.read_matrix` reads, and with any of `TEXT_OPTIONS`, how it reads it.
+        `matrix_files.read_matrix` reads, and any of the fields of `TextOptions`, by which
+        it reads text.
     dimension
         n, the dimension that the file must have.
 
@@ -51,7 +49,7 @@ def read_target(target: Mapping[str, Any], dimension: int) -> Array:
 
 def options_of(target: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a target that say how its files are read: fields of `text_tables.TextOptions`."""
-    return {key: target[key] for key in TEXT_OPTIONS if key in target}
+    return {option.name: target[option.name] for option in fields(TextOptions) if option.name in target}
 
 
 def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, Array]:
@@ -64,7 +62,7 @@ def read_covariances(target: Mapping[str, Any], dimension: int) -> tuple[Array, 
         lists files of samples: one file for each group; or a single file with all samples, and `groups`, a file with
         the number of the group of each row. `weights` (optional, by default equal) has one number > 0 for each
         covariance, in the order of the files or of the numbers of the groups; they are divided by their sum. Keys of
-        `TEXT_OPTIONS` say how all of its files are read.
+        `TextOptions` say how all of its files are read.
     dimension
         n, the dimension that the files must have.
 
@@ -163,8 +161,7 @@ def target_rank(target: Mapping[str, Any], dimension: int, enough: int) -> int:
         samples = samples_of("patches", dimension)
         some = samples[:: max(1, len(samples) // (_ROWS * enough))].astype(float)
         sigma = np.linalg.svd(some - some.mean(axis=0), compute_uv=False)
-        found = int(np.sum(sigma > _CERTAIN * sigma[0]))
-        if found >= enough:
+        if (found := int(np.sum(sigma > _CERTAIN * sigma[0]))) >= enough:
             return found
     eigenvalues, _ = spectrum("target", read_target(target, dimension))
     return int(np.sum(eigenvalues > 0))

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from ..linalg.psd import Array
 
-Cells = NDArray[np.object_]
 #: A row or column by its number, none, or the one that the rules above find.
 Place = int | Literal["infer"] | None
 
@@ -152,7 +151,7 @@ def _separator(lines: list[str], decimal: str) -> str:
     return found[0] if found else r"\s+"
 
 
-def _cells(lines: list[str], sep: str, comment: str | None) -> Cells:
+def _cells(lines: list[str], sep: str, comment: str | None) -> NDArray[np.object_]:
     """The cells of the rows, without empty rows at the end and empty columns at the right."""
     import pandas as pd
 

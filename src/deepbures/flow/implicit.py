@@ -6,8 +6,6 @@ collocation makes short steps. LSODA (Petzold 1983, scipy's) solves linear syste
 entries of Z.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

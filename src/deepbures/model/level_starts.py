@@ -8,7 +8,7 @@ from ..linalg.psd import Array, equalized
 from ..losses.registry import CovarianceLoss
 from .starts import Start, random_frame
 
-#: The excess is met to this share of it; so often the bracket is halved.
+#: Relative accuracy of the excess, and largest number of bisections.
 _ACCURACY, _HALVINGS = 1e-12, 200
 #: First step of a random path, in units of √λ_k, and how often it is doubled at most.
 _FIRST, _DOUBLINGS = 1e-8, 80

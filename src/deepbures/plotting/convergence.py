@@ -228,7 +228,7 @@ def algebraic_tail(runs: pd.DataFrame) -> Figure:
     limited = np.isclose(runs["epsilon_effective"], runs["lambda_min"], rtol=1e-8, atol=0) & (runs["sharp_rate"] == 0)
     flows = runs[limited & (runs["stop_reason"] == StopReason.END_TIME)].drop_duplicates(["smin", "depth", "seed"])
     closed = [predicted.algebraic_tail(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
-    columns = {"power_law_slope": "exponent of $t$", "ratio": "excess loss / law at the end"}
+    columns = {"power_law_slope": "exponent of $t$", "ratio": "excess loss / closed form"}
     flows = flows.assign(ratio=flows["excess_final"] / np.array(closed, dtype=float))
     figure, axes = style.panels(1, 2, style.TEXT, 2.3)
     for axis, (column, text) in zip(axes[0], columns.items(), strict=True):

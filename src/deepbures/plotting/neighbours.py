@@ -180,7 +180,7 @@ def recoveries(runs: pd.DataFrame) -> Figure:
             ax.text(j, i, f"{value:.0%}", ha="center", va="center", fontsize=6, color=color)
         ax.set_xticks(range(len(grid.columns)), [f"{share:g}" for share in grid.columns])
         ax.set_yticks(range(len(grid.index)), [f"{rank:g}" for rank in grid.index])
-        ax.set(xlabel="share corrupted", title=name)
+        ax.set(xlabel="fraction corrupted", title=name)
         ax.spines[:].set_visible(False)
     axes[0, 0].set_ylabel("rank $k$")
     return figure
@@ -198,7 +198,7 @@ def sensing(runs: pd.DataFrame) -> Figure:
             ax.plot(line, label=name, **look)
         ax.set_xscale("symlog", linthresh=100)
         ax.set(xlabel="copies of the first measurement", ylim=(-0.05, 1.05), title=f"$k = {rank}$")
-    panels[0][0].set_ylabel("share recovered")
+    panels[0][0].set_ylabel("fraction recovered")
     panels[-1][0].legend(fontsize=6, loc="center right")
     return figure
 

@@ -74,7 +74,7 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
     style.ticks(left.xaxis, sorted(runs["depth"].unique()), "{x:g}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6.5)
     right.axvline(1, **style.THEORY)
-    right.set(xscale="log", xlabel=r"$\eta \, \lambda_{\max} / 2$", ylabel="share of runs that converge")
+    right.set(xscale="log", xlabel=r"$\eta \, \lambda_{\max} / 2$", ylabel="fraction of runs that converge")
     shown = [step for step in sorted(runs["relative_step"].unique()) if step not in (0.9, 0.95)]
     style.ticks(right.xaxis, shown, "{x:.3g}")
     right.legend()

@@ -1,4 +1,4 @@
-"""What a study costs: which cells are new, and how long they take, judged by others of their kind."""
+"""Cost of a study: the cells that are new, and their time, estimated from earlier cells of their kind."""
 
 import math
 import os
@@ -18,7 +18,7 @@ NOTEBOOK, START = 5.0, 0.5
 
 
 class Spent(NamedTuple):
-    """What a job took: runs of a kind in dimension n (or notebooks, in 0), and CPU seconds with its start."""
+    """Cost of a job: number of runs of a kind in dimension n (0 for notebooks), and CPU seconds, its start included."""
 
     kind: str
     dimension: int

@@ -41,19 +41,17 @@ def target_of(path: str | Path, samples: bool = False) -> dict[str, str]:
     """
     for mistake in paths.mistakes("file", str(path)):
         raise ValueError(mistake)
-    matrix = None if samples else _square(path)
-    if matrix is not None and np.abs(matrix - matrix.T).max() <= _SYMMETRIC * np.abs(matrix).max():
-        return {"covariance": str(path)}
-    return {"samples": str(path)}
+    return {"samples" if samples or not _is_symmetric(path) else "covariance": str(path)}
 
 
-def _square(path: str | Path) -> Array | None:
-    """The matrix in a file if it is square, else None; a file that cannot be read is refused where it is used."""
+def _is_symmetric(path: str | Path) -> bool:
+    """Whether a file holds a symmetric matrix; a file that cannot be read is refused where it is used."""
     try:
         matrix = read_matrix(path, square=True).values
     except ValueError:
-        return None
-    return matrix if matrix.shape[0] == matrix.shape[1] else None
+        return False
+    rows, columns = matrix.shape
+    return rows == columns and bool(np.abs(matrix - matrix.T).max() <= _SYMMETRIC * np.abs(matrix).max())
 
 
 def ranks_at_gaps(eigenvalues: Array, number: int = MOST_RANKS) -> list[int]:

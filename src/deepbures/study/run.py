@@ -1,4 +1,4 @@
-"""One cell of the grid: what is drawn, trained and measured for a block of seeds, as tables.
+"""One cell of the grid: draw, train and measure for a block of seeds, and return tables.
 
 Each kind of experiment is a module of `kinds`.
 """
@@ -54,8 +54,7 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     Returns
     -------
     dict
-        The tables of its `kind`, such as `runs` (one row per
-        seed) and `trajectories` (one row per seed and sample).
+        The tables of its `kind`, such as `runs` (one row per seed) and `trajectories` (one row per seed and sample).
     """
     typed = checked(settings)
     parts, progress = [], Progress(f"{typed.kind}, seeds", len(seeds))
@@ -73,7 +72,7 @@ def run_cells(cells: Sequence[Cell]) -> list[dict[str, pa.Table]]:
 
 
 def _tables(kind_of_cell: str, parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, pa.Table]:
-    """The tables of a cell, from what its seeds give."""
+    """The tables of a cell, from the columns of its seeds."""
     _log_ends(parts)
     tables = {}
     for table, schema in kind(kind_of_cell).TABLES.items():
@@ -104,7 +103,7 @@ def roots(kind: str) -> tuple[str, str]:
 
 
 def complete(path: Path, cells: Sequence[Cell]) -> int:
-    """Write the part of a job: take its cells from where they are, and compute those that are nowhere.
+    """Write the part of a job: copy the cells that exist, and compute the others.
 
     A mistake in one cell does not stop the others.
 

@@ -1,4 +1,4 @@
-"""What several kinds of experiment check in their block of the configuration, beyond the types of its keys.
+"""Checks of blocks of the configuration that several kinds of experiment share, beyond the types of the keys.
 
 Checks yield a line for each mistake: the key below the block, what it is, what is allowed.
 """
@@ -37,6 +37,12 @@ def bures_distance(block: Mapping[str, Any], who: str = "") -> Iterator[str]:
     for name in (name for name in values(block, "loss_name") if not LOSSES[name].is_bures_distance):
         where, who = place(block, "loss_name"), who or f"kind {block['kind']!r}"
         yield f"{where}: {who} needs {known}, not {name!r}"
+
+
+def one_layer(block: Mapping[str, Any]) -> Iterator[str]:
+    """The Bures-Wasserstein loss, one layer, and targets and ε that the kind sets itself."""
+    yield from bures_distance(block)
+    yield from only(block, epsilon=0, smin=-1, depth=1)
 
 
 def at_most(where: str, numbers: list[int], largest: int, what: str) -> Iterator[str]:

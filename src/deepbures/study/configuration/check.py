@@ -10,7 +10,7 @@ from ..cell.records import Key, mistakes, nearest
 from ..grid.target import files_of, with_files
 from . import experiment, families, paths
 from .families import NAME, Family, Figure
-from .read import ConfigurationError, with_numbers
+from .read import refuse, with_numbers
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Configuration:
     """Keys of a configuration."""
 
     study: Study
-    experiments: Mapping[str, Any] = field(metadata={"propertyNames": NAME, "minProperties": 1})
+    experiments: Mapping[str, Mapping[str, Any]] = field(metadata={"propertyNames": NAME, "minProperties": 1})
     figures: Mapping[str, Figure] = field(metadata={"propertyNames": NAME})
 
 
@@ -50,67 +50,53 @@ def check(config: Mapping[str, Any], known: Mapping[str, Family] | None = None) 
         On the first mistake: one line.
     """
     checked: dict[str, Any] = with_numbers(config)
+    refuse(mistakes(checked, Key(Configuration)))
     _complete(checked)
-    for mistake in _of_types(checked):
-        raise ConfigurationError(mistake)
-    for mistake in _of_study(checked["study"], checked["experiments"]):
-        raise ConfigurationError(mistake)
+    for name, block in checked["experiments"].items():
+        refuse(experiment.mistakes_of_types(block, f"experiments.{name}"))
+    refuse(_of_study(checked["study"]))
+    refuse(_of_names(checked))
     checked = _limited(checked)
-    for mistake in _of_content(checked):
-        raise ConfigurationError(mistake)
-    for mistake in families.mistakes(checked, known) if known is not None else ():
-        raise ConfigurationError(mistake)
+    refuse(_of_content(checked))
+    if known is not None:
+        refuse(families.mistakes(checked, known))
     return _with_plain_paths(checked)
 
 
-def _complete(config: Any) -> None:
+def _complete(config: Mapping[str, Any]) -> None:
     """Complete experiments whose targets are not drawn, and leave s_min out of what figures show of them."""
-
-    def blocks(key: str) -> dict[str, dict[str, Any]]:  # anything of a wrong type is left for the check of types
-        found = config.get(key) if isinstance(config, dict) else None
-        return (
-            {name: block for name, block in found.items() if isinstance(block, dict)} if isinstance(found, dict) else {}
-        )
-
-    for name in [name for name, block in blocks("experiments").items() if experiment.complete(block, name)]:
-        for figure in blocks("figures").values():
-            if figure.get("experiment") == name and isinstance(figure.get("show"), dict):
-                figure["show"].pop("smin", None)
+    completed = [name for name, block in config["experiments"].items() if experiment.complete(block, name)]
+    for figure in config["figures"].values():
+        if figure["experiment"] in completed:
+            figure.get("show", {}).pop("smin", None)
 
 
-def _of_types(config: Any) -> Iterator[str]:
-    """Unknown and missing keys, and values that are not allowed whatever the others are."""
-    yield from mistakes(config, Key(Configuration))
-    for name, block in config["experiments"].items():
-        yield from experiment.mistakes_of_types(block, f"experiments.{name}")
-
-
-def _of_study(study: Mapping[str, Any], experiments: Mapping[str, Any]) -> Iterator[str]:
+def _of_study(study: Mapping[str, Any]) -> Iterator[str]:
+    """Mistakes in the folders of a study."""
     for key in ("results", "figures"):
         yield from paths.mistakes_of_folder(f"study.{key}", study[key])
     results, figures = (Path(os.path.abspath(study[key])) for key in ("results", "figures"))
-    if results == figures:
-        yield f"study.figures: {study['figures']!r} must differ from study.results"
-    elif results in figures.parents or figures in results.parents:
-        yield f"study.figures: {study['figures']!r} must not be in study.results, {study['results']!r}, or contain it"
-    for name in study.get("only", ()):
-        if name not in experiments:
-            yield f"study.only: there is no experiment {name!r}; there are {', '.join(experiments)}"
+    if results in (figures, *figures.parents) or figures in results.parents:
+        yield f"study.figures: {study['figures']!r} must not be, contain or lie in study.results, {study['results']!r}"
+
+
+def _of_names(config: Mapping[str, Any]) -> Iterator[str]:
+    """Names of experiments that do not exist."""
+    experiments = config["experiments"]
+    named = [("study.only", name) for name in config["study"].get("only", ())]
+    named += [(f"figures.{name}.experiment", figure["experiment"]) for name, figure in config["figures"].items()]
+    for where, name in ((where, name) for where, name in named if name not in experiments):
+        close = nearest(name, experiments)
+        yield f"{where}: there is no experiment {name!r}{close}; allowed: {', '.join(experiments)}"
 
 
 def _limited(checked: dict[str, Any]) -> dict[str, Any]:
     """The experiments that `study.only` names, with their figures; all if it is not set."""
-    experiments = checked["experiments"]
-    only = checked["study"].get("only", experiments)
+    only = checked["study"].get("only", checked["experiments"])
     return {
         **checked,
-        "experiments": {name: block for name, block in experiments.items() if name in only},
-        # a figure of an experiment that does not exist is a mistake, and stays so that it is reported
-        "figures": {
-            name: figure
-            for name, figure in checked["figures"].items()
-            if figure["experiment"] in only or figure["experiment"] not in experiments
-        },
+        "experiments": {name: block for name, block in checked["experiments"].items() if name in only},
+        "figures": {name: figure for name, figure in checked["figures"].items() if figure["experiment"] in only},
     }
 
 
@@ -120,13 +106,7 @@ def _of_content(config: Mapping[str, Any]) -> Iterator[str]:
     for name, block in experiments.items():
         yield from (f"experiments.{name}.{mistake}" for mistake in experiment.mistakes_of_content(block))
     for name, figure in config["figures"].items():
-        shown = figure["experiment"]
-        if shown not in experiments:
-            close = nearest(shown, experiments)
-            yield (
-                f"figures.{name}.experiment: there is no experiment {shown!r}{close}; allowed: {', '.join(experiments)}"
-            )
-        grid = experiments[shown]["grid"]
+        shown, grid = figure["experiment"], experiments[figure["experiment"]]["grid"]
         for axis, values in figure.get("show", {}).items():
             where = f"figures.{name}.show.{axis}"
             if axis not in grid:

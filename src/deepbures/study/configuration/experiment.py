@@ -16,7 +16,7 @@ from ..grid.target import ONE, SOURCES, dimension_of, files_of, is_drawn
 from ..kinds import KINDS
 from ..kinds import kind as kind_of
 from . import paths
-from .read import ConfigurationError
+from .read import ConfigurationError, refuse
 
 _KIND = Key(str, values={"enum": KINDS})
 _NUMBER = Key(int, values={"minimum": 1, "maximum": 10**6})
@@ -48,8 +48,8 @@ def complete(block: dict[str, Any], name: str) -> bool:
     if isinstance(block.get("grid"), dict):
         block["grid"].setdefault("smin", [-1])
     if files_of(target) and "dimension" not in block:
-        for mistake in _of_paths(target, where):
-            raise ConfigurationError(mistake)
+        for file in files_of(target):
+            refuse(paths.mistakes(where, file))
         try:
             block["dimension"] = dimension_of(target)
         except ValueError as error:
@@ -57,14 +57,8 @@ def complete(block: dict[str, Any], name: str) -> bool:
     return True
 
 
-def _of_paths(target: Mapping[str, Any], where: str) -> Iterator[str]:
-    for file in files_of(target):
-        yield from paths.mistakes(where, file)
-
-
-def mistakes_of_types(block: Any, where: str) -> Iterator[str]:
+def mistakes_of_types(block: Mapping[str, Any], where: str) -> Iterator[str]:
     """Unknown and missing keys and axes, and values that are not allowed whatever the others are."""
-    yield from mistakes(block, Key(Mapping[str, Any]), where)
     yield from mistakes({key: block[key] for key in block if key == "kind"}, Key({"kind": _KIND}), where)
     kind = kind_of(block["kind"])
     keys = _FRAME | {section: Key(keys_of(options)) for section, options in kind.OPTIONS.items()}
@@ -85,10 +79,10 @@ def _optional(keys: dict[str, Key], path: str, axis: str, given: bool) -> dict[s
         return keys
     key = keys[first]
     if rest:
-        return keys | {first: key._replace(type=_optional(key.type, rest, axis, given))}
-    return keys | {
-        first: key._replace(required=key.required and not given, instead=f" (or an axis {axis!r} of the grid)")
-    }
+        key = key._replace(type=_optional(key.type, rest, axis, given))
+    else:
+        key = key._replace(required=key.required and not given, instead=f" (or an axis {axis!r} of the grid)")
+    return keys | {first: key}
 
 
 def _axes(kind: ModuleType, keys: dict[str, Key]) -> dict[str, Key]:
@@ -145,7 +139,8 @@ def _target(block: Mapping[str, Any], kind: ModuleType) -> Iterator[str]:
         yield f"target: one of the keys {', '.join(SOURCES)} describes a target completely; leave the other keys out"
     if block["grid"]["smin"] != [-1]:
         yield "grid.smin: a target that is not drawn is taken as it is: smin must be [-1]"
-    yield from _of_paths(target, "target")
+    for file in files_of(target):
+        yield from paths.mistakes("target", file)
     try:
         if "barycenter" in target:
             read_covariances(target, block["dimension"])

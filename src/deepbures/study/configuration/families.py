@@ -8,7 +8,7 @@ from ..cell import records
 from ..cell.records import Key, nearest
 from ..grid.axes import AXES
 from ..kinds import KINDS, kind
-from .read import ConfigurationError
+from .read import refuse
 
 Family = Mapping[str, Any]
 #: What names of experiments and families look like: they become parts of paths.
@@ -81,11 +81,14 @@ def check_families(given: Mapping[str, Any]) -> Mapping[str, Family]:
     ConfigurationError
         On the first mistake: one line.
     """
-    for mistake in records.mistakes(given, Key(Mapping[str, Declaration], values={"propertyNames": NAME})):
-        raise ConfigurationError(f"families of figures: {mistake}")
-    for name in (name for name, family in given.items() if not {"figures", "tables"} & family.keys()):
-        raise ConfigurationError(f"families of figures: {name}: one of the keys 'figures' and 'tables' is missing")
+    refuse(f"families of figures: {mistake}" for mistake in _of_types(given))
     return given
+
+
+def _of_types(given: Mapping[str, Any]) -> Iterator[str]:
+    yield from records.mistakes(given, Key(Mapping[str, Declaration], values={"propertyNames": NAME}))
+    for name in (name for name, family in given.items() if not {"figures", "tables"} & family.keys()):
+        yield f"{name}: one of the keys 'figures' and 'tables' is missing"
 
 
 def mistakes(config: Mapping[str, Any], families: Mapping[str, Family]) -> Iterator[str]:
@@ -101,13 +104,8 @@ def mistakes(config: Mapping[str, Any], families: Mapping[str, Family]) -> Itera
     for name, figure in config["figures"].items():
         family = figure.get("family", name)
         if family not in families:
-            close = f"{nearest(family, families)}; allowed: {', '.join(families)}"
-            missing = f"figures.{name}.family: there is no family {family!r}{close}"
-            yield (
-                missing
-                if "family" in figure
-                else f"figures: unknown key {name!r}{close} (or another name with a family)"
-            )
+            where = f"figures.{name}.family" if "family" in figure else f"figures.{name}, without the key 'family'"
+            yield f"{where}: there is no family {family!r}{nearest(family, families)}; allowed: {', '.join(families)}"
         experiment = figure["experiment"]
         block = config["experiments"][experiment]
         for key, mistake in _mistakes(families[family], experiment, block, figure.get("show", {})):

@@ -27,6 +27,12 @@ class ConfigurationError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+def refuse(mistakes: Iterable[str]) -> None:
+    """Raise ConfigurationError on the first mistake."""
+    for mistake in mistakes:
+        raise ConfigurationError(mistake)
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The dictionary in a file, which YAML 1.2 and Snakemake, which reads YAML 1.1, must read as the same.
 
@@ -44,10 +50,9 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: not YAML: it must be text in UTF-8") from None
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
-    if value is None:
-        raise ConfigurationError(f"{path}: it is empty; it must be a dictionary")
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{path}: the top level must be a dictionary, not {short(value)}")
+        found = "empty" if value is None else short(value)
+        raise ConfigurationError(f"{path}: the top level must be a dictionary, not {found}")
     return value
 
 

@@ -53,16 +53,12 @@ _OF_THE_WHOLE = ("seeds", "seeds_per_job", "grid")
 
 def cells(config: Mapping[str, Any], experiment: str) -> list[Cell]:
     """All cells of an experiment, in grid order."""
-    return list(_cells(config, experiment))
-
-
-def _cells(config: Mapping[str, Any], experiment: str) -> Iterator[Cell]:
     block = config["experiments"][experiment]
     names = axes_of(block["grid"])
     shared = {"study_seed": config["study"]["seed"], **{key: block[key] for key in block if key not in _OF_THE_WHOLE}}
-    for values in itertools.product(*(block["grid"][axis] for axis in names)):
-        point = dict(zip(names, values, strict=True))
-        yield Cell(experiment, point, _settings(shared, point))
+    grid = itertools.product(*(block["grid"][axis] for axis in names))
+    points = (dict(zip(names, values, strict=True)) for values in grid)
+    return [Cell(experiment, point, _settings(shared, point)) for point in points]
 
 
 def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,14 +66,12 @@ def _settings(shared: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
     settings = dict(shared)
     for axis, value in point.items():
         settings = placed(settings, AXES[axis].of or axis, value)
-    drawn = is_drawn(settings["target"])
-    full_rank = settings["rank"] == settings["dimension"]  # λ_k, to which ε is limited, is known beforehand for k = n
-    known = drawn and full_rank
-    least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"]) if known else None
     if not LOSSES[settings["loss"]].has_epsilon:
         settings["epsilon"] = 0
-    elif least is not None:
-        settings["epsilon"] = _limited(settings["epsilon"], least)
+    elif settings["rank"] == settings["dimension"] and is_drawn(settings["target"]):
+        least = least_eigenvalue(settings["dimension"], settings["smin"], **settings["target"])
+        if least is not None:
+            settings["epsilon"] = _limited(settings["epsilon"], least)
     return settings
 
 
@@ -124,7 +118,7 @@ class Part:
 def parts(config: Mapping[str, Any], experiment: str) -> Iterator[Part]:
     """All parts of an experiment, in grid order; a problem that several grid points have occurs once for each."""
     blocks = seed_blocks(config, experiment)
-    return (Part(cell, block) for cell in _cells(config, experiment) for block in blocks)
+    return (Part(cell, block) for cell in cells(config, experiment) for block in blocks)
 
 
 #: From this many parts on, an experiment's parts share `_SHARED_JOBS` jobs, unless the configuration says otherwise.

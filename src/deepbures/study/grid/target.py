@@ -68,7 +68,7 @@ def files_of(target: Mapping[str, Any]) -> list[str]:
 
 
 def with_files(target: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
-    """The target, whose files are elsewhere."""
+    """The target with other paths of its files; paths that `places` does not hold stay."""
 
     def moved(value: Any) -> Any:
         return places.get(value, value) if isinstance(value, str) else [moved(item) for item in value]

@@ -24,7 +24,7 @@ from ..grid.axes import AXES
 from .parquet import write
 from .store import Store, collected, tidy
 
-#: From this share of the excess loss in the slowest direction on, the slope of a tail is the sharp rate.
+#: The slope of a tail is the sharp rate where at least this fraction of the excess loss is in the slowest direction.
 SLOWEST_SHARE = 0.99
 #: This module, for `code_digest`.
 ROOT = "study.results.aggregate"
@@ -58,8 +58,8 @@ def collect(
     points
         Every point of the grid: its value on each axis, and the key of its cell. A cell may be at several points.
     provenance
-        What the metadata should say besides the code digests, versions and number of the cells: experiment, digest of
-        its configuration, seeds.
+        Further metadata besides the code digests, versions and number of the cells: experiment, digest of its
+        configuration, seeds.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _with_slopes(store: Store, key: str) -> pa.Table:
 
 
 def _common(store: Store, keys: Iterable[str]) -> dict[str, Any]:
-    """What the cells were computed with: one value where they agree, else all of their values."""
+    """Code and versions of the cells: one value where all cells agree, else all values."""
     found: dict[str, set[str]] = {}
     for key in keys:
         for name, value in store.provenance(key).items():

@@ -59,7 +59,7 @@ def write_archive(
     configuration
         The checked configuration of the study.
     files
-        What belongs to it, relative to the folder of the workflow.
+        Files of the study, relative to the folder of the workflow.
     description
         One sentence, for the metadata.
     workflow

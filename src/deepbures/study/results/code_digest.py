@@ -32,7 +32,7 @@ def code_digest(*roots: str) -> str:
     """
     digest = hashlib.sha256(f"numpy {version('numpy')} scipy {version('scipy')}\n".encode())
     for name in sorted(_reached(roots)):
-        digest.update(f"{name}\n{_parsed(_source(name)).code}\n".encode())
+        digest.update(f"{name}\n{_parsed(_sources(_PACKAGE)[name]).code}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -49,7 +49,7 @@ def _reached(roots: tuple[str, ...]) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _parsed(_source(name)).imported(name)
+            waiting += _parsed(_sources(_PACKAGE)[name]).imported(name)
     return found
 
 
@@ -87,8 +87,8 @@ class _Parsed:
 
 def _module_of(parts: list[str]) -> str:
     """The module that a dotted name belongs to: the longest that exists, else the package itself."""
-    lengths = (length for length in range(len(parts), 0, -1) if _source(".".join(parts[:length])).exists())
-    return ".".join(parts[: next(lengths, 0)]) or "__init__"
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((name for name in names if name in _sources(_PACKAGE)), "__init__")
 
 
 @functools.cache
@@ -117,6 +117,8 @@ def _says_nothing(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "COST"
 
 
-def _source(name: str) -> Path:
-    package = _PACKAGE.joinpath(*name.split("."), "__init__.py")
-    return package if package.exists() else _PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+@functools.cache
+def _sources(package: Path) -> dict[str, Path]:
+    """Source file of each module below a folder; that of a package is its `__init__.py`."""
+    paths = {path: path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): path for path, parts in paths.items()}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...linalg.psd import Array
 
-#: Power laws in a vanishing singular value are fitted where it is at most this share of the largest one examined.
+#: Power laws in a vanishing singular value are fitted where it is at most this fraction of the largest one examined.
 SMALL = 0.02
 #: Layers are balanced up to this fraction of λ_1^{1/N}: its local rates are then those in closed form to 0.1 %.
 BALANCED = 1e-3
@@ -38,18 +38,18 @@ def final_rate(runs: pd.DataFrame) -> pd.Series:
 
 
 def predicted_rate(runs: pd.DataFrame) -> pd.Series:
-    """For descent: −ln max_r (1 − η r)², the same in closed form (`predicted_rates.descent_contraction`)."""
+    """For descent: −ln max_r (1 − η r)², the same in closed form (`rates.predicted.descent_contraction`)."""
     return -np.log(runs["contraction"])
 
 
 def in_balanced_tail(runs: pd.DataFrame) -> pd.Series:
-    """For descent: whether a run ends in its slowest directions with balanced layers, for which `predicted_rate` is."""
+    """For descent: whether a run ends in its slowest directions with balanced layers, as `predicted_rate` assumes."""
     drift = runs["balancedness_final"] / runs["lambda_max"] ** (1 / runs["depth"])
     return (runs["in_tail"] == 1) & (runs["contraction"] < 1) & (drift <= BALANCED)
 
 
 def settling_steps(runs: pd.DataFrame) -> pd.Series:
-    """For descent: steps until L − L* is 1e-6 of its initial value (`slopes.settling_time` over η)."""
+    """For descent: steps until L − L* is 1e-6 of its initial value (`rates.measured.settling_time` over η)."""
     return runs["settling_time"] / runs["eta"]
 
 
@@ -77,13 +77,6 @@ def exponent_at_zero(sigma: Array | pd.Series, size: Array | pd.Series) -> float
     sigma, size = np.asarray(sigma, dtype=float), np.asarray(size, dtype=float)
     small = sigma <= SMALL * sigma.max()
     return exponent(sigma[small], size[small]) if small.sum() >= 3 else float("nan")
-
-
-def order(runs: pd.DataFrame, column: str) -> float:
-    """Order p of column ~ η^p, of its geometric means over seeds; NaN for fewer than two step sizes."""
-    positive = runs[runs[column] > 0]
-    mean = np.exp(np.log(positive[column]).groupby(positive["step_size"]).mean())
-    return exponent(mean.index.to_numpy(), mean.to_numpy())
 
 
 def order_at_zero(runs: pd.DataFrame, column: str) -> float:

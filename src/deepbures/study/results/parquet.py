@@ -172,7 +172,7 @@ class Table:
     Attributes
     ----------
     metadata
-        What it says of its origin.
+        Its origin, as given to `write`.
     columns
         Names of its columns.
 
@@ -246,13 +246,9 @@ class Table:
         yield pa.concat_tables(waiting)
 
     def _group(self, number: int, columns: tuple[str, ...]) -> pa.Table:
-        """Columns of a row group, without metadata, once they are what was written."""
+        """Columns of a row group, without metadata, verified by their digests."""
         with _readable(self.path):
-            table = (
-                self._file.read_row_group(number, columns=list(columns), use_threads=False)
-                .select(columns)
-                .replace_schema_metadata(None)
-            )
+            table = self._file.read_row_group(number, columns=list(columns), use_threads=False).select(columns)
             for name in columns:
                 if _digest(table[name]) != self._groups[number][1][self.columns.index(name)]:
                     raise ValueError(f"the column {name} is not as it was written")

@@ -60,7 +60,7 @@ class Part:
     end
         Number of bytes up to the end of the last whole record.
     whole
-        Whether nothing follows it.
+        Whether the file ends there.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

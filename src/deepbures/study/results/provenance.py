@@ -1,4 +1,4 @@
-"""Where results come from: for a cell, code and versions; for a study, what its tables came from."""
+"""Where results come from: code and versions of a cell; configuration and tables of a study."""
 
 import platform
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def check_code(planned: str, *roots: str) -> None:
         raise ValueError("the code was changed after this run was planned: run again")
 
 
-@cache  # looking at the disk takes as long as a flow, and imports do not change within a process
+@cache  # reading them from the disk takes as long as a flow, and they do not change within a process
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in _PACKAGES}
 
@@ -70,7 +70,7 @@ _COLUMNS = ("experiment", "parts", "seeds", "study_seed", "configuration", "code
 
 
 def table(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What `of_study` says about each aggregate, one row each: checksum, digests, seeds, versions."""
+    """One row for each aggregate in the result of `of_study`: checksum, digests, seeds, versions."""
     rows = []
     for path, entry in provenance["aggregates"].items():
         versions = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in _COLUMNS)

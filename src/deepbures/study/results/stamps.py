@@ -1,4 +1,4 @@
-"""Stamps: files whose date tells Snakemake whether results are what is asked for, which their content decides.
+"""Stamps: files that tell Snakemake by their date whether results are up to date, which the results' content decides.
 
 A stamp is an input of the rule that makes some files. It is dated before them where they say that they were made from
 what is wanted, else now: then an input is newer, whatever happened to dates, records and other runs.
@@ -14,7 +14,7 @@ from ..grid.target import checksum
 from .atomic import digest_of, replacing
 
 _SECOND = 10**9
-#: What a file says of its origin.
+#: The mark by which a file states its origin.
 _MARK = re.compile(rb"made from [0-9a-f]{16}")
 #: To be put into a file that `sign` is to complete.
 UNSIGNED = "made from 0000000000000000"
@@ -65,14 +65,14 @@ def _write(stamp: Path, text: str) -> None:
 
 
 def sign(file: str | Path, made_from: str, others: Sequence[str | Path]) -> None:
-    """Let a file say, where it holds `UNSIGNED`, what it and others were made from, and what all of them are."""
+    """Replace `UNSIGNED` in a file by a digest of what it and others were made from, and of their contents."""
     content = Path(file).read_bytes()
     with replacing(file) as temporary:
         temporary.write_bytes(_MARK.sub(_mark(content, made_from, others), content))
 
 
 def is_signed(file: str | Path, made_from: str, others: Sequence[str | Path]) -> bool:
-    """Whether a file says that it and the others were made from this, and all are unchanged since then."""
+    """Whether a file states that it and the others were made from `made_from`, and all are unchanged since then."""
     content = Path(file).read_bytes()
     return _mark(content, made_from, others) in content
 

@@ -130,7 +130,7 @@ class Job:
         return key in self._own or key in self._others
 
     def add(self, key: str, tables: Mapping[str, pa.Table], provenance: Mapping[str, Any]) -> None:
-        """Keep a cell that was computed."""
+        """Append a computed cell to the partial file."""
         self._partial.parent.mkdir(parents=True, exist_ok=True)
         with self._partial.open("ab") as file:
             file.write(record(key, [tables[table] for table in self._schemas], provenance))
