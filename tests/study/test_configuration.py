@@ -877,6 +877,7 @@ def test_families_have_their_notebooks_and_captions(shipped):
 def test_every_axis_has_the_type_of_what_it_replaces():
     sections = [item for kind in KINDS for item in kind_of(kind).OPTIONS.items()]
     own = {f"{section}.{name}": key for section, options in sections for name, key in keys_of(options).items()}
+    own |= {f"loss_options.{name}": key for name, key in KEYS["loss_options"].type.items()}
     for name, axis in AXES.items():
         assert {**own, **KEYS}[axis.of or name].type is axis.type, name
 

@@ -365,6 +365,13 @@ class CovarianceLoss(ABC):
         """Numbers between which all eigenvalues of ∇²L(W) lie, at every W, for one target; None where unknown."""
         return None
 
+    def batch_bias(self, fluctuation: Array) -> Array | None:
+        """s − s* to first order in Var Σ̂, (n,), k = n, where ∇L has the mean 0 over random targets Σ̂ around Σ0.
+
+        `fluctuation` holds Var Σ̂_ij in the eigenbasis of Σ0, (n, n). None where it is unknown.
+        """
+        return None
+
     def least_excess(self, squared_gradient: float) -> float:
         """A lower bound on L − L* from ‖∇L‖²; 0 where none is known."""
         return 0.0

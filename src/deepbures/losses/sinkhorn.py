@@ -122,6 +122,11 @@ class Sinkhorn(CovarianceLoss):
         """−2 λ_1/σ² and `HIGHEST_CURVATURE`: between them lie all eigenvalues of ∇²L_σ(W), at every W."""
         return float(-2 * self.eigenvalues[0] / self.blur**2), HIGHEST_CURVATURE
 
+    def batch_bias(self, fluctuation: Array) -> Array:
+        """−Σ_j λ_j Var Σ̂_ij · 4/(d_i + d_j)², from G S G + σ² G = Σ̂ to second order: less than without blur."""
+        lam, d = self.eigenvalues, np.hypot(2 * self.eigenvalues, self.blur**2)
+        return np.asarray(-4 * np.sum(lam * fluctuation / (d[:, None] + d) ** 2, axis=-1))
+
     def level_of_empty_columns(self, W: ArrayLike) -> float:
         """2 λ_min(f(S) − G): an empty column changes S to second order only, so its Hessian is 2 (f(S) − G)."""
         F = self.to_eigenbasis(W)
