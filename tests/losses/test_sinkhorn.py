@@ -108,6 +108,13 @@ def test_local_rates_are_the_spectrum_of_the_hessian(kept, depth):
     np.testing.assert_allclose(found, np.sort(rates[rates != 0]), rtol=1e-9)
 
 
+@pytest.mark.parametrize("rank", [2, 5])
+def test_excess_by_direction_is_the_excess_near_the_minimum(rng, rank):
+    loss = Sinkhorn.from_spectrum(SPECTRUM, None, 0.6)
+    W = loss.minimum_factor(rank) + 1e-6 * rng.standard_normal((5, rank))
+    assert np.concatenate(loss.excess_by_direction(W, rank)).sum() == pytest.approx(loss.excess(W, rank), rel=1e-4)
+
+
 def test_hessian_stays_between_its_bounds_and_comes_close_to_both(rng):
     lowest, highest = 0.0, 0.0
     for _ in range(300):
@@ -161,7 +168,7 @@ def test_flow_ends_at_the_target_itself(make_target, rng, depth, rank):
     assert trajectory.stop_reason == "converged"
     np.testing.assert_allclose(trajectory.final, loss.minimum(rank)[0], atol=1e-5)
     if rank == 5:
-        rate = loss.global_rate(depth, np.linalg.svd(start, compute_uv=False)[-1])
+        rate = loss.proved_rate(depth, np.linalg.svd(start, compute_uv=False)[-1])
         assert rate > 0
         assert np.all(trajectory.excess <= trajectory.excess[0] * np.exp(-rate * trajectory.times) * (1 + 1e-9))
 
@@ -172,7 +179,7 @@ def test_tail_at_a_singular_target(depth):
     blur = 0.8
     loss = Sinkhorn.from_spectrum([2.0, 0.0], None, blur)
     trajectory = gradient_flow(loss, np.eye(2), depth, times=[1e5, 2e5], max_time=2e5, rtol=1e-10)
-    expected = ((8 * depth - 4) * trajectory.times / blur**2) ** (-2 * depth / (2 * depth - 1)) / (2 * blur**2)
+    expected = loss.tail_constant(depth) * trajectory.times ** (-2 * depth / (2 * depth - 1))
     np.testing.assert_allclose(trajectory.excess[-2:], expected[-2:], rtol=0.02)
 
 

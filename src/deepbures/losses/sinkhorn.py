@@ -109,8 +109,11 @@ class Sinkhorn(CovarianceLoss):
         outside = np.delete(equalized(self.eigenvalues), np.asarray(kept, dtype=int))
         return 0.0 - 2 * outside / self.blur**2 if depth == 1 else np.zeros_like(outside)
 
-    def global_rate(self, depth: int, least_singular_value: float) -> float:
-        """4 N m^{1−1/N}/(2 + σ²/m + g), m = min(σ_n(W(0))², λ_n), g² m + σ² g = λ_1, for k = n."""
+    def proved_rate(self, depth: int, least_singular_value: float) -> float:
+        """4 N m^{1−1/N}/(2 + σ²/m + g), m = min(σ_n(W(0))², λ_n), g² m + σ² g = λ_1, for k = n.
+
+        L(t) ≤ L(0) exp(−rate · t) along the balanced flow.
+        """
         m, variance = closed_form_rates.retained(self.eigenvalues, least_singular_value), self.blur**2
         if m <= 0:
             return 0.0
@@ -121,6 +124,23 @@ class Sinkhorn(CovarianceLoss):
     def hessian_bounds(self) -> tuple[float, float]:
         """−2 λ_1/σ² and `HIGHEST_CURVATURE`: between them lie all eigenvalues of ∇²L_σ(W), at every W."""
         return float(-2 * self.eigenvalues[0] / self.blur**2), HIGHEST_CURVATURE
+
+    def tail_constant(self, depth: int) -> float:
+        """C of L − L* ~ C t^{−2N/(2N−1)} for λ_n = 0 < λ_{n−1}, k = n: ((8 N − 4)/σ²)^{−2N/(2N−1)}/(2 σ²)."""
+        variance = self.blur**2
+        return float(((8 * depth - 4) / variance) ** (-2 * depth / (2 * depth - 1)) / (2 * variance))
+
+    def excess_by_direction(self, W: ArrayLike, rank: int) -> tuple[Array, Array]:
+        """To second order, 2 (S − S*)_ab²/(d_a + d_b) in the block, half of that for a = b, and off it
+        2 (λ_a − λ_b)/(d_a + σ²) · S_ab²/λ_a.
+        """
+        F, lam, variance = self.to_eigenbasis(W), self.eigenvalues, self.blur**2
+        S, d = F[:rank] @ F.T, np.hypot(2 * self.eigenvalues[:rank], variance)
+        inside, outside = lam[:rank], lam[rank:]
+        a, b = np.triu_indices(rank)
+        in_block = 2 * (S[:, :rank] - np.diag(inside))[a, b] ** 2 / (d[a] + d[b]) * np.where(a == b, 0.5, 1.0)
+        weight = 2 * (inside[:, None] - outside) / (d + variance)[:, None] / inside[:, None]
+        return in_block, (weight * S[:, rank:] ** 2).ravel()
 
     def batch_bias(self, fluctuation: Array) -> Array:
         """−Σ_j λ_j Var Σ̂_ij · 4/(d_i + d_j)², from G S G + σ² G = Σ̂ to second order: less than without blur."""
