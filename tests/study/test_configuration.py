@@ -61,7 +61,7 @@ def test_shipped_configurations_pass(shipped, overlays):
     assert check(config) == with_numbers(config)
 
 
-@pytest.mark.parametrize("overlay", ["images.yaml", "neighbours.yaml"])
+@pytest.mark.parametrize("overlay", ["images.yaml", "neighbours.yaml", "beyond.yaml"])
 def test_a_study_may_be_limited_to_some_experiments_and_their_figures(shipped, overlay):
     own = configuration.read(WORKFLOW.parent / "config" / overlay)
     checked = check(shipped(overlay))

@@ -93,8 +93,8 @@ LIMIT = _Smoothing(
     formula="L_σ − L_0 = (σ²/2) ((k − n)(1 − log σ²) + log det UᵀΣ0U − log det Σ0) + O(σ⁴) at W = U, UᵀU = I",
     test=f"Both losses at random U, σ < {_SMALL:g} √λ_k.",
     unit="(σ²/λ_k)² tr Σ0",
-    tolerance=10.0,
-    mutations=(Mutation("leading term", "limits", "expected", 0.02),),
+    tolerance=2.0,
+    mutations=(Mutation("leading term", "limits", "expected", 0.01),),
     cases=each("smoothing", "limits", _limits),
 )
 
@@ -105,8 +105,8 @@ TAIL = _Smoothing(
     formula="L(t) ~ C t^{−p}, p = 2N/(2N−1), C = ((8N − 4)/σ²)^{−p}/(2 σ²)",
     test="Constant of flows to diag(λ_1, 0), extrapolated as for the algebraic tail at ε = λ_n.",
     unit="the constant",
-    tolerance=0.005,
-    mutations=(Mutation("constant", "tails", "expected", 0.02),),
+    tolerance=1e-4,
+    mutations=(Mutation("constant", "tails", "expected", 1e-3),),
     cases=each("smoothing", "tails", lambda tails: off(tails, "constant", "expected")),
 )
 

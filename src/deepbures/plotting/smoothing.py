@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from . import frames, style
 
+#: A bias below this is drawn as this: it comes from the tolerance of descent.
+_LEAST = 1e-6
 #: The losses: their names, their parameter in figures, and the look of their lines.
 _LOSSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bures-wasserstein": ("Bures-Wasserstein", r"\varepsilon", {"linestyle": "-", "marker": "o"}),
@@ -43,7 +45,8 @@ def biases(table: pd.DataFrame) -> Figure:
         axes[0, 1].plot(line["parameter"], line["sharp_rate"], **look)
     for ax, name in zip(axes[0], (r"$\|S - \Sigma_k\|/\|\Sigma_k\|$ at the end", "sharp rate"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel=r"$\varepsilon$ or $\sigma^2$", ylabel=name)
-    axes[0, 0].legend(fontsize=6)
+    axes[0, 0].legend(fontsize=6, handlelength=3)
+    axes[0, 0].set_ylim(_LEAST, 1)
     return figure
 
 
@@ -58,7 +61,9 @@ def costs(table: pd.DataFrame) -> Figure:
     bound, bias = r"bound on $-\lambda_{\min}(\nabla^2 L)$", "bias at the end"
     for ax, x, y in zip(axes[0], (bound, bound, bias), ("steps", bias, "steps"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-    axes[0, 0].legend(fontsize=5)
+    axes[0, 0].legend(fontsize=5, handlelength=3)
+    axes[0, 1].set_ylim(_LEAST / 2, 1)
+    axes[0, 2].set_xlim(_LEAST / 2, 1)
     return figure
 
 
@@ -69,4 +74,5 @@ def _lines(table: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], pd.DataFr
             runs = cells[cells["loss"] == loss]
             place = runs.groupby("seed")["parameter"].rank()
             columns = ["parameter", "bias", "steps", "sharp_rate", "lower_bound"]
+            runs = runs.assign(bias=runs["bias"].clip(lower=_LEAST))
             yield f"{name}, $N = {depth}$", {**look, "color": color}, runs.groupby(place)[columns].median()

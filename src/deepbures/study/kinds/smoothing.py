@@ -44,6 +44,8 @@ TABLES = {
 COST = 2.0
 #: Singular values of the starts of descent, in units of √λ_1.
 _START = 0.1
+#: Number of steps, evenly spaced in the logarithm, at which the end of descent is tested.
+_TESTED = 600
 #: Horizon of the flows to a singular target, in units of the time of s = σ² (or of λ_1, where that is later).
 _HORIZON = 1e6
 
@@ -108,7 +110,7 @@ def _cost(loss: CovarianceLoss, U: Array, depth: int, rank: int, options: Option
         start.layers,
         stable_step(rates) / 2,
         options.max_steps,
-        [options.max_steps],
+        np.unique(np.geomspace(1, options.max_steps, _TESTED).round().astype(int)),
         excess_tolerance=options.tolerance * float(levels[0] - levels[-1]),
     )
     unsmoothed = np.where(np.arange(loss.dimension) < rank, loss.eigenvalues, 0)
