@@ -12,7 +12,14 @@ from .sinkhorn import Sinkhorn
 __all__ = ["LOSSES", "BuresWasserstein", "CovarianceLoss", "Frobenius", "Sinkhorn", "make"]
 
 #: Every loss, by its name in configurations.
-LOSSES: dict[str, type[CovarianceLoss]] = {loss.name: loss for loss in (BuresWasserstein, Frobenius, Sinkhorn)}
+LOSSES: dict[str, type[CovarianceLoss]] = {
+    loss.name: loss
+    for loss in (
+        BuresWasserstein,
+        Frobenius,
+        Sinkhorn,
+    )
+}
 #: The options of all losses by name, with the bounds of their values.
 OPTIONS = {name: bounds for loss in LOSSES.values() for name, bounds in loss.options.items()}
 
