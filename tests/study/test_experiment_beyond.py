@@ -19,7 +19,7 @@ from deepbures.study.run import run_cell
 SMALL = {
     "smoothing": (
         smoothing,
-        {"rank": [2], "depth": [1, 2]},
+        {"rank": [2, 5], "depth": [1, 2]},
         {"epsilons": [0, 0.05, 0.4], "blurs": [0.03, 0.1, 1], "max_steps": 3000},
     ),
     "minibatch": (
@@ -78,11 +78,11 @@ def test_figures_draw_every_loss(shipped, results):
             ("minibatch", "curves"),
         )
     )
-    left, right = smoothing_figures.curvatures(curvatures).axes
+    left, right = smoothing_figures.curvatures(curvatures[curvatures["rank"] == 2]).axes
     assert len([line for line in left.lines if len(line.get_xdata()) > 2]) == 3  # ε = 0 too
     assert len(right.lines) == 6  # with their bounds
-    assert len(smoothing_figures.costs(costs).axes[0].lines) == 4
-    assert len(smoothing_figures.biases(costs).axes[0].lines) == 4
+    assert len(smoothing_figures.costs(costs[costs["rank"] == 2]).axes[0].lines) == 4
+    assert len(smoothing_figures.biases(costs[costs["rank"] == 2]).axes[0].lines) == 4
     assert [len(ax.lines) for ax in minibatch_figures.biases(ends).axes] == [9, 9]
     assert [len(ax.lines) for ax in minibatch_figures.curves(curves).axes] == [5, 5]
 
