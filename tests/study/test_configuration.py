@@ -349,7 +349,7 @@ MISTAKES = [
     (
         H + "kind",
         "hesian",
-        [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, layers, paths"],
+        [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, layers"],
     ),
     (H + "kind", "flow", [".hessian: unknown key 'landscape'"]),
     (H + "kind", "paths", [".hessian.landscape: unknown key 'matrices'; allowed: points, samples"]),
