@@ -56,7 +56,8 @@ class Options:
 
 
 OPTIONS = {"landscape": Options}
-#: Covariances of the batches in the eigenbasis of the target, (steps, runs, n, n), as weights and sets to be averaged.
+#: The weights and losses whose gradients a step takes, on a stack (steps, runs) of batches in the eigenbasis of the
+#: target.
 _Batches = list[tuple[float, CovarianceLoss]]
 _StepSize = Callable[[int], float]
 
@@ -78,7 +79,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         draw, fluctuation = _source(settings, loss)
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         for m in options.batches:
-            rng = generator(settings.study_seed, "batches", seed, dimension=loss.dimension, batch=m)
+            rng = generator(settings.study_seed, "batches", seed, dimension=loss.dimension, batch=m, runs=options.runs)
             covariances = _halves(draw, rng, options, m, loss.dimension)
             for method in METHODS:
                 batches = _batches(loss, covariances, method)
