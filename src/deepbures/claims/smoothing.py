@@ -1,12 +1,11 @@
 """Statements about smoothing without bias: the Sinkhorn loss (docs/sinkhorn.md)."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from .evidence import Statement, Study, each, off
+from .evidence import Statement, each, off
 from .mutation import Mutation, shifted
 
 _Smoothing = partial(Statement, kind="smoothing", source="ours")
@@ -108,38 +107,4 @@ TAIL = _Smoothing(
     tolerance=1e-4,
     mutations=(Mutation("constant", "tails", "expected", 1e-3),),
     cases=each("smoothing", "tails", lambda tails: off(tails, "constant", "expected")),
-)
-
-
-def _steps_per_curvature(study: Study) -> Iterator[pd.DataFrame]:
-    """For each ε > 0, how many times the steps of the Sinkhorn loss are, at the least σ with no larger a bound."""
-    for costs in study.tables("smoothing", "costs"):
-        keys = [name for name in ("experiment", "epsilon", "smin", "rank", "depth", "seed") if name in costs]
-        for _, run in costs.groupby(keys, observed=True):
-            blurred = _sinkhorn(run)
-            for row in run[(run["loss"] != "sinkhorn") & (run["parameter"] > 0)].itertuples():
-                bounded = blurred[blurred["lower_bound"] >= row.lower_bound]
-                if len(bounded):
-                    yield run.loc[[row.Index]].assign(deviation=bounded["condition"].min() / row.condition)
-
-
-CHEAP = _Smoothing(
-    name="the price of no bias",
-    statement="For every ε and at every k and N of the study, the Sinkhorn loss with a bound on its curvature that is "
-    "no larger is at most twice as badly conditioned at its minimum as the smoothed loss",
-    formula="min_{σ: λ_1/σ² ≤ √(λ_1/ε) − 1} κ_σ ≤ 2 κ_ε",
-    test="Condition numbers of the local rates, which decide the number of steps, for all ε and σ of the study.",
-    unit="κ_ε",
-    tolerance=2.0,
-    mutations=(
-        Mutation(
-            "condition number",
-            "costs",
-            "condition",
-            3,
-            lambda t, c, a: t[c] * np.where(t["loss"] == "sinkhorn", 1 + a, 1.0),
-            "×",
-        ),
-    ),
-    cases=_steps_per_curvature,
 )

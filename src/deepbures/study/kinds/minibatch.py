@@ -168,11 +168,11 @@ def _decaying(options: Options, loss: CovarianceLoss, depth: int) -> _StepSize:
 def _trained(
     loss: CovarianceLoss, batches: _Batches, settings: Settings, m: int, fluctuation: Array
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The row of `ends` and the rows of `curves` of one method: all runs from √λ_1/10 I, in steps that decay."""
+    """The row of `ends` and the rows of `curves` of one method: all runs from √(tr Σ0/n)/2 I, in steps that decay."""
     options, own, n = settings.options["landscape"], _in_own_basis(loss), loss.dimension
     half = options.max_steps // 2
     recorded = {*np.geomspace(1, options.max_steps, _RECORDS).round().astype(int)}
-    start = np.sqrt(loss.eigenvalues[0]) / 10 * np.eye(n)
+    start = np.sqrt(loss.eigenvalues.mean()) / 2 * np.eye(n)
     total, excess = np.zeros((options.runs, n)), {}
     for step, W in enumerate(
         _descend(batches, start, settings.depth, _decaying(options, own, settings.depth)), start=1
