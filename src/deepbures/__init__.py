@@ -16,7 +16,7 @@ from .gaussians.covariances import LowRankCovariance, sample_moments
 from .gaussians.distances import frechet_distance, geodesic, squared_distance, transport_map
 from .landscape.critical_points import CriticalPoint, critical_points
 from .landscape.curvature import hessian, network_hessian
-from .losses.registry import BuresWasserstein, Frobenius
+from .losses.registry import BuresWasserstein, Frobenius, Sinkhorn
 from .model.network import DeepLinearNetwork
 from .model.starts import aligned_start, close_start, small_start
 from .model.targets import draw_target
@@ -39,6 +39,7 @@ __all__ = [
     "FlowTrajectory",
     "Frobenius",
     "LowRankCovariance",
+    "Sinkhorn",
     "StopReason",
     "Trajectory",
     "aligned_start",

@@ -10,7 +10,7 @@ from collected import write_table
 
 from deepbures import claims
 from deepbures.__main__ import main
-from deepbures.claims import Mutation, neighbours
+from deepbures.claims import Mutation, minibatch, neighbours, smoothing
 from deepbures.claims.evidence import SOURCES, Statement, judge
 from deepbures.claims.mutation import replaced
 from deepbures.claims.power import Mutated, Remembered
@@ -20,8 +20,13 @@ from deepbures.study.run import roots
 
 pytestmark = pytest.mark.xdist_group("claims")  # one worker makes the small study
 ROOT = Path(__file__).parents[2]
-#: About the neighbours, whose claims are tested with their kinds.
-ELSEWHERE = {statement.name for statement in vars(neighbours).values() if isinstance(statement, Statement)}
+#: About the neighbours and what lies beyond the paper, whose claims are tested with their kinds.
+ELSEWHERE = {
+    statement.name
+    for module in (minibatch, neighbours, smoothing)
+    for statement in vars(module).values()
+    if isinstance(statement, Statement)
+}
 STATEMENTS = {one.name: one for one in claims.STATEMENTS if one.name not in ELSEWHERE}
 
 

@@ -61,7 +61,7 @@ def test_shipped_configurations_pass(shipped, overlays):
     assert check(config) == with_numbers(config)
 
 
-@pytest.mark.parametrize("overlay", ["images.yaml", "neighbours.yaml"])
+@pytest.mark.parametrize("overlay", ["images.yaml", "neighbours.yaml", "beyond.yaml"])
 def test_a_study_may_be_limited_to_some_experiments_and_their_figures(shipped, overlay):
     own = configuration.read(WORKFLOW.parent / "config" / overlay)
     checked = check(shipped(overlay))
@@ -357,7 +357,7 @@ MISTAKES = [
     (
         H + "kind",
         "hesian",
-        [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, layers, paths"],
+        [".hessian.kind: 'hesian' is not allowed", "did you mean 'hessian'?", "hessian, layers"],
     ),
     (H + "kind", "flow", [".hessian: unknown key 'landscape'"]),
     (H + "kind", "paths", [".hessian.landscape: unknown key 'matrices'; allowed: points, samples"]),
@@ -885,6 +885,7 @@ def test_families_have_their_notebooks_and_captions(shipped):
 def test_every_axis_has_the_type_of_what_it_replaces():
     sections = [item for kind in KINDS for item in kind_of(kind).OPTIONS.items()]
     own = {f"{section}.{name}": key for section, options in sections for name, key in keys_of(options).items()}
+    own |= {f"loss_options.{name}": key for name, key in KEYS["loss_options"].type.items()}
     for name, axis in AXES.items():
         assert {**own, **KEYS}[axis.of or name].type is axis.type, name
 

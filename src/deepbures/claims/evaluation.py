@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import critical, descent, flow, layers, neighbours, records, sampling, thresholds
+from . import critical, descent, flow, layers, minibatch, neighbours, records, sampling, smoothing, thresholds
 from .evidence import Claim, Statement, Study, judge
 from .power import with_power
 
 #: Every statement, in the order of the table, which is the order of their definitions.
 STATEMENTS = tuple(
     value
-    for module in (critical, thresholds, flow, descent, layers, records, sampling, neighbours)
+    for module in (critical, thresholds, flow, descent, layers, records, sampling, smoothing, minibatch, neighbours)
     for value in vars(module).values()
     if isinstance(value, Statement)
 )

@@ -229,7 +229,9 @@ PLATEAUS = _Flow(
 
 def _polyak_lojasiewicz(study: Study) -> Iterator[pd.DataFrame]:
     for runs, trajectories in study.training("flow", ["loss", "gradient_norm"]):
-        chosen = runs[(runs["depth"] == 1) & (runs["epsilon_effective"] == 0) & full_rank(runs)]
+        distances = runs[runs["margin"].notna()]  # the margin is that of the Bures-Wasserstein loss
+        distances = distances[(distances["depth"] == 1) & (distances["epsilon_effective"] == 0)]
+        chosen = distances[full_rank(distances)]
         merged = with_runs(trajectories, chosen, ["target_trace"])
         merged = merged[merged["loss"] > LOSS_ROUNDING * merged["target_trace"]]
         yield merged.assign(deviation=(merged["gradient_norm"] ** 2 / (4 * merged["loss"]) - 1).abs())

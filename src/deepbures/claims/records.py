@@ -42,15 +42,12 @@ def _excess_off(table: pd.DataFrame, loss: str, excess: str) -> pd.Series:
 
 
 def _spectrum_off(runs: pd.DataFrame) -> pd.Series:
-    """How much further from those of the optimum the eigenvalues of S are than S itself, which they cannot be, in λ_1.
-
-    0 for losses other than Bures-Wasserstein.
-    """
+    """How much further the eigenvalues of S are from those of the optimum than S itself: never, in λ_1."""
     target, final = np.vstack(runs["eigenvalues_target"]), np.vstack(runs["eigenvalues_final"])
     retained = np.arange(target.shape[1]) < runs["rank"].to_numpy()[:, None]
     optimum = np.where(retained, np.maximum(target - runs["epsilon_effective"].to_numpy()[:, None], 0), 0)
     distance = np.linalg.norm(final - optimum, axis=1) - runs["covariance_distance"]
-    return (np.maximum(distance, 0) / runs["lambda_max"]).where(runs["margin"].notna(), 0)
+    return np.maximum(distance, 0) / runs["lambda_max"]
 
 
 CONSISTENT = Statement(

@@ -6,8 +6,8 @@ scalings of rows.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,6 +56,9 @@ class CovarianceLoss(ABC):
     #: Whether L(W) is the squared Bures distance of S + εI from Σ0. The constants of the authors' program, the times of
     #: aligned starts and the sampling errors, which `rates` gives in terms of λ and ε, then apply to the loss.
     is_bures_distance: bool = False
+    #: Further arguments of `__init__`, numbers, each with its bounds in the words of `cell.records`. They are keys of
+    #: `loss_options` in configurations.
+    options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, covariance: ArrayLike | Target) -> None:
         self.target = covariance if isinstance(covariance, Target) else Target.of_covariance(covariance)
@@ -356,6 +359,17 @@ class CovarianceLoss(ABC):
 
     def level_of_empty_columns(self, W: ArrayLike) -> float | None:
         """Most negative curvature at W (n, d) along an empty column, for one layer; None where unknown."""
+        return None
+
+    def hessian_bounds(self) -> tuple[float, float] | None:
+        """Numbers between which all eigenvalues of ∇²L(W) lie, at every W, for one target; None where unknown."""
+        return None
+
+    def batch_bias(self, fluctuation: Array) -> Array | None:
+        """s − s* to first order in Var Σ̂, (n,), k = n, where ∇L has the mean 0 over random targets Σ̂ around Σ0.
+
+        `fluctuation` holds Var Σ̂_ij in the eigenbasis of Σ0, (n, n). None where it is unknown.
+        """
         return None
 
     def least_excess(self, squared_gradient: float) -> float:

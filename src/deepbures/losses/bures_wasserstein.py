@@ -190,6 +190,15 @@ class BuresWasserstein(CovarianceLoss):
             Q -= 4 * epsilon[..., None] * np.divide(blur, m_sum, out=np.zeros_like(m_sum), where=m_sum > 0)
         return Q
 
+    def hessian_bounds(self) -> tuple[float, float]:
+        """2 (1 − √(λ_1/ε)) and 2 (paper.md section 2)."""
+        return closed_form_rates.bures_wasserstein_hessian_bounds(self.eigenvalues, float(self.epsilon))
+
+    def batch_bias(self, fluctuation: Array) -> Array:
+        """−Σ_j λ_j Var Σ̂_ij/(λ_i + λ_j)², from T (S + εI) T = Σ̂ to second order."""
+        lam = self.eigenvalues
+        return np.asarray(-np.sum(lam * fluctuation / (lam[:, None] + lam) ** 2, axis=-1))
+
     def least_excess(self, squared_gradient: float) -> float:
         """‖∇L‖²/4: a step of ½ down the gradient loses at least that (paper.md section 8)."""
         return squared_gradient / 4

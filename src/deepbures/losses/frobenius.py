@@ -52,6 +52,10 @@ class Frobenius(CovarianceLoss):
         """16 N m^{2−1/N}, m = min(σ_n(W(0))², λ_n)."""
         return closed_form_rates.frobenius_global(self.eigenvalues, depth, least_singular_value)
 
+    def batch_bias(self, fluctuation: Array) -> Array:
+        """0: the gradient is linear in the target."""
+        return np.zeros_like(self.eigenvalues)
+
     def multiplier(self, spectrum: Array) -> Array:
         """4 (s − λ)."""
         return 4 * (spectrum - self.eigenvalues)

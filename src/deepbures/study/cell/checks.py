@@ -45,6 +45,14 @@ def one_layer(block: Mapping[str, Any]) -> Iterator[str]:
     yield from only(block, epsilon=0, smin=-1, depth=1)
 
 
+def options_of_losses(block: Mapping[str, Any]) -> Iterator[str]:
+    """Options that a loss needs and that are not given."""
+    given = {*block.get("loss_options", {}), *(AXES[axis].of.removeprefix("loss_options.") for axis in block["grid"])}
+    for name in values(block, "loss_name"):
+        for option in (option for option in LOSSES[name].options if option not in given):
+            yield f"loss_options: the key {option!r} is missing: the loss {name!r} needs it"
+
+
 def at_most(where: str, numbers: list[int], largest: int, what: str) -> Iterator[str]:
     """The numbers of a list that exceed the largest one allowed, in one line."""
     if excess := [str(number) for number in numbers if number > largest]:

@@ -10,7 +10,7 @@ import numpy as np
 from ...files.targets import read_target
 from ...linalg.psd import Array
 from ...linalg.thin import is_thin
-from ...losses.registry import LOSSES, CovarianceLoss
+from ...losses.registry import CovarianceLoss, make
 from ...model.layer_starts import widened, without_balance
 from ...model.level_starts import level_start, saddle_start
 from ...model.network import DeepLinearNetwork, with_bottleneck
@@ -56,9 +56,10 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
     if is_drawn(target):
         rng = generator(settings.study_seed, "target", seed, dimension=n, spectrum=target["spectrum"])
         covariance = draw_target(rng, n, settings.smin, spectrum=target["spectrum"], mode=target["mode"])
-        loss = LOSSES[settings.loss](covariance)
+        loss = make(settings.loss, covariance, settings.loss_options)
     else:
-        loss = _read_loss(settings.loss, json.dumps(dict(target)), n, tuple(checksums_of(target)))
+        options = json.dumps(dict(settings.loss_options or {}))
+        loss = _read_loss(settings.loss, options, json.dumps(dict(target)), n, tuple(checksums_of(target)))
     if not loss.has_epsilon:
         return loss
     epsilon = limited_epsilon(settings.epsilon, loss.eigenvalues, settings.rank)
@@ -67,9 +68,9 @@ def make_loss(settings: Settings, seed: int) -> CovarianceLoss:
 
 
 @lru_cache(maxsize=1)
-def _read_loss(name: str, target: str, dimension: int, _checksums: tuple[str, ...]) -> CovarianceLoss:
+def _read_loss(name: str, options: str, target: str, dimension: int, _checksums: tuple[str, ...]) -> CovarianceLoss:
     """The loss with ε = 0 on a target that is read; the next cell uses the spectrum again, which costs O(n³)."""
-    return LOSSES[name](read_target(json.loads(target), dimension))
+    return make(name, read_target(json.loads(target), dimension), json.loads(options))
 
 
 def check_target(eigenvalues: Array, rank: int, epsilon: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from ...losses.registry import LOSSES
+from ...losses.registry import LOSSES, OPTIONS
 from ...model.starts import BALANCES, DISTRIBUTIONS, NEAR_A_POINT
 from ..grid.target import Target, is_drawn
 from .records import Key, keys_of, mistakes, record
@@ -66,6 +66,8 @@ class Settings:
         The sections of the configuration that the kind declares in `OPTIONS`, by name.
     step_size, relative_step, theorem_step, proved_step
         For descent, one of them.
+    loss_options
+        Options of the loss, such as the blur of the Sinkhorn loss.
     """
 
     study_seed: int
@@ -82,6 +84,7 @@ class Settings:
     relative_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
     theorem_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
     proved_step: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
+    loss_options: Mapping[str, float] | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], options: Mapping[str, type]) -> Settings:
@@ -115,7 +118,10 @@ class Settings:
 
 
 #: The keys of a cell besides the sections of its kind.
-KEYS = {name: key for name, key in keys_of(Settings).items() if name != "options"} | {"target": Key(Target)}
+KEYS = {name: key for name, key in keys_of(Settings).items() if name != "options"} | {
+    "target": Key(Target),
+    "loss_options": Key({name: Key(float, False, bounds) for name, bounds in OPTIONS.items()}, required=False),
+}
 
 
 def needed(value: T | None, key: str, what: str) -> T:

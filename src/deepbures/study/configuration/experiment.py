@@ -24,7 +24,13 @@ _NUMBER = Key(int, values={"minimum": 1, "maximum": 10**6})
 _MOST_PARTS = 100_000
 #: Keys of every block besides the sections of its kind.
 _FRAME = {
-    **{"kind": _KIND, "loss": KEYS["loss"], "dimension": KEYS["dimension"], "target": KEYS["target"]},
+    **{
+        "kind": _KIND,
+        "loss": KEYS["loss"],
+        "loss_options": KEYS["loss_options"],
+        "dimension": KEYS["dimension"],
+        "target": KEYS["target"],
+    },
     **{"seeds": _NUMBER, "seeds_per_job": _NUMBER, "grid": Key(Mapping[str, Any])},
 }
 
@@ -88,7 +94,8 @@ def _optional(keys: dict[str, Key], path: str, axis: str, given: bool) -> dict[s
 def _axes(kind: ModuleType, keys: dict[str, Key]) -> dict[str, Key]:
     """The axes that the grid of a kind may have: lists of what is allowed at the key that an axis replaces."""
     flat = KEYS | keys
-    flat |= {f"{section}.{name}": key for section in kind.OPTIONS for name, key in keys[section].type.items()}
+    sections = (*kind.OPTIONS, "loss_options")
+    flat |= {f"{section}.{name}": key for section in sections for name, key in keys[section].type.items()}
     no_steps = [axis for axis in STEP_AXES if axis not in getattr(kind, "STEPS", ())]
     found = {name: flat.get(axis.of or name) for name, axis in AXES.items() if name not in no_steps}
     required = [name for name, axis in AXES.items() if not axis.of and name not in STEP_AXES]
@@ -111,6 +118,7 @@ def mistakes_of_content(block: Mapping[str, Any]) -> Iterator[str]:
     parts = math.prod(map(len, grid.values())) * block["seeds"] // block["seeds_per_job"]
     if parts > _MOST_PARTS:
         yield f"grid: {parts:,} parts, cells times blocks of seeds, are more than {_MOST_PARTS:,}; raise seeds_per_job"
+    yield from checks.options_of_losses(block)
     if "initialization" in kind.OPTIONS:
         yield from checks.starts(block)
     yield from _target(block, kind)

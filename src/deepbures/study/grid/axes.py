@@ -41,6 +41,7 @@ AXES = {
     axis.name: axis
     for axis in (
         Axis("loss_name", of="loss", type=str, heading="loss"),
+        Axis("blur", r"\sigma", of="loss_options.blur", heading=r"blur $\sigma$"),
         Axis("initialization", of="initialization.kind", type=str),
         Axis("balance", of="initialization.balance", type=str),
         Axis("initial_scale", r"\sigma", of="initialization.scale", heading="scale of $W(0)$"),
@@ -79,4 +80,4 @@ def value_of(block: Mapping[str, Any], key: str) -> Any:
 def placed(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A copy of the settings with another value at a key such as `initialization.scale`."""
     section, _, name = key.rpartition(".")
-    return {**settings, **({section: {**settings[section], name: value}} if section else {name: value})}
+    return {**settings, **({section: {**settings.get(section, {}), name: value}} if section else {name: value})}

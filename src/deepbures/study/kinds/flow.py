@@ -50,7 +50,8 @@ def stack_of(settings: Settings) -> Hashable:
     if settings.dimension > _STACKED_DIMENSION or not is_drawn(settings.target):
         return None
     shape = (settings.dimension, settings.rank, settings.depth)
-    return (settings.loss, settings.epsilon > 0, *shape, settings.options["integration"])
+    loss = (settings.loss, *sorted((settings.loss_options or {}).items()))
+    return (loss, settings.epsilon > 0, *shape, settings.options["integration"])
 
 
 def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dict[str, Any]]]:

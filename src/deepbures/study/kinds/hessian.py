@@ -16,7 +16,6 @@ from ...landscape.curvature import (
     network_hessian,
 )
 from ...linalg.psd import Array
-from ...losses.closed_form_rates import bures_wasserstein_hessian_bounds
 from ...losses.registry import CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ..cell import measure
@@ -82,9 +81,10 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
 
 
 def _bounds(settings: Settings, seed: int, loss: CovarianceLoss, number: int) -> Iterator[dict[str, Any]]:
-    """One row for each of some random W (n, k) of rank 0, …, k in turn, with entries of a random size; BW loss only."""
+    """One row for each of some random W (n, k) of rank 0, …, k in turn, with entries of a random size."""
+    bounds = loss.hessian_bounds()
     rng = generator(settings.study_seed, "matrices", seed, dimension=loss.dimension, rank=settings.rank)
-    for i in range(number if loss.is_bures_distance else 0):
+    for i in range(0 if bounds is None else number):
         rank = i % (settings.rank + 1)
         W = (
             rng.standard_normal((loss.dimension, settings.rank))
@@ -93,15 +93,13 @@ def _bounds(settings: Settings, seed: int, loss: CovarianceLoss, number: int) ->
         )
         W[:, rank:] = 0
         eigenvalues = np.linalg.eigvalsh(hessian(loss, W))
-        lower, upper = bures_wasserstein_hessian_bounds(loss.eigenvalues, float(loss.epsilon))
         yield {
             "matrix": i,
             "rank_of_point": rank,
             "smallest": eigenvalues[0],
             "largest": eigenvalues[-1],
             "level": loss.level_of_empty_columns(W),
-            "lower_bound": lower,
-            "upper_bound": upper,
+            **dict(zip(("lower_bound", "upper_bound"), bounds or (), strict=True)),
         }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...descent.gradient_descent import gradient_descent
 from ...descent.scaled_descent import natural_step, nystrom_start, scaled_descent
 from ...linalg.psd import Array, symmetrize
-from ...losses.registry import LOSSES, CovarianceLoss
+from ...losses.registry import LOSSES, CovarianceLoss, make
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
 from ...rates.predicted import descent_contraction, rates_at_minimum, stable_step
@@ -83,7 +83,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         shares = options.shares if LOSSES[settings.loss].has_epsilon else (0.0,)
         for condition, target_rank, share in product(options.conditions, options.target_ranks, shares):
             eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
-            loss = LOSSES[settings.loss](symmetrize((basis * eigenvalues) @ basis.T))
+            loss = make(settings.loss, symmetrize((basis * eigenvalues) @ basis.T), settings.loss_options)
             loss = loss.with_epsilon(share * eigenvalues[target_rank - 1])
             for start in options.start_kinds:
                 rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
