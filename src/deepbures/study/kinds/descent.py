@@ -109,7 +109,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             "excess": trajectory.excess[recorded, i],
             "gradient_norm": trajectory.gradient_norm[recorded, i],
             "balancedness": trajectory.balancedness[recorded, i],
-            **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
+            **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False), trajectory.excess[recorded, i]),
         }
         row = {
             **_summary(loss, start, rank, depth, eta, F[-1], samples["excess"][0]),
