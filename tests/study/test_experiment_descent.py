@@ -247,7 +247,8 @@ def test_cells_that_differ_in_target_start_and_step_share_a_stack_and_get_the_bi
         for smin, step in ((0.5, 0.3), (1, 0.9), (1.5, 3), (0.5, 0.01))
     ]
     stacks = {stack_of(checked(settings)) for settings in grid}
-    assert len(stacks) == 1 and None not in stacks
+    assert len(stacks) == 1
+    assert None not in stacks
     for other in ({"depth": 2}, {"epsilon": 0}, {"descent": {**ends, "max_steps": 100}}):
         assert stack_of(checked({**grid[0], **other})) not in stacks
     together = run_cells([(settings, [0]) for settings in grid])

@@ -167,7 +167,8 @@ def _newton(N: Array, Y: Array, weight: Array, rate: Array) -> tuple[Array, NDAr
     n = N.shape[-1]
     tolerance, unit = 2 * n * float(np.finfo(float).eps), np.eye(n)
     iterations, going = np.zeros(len(N), dtype=int), np.ones(len(N), dtype=bool)
-    size, count = np.ones(len(N)), len(N)
+    size: Array = np.ones(len(N))
+    count = len(N)
     E, products = np.empty_like(N), np.empty_like(N)
     for number in range(1, _MOST_ITERATIONS + 1):
         np.matmul(np.matmul(Y, N, out=products), Y, out=E)
@@ -181,6 +182,6 @@ def _newton(N: Array, Y: Array, weight: Array, rate: Array) -> tuple[Array, NDAr
         Y += E
         iterations += going
         going &= ~(_SAFETY * rate * size <= tolerance)  # a NaN keeps going, to the last iteration
-        if not (count := np.count_nonzero(going)):
+        if not (count := int(np.count_nonzero(going))):
             break
     return np.where(iterations == 1, _SAFETY * rate, rate), iterations, ~going
