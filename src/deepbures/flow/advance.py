@@ -32,6 +32,8 @@ _MANY_LIMITED = 15
 _LEAST_MODE = 1e-12
 #: Most entries of Z, nk, for the implicit method: its Jacobian has the square of that.
 _LARGEST_IMPLICIT = 500
+#: LSODA's steps, which are short, between tests of convergence: each of these takes as long as two gradients.
+_STEPS_BETWEEN = 5
 #: Relative error of the gradient's transport map as a fraction of rtol, and at most: it moves the end of the flow by as
 #: much, and L − L* by its square.
 _QUADRATURE, _LEAST_ACCURATE = 1e-4, 1e-8
@@ -154,10 +156,12 @@ def _advance_implicitly(loss: CovarianceLoss, runs: Sequence[Run], options: Flow
             interpolated = run.needs_interpolation(path.knots[-1], lsoda.time)
             path.add(lsoda.time, lsoda.state, lsoda.interpolant() if interpolated else None)
             run.implicit_steps += 1
-            F = run.flow.factor(lsoda.state)
-            stalled = StopReason.STATIONARY if lsoda.has_stalled() else None
-            run.reason = _stop_reason(run, run.has_converged(F), stalled)
-            handed = "collocation" in run.methods and bool(_is_near_minimum(run.loss, F, run.nearness))
+            converged, stalled = False, StopReason.STATIONARY if lsoda.has_stalled() else None
+            if run.implicit_steps % _STEPS_BETWEEN == 0 or stalled or lsoda.time == run.end:
+                F = run.flow.factor(lsoda.state)
+                converged = run.has_converged(F)
+                handed = "collocation" in run.methods and bool(_is_near_minimum(run.loss, F, run.nearness))
+            run.reason = _stop_reason(run, converged, stalled)
         run.evaluations += lsoda.evaluations
         run.time, run.Z = lsoda.time, lsoda.state
 
