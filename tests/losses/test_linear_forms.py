@@ -56,6 +56,17 @@ def both(form, compute):
 # --- Beside the dense forms -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("accuracy", [1e-4, 1e-8, 1e-11])
+def test_gradient_with_fewer_nodes_is_as_accurate_as_asked_for(rng, accuracy):
+    # ‖(T̃ − T) F‖ ≤ accuracy ‖R M^{-1/2}‖ ‖Y‖, and above rounding: nodes are left out. The form itself stays exact.
+    loss = BuresWasserstein.from_spectrum(1 / np.arange(1, 301.0), epsilon=0.01)
+    form, F = loss.form(5), rng.standard_normal((300, 5))
+    exact = form.gradient(F)
+    error = np.linalg.norm(form.to_accuracy(accuracy).gradient(F) - exact) / np.linalg.norm(exact - 2 * F)
+    assert 1e-3 * accuracy < error < accuracy
+    np.testing.assert_array_equal(form.gradient(F), exact)
+
+
 def test_rule_takes_the_linear_form_where_the_rank_is_small():
     # The study's n = 20 and the digits' n = 64 stay with the dense kernels at every rank, large n at small k does not.
     assert not any(is_thin(n, k) for n in (20, 64, 127) for k in range(1, n + 1))

@@ -1,6 +1,7 @@
 """Cells of gradient descent: each column against the library, called directly for one seed."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from deepbures.descent.gradient_descent import gradient_descent
@@ -10,7 +11,8 @@ from deepbures.rates.predicted import descent_contraction, rates_at_minimum, sta
 from deepbures.rates.program_constants import program_constants
 from deepbures.study.cell.problem import make_loss, make_start
 from deepbures.study.grid.cells import cells
-from deepbures.study.run import checked, run_cell
+from deepbures.study.kinds.descent import stack_of
+from deepbures.study.run import checked, run_cell, run_cells
 
 SETTINGS = {
     "study_seed": 7,
@@ -234,3 +236,40 @@ def test_shipped_descents_run(shipped):
             assert row["steps"] <= 30
             if cell.settings.get("relative_step", 0) < 1:
                 assert row["excess_final"] < row["excess_initial"], (experiment, cell.path)
+
+
+def test_cells_that_differ_in_target_start_and_step_share_a_stack_and_get_the_bits_they_get_alone():
+    # Some diverge, some converge, others take all steps; another depth or number of steps is another stack.
+    ends = {"max_steps": 200, "samples": 10, "excess_tolerance": 1e-4}
+    grid = [
+        {**SETTINGS, **start, "descent": ends, "smin": smin, "relative_step": step}
+        for start in (AS_DRAWN, {})
+        for smin, step in ((0.5, 0.3), (1, 0.9), (1.5, 3), (0.5, 0.01))
+    ]
+    stacks = {stack_of(checked(settings)) for settings in grid}
+    assert len(stacks) == 1
+    assert None not in stacks
+    for other in ({"depth": 2}, {"epsilon": 0}, {"descent": {**ends, "max_steps": 100}}):
+        assert stack_of(checked({**grid[0], **other})) not in stacks
+    together = run_cells([(settings, [0]) for settings in grid])
+    reasons = set()
+    for settings, found in zip(grid, together, strict=True):
+        alone = run_cell(settings, [0])
+        reasons |= set(alone["runs"]["stop_reason"].to_pylist())
+        for table, rows in alone.items():
+            pd.testing.assert_frame_equal(found[table].to_pandas(), rows.to_pandas(), check_exact=True)
+    assert reasons == {"converged", "diverged", "step budget"}
+
+
+def test_squared_distance_to_the_target_without_smoothing_is_the_excess():
+    # Recorded as L − L*, which it is for ε = 0 and k = n; elsewhere it is the distance to S*.
+    for change in ({"epsilon": 0}, {"epsilon": 0, **LOW_RANK}, {}):
+        settings = {**SETTINGS, **change}
+        _, records = run(settings)
+        eta = run(settings)[0][0]["eta"]
+        steps = column(records, "step").astype(int)
+        loss, _, trajectory = descend(settings, 0, eta, 200, steps)
+        optimum = np.diag(np.sqrt(loss.minimum_spectrum(settings["rank"])))
+        expected = squared_bures_distance(loss.to_eigenbasis(trajectory.factors), optimum)
+        found = np.sqrt(column(records, "squared_bures"))
+        np.testing.assert_allclose(found, np.sqrt(expected), rtol=1e-12, atol=1e-14 * np.sqrt(expected[0]))

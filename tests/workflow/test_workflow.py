@@ -79,7 +79,7 @@ def test_default_study_holds_the_authors_grid(tmp_path):
     shared = run_jobs(planned(folder, "aggregates", config=None))
     assert shared.keys() == expected.keys()
     assert all(count <= min(32, expected[name]) for name, count in shared.items())
-    edit(folder / "config/config.yaml", "shared_jobs: 12", "shared_jobs: 0")
+    edit(folder / "config/config.yaml", "shared_jobs: 4", "shared_jobs: 0")
     assert run_jobs(planned(folder, "aggregates", config=None)) == expected
 
 
@@ -311,7 +311,7 @@ def examples_of_the_documentation() -> list[str]:
 @pytest.mark.slow
 def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
     folder = copy_of_project(tmp_path)
-    edit(folder / "config/config.yaml", "shared_jobs: 12", "shared_jobs: 0")
+    edit(folder / "config/config.yaml", "shared_jobs: 4", "shared_jobs: 0")
     (folder / "mine.yaml").write_text(examples_of_the_documentation()[0])
     before, after = (run_jobs(planned(folder, "aggregates", config=config)) for config in (None, "mine.yaml"))
     assert after.pop("low_rank") == before.pop("low_rank") * 6 // 5
@@ -321,7 +321,7 @@ def test_an_added_depth_as_documented_adds_its_cells(tmp_path):
 @pytest.mark.slow
 def test_an_own_covariance_as_documented_gets_its_results_and_figure(tmp_path):
     folder = copy_of_project(tmp_path)
-    edit(folder / "config/config.yaml", "shared_jobs: 12", "shared_jobs: 0")
+    edit(folder / "config/config.yaml", "shared_jobs: 4", "shared_jobs: 0")
     places = "study: {results: my results/a b, figures: my figures}\n"  # spaces pass through every command
     (folder / "mine.yaml").write_text(examples_of_the_documentation()[1] + places)
     rng = np.random.default_rng(0)

@@ -195,7 +195,8 @@ class Study:
         return Path(self.experiments[name].folder) / f"{table}.parquet"
 
     def _named(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(experiment=pd.Categorical([name] * len(frame), [*self.experiments]))
+        names = [*self.experiments]
+        return frame.assign(experiment=pd.Categorical.from_codes([names.index(name)] * len(frame), names))
 
     def targets(self, cases: pd.DataFrame) -> int:
         """Number of independent targets of some cases; targets of one stream that differ only in smin count once."""

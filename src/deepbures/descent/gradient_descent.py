@@ -154,8 +154,9 @@ class _Descent:
         self.last_step = np.zeros(self.size, dtype=np.int64)
 
     def _train_on(self, loss: CovarianceLoss) -> None:
-        """The loss of the active members, in a form that follows their roots from step to step."""
+        """The loss of the active members and its minimum, in a form that follows their roots from step to step."""
         self.loss, self.form = loss, loss.form(self.layers[0].shape[-1], self.rank).along(self.roots)
+        self.minimum = np.broadcast_to(loss.minimum_value(self.rank), self.layers[0].shape[:1])
 
     def _flat(self, stack: Array) -> Array:
         return np.broadcast_to(stack, (*self.batch, *stack.shape[-2:])).reshape(self.size, *stack.shape[-2:])
@@ -208,12 +209,12 @@ class _Descent:
         """Add a row with the values of some runs, NaN for the others, on which they do not depend."""
         if not runs.any():
             return
-        loss, place = self.loss.take(runs), self.active.place[runs]
+        loss, place = self.loss if runs.all() else self.loss.take(runs), self.active.place[runs]
         squares = [np.sum(gradient[runs].astype(float) ** 2, axis=(-2, -1)) for gradient in gradients]
         factors = loss.from_eigenbasis(with_columns(W[runs], self.rank))
         norm, balance = np.sqrt(np.sum(squares, axis=0)), balancedness([layer[runs] for layer in self.layers])
         row = []
-        for values in (loss.minimum_value(self.rank) + excess[runs], excess[runs], factors, norm, balance):
+        for values in (self.minimum[runs] + excess[runs], excess[runs], factors, norm, balance):
             column = np.full((self.size, *values.shape[1:]), np.nan)
             column[place] = values
             row.append(column.reshape((*self.batch, *values.shape[1:])))

@@ -32,6 +32,11 @@ _MANY_LIMITED = 15
 _LEAST_MODE = 1e-12
 #: Most entries of Z, nk, for the implicit method: its Jacobian has the square of that.
 _LARGEST_IMPLICIT = 500
+#: LSODA's steps, which are short, between tests of convergence: each of these takes as long as two gradients.
+_STEPS_BETWEEN = 5
+#: Relative error of the gradient's transport map as a fraction of rtol, and at most: it moves the end of the flow by as
+#: much, and L − L* by its square.
+_QUADRATURE, _LEAST_ACCURATE = 1e-4, 1e-8
 #: Safety factor on the gradient bound of L − L*, because the gradient is not evaluated again after the last sweep.
 _BOUND_SAFETY = 1.025
 #: A path is cut where log (L − L*) is less than this below the logarithm of the tolerance, in at most so many tries.
@@ -151,10 +156,12 @@ def _advance_implicitly(loss: CovarianceLoss, runs: Sequence[Run], options: Flow
             interpolated = run.needs_interpolation(path.knots[-1], lsoda.time)
             path.add(lsoda.time, lsoda.state, lsoda.interpolant() if interpolated else None)
             run.implicit_steps += 1
-            F = run.flow.factor(lsoda.state)
-            stalled = StopReason.STATIONARY if lsoda.has_stalled() else None
-            run.reason = _stop_reason(run, run.has_converged(F), stalled)
-            handed = "collocation" in run.methods and bool(_is_near_minimum(run.loss, F, run.nearness))
+            converged, stalled = False, StopReason.STATIONARY if lsoda.has_stalled() else None
+            if run.implicit_steps % _STEPS_BETWEEN == 0 or stalled or lsoda.time == run.end:
+                F = run.flow.factor(lsoda.state)
+                converged = run.has_converged(F)
+                handed = "collocation" in run.methods and bool(_is_near_minimum(run.loss, F, run.nearness))
+            run.reason = _stop_reason(run, converged, stalled)
         run.evaluations += lsoda.evaluations
         run.time, run.Z = lsoda.time, lsoda.state
 
@@ -168,7 +175,7 @@ def _advance_by_collocation(loss: CovarianceLoss, runs: Sequence[Run], options: 
         states = Z @ Z.mT
     else:
         states = np.array([symmetric_top(start) for start in np.take_along_axis(Z, order[..., None], axis=-2)])
-    flow = RootFlow(loss, options.depth, order)
+    flow = RootFlow(loss, options.depth, order, min(_QUADRATURE * options.rtol, _LEAST_ACCURATE))
     paths = [CollocationPath(options.depth, run.time, states[i].copy(), flow.frame(i)) for i, run in enumerate(runs)]
     for run, path in zip(runs, paths, strict=True):
         run.paths.append(path)

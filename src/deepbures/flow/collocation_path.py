@@ -1,6 +1,7 @@
 """The path of a flow under exponential collocation, and the states between its steps."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,26 +36,24 @@ class Step:
     coefficients: Array = field(metadata={"axis": 1})
 
 
-def dense_output(steps: list[Step], times: Array) -> Array:
-    """States at the given times, (m, n, k), each within its step (one step for each time)."""
-    start = np.array([step.time for step in steps])[:, None, None]
-    size = np.array([step.size for step in steps])[:, None, None]
-    state = np.array([step.state for step in steps])
-    velocity = np.array([step.velocity for step in steps])
-    jacobian = np.array([step.jacobian for step in steps])
-    coefficients = np.array([step.coefficients for step in steps]).swapaxes(0, 1)
-    theta = (times[:, None, None] - start) / size
+def dense_output(steps: Sequence[Step], which: NDArray[np.intp], times: Array) -> Array:
+    """States at the given times, (m, n, k), each within the step that `which` (m,) numbers."""
+    start, size, state, velocity, jacobian, coefficients = (
+        np.array([getattr(step, field.name) for step in steps]) for field in fields(Step)
+    )
     n, k = state.shape[1:]
     if square := n == k:  # everything is symmetric: one triangle is enough
         a, b = np.triu_indices(n)
-        size, theta = size[..., 0], theta[..., 0]
         state, velocity, jacobian, coefficients = (
             values[..., a, b] for values in (state, velocity, jacobian, coefficients)
         )
-    states = state + size * combine([velocity, *coefficients], SCHEME.weights(size * jacobian, theta))
+    shape = (len(times), *[1] * (state.ndim - 1))
+    size, theta = size[which].reshape(shape), ((times - start[which]) / size[which]).reshape(shape)
+    terms = [velocity[which], *coefficients.swapaxes(0, 1)[:, which]]
+    states = state[which] + size * combine(terms, SCHEME.weights(size * jacobian[which], theta))
     if not square:
         return states
-    whole = np.empty((len(steps), n, n))
+    whole = np.empty((len(times), n, n))
     whole[:, a, b] = whole[:, b, a] = states
     return whole
 
@@ -99,7 +98,8 @@ class CollocationPath:
     def factors(self, times: Array) -> Array:
         """F at times after the first knot, up to the last, (m, n, k)."""
         after = np.clip(np.searchsorted(self.knots, times), 1, len(self.steps))  # t_{after−1} < time ≤ t_after
-        states = dense_output([self.steps[j - 1] for j in after], times)
+        used, which = np.unique(after - 1, return_inverse=True)
+        states = dense_output([self.steps[j] for j in used], which, times)
         k = states.shape[-1]
         states[:, :k] = (states[:, :k] + states[:, :k].mT) / 2
         F = root_factor(states, self.depth)

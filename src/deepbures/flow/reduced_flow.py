@@ -107,6 +107,8 @@ class RootFlow:
         N.
     order : (B, n), optional
         For k < n, the coordinates of each start, J first.
+    accuracy
+        Relative error allowed in the transport map of the gradient besides rounding.
 
     Notes
     -----
@@ -115,18 +117,21 @@ class RootFlow:
     of X^N for indefinite X, too.
     """
 
-    def __init__(self, loss: CovarianceLoss, depth: int, order: NDArray[np.intp] | None = None) -> None:
-        self.loss, self.depth, self.order = loss, depth, order
+    def __init__(
+        self, loss: CovarianceLoss, depth: int, order: NDArray[np.intp] | None = None, accuracy: float = 0.0
+    ) -> None:
+        self.loss, self.depth, self.order, self.accuracy = loss, depth, order, accuracy
 
     def take(self, members: NDArray[np.intp] | NDArray[np.bool_]) -> RootFlow:
         """The flows of some members."""
-        return RootFlow(self.loss.take(members), self.depth, None if self.order is None else self.order[members])
+        order = None if self.order is None else self.order[members]
+        return RootFlow(self.loss.take(members), self.depth, order, self.accuracy)
 
     def field(self, P: Array) -> tuple[Array, Array]:
         """dX/dt for k = n, dZ/dt for k < n, at P (..., B, n, k), and ‖∇L(F)‖² (..., B); NaN where P overshoots."""
         C = None if self.order is None else half_power(P, self.depth)
         F, refused = _without_overshoots(root_factor(P, self.depth) if C is None else P @ C)
-        form = self.loss.form(F.shape[-1]).near_diagonal()
+        form = self.loss.form(F.shape[-1]).to_accuracy(self.accuracy).near_diagonal()
         gradient = _reordered(form.gradient(in_eigenbasis(F, self.order)), self.order)
         if C is None:
             half = gradient @ F.mT

@@ -132,13 +132,13 @@ def _follow(paths: _Paths, members: NDArray[np.intp], M: Array, result: Array, c
     diagonal = np.diagonal(N, axis1=-2, axis2=-1)
     conditions = diagonal.min(axis=-1) / diagonal.max(axis=-1)
     found = converged & (conditions > _WORST_CONDITION)
-    paths.wait[members] = iterations >= _MANY_ITERATIONS
-    paths.longest[members[found]] = 1
+    paths.wait[i] = iterations >= _MANY_ITERATIONS
     if found.all():
-        paths.before[i], paths.last[i], paths.rate[i] = last, Y, rate
+        paths.before[i], paths.last[i], paths.rate[i], paths.longest[i] = last, Y, rate, 1
         result[i], condition[i] = Q @ Y @ transposed, conditions
         return found
     kept, lost = members[found], members[~found]
+    paths.longest[kept] = 1
     paths.before[kept], paths.last[kept], paths.rate[kept] = last[found], Y[found], rate[found]
     result[kept], condition[kept] = Q[found] @ Y[found] @ transposed[found], conditions[found]
     paths.longest[lost] = np.minimum(2 * paths.longest[lost], _LONGEST_WAIT)
@@ -167,18 +167,21 @@ def _newton(N: Array, Y: Array, weight: Array, rate: Array) -> tuple[Array, NDAr
     n = N.shape[-1]
     tolerance, unit = 2 * n * float(np.finfo(float).eps), np.eye(n)
     iterations, going = np.zeros(len(N), dtype=int), np.ones(len(N), dtype=bool)
-    size = np.ones(len(N))
+    size: Array = np.ones(len(N))
+    count = len(N)
+    E, products = np.empty_like(N), np.empty_like(N)
     for number in range(1, _MOST_ITERATIONS + 1):
-        E = unit - Y @ N @ Y
-        before, size = size, np.where(going, frobenius(E), size)
+        np.matmul(np.matmul(Y, N, out=products), Y, out=E)
+        np.subtract(unit, E, out=E)
+        before, size = size, frobenius(E, products)
+        if count < len(N):
+            size, E[~going] = np.where(going, size, before), 0.0
         if number > 1:
-            rate = np.divide(size, before, out=rate.copy(), where=going)
+            rate = np.where(going, size / before, rate)
         E *= weight
-        if not going.all():
-            E[~going] = 0.0
         Y += E
-        iterations[going] = number
+        iterations += going
         going &= ~(_SAFETY * rate * size <= tolerance)  # a NaN keeps going, to the last iteration
-        if not going.any():
+        if not (count := int(np.count_nonzero(going))):
             break
     return np.where(iterations == 1, _SAFETY * rate, rate), iterations, ~going

@@ -94,6 +94,10 @@ class Form(Gradients):
         """Ωᵀ ∇²L(W)[Ω V] for a single use of F."""
         return self.hessian_operator(F)(V)
 
+    def to_accuracy(self, accuracy: float) -> "Form":
+        """A form in which T may have this relative error if that takes less time; by default this form."""
+        return self
+
     def near_diagonal(self) -> Gradients:
         """A form for stacks in which most of the matrices F Fᵀ are nearly diagonal; by default this form."""
         return self

@@ -7,6 +7,7 @@ D = ε diag(λ) and Y = R F enters by its resolvents, (M + τ_j)^{-1} = diag(e_j
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,15 @@ _ACCURACY = 4
 
 class ThinSmoothed(Form):
     """ε > 0 and k ≪ n: one member after the other, because the nodes of the quadrature depend on λ, ε and F."""
+
+    #: Relative error allowed in M^{-1/2} besides rounding.
+    accuracy = 0.0
+
+    def to_accuracy(self, accuracy: float) -> "ThinSmoothed":
+        """The form with fewer nodes: their number is proportional to log (1/accuracy)."""
+        form = copy(self)
+        form.accuracy = accuracy
+        return form
 
     def value(self, F: Array) -> Array:
         """L* + (L − L*), two sums of squares."""
@@ -60,7 +70,7 @@ class ThinSmoothed(Form):
         eigenvalues = np.broadcast_to(eigenvalues, (*batch, eigenvalues.shape[-1]))
         epsilon = np.broadcast_to(epsilon, batch)
         F, *stacks = (np.broadcast_to(V, (*batch, *V.shape[-2:])) for V in (F, *directions))
-        members = ((Member(eigenvalues[i], float(epsilon[i]), F[i]), i) for i in np.ndindex(batch))
+        members = ((Member(eigenvalues[i], float(epsilon[i]), F[i], self.accuracy), i) for i in np.ndindex(batch))
         results = [compute(member, *(V[i] for V in stacks)) for member, i in members]
         return np.reshape(results, (*batch, *np.shape(results[0])))
 
@@ -75,15 +85,17 @@ class Member:
     epsilon
         ε > 0.
     F : (n, k)
+    accuracy
+        Relative error allowed in M^{-1/2} besides rounding.
     """
 
-    def __init__(self, eigenvalues: Array, epsilon: float, F: Array) -> None:
+    def __init__(self, eigenvalues: Array, epsilon: float, F: Array, accuracy: float = 0.0) -> None:
         self.eigenvalues, self.epsilon, self.F = eigenvalues, epsilon, F
         self.support = int(np.sum(eigenvalues > 0))
         positive = eigenvalues[: self.support].astype(F.dtype, copy=False)
         self.root = np.sqrt(positive)
         Yt = np.ascontiguousarray((self.root[:, None] * F[: self.support]).T)
-        self.M = F.dtype.type(epsilon) * positive, Yt, _ACCURACY * float(np.finfo(F.dtype).eps)
+        self.M = F.dtype.type(epsilon) * positive, Yt, max(accuracy, _ACCURACY * float(np.finfo(F.dtype).eps))
 
     def resolvents(self) -> Iterator[Resolvent]:
         """The resolvents of M, one after the other, all in the same memory."""

@@ -121,14 +121,21 @@ def _low_rank_rate(loss: CovarianceLoss, depth: int, rank: int, excess: float) -
     return low_rank_global_rate(loss.eigenvalues, float(loss.epsilon), depth, rank, excess)
 
 
-def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array) -> dict[str, Any]:
-    """Distances to the optimum, ranks and eigenvalues at the factors F (m, n, k) with their singular values (m, k)."""
+def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array, excess: Array) -> dict[str, Any]:
+    """Distances to the optimum, ranks and eigenvalues at the factors F (m, n, k) with their singular values (m, k).
+
+    Where the minimum is the target itself and ε = 0, B²(S, S*) is the `excess` L − L* (m,).
+    """
     spectrum = loss.minimum_spectrum(rank)
     factor = loss.to_eigenbasis(F)
     filled = max(1, int(np.sum(spectrum > 0)))
     optimum = np.eye(loss.dimension, filled) * np.sqrt(spectrum[:filled])
     epsilon = float(loss.epsilon)
-    squared_bures = squared_bures_logged = diagnostics.squared_bures_distance(factor, optimum)
+    if loss.is_bures_distance and not epsilon and np.array_equal(spectrum, loss.eigenvalues):
+        squared_bures = excess
+    else:
+        squared_bures = diagnostics.squared_bures_distance(factor, optimum)
+    squared_bures_logged = squared_bures
     if epsilon:
         squared_bures_logged = diagnostics.smoothed_squared_bures_by_traces(factor, epsilon, optimum)
     return {

@@ -1,6 +1,6 @@
 """Gradient descent on all layers; the seeds of a block advance as one stack."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from ..cell import checks, measure
 from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Settings, needed
 from ..grid.axes import STEP_AXES
+from ..grid.target import is_drawn
 from ..results.schema import FLOAT, VECTOR, columns, extended
 
 #: Besides the columns of every run: η; 2/λ_max of the Hessian at the optimum; a step at which descent on all layers is
@@ -43,6 +44,8 @@ TABLES = {
 }
 STEPS = STEP_AXES
 COST = 0.1
+#: Largest dimension at which cells share a stack: beyond it arithmetic takes longer than calls.
+_STACKED_DIMENSION = 10
 #: Relative error per step of the flow with which descent is compared.
 _FLOW_RTOL = 1e-9
 
@@ -85,10 +88,28 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
 
 def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
     """Columns of the tables `runs` and `trajectories` for each seed."""
-    rank, depth, options = settings.rank, settings.depth, settings.options["descent"]
-    losses, starts = make_problems([(settings, seed) for seed in seeds], options.excess_tolerance)
-    step_sizes = [_step_size(settings, loss, start) for loss, start in zip(losses, starts, strict=True)]
-    n_steps = options.max_steps or round(_end_time(options) / needed(settings.step_size, "step_size", "end_time"))
+    return run_stack([(settings, seed) for seed in seeds])
+
+
+def stack_of(settings: Settings) -> Hashable:
+    """Cells with the same value may be computed as one stack; None if that would not be faster."""
+    if settings.dimension > _STACKED_DIMENSION or not is_drawn(settings.target):
+        return None
+    shapes = (settings.dimension, settings.rank, settings.depth, settings.start().width)
+    return (settings.loss, settings.epsilon > 0, *shapes, settings.options["descent"], _n_steps(settings))
+
+
+def _n_steps(settings: Settings) -> int:
+    options: Descent = settings.options["descent"]
+    return options.max_steps or round(_end_time(options) / needed(settings.step_size, "step_size", "end_time"))
+
+
+def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Columns as of `run` for each member, a cell with a seed; `stack_of` is the same for all cells."""
+    shared = members[0][0]
+    rank, depth, options, n_steps = shared.rank, shared.depth, shared.options["descent"], _n_steps(shared)
+    losses, starts = make_problems(members, options.excess_tolerance)
+    step_sizes = [_step_size(*of_run) for of_run in zip((cell for cell, _ in members), losses, starts, strict=True)]
     stacked = stack_losses(losses)
     trajectory = gradient_descent(
         stacked,
@@ -99,7 +120,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         excess_tolerance=options.excess_tolerance,
     )
     flows = _flows(options, stacked, starts, depth)
-    for i, (seed, loss, start, eta) in enumerate(zip(seeds, losses, starts, step_sizes, strict=True)):
+    for i, ((_, seed), loss, start, eta) in enumerate(zip(members, losses, starts, step_sizes, strict=True)):
         recorded = np.isfinite(trajectory.excess[:, i])  # until the run ended
         F: Array = trajectory.factors[recorded, i]
         samples = {
@@ -109,7 +130,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
             "excess": trajectory.excess[recorded, i],
             "gradient_norm": trajectory.gradient_norm[recorded, i],
             "balancedness": trajectory.balancedness[recorded, i],
-            **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False)),
+            **measure.along(loss, rank, F, np.linalg.svd(F, compute_uv=False), trajectory.excess[recorded, i]),
         }
         row = {
             **_summary(loss, start, rank, depth, eta, F[-1], samples["excess"][0]),

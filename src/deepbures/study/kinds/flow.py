@@ -95,7 +95,7 @@ def _tables(
         "loss": trajectory.loss,
         "excess": trajectory.excess,
         "gradient_norm": trajectory.gradient_norm,
-        **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2)),
+        **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2), trajectory.excess),
     }
     return measure.tables(seed, run, samples)
 

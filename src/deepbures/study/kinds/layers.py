@@ -81,7 +81,7 @@ def _samples(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> dict[s
         "loss": loss.minimum_value(rank) + excess,
         "excess": excess,
         "gradient_norm": np.sqrt(sum(np.sum(part**2, axis=(-2, -1)) for part in gradients)),
-        **measure.along(loss, rank, W, np.linalg.svd(W, compute_uv=False)),
+        **measure.along(loss, rank, W, np.linalg.svd(W, compute_uv=False), excess),
         "imbalance_drift": _drift(layers),
     }
 

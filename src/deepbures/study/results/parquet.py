@@ -233,9 +233,12 @@ class Table:
         empty = pa.schema([self._file.schema_arrow.field(name) for name in columns]).empty_table()
         waiting, held = [empty], 0
         for number in range(len(self._groups)):
-            axes = self._group(number, tuple(show))
-            shown = [np.isin(axes[axis].to_numpy(), list(values)) for axis, values in show.items()]
-            chosen = np.logical_and.reduce(shown)  # True if there are none
+            chosen: Any = True
+            if show:
+                axes = self._group(number, tuple(show))
+                chosen = np.logical_and.reduce(
+                    [np.isin(axes[axis].to_numpy(), list(values)) for axis, values in show.items()]
+                )
             if np.any(chosen):
                 table = self._group(number, tuple(columns))
                 waiting.append(table if np.all(chosen) else table.filter(pa.array(chosen)))
