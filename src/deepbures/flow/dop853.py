@@ -9,9 +9,6 @@ at once; everything else is elementwise, so each member's result is bitwise the 
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from runpy import run_path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,12 +32,10 @@ _SAFETY, _MOST_GROWTH, _LEAST_SHRINK, _ORDER = 0.9, 10.0, 0.2, 8
 
 @cache
 def _tableau() -> Any:
-    """The coefficients A (16 × 16), B, E3, E5 and D of the method, from scipy's file of them.
+    """scipy's class of the method, for its coefficients A, B, E3, E5, A_EXTRA and D."""
+    from scipy.integrate import DOP853  # imported here: many a flow takes less time than this import
 
-    The file alone is run: the import of `scipy.integrate` takes longer than many a flow.
-    """
-    (scipy,) = find_spec("scipy").submodule_search_locations  # type: ignore[union-attr, misc]
-    return SimpleNamespace(**run_path(f"{scipy}/integrate/_ivp/dop853_coefficients.py"))
+    return DOP853
 
 
 @dataclass
@@ -238,7 +233,7 @@ class ExplicitPath:
         before, end = (np.array([self.states[j + i] for j in distinct]) for i in (0, 1))
         stages = np.empty((len(method.D[0]), *before.shape))
         stages[:13] = np.array([self._stages[j] for j in distinct]).swapaxes(0, 1)
-        for i, row in enumerate(method.A[13:], start=13):
+        for i, row in enumerate(method.A_EXTRA, start=13):
             stages[i] = self.flow.field(before + h * _combined(row, stages[:i]))
             self.evaluations += len(distinct)
         change = end - before
