@@ -123,7 +123,7 @@ MISTAKES = [
     (
         C + "grid.layers",
         [5],
-        ["experiments.convergence.grid", "'layers'", "imbalance, width, epsilon, smin, rank, depth"],
+        ["experiments.convergence.grid", "'layers'", ", smin, rank, depth"],
     ),
     (C + "grid.depth", ..., ["experiments.convergence.grid: the key 'depth' is missing"]),
     (C + "initialization", {"kind": "small"}, ["experiments.convergence.initialization: the key 'scale' is missing"]),
