@@ -238,11 +238,12 @@ def test_shipped_descents_run(shipped):
                 assert row["excess_final"] < row["excess_initial"], (experiment, cell.path)
 
 
-def test_cells_that_differ_in_target_start_and_step_share_a_stack_and_get_the_bits_they_get_alone():
+@pytest.mark.parametrize("depth", [3, 10])  # from eight layers on, a sum over them has another order for one run
+def test_cells_that_differ_in_target_start_and_step_share_a_stack_and_get_the_bits_they_get_alone(depth):
     # Some diverge, some converge, others take all steps; another depth or number of steps is another stack.
     ends = {"max_steps": 200, "samples": 10, "excess_tolerance": 1e-4}
     grid = [
-        {**SETTINGS, **start, "descent": ends, "smin": smin, "relative_step": step}
+        {**SETTINGS, **start, "depth": depth, "descent": ends, "smin": smin, "relative_step": step}
         for start in (AS_DRAWN, {})
         for smin, step in ((0.5, 0.3), (1, 0.9), (1.5, 3), (0.5, 0.01))
     ]
@@ -258,7 +259,7 @@ def test_cells_that_differ_in_target_start_and_step_share_a_stack_and_get_the_bi
         reasons |= set(alone["runs"]["stop_reason"].to_pylist())
         for table, rows in alone.items():
             pd.testing.assert_frame_equal(found[table].to_pandas(), rows.to_pandas(), check_exact=True)
-    assert reasons == {"converged", "diverged", "step budget"}
+    assert reasons == {"converged", "step budget"} | ({"diverged"} if depth == 3 else set())
 
 
 def test_squared_distance_to_the_target_without_smoothing_is_the_excess():

@@ -212,7 +212,7 @@ class _Descent:
         loss, place = self.loss if runs.all() else self.loss.take(runs), self.active.place[runs]
         squares = [np.sum(gradient[runs].astype(float) ** 2, axis=(-2, -1)) for gradient in gradients]
         factors = loss.from_eigenbasis(with_columns(W[runs], self.rank))
-        norm, balance = np.sqrt(np.sum(squares, axis=0)), balancedness([layer[runs] for layer in self.layers])
+        norm, balance = np.sqrt(sum(squares)), balancedness([layer[runs] for layer in self.layers])
         row = []
         for values in (self.minimum[runs] + excess[runs], excess[runs], factors, norm, balance):
             column = np.full((self.size, *values.shape[1:]), np.nan)
