@@ -132,8 +132,12 @@ TENTHS = _Scaled(
 )
 
 
+#: A factor of the excess in one step is measured to about 1e-12; this far from 1 it gives the rate to 0.1 %.
+_RESOLVED = 1e-9
+
+
 def _exponents(runs: pd.DataFrame) -> pd.DataFrame:
-    steep = runs[runs["condition"] > 1]
+    steep = runs[(runs["condition"] > 1) & (1 - runs["contraction"] > _RESOLVED)]
     steep = steep.assign(number=1 / (1 - np.sqrt(steep["contraction"].clip(0))))
     rows = []
     for keys, group in steep.groupby(keys_of(steep), observed=True):
@@ -155,7 +159,8 @@ EXPONENTS = _Scaled(
     statement="For k = n, ε = 0 and every N, the condition number of the Hessian at the optimum is a power of κ, with "
     "an exponent that grows with N",
     formula="κ^{1−1/N} (Bures-Wasserstein), κ^{2−1/N} (square loss)",
-    test="Slope in log κ of the logarithm of the condition number, measured as the contraction of the slowest mode.",
+    test="Slope in log κ of the logarithm of the condition number, measured as the contraction of the slowest mode; "
+    "where it is nearer to 1 than 1e-9, rounding of the loss leaves it too few digits.",
     unit="the exponent",
     tolerance=0.01,
     mutations=(Mutation("exponent", "conditions", "contraction", 0.02, _steeper, ""),),
