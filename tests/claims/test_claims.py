@@ -10,7 +10,7 @@ from collected import write_table
 
 from deepbures import claims
 from deepbures.__main__ import main
-from deepbures.claims import Mutation, minibatch, neighbours, smoothing
+from deepbures.claims import minibatch, neighbours, smoothing
 from deepbures.claims.evidence import SOURCES, Statement, judge
 from deepbures.claims.mutation import replaced
 from deepbures.claims.power import Mutated, Remembered
@@ -50,7 +50,7 @@ def tables(study):
 
 def judged(tables, name, table, column, values):
     """A claim on the study with other values of one column, a function of its table."""
-    return judge(STATEMENTS[name], Mutated(tables, Mutation("", table, column, change=replaced(values)), 1))
+    return judge(STATEMENTS[name], Mutated(tables, replaced("", table, column, values), 1))
 
 
 def test_every_claim_holds_on_a_small_study_unless_it_is_refuted(found):

@@ -45,12 +45,17 @@ def statement(**changes):
         (shifted(), "y", 0.5, [2.5, 4.5]),
         (shifted("x"), "y", -0.1, [1.9, 3]),
         (tilted("x"), "y", 2.0, [0.02, 4]),  # y ~ x^p becomes y ~ x^(p + 2), the same at the largest x
-        (replaced(lambda table: table["x"]), "y", 7.0, [1, 10]),
         (where(lambda table: table["x"] > 1), "y", 0.5, [2, 6]),
     ],
 )
 def test_changes_by_their_formulas(change, column, amount, expected):
     np.testing.assert_allclose(Mutation("", "runs", column, amount, change)(FRAME, 1)[column], expected)
+
+
+def test_other_values_replace_a_column():
+    mutation = replaced("all of it", "runs", "y", lambda table: table["x"])
+    np.testing.assert_array_equal(mutation(FRAME, 1)["y"], FRAME["x"])
+    assert (mutation.described((1,)), mutation.directions, mutation.verdict) == ("all of it", (1,), "violated")
 
 
 def test_vectors_are_scaled_entry_by_entry():

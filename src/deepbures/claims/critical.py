@@ -98,11 +98,11 @@ NO_OTHERS = Statement(
     tolerance=1e-5,
     mutations=(
         Mutation("distance from W_J", "searches", "distance", 1e-3, shifted(), "λ_1", (1,)),
-        Mutation(
+        replaced(
             "one critical point that is no W_J",
             "searches",
             "matched",
-            change=replaced(lambda table: table["matched"].where(table.index != 0, 0)),
+            lambda table: table["matched"].where(table.index != 0, 0),
         ),
     ),
     cases=each("critical_search", "searches", _no_others),
@@ -152,7 +152,6 @@ def _local_spectrum(frame: pd.DataFrame) -> pd.DataFrame:
 
 LOCAL_SPECTRUM = _Spectrum(
     name="local spectrum",
-    source="ours",
     statement="At every W_J, the spectrum of the Hessian of the layers is known in closed form",
     formula="λ(∇²L^N(W_J)) = {r_ab} ∪ {0}",
     test="All eigenvalues and the number of zeros; with more than 1,500 parameters only the extreme eigenvalues.",
@@ -192,9 +191,7 @@ BLOWS_UP = _BlowUp(
     tolerance=0.01,
     mutations=(
         Mutation("exponent", "curvatures", "smallest", 0.02, tilted("sigma"), "", (1,)),
-        Mutation(
-            "the other sign of λ_min", "curvatures", "smallest", change=replaced(lambda table: -table["smallest"])
-        ),
+        replaced("the other sign of λ_min", "curvatures", "smallest", lambda table: -table["smallest"]),
     ),
     cases=_blows_up,
 )
@@ -202,7 +199,6 @@ BLOWS_UP = _BlowUp(
 
 BLOW_UP_EXPONENT = _BlowUp(
     name="blow-up exponent",
-    source="ours",
     statement="For ε = 0, N = 1 and k < n, the most negative eigenvalue of the Hessian grows like the inverse of the "
     "least singular value of W",
     formula="λ_min(∇²L_0) ~ −C / σ_k(W)",
@@ -226,7 +222,6 @@ def _blow_up_constant(frame: pd.DataFrame) -> pd.DataFrame:
 
 BLOW_UP_CONSTANT = _BlowUp(
     name="blow-up constant",
-    source="ours",
     statement="For ε = 0, N = 1 and one or several singular values of W that vanish together like σ, the product of σ "
     "and the most negative eigenvalue of the Hessian has a limit in closed form",
     formula="λ_min σ → −C; one direction u: C = 2 λ_max(AᵀPA) / ‖A u‖",
@@ -245,7 +240,6 @@ def _saturation(frame: pd.DataFrame) -> pd.DataFrame:
 
 SATURATION = _BlowUp(
     name="smoothing",
-    source="ours",
     statement="For every ε > 0 and N = 1, the most negative eigenvalue of the Hessian stays bounded as σ_k(W) → 0",
     formula="λ_min(∇²L_ε) → 2 (1 − λ_max(T)) > −∞",
     test="Most negative eigenvalue at the smallest σ, where σ² ≤ ε/10,000, against that at σ = 0.",
@@ -266,7 +260,6 @@ def _hessian_bounds(frame: pd.DataFrame) -> pd.DataFrame:
 
 HESSIAN_BOUNDS = _Spectrum(
     name="Hessian with smoothing",
-    source="ours",
     statement="For every ε > 0 and at every W, all eigenvalues of the Hessian lie between 2 (1 − λ_max(T)), which is "
     "one of them wherever a column of W is empty, and 2; T is the optimal transport map",
     formula="2 (1 − √(λ_1/ε)) ≤ 2 (1 − λ_max(T)) ≤ λ(∇²L_ε(W)) ≤ 2",
@@ -290,7 +283,6 @@ def _exponential_fillings(frame: pd.DataFrame) -> pd.DataFrame:
 EMPTY_COLUMNS = Statement(
     kind="escape",
     name="empty columns",
-    source="ours",
     statement="At W_J of rank below k, an empty column z in direction b grows exponentially at the closed-form rate "
     "for N = 1 (not for ε = 0, where W_J is no critical point), and for ε = 0 for N = 2",
     formula="z ~ exp(r t): ε > 0, N = 1: r = 2 (√(λ_b/ε) − 1); ε = 0, N = 2: 2 √λ_b; square loss, N = 1: 4 λ_b",
@@ -305,7 +297,6 @@ EMPTY_COLUMNS = Statement(
 ALGEBRAIC_FILLING = Statement(
     kind="escape",
     name="empty columns of deeper networks",
-    source="ours",
     statement="In deeper networks an empty column grows algebraically, at a rate that vanishes with it like a known "
     "power: for N ≥ 2, for the Bures-Wasserstein loss without smoothing for N ≥ 3",
     formula="d log z / dt = 2 s^{1−1/N} (√(λ_b/(s + ε)) − 1), s = z^{2N}; square loss: 4 s^{1−1/N} (λ_b − s)",
@@ -323,7 +314,6 @@ ALGEBRAIC_FILLING = Statement(
 ESCAPE_RATES = Statement(
     kind="escape",
     name="escape rates",
-    source="ours",
     statement="From near every saddle of rank k, gradient flow departs at the closed-form rates",
     formula="|S_ab(t)| ~ exp(|r_ab| t)",
     test="Fastest rate at which a flow leaves each saddle, measured against closed form.",

@@ -62,12 +62,12 @@ CONTRACTION = _DescentBound(
         lambda runs: certified(runs) & runs["descent_rate"].notna(), lambda runs: runs["eta"] * runs["descent_rate"]
     ),
     mutations=(
-        Mutation(
+        replaced(
             "a fraction of at most the proved one",
             "runs",
             "descent_rate",
-            change=replaced(lambda runs: np.minimum(runs["descent_rate"], runs["descent_global_rate"] / runs["eta"])),
-            verdict="holds",
+            lambda runs: np.minimum(runs["descent_rate"], runs["descent_global_rate"] / runs["eta"]),
+            "holds",
         ),
     ),
     refuted="docs/paper.md section 8",
@@ -76,7 +76,6 @@ CONTRACTION = _DescentBound(
 
 LAYER_CONTRACTION = _DescentBound(
     name="contraction of one layer",
-    source="ours",
     statement="For N = 1, k = n, ε < λ_n, η ≤ 1/2 and from every start of full rank, each step reduces the loss by at "
     "least the fraction 4 η (1 − η) m/(m + ε)",
     formula="L_{i+1} ≤ (1 − 4 η (1 − η) m/(m + ε)) L_i, m = min(σ_n(W_0)², λ_n − ε)",
@@ -92,7 +91,6 @@ LAYER_CONTRACTION = _DescentBound(
 
 LOW_RANK_CONTRACTION = _DescentBound(
     name="contraction of one layer below full rank",
-    source="ours",
     statement="For N = 1, k < n, ε ≤ λ_n, η < 1 and from every start of rank k with E_0 = L_0 − L* below a threshold, "
     "which is g for ε = 0, each step reduces the excess loss by at least a closed-form fraction",
     formula="E_{i+1} ≤ (1 − 4 η (1 − η) γ) E_i; ε = 0: γ = 1 − λ_{k+1}/(λ_k − E_0)",
@@ -123,7 +121,6 @@ def _stable_step(study: Study) -> Iterator[pd.DataFrame]:
 
 STABLE_STEP = _Descent(
     name="stable step",
-    source="ours",
     statement="For k = n, ε < λ_n and from a generic start near the minimum, descent converges to the optimum if and "
     "only if η is below 2/λ_max of the Hessian there",
     formula="L_0 − L* ≤ 0.001 g, generic: converges ⇔ η < 2 / λ_max(∇²L^N)",
@@ -138,7 +135,7 @@ STABLE_STEP = _Descent(
 
 def _all_end(reason: StopReason) -> Mutation:
     """One outcome of all runs."""
-    return Mutation("outcome of all of them", "runs", "stop_reason", change=replaced(lambda table: str(reason)))
+    return replaced("outcome of all of them", "runs", "stop_reason", lambda table: str(reason))
 
 
 def _diverges_below(study: Study) -> Iterator[pd.DataFrame]:
@@ -151,7 +148,6 @@ def _diverges_below(study: Study) -> Iterator[pd.DataFrame]:
 
 DIVERGES_BELOW = _Descent(
     name="a large start diverges below the stable step",
-    source="ours",
     statement="There are starts from which descent with η below 2/λ_max of the Hessian at the minimum diverges",
     formula="∃ W_0, η < 2 / λ_max(∇²L^N): descent diverges",
     test="At least one descent of each experiment from starts whose singular values are all above √λ_1.",
@@ -172,7 +168,6 @@ def _converges_above(study: Study) -> Iterator[pd.DataFrame]:
 
 CONVERGES_ABOVE = _Descent(
     name="without the fastest mode descent converges above the stable step",
-    source="ours",
     statement="For k = n ≥ 2, N ≥ 2 and from starts near the minimum that have only the slowest mode, descent "
     "converges with η up to 1.2 times 2/λ_max of the Hessian, if η r < 2 for the rate r of that mode",
     formula="W_0 = W* but for σ_n: descent converges at η = 1.2 · 2 / λ_max(∇²L^N)",
@@ -192,7 +187,6 @@ def _final_contraction(runs: pd.DataFrame) -> pd.DataFrame:
 
 FINAL_CONTRACTION = _Descent(
     name="sharp contraction",
-    source="ours",
     statement="For every N, k and ε < λ_k, a step of descent from balanced layers that stays near the minimum finally "
     "multiplies the excess loss by the closed-form factor",
     formula="L_{i+1} − L* ~ max_r (1 − η r)² (L_i − L*)",
@@ -224,7 +218,6 @@ def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]
 
 DESCENT_TO_FLOW = _Descent(
     name="descent to flow",
-    source="ours",
     statement="At a fixed time and as η → 0, gradient descent approaches the flow at first order in η",
     formula="‖S_η − S_flow‖ = O(η)",
     test="Order in η of the distance at a fixed time, extrapolated to η = 0 from the three smallest step sizes, one "
@@ -238,7 +231,6 @@ DESCENT_TO_FLOW = _Descent(
 
 BALANCE = _Descent(
     name="drift from balance",
-    source="ours",
     statement="At a fixed time and as η → 0, the drift of gradient descent from balanced layers is of first order in η",
     formula="max_j ‖W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ‖ = O(η)",
     test="Order in η of the drift at a fixed time, extrapolated to η = 0 from the three smallest step sizes, one case "
@@ -289,7 +281,6 @@ def _fewer_steps(study: Study) -> Iterator[pd.DataFrame]:
 
 LOSSES_COMPARED = _Descent(
     name="Bures-Wasserstein against square loss",
-    source="ours",
     statement="For ε = 0, from a small start and at a quarter of the largest stable step, descent needs fewer steps on "
     "the Bures-Wasserstein loss than on the square loss; where both end in their tails, at most 1.5 times the ratio of "
     "their local contractions",
@@ -312,7 +303,6 @@ def _more_steps(study: Study) -> Iterator[pd.DataFrame]:
 
 LOSSES_TURN_ROUND = _Descent(
     name="the comparison of losses turns round",
-    source="ours",
     statement="For n = N = 1, ε = 0, from W(0) = √λ/10 and at 0.95 and 0.99 of the largest stable step, descent needs "
     "more steps on the Bures-Wasserstein loss than on the square loss",
     formula="steps_BW / steps_F > 1",

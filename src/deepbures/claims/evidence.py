@@ -48,7 +48,7 @@ class Stated:
     Attributes
     ----------
     name, source
-        Short name; one of `SOURCES`.
+        Short name; one of `SOURCES`, ours unless another is named.
     statement, formula
         The statement with its scope, as a sentence and as a formula.
     test
@@ -60,7 +60,7 @@ class Stated:
     """
 
     name: str
-    source: Source
+    source: Source = "ours"
     statement: str
     formula: str
     test: str

@@ -32,12 +32,12 @@ FLOW_BOUND = _FlowBound(
     formula="L(t) − L* ≤ (L(0) − L*) exp(−8 N c^{2(2N−1)/N} K t)",
     test="Every record of every flow with c > 0 at which the bound promises a decay of at least 1e-6.",
     mutations=(
-        Mutation(
+        replaced(
             "a rate of at most the global one",
             "runs",
             "bound_rate",
-            change=replaced(lambda runs: np.minimum(runs["bound_rate"], runs["global_rate"])),
-            verdict="holds",
+            lambda runs: np.minimum(runs["bound_rate"], runs["global_rate"]),
+            "holds",
         ),
     ),
     cases=decays("bound_rate", lambda runs: runs["margin"] > 0),
@@ -47,7 +47,6 @@ FLOW_BOUND = _FlowBound(
 
 REPAIRED_BOUND = _FlowBound(
     name="bound of the flow where W keeps the margin",
-    source="ours",
     statement="For k = n and from every start at which W(0) and the optimum both have the margin c > 0, the loss "
     "decays at least at the same rate",
     formula="c² ≤ min(σ_n(W(0))², λ_n − ε) ⇒ L(t) ≤ L(0) exp(−8 N c^{2(2N−1)/N} K t)",
@@ -59,7 +58,6 @@ REPAIRED_BOUND = _FlowBound(
 
 GLOBAL_RATE = _FlowBound(
     name="global rate of the flow",
-    source="ours",
     statement="For k = n, ε < λ_n and from every balanced start of full rank, the loss decays at least at the global "
     "rate at all times",
     formula="L(t) ≤ L(0) exp(−4 N m^{2−1/N} t / (m + ε)), m = min(σ_n(W(0))², λ_n − ε)",
@@ -80,7 +78,6 @@ def _margin_kept(study: Study) -> Iterator[pd.DataFrame]:
 
 MARGIN_KEPT = _Flow(
     name="margin kept",
-    source="ours",
     statement="From every start with a margin c > 0, the k-th singular value of the smoothed factor [W, √ε I] is at "
     "least c along the flow",
     formula="(σ_k(W(t))² + ε)^{1/2} ≥ c",
@@ -103,7 +100,6 @@ def _loss_falls(study: Study) -> Iterator[pd.DataFrame]:
 
 LOSS_FALLS = _Flow(
     name="loss falls",
-    source="ours",
     statement="Along every gradient flow the loss never increases",
     formula="L(t') ≤ L(t) for t' > t",
     test="Consecutive records of every flow.",
@@ -125,7 +121,6 @@ def _sharp_rate(runs: pd.DataFrame) -> pd.DataFrame:
 
 SHARP_RATE = _Flow(
     name="sharp rate",
-    source="ours",
     statement="For every N, k and ε < λ_k and from every start with a component in the slowest mode, the excess loss "
     "of gradient flow finally decays at the closed-form rate of the flow linearised at the minimum",
     formula="L(t) − L* ~ exp(−2 min r t)",
@@ -155,7 +150,6 @@ def _slowest_alone(run: Any) -> bool:
 
 ALIGNED_RATE = _Flow(
     name="rate of aligned starts",
-    source="ours",
     statement="From every start along the k leading eigenvectors of the target, which excites no exchange of "
     "directions, the excess loss of gradient flow finally decays at the rate of the slowest of its k modes",
     formula="L(t) − L* ~ exp(−2 min_{a ≤ k} r_aa t), 2 r_aa = 4 N (λ_a − ε)^{2−1/N} / λ_a",
@@ -189,7 +183,6 @@ def _algebraic_tail(study: Study) -> Iterator[pd.DataFrame]:
 
 ALGEBRAIC_TAIL = _Flow(
     name="algebraic tail",
-    source="ours",
     statement="For k = n and ε = λ_n, the excess loss of gradient flow finally decays like a power of t with known "
     "exponent and constant",
     formula="L(t) − L* ~ C t^{−p}, p = 2N/(2N−1), C = ((4N−2)/λ_n)^{−p}/(4 λ_n)",
@@ -216,7 +209,6 @@ def _plateaus(study: Study) -> Iterator[pd.DataFrame]:
 
 PLATEAUS = _Flow(
     name="plateau times",
-    source="ours",
     statement="From every start along the target's eigenvectors, the plateaus of the loss end at times in closed form",
     formula="∫ ds / (4 N s^{2−1/N} (√(λ/(s+ε)) − 1)) = t",
     test="Time at which each eigenvalue of S reaches half of its limit, interpolated between records.",
@@ -239,7 +231,6 @@ def _polyak_lojasiewicz(study: Study) -> Iterator[pd.DataFrame]:
 
 POLYAK_LOJASIEWICZ = _Flow(
     name="Polyak-Łojasiewicz equality",
-    source="ours",
     statement="For ε = 0 and at every W of full rank, the squared gradient is four times the loss",
     formula="‖∇L_0(W)‖² = 4 L_0(W)",
     test="Every record of flows with N = 1, ε = 0, k = n and a loss above 1e-12 tr Σ0.",

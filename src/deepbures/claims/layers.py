@@ -21,7 +21,6 @@ def _drift(study: Study) -> Iterator[pd.DataFrame]:
 
 CONSERVED = _Layers(
     name="imbalance is conserved",
-    source="ours",
     statement="Gradient flow conserves the imbalance of all neighbouring layers",
     formula="W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ = D_j at all times",
     test="Every record of flows of layers, by an integrator that does not know it.",
@@ -33,7 +32,6 @@ CONSERVED = _Layers(
 
 TWO_LAYERS = _LayersBound(
     name="two layers without balance",
-    source="ours",
     statement="For N = 2, k = n, widths of at least n and from every start with c > √ε, the loss decays at least at a "
     "closed-form rate, whatever the imbalance",
     formula="L(t) ≤ L(0) exp(−4 (μ + ν) (1 − ε/c²) t); μ, ν = (√(d² + 4 s) − d)/2 at d = d_∓, s = c² − ε",
@@ -44,7 +42,6 @@ TWO_LAYERS = _LayersBound(
 
 DEEP_LAYERS = _LayersBound(
     name="deep layers without balance",
-    source="ours",
     statement="For N ≥ 3, k = n, widths of at least n and from every start with c > √ε and a small imbalance, the loss "
     "decays at least at a closed-form rate",
     formula="L(t) ≤ L(0) exp(−4 Σ_j a_j b_j (1 − ε/c²) t), with a_j, b_j of docs/paper.md section 8",
@@ -65,7 +62,6 @@ _FRACTION = "L⁺ ≤ (1 − η (1 − q/2) 4 N m^{2−1/N}/(m + ε)) L, η = q/
 
 ALIGNED_STEPS = _StepBound(
     name="deep descent from aligned starts",
-    source="ours",
     statement="For k = n and from every balanced start along the target's eigenvectors, each step of deep descent "
     "removes at least a closed-form fraction of the loss",
     formula=_FRACTION,
@@ -106,7 +102,6 @@ def _widths(study: Study) -> Iterator[pd.DataFrame]:
 WIDTH = Statement(
     kind="descent",
     name="hidden width",
-    source="ours",
     statement="From balanced layers of one end-to-end matrix, descent takes S through the same covariances for every "
     "hidden width h ≥ k",
     formula="S_i does not depend on h",

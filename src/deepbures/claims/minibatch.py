@@ -9,7 +9,7 @@ import pandas as pd
 from .evidence import Statement, Study, each, keys_of
 from .mutation import Mutation, where
 
-_Minibatch = partial(Statement, kind="minibatch", source="ours")
+_Minibatch = partial(Statement, kind="minibatch")
 #: Smallest m at which the scatter is compared with its first order in 1/m.
 _LARGE = 20
 

@@ -36,11 +36,6 @@ def tilted(by: str) -> Change:
     return change
 
 
-def replaced(values: Callable[[pd.DataFrame], Any]) -> Change:
-    """Other values, a function of the table; the amount is not used."""
-    return lambda table, column, amount: values(table)
-
-
 def where(rows: Callable[[pd.DataFrame], Any], change: Change = scaled) -> Change:
     """Change only the rows of a mask, which is a function of the table."""
     return lambda table, column, amount: np.where(rows(table), change(table, column, amount), table[column])
@@ -96,3 +91,10 @@ class Mutation:
         sign = "±" if len(signs) == 2 else "+" if signs == (1,) else "−"
         size = f"{100 * self.amount:g} %" if self.unit == "%" else f"{self.amount:g} {self.unit}".rstrip()
         return f"{self.subject} {sign} {size}"
+
+
+def replaced(
+    subject: str, table: str, column: str, values: Callable[[pd.DataFrame], Any], verdict: str = "violated"
+) -> Mutation:
+    """Other values in place of a column, a function of its table; `subject` describes the change completely."""
+    return Mutation(subject, table, column, change=lambda frame, _column, _amount: values(frame), verdict=verdict)

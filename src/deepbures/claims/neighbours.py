@@ -9,9 +9,7 @@ from ..linalg.psd import Array
 from .evidence import Statement, each, keys_of, off
 from .mutation import Mutation, replaced, shifted
 
-_Scaled, _Barycenter, _Sensing = (
-    partial(Statement, kind=kind, source="ours") for kind in ("scaled", "barycenter", "sensing")
-)
+_Scaled, _Barycenter, _Sensing = (partial(Statement, kind=kind) for kind in ("scaled", "barycenter", "sensing"))
 
 
 def _first_steps(runs: pd.DataFrame) -> pd.DataFrame:
@@ -94,7 +92,7 @@ QUADRATIC = _Scaled(
     unit="e_t",
     tolerance=0.01,
     mutations=(
-        Mutation("a constant factor of 0.02 in each step", "scaled", "worst_ratio", change=replaced(lambda runs: 0.02)),
+        replaced("a constant factor of 0.02 in each step", "scaled", "worst_ratio", lambda runs: 0.02),
         Mutation("steps", "scaled", "steps", 30, shifted(), "", (1,)),
     ),
     cases=each("scaled", "scaled", _quadratic),
@@ -125,7 +123,7 @@ TENTHS = _Scaled(
     unit="e_t",
     tolerance=0.1,
     mutations=(
-        Mutation("a constant factor of 0.2 in each step", "scaled", "excess", change=replaced(_a_fifth)),
+        replaced("a constant factor of 0.2 in each step", "scaled", "excess", _a_fifth),
         Mutation("steps", "scaled", "steps", 30, shifted(), "", (1,)),
     ),
     cases=each("scaled", "scaled", _tenths),
@@ -186,11 +184,11 @@ BARYCENTER_FOUND = _Barycenter(
     tolerance=1e-8,
     mutations=(
         Mutation("distance", "barycenters", "distance", 1e-3, shifted(), "‖S̄‖_F", (1,)),
-        Mutation(
+        replaced(
             "one run that does not converge",
             "barycenters",
             "converged",
-            change=replaced(lambda runs: np.minimum(runs["converged"], runs.index != 0)),
+            lambda runs: np.minimum(runs["converged"], runs.index != 0),
         ),
     ),
     cases=each(
@@ -209,7 +207,6 @@ def _sparse(runs: pd.DataFrame) -> pd.DataFrame:
 FEW_CORRUPTIONS = Statement(
     kind="sparse",
     name="few corruptions",
-    source="ours",
     statement="For at most 4 % corrupted entries in each row, k ≤ 10 and κ = 10, scaled and Bures-Wasserstein steps "
     "recover Σ* for every seed",
     formula="‖W Wᵀ − Σ*‖_F ≤ 1e-6 ‖Σ*‖_F",
@@ -255,11 +252,11 @@ UNWEIGHTED = _Sensing(
     unit="the seeds",
     tolerance=0.2,
     mutations=(
-        Mutation(
+        replaced(
             "half of the problems recovered",
             "sensed",
             "error",
-            change=replaced(lambda runs: np.where(runs["seed"] % 2, runs["error"], 0.0)),
+            lambda runs: runs["error"].where(runs["seed"] % 2 > 0, 0.0),
         ),
     ),
     cases=each("sensing", "sensed", _unweighted),

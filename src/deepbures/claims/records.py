@@ -52,7 +52,6 @@ def _spectrum_off(runs: pd.DataFrame) -> pd.Series:
 
 CONSISTENT = Statement(
     name="consistent records",
-    source="ours",
     statement="The numbers that are recorded of a run agree with each other: the excess loss is the loss less its "
     "minimum, the last record is that of the run, W has rank at most k, and the spectrum of S is as far from that of "
     "the optimum as S at most",

@@ -19,7 +19,6 @@ def _sampling_error(draws: pd.DataFrame) -> pd.DataFrame:
 SAMPLING_ERROR = Statement(
     kind="finite_sample",
     name="finite samples",
-    source="ours",
     statement="For m Gaussian samples with m → ∞, the expected sampling error of their covariance is known to first "
     "order in 1/m",
     formula="E B²(Σ̂, Σ0) ≈ (1/m) Σ_ij λ_i λ_j (1 + δ_ij) / (2 (λ_i + λ_j))",

@@ -8,7 +8,7 @@ import pandas as pd
 from .evidence import Statement, each, off
 from .mutation import Mutation, shifted
 
-_Smoothing = partial(Statement, kind="smoothing", source="ours")
+_Smoothing = partial(Statement, kind="smoothing")
 #: σ/√λ_k up to which the limit σ → 0 is compared.
 _SMALL = 0.11
 

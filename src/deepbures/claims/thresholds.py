@@ -21,7 +21,7 @@ _EDGE = 1e-9
 #: Relative rounding of the excess loss, in units of √(λ_1/E); falls in a step are tested to the second.
 _ROUNDING, _TESTED = 24 * np.finfo(float).eps, 1e-4
 _Flow, _Descent = partial(Statement, kind="flow"), partial(Statement, kind="descent")
-_LAST = Mutation("last excess", "runs", "excess_final", change=replaced(lambda table: 0.01 * table["excess_initial"]))
+_LAST = replaced("last excess", "runs", "excess_final", lambda table: 0.01 * table["excess_initial"])
 
 
 def _smoothed(runs: pd.DataFrame) -> pd.Series:
@@ -65,7 +65,6 @@ FLOW_CONVERGES = _Flow(
 
 THRESHOLD = _Flow(
     name="threshold of convergence",
-    source="ours",
     statement="From every balanced start of rank k whose loss is below the second lowest critical value, gradient flow "
     "of the smoothed loss converges to the minimum",
     formula="0 < ε < λ_k, L(0) < L* + g ⇒ L(t) → L*; g = (√λ_k − √ε)² − ((√λ_{k+1} − √ε)_+)²",
@@ -89,7 +88,6 @@ def _saddle(study: Study) -> Iterator[pd.DataFrame]:
 
 SADDLE_AT_THE_THRESHOLD = _Flow(
     name="the threshold is sharp",
-    source="ours",
     statement="For 0 < ε < λ_k there is a start with the second lowest critical value at which the flow rests",
     formula="∃ W(0): L(0) = L* + g and ∇L(W(0)) = 0",
     test="Starts at the critical point that exchanges direction k for k + 1, or for k = n leaves n empty: excess loss "
@@ -104,7 +102,6 @@ SADDLE_AT_THE_THRESHOLD = _Flow(
 LOW_RANK_RATE = Bound(
     kind="flow",
     name="global rate below full rank",
-    source="ours",
     statement="For k < n, ε ≤ λ_n and from every balanced start of rank k with E_0 = L(0) − L* below a threshold, "
     "which is g for ε = 0, the excess loss decays at least at a closed-form rate at all times",
     formula="L(t) − L* ≤ E_0 exp(−rate t); ε = 0: rate = 4 (√λ_k − √E_0)^{2−2/N} (1 − λ_{k+1}/(λ_k − E_0))",
@@ -147,7 +144,6 @@ def _falls(study: Study) -> Iterator[pd.DataFrame]:
 
 DESCENT_FALLS = _Descent(
     name="descent in small steps",
-    source="ours",
     statement="For every ε ≥ 0, from all layers of any widths and balance, each step of size η ≤ η̄ lowers the loss by "
     "at least half of what its gradient promises",
     formula="η ≤ η̄ ⇒ L_{i+1} ≤ L_i − (η/2) ‖∇L^N‖²",
