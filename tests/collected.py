@@ -3,15 +3,17 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 
+from deepbures.study.grid.cells import cells
 from deepbures.study.kinds import kind
 from deepbures.study.results import parquet
 from deepbures.study.results.aggregate import collect
 from deepbures.study.results.code_digest import code_digest
 from deepbures.study.results.schema import VECTOR
 from deepbures.study.results.store import key_of, part_of
-from deepbures.study.run import complete, roots
+from deepbures.study.run import complete, roots, run_cell
 
 
 def collect_cells(folder, points, seeds, provenance=None):
@@ -27,6 +29,16 @@ def collect_cells(folder, points, seeds, provenance=None):
     collect([part], tables, schemas, keys, provenance or {})
     part.unlink()  # as Snakemake does
     return tables
+
+
+def tables_in(folder, config, experiment, seeds):
+    """Write the tables of an experiment of a configuration, computed for some seeds."""
+    tables = {}
+    for cell in cells(config, experiment):
+        for name, table in run_cell(dict(cell.settings), range(seeds)).items():
+            tables.setdefault(name, []).append(table.to_pandas().assign(**cell.axes))
+    for name, frames in tables.items():
+        write_table(folder / f"{name}.parquet", pd.concat(frames, ignore_index=True))
 
 
 def write_table(path, frame):

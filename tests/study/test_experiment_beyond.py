@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from collected import write_table
+from collected import tables_in
 
 from deepbures import barycenter
 from deepbures.claims import Study, Tables, detections, minibatch, smoothing
@@ -45,13 +45,8 @@ def results(tmp_path_factory):
 
     def of(shipped, name):
         if name not in found:
-            frames = {}
-            config, found[name] = small(shipped, name), tmp_path_factory.mktemp(name)
-            for cell in cells(config, name):
-                for table, rows in run_cell(dict(cell.settings), range(1)).items():
-                    frames.setdefault(table, []).append(rows.to_pandas().assign(**cell.axes))
-            for table, some in frames.items():
-                write_table(found[name] / f"{table}.parquet", pd.concat(some, ignore_index=True))
+            found[name] = tmp_path_factory.mktemp(name)
+            tables_in(found[name], small(shipped, name), name, 1)
         return found[name]
 
     return of
@@ -138,32 +133,6 @@ def test_own_samples_are_the_stream(shipped, tmp_path, monkeypatch, rng):
     gaussian = np.sum((1 + np.eye(3)) * (lam / (lam[:, None] + lam)) ** 2, axis=1) / 50
     assert np.all(bias < 0.8 * gaussian)
     np.testing.assert_allclose(plain["mean_minimum"] / plain["expected"], 1, atol=0.01)
-
-
-MISTAKES = [
-    ("minibatch", "landscape.batches", [7], "7 must be even and at least twice the dimension, 6"),
-    ("minibatch", "landscape.batches", [4], "4 must be even"),
-    ("minibatch", "grid.rank", [2], "grid.rank: kind 'minibatch' needs 3, not 2"),
-    ("smoothing", "grid.epsilon", [0.1], "grid.epsilon: kind 'smoothing' needs 0, not 0.1"),
-    ("smoothing", "loss", "frobenius", "kind 'smoothing' needs bures-wasserstein, not 'frobenius'"),
-    ("sinkhorn_flow", "grid.blur", [0], "grid.blur[0]: 0 must be more than 0"),
-    ("sinkhorn_flow", "loss_options", {"blur": 1}, "grid.blur: loss_options.blur is given too"),
-    ("sinkhorn_flow", "loss_options", {"blurr": 1}, "unknown key 'blurr', did you mean 'blur'?"),
-]
-
-
-@pytest.mark.parametrize(("experiment", "key", "value", "message"), MISTAKES)
-def test_mistakes_give_one_line(shipped, experiment, key, value, message):
-    config = shipped("beyond.yaml")
-    configuration.check(config)
-    block = config["experiments"][experiment]
-    *sections, last = key.split(".")
-    for section in sections:
-        block = block[section]
-    block[last] = value
-    with pytest.raises(configuration.ConfigurationError, match=r"^[^\n]*$") as error:
-        configuration.check(config)
-    assert message in str(error.value)
 
 
 def test_a_loss_needs_its_options(shipped):

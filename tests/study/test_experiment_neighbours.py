@@ -1,11 +1,9 @@
 """The kinds of the neighbours on small grids: their configuration, their tables, and the claims on them."""
 
-import copy
-
 import numpy as np
 import pandas as pd
 import pytest
-from collected import write_table
+from collected import tables_in
 
 from deepbures.claims import Study, Tables, detections, neighbours
 from deepbures.neighbours.barycenter import barycenter
@@ -46,80 +44,15 @@ def small(shipped, kind):
     return config
 
 
-def results_in(folder, config, kind, seeds):
-    tables = {}
-    for cell in cells(config, kind):
-        for name, table in run_cell(dict(cell.settings), range(seeds)).items():
-            tables.setdefault(name, []).append(table.to_pandas().assign(**cell.axes))
-    for name, frames in tables.items():
-        write_table(folder / f"{name}.parquet", pd.concat(frames, ignore_index=True))
-
-
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "scaled")) for kind in SMALL])
 def test_claims_hold_and_every_mutation_turns_their_verdicts(shipped, tmp_path, kind):
-    results_in(tmp_path, small(shipped, kind), kind, 1)
+    tables_in(tmp_path, small(shipped, kind), kind, 1)
     study = Study({kind: Tables(tmp_path, kind, kind)})
     for statement in STATEMENTS[kind]:
         claim, found = detections(statement, study)
         assert (claim.verdict, claim.cases > 0) == ("holds", True), (claim.name, claim.verdict, claim.worst_deviation)
         assert found
         assert all(one.seen for one in found), [one for one in found if not one.seen]
-
-
-MISTAKES = [
-    ("scaled", "target.spectrum", "zipf", "kind 'scaled' needs geometric, not 'zipf'"),
-    ("scaled", "grid.epsilon", [0.1], "grid.epsilon: kind 'scaled' needs 0, not 0.1"),
-    ("scaled", "landscape.target_ranks", [21], "21 must be at most the dimension, 20"),
-    ("scaled", "landscape.conditions", [0.5], "must be at least 1"),
-    ("scaled", "landscape.start_kinds", ["gauss"], "'gauss' is not allowed"),
-    ("barycenter", "loss", "frobenius", "kind 'barycenter' needs bures-wasserstein, not 'frobenius'"),
-    (
-        "barycenter",
-        "landscape",
-        {"starts": 5, "max_steps": 9, "covariances": 3},
-        "landscape.spreads: the key is missing",
-    ),
-    ("barycenter", "landscape.spreads", [-1], "-1 must be at least 0"),
-    ("barycenter", "target", {"covariance": "x.npy"}, "kind 'barycenter' has no such target; allowed: barycenter"),
-    ("barycenter", "target", {"barycenter": {"covariances": ["~/x.npy"]}}, "~ and $ are not replaced"),
-    (
-        "barycenter",
-        "target",
-        {"barycenter": {"covariances": ["absent.npy"]}},
-        "target: absent.npy: there is no such file",
-    ),
-    ("barycenter", "target", {"barycenter": {"covariances": []}}, "must hold at least 1 value"),
-    ("barycenter", "target", {"barycenter": {"files": ["x.npy"]}}, "unknown key 'files'"),
-    ("barycenter", "target", {"barycenter": {}}, "exactly one of the keys 'covariances' and 'samples' is needed"),
-    ("barycenter", "target", {"spectrum": "spread", "barycenter": {}}, "leave the other keys out"),
-    (
-        "sparse",
-        "target",
-        {"barycenter": {"covariances": ["x.npy"]}},
-        "kind 'sparse' has no such target; allowed: drawn",
-    ),
-    ("sparse", "grid.depth", [2], "grid.depth: kind 'sparse' needs 1, not 2"),
-    ("sparse", "grid.rank", [51], "51 must be at most the dimension, 50"),
-    ("sparse", "landscape.corrupted", [1.5], "1.5"),
-    ("sparse", "landscape.condition", 0.5, "0.5 must be at least 1"),
-    ("sensing", "landscape.copies", [-1], "-1 must be at least 0"),
-    ("sensing", "landscape.measurements", 0, "0 must be at least 1"),
-    ("sensing", "grid.rank", [11], "11 must be at most the dimension, 10"),
-]
-
-
-@pytest.mark.parametrize(("experiment", "key", "value", "message"), MISTAKES)
-def test_mistakes_give_one_line(shipped, experiment, key, value, message):
-    config = copy.deepcopy(shipped("neighbours.yaml"))
-    configuration.check(config)
-    block = config["experiments"][experiment]
-    *sections, last = key.split(".")
-    for section in sections:
-        block = block[section]
-    block[last] = value
-    with pytest.raises(configuration.ConfigurationError, match=r"^[^\n]*$") as error:
-        configuration.check(config)
-    assert message in str(error.value)
 
 
 @pytest.fixture
