@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..rates.predicted import flow_bound, global_bound
-from ..study.grid.axes import axes_of
 from ..study.results import derived
 from . import frames, style
 
@@ -19,7 +18,7 @@ _PROGRAM, _OURS, _SHARP = style.PALETTE[1], style.PALETTE[2], style.PALETTE[0]
 
 def with_violations(runs: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     """Runs with `violated`: whether a sample with t > 0 lies above (L(0) − L*) exp(−bound_rate t), where c > 0."""
-    keys = [*axes_of(runs.columns), "seed"]
+    keys = frames.keys_of(runs)
     samples = trajectories[trajectories["time"] > 0].merge(runs[[*keys, "bound_rate", "excess_initial"]], on=keys)
     with np.errstate(divide="ignore"):
         lag = samples["bound_rate"] * samples["time"] + np.log(samples["excess"] / samples["excess_initial"])
@@ -38,7 +37,7 @@ def where_bounds_hold(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     log (L − L*) since t = 0, its largest over a run's samples, against the decay promised until the run's end: above 1
     the bound is violated. (d, …) The plane ε/λ_n × c/√λ_n, one panel per depth.
     """
-    runs = with_violations(runs.drop_duplicates([*axes_of(runs.columns), "seed"]), trajectories)
+    runs = with_violations(runs.drop_duplicates(frames.keys_of(runs)), trajectories)
     inside = runs[(runs["margin"] > 0) & (runs["excess_initial"] > 0)]
     depths = list(frames.groups(inside, "depth"))
     figure, axes = style.panels(2, max(3, len(depths)), style.TEXT, 4.6)
@@ -59,7 +58,7 @@ def _draw_flow(axis: Axes, inside: pd.DataFrame, trajectories: pd.DataFrame) -> 
     above = broken[broken["least_singular_value_initial"] ** 2 >= broken["lambda_min"] - broken["epsilon_effective"]]
     chosen = next(table for table in (above, broken, inside) if len(table))
     run = chosen.loc[(chosen["margin"] * np.sqrt(chosen["excess_initial"])).idxmax()]
-    keys = [*axes_of(inside.columns), "seed"]
+    keys = frames.keys_of(inside)
     curve = trajectories[np.logical_and.reduce([trajectories[key] == run[key] for key in keys])]
     curve = curve[curve["time"] > 0]
     times = np.geomspace(curve["time"].min(), curve["time"].max(), 300)
@@ -97,7 +96,7 @@ def _draw_plane(axis: Axes, inside: pd.DataFrame) -> None:
 
 def _draw_use(axis: Axes, inside: pd.DataFrame, trajectories: pd.DataFrame) -> None:
     """Promised over measured decay of log (L − L*), the largest of each run, against the decay promised in all."""
-    keys = [*axes_of(inside.columns), "seed"]
+    keys = frames.keys_of(inside)
     later = trajectories[(trajectories["time"] > 0) & (trajectories["excess"] > 0)]
     columns = ["bound_rate", "global_rate", "excess_initial", "loss_initial", "time_final"]
     merged = later[[*keys, "time", "excess"]].merge(inside[[*keys, *columns]], on=keys)
@@ -126,9 +125,8 @@ def _draw_rates(axis: Axes, inside: pd.DataFrame) -> None:
     ours = (cells["global_rate"] / unit)[full].groupby(x[full]).median()
     axis.plot((cells["sharp_rate"] / unit).groupby(x).median(), "k--", label="sharp")
     axis.plot(ours, "s", color=_OURS, markersize=3, label="global, full start")
-    axis.plot(
-        (measured / unit).groupby(x).median(), "o", color=_SHARP, fillstyle="none", markersize=5, label="measured"
-    )
+    hollow = {"color": _SHARP, "fillstyle": "none", "markersize": 5}
+    axis.plot((measured / unit).groupby(x).median(), "o", label="measured", **hollow)
     largest = (cells["bound_rate"] / unit).groupby(x).max()
     axis.plot(largest, color=_PROGRAM, marker="^", linewidth=0.9, label="program's, largest")
     axis.set(xlabel=r"$\varepsilon / \lambda_n$", ylabel=r"rate / $4 N \lambda_n^{1 - 1/N}$", ylim=(-0.04, None))

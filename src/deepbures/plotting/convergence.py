@@ -1,5 +1,6 @@
 """Figures of the convergence study: trajectories, rates, bounds (F1-F3, G1, G2, G8)."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -39,35 +40,34 @@ def trajectories(runs: pd.DataFrame, trajectories: pd.DataFrame, rate: str = "bo
         "squared_bures": r"$\mathcal{B}^2(S, S^*)$",
         "covariance_distance": r"$\Vert S - S^* \Vert_F$",
     }
-    figure, axes = style.panels(1, 3, style.TEXT, 2.4, sharex=True)
+    figure, axes = style.row(3, 2.4, sharex=True)
     times = frames.time_grid(trajectories)
     with_global = rate == "bound_rate" and runs["global_rate"].notna().all()
     for depth, cell, color in frames.colored(trajectories, "depth"):
         cell_runs = runs[runs["depth"] == depth]
-        for axis, column in zip(axes[0], panels, strict=True):
+        for axis, column in zip(axes, panels, strict=True):
             band = frames.band(frames.curves(cell, column, times))
             style.band(axis, times, band, color, label=frames.label(depth=depth))
-        axis = axes[0, 0]
         bound = predicted.flow_bound(times, cell_runs["excess_initial"].mean(), cell_runs[rate].mean())
-        axis.plot(times, bound, **{**style.THEORY, "color": color})
+        axes[0].plot(times, bound, **{**style.THEORY, "color": color})
         if with_global:
             ours = predicted.global_bound(times, cell_runs["loss_initial"].mean(), cell_runs["global_rate"].mean())
             shown = ours > ours[0] * 1e-12  # the curves end there; the bound goes on to 0
-            axis.plot(times[shown], ours[shown], color=color, **_GLOBAL)
+            axes[0].plot(times[shown], ours[shown], color=color, **_GLOBAL)
         mean, *_ = frames.band(frames.curves(cell, "excess", times))
         last = np.flatnonzero(np.isfinite(mean))[-1]
         sharp = mean[last] * np.exp(-cell_runs["sharp_rate"].mean() * (times - times[last]))
         shown = (sharp < 1) & (times <= times[last])
-        axis.plot(times[shown], sharp[shown], color=color, linestyle=":", linewidth=0.9)
-    for axis, text in zip(axes[0], panels.values(), strict=True):
+        axes[0].plot(times[shown], sharp[shown], color=color, linestyle=":", linewidth=0.9)
+    for axis, text in zip(axes, panels.values(), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=r"time $t$", ylabel=text)
     lowest, highest = trajectories["excess"].min(), trajectories["excess"].max()
-    axes[0, 0].set_ylim(bottom=lowest * (lowest / highest) ** 0.4)  # two fifths more room, for the legend
-    axes[0, 1].legend(loc="lower left")
+    axes[0].set_ylim(bottom=lowest * (lowest / highest) ** 0.4)  # two fifths more room, for the legend
+    axes[1].legend(loc="lower left")
     names = [(PROMISES[rate], style.THEORY), ("sharp rate", style.THEORY | {"linestyle": ":"})]
     if with_global:
         names.insert(1, ("global bound", {"color": "black", **_GLOBAL}))
-    style.key(axes[0, 0], names, loc="lower left", handlelength=2.4)
+    style.key(axes[0], names, loc="lower left", handlelength=2.4)
     return figure
 
 
@@ -101,8 +101,7 @@ def rate_contours(runs: pd.DataFrame, kind: str) -> Figure:
                 axis.axhline(np.sqrt(epsilon), color="#D55E00", linewidth=0.9, linestyle=":")
         top.set_title(frames.label(epsilon=epsilon))
         bottom.set_xlabel("depth $N$")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(r"$\lambda_{\min}(\Sigma_0^{1/2})$")
+    plt.setp(axes[:, 0], ylabel=r"$\lambda_{\min}(\Sigma_0^{1/2})$")
     figure.colorbar(filled, ax=axes[0], label="decades per unit time", format="%g", ticks=levels[::4])
     figure.colorbar(fit, ax=axes[1], label=r"$1 - r^2$ of the fit", ticks=_MISFITS[::4])
     note = r"dotted: $\lambda_n = \varepsilon$"
@@ -134,8 +133,7 @@ def rate_against_depth(runs: pd.DataFrame, kind: str, by: str = "smin") -> Figur
     slope = f"{kind}_slope"
     table = frames.over_seeds(runs.assign(sharp=-_sharp_slope(runs, kind)), [slope, "sharp"])
     epsilon = frames.only_value(runs, "epsilon")
-    figure, axes = style.panels(1, 1, style.COLUMN, 3.0)
-    axis = axes[0, 0]
+    figure, (axis,) = style.row(1, 3.0, style.COLUMN)
     for value, cell, color in frames.colored(table, by):
         cell = cell[cell[f"{slope}_count"] > 0]
         if len(cell) < 2:
@@ -159,12 +157,12 @@ def measured_against_sharp(runs: pd.DataFrame) -> Figure:
     table = _measured_rates(runs)
     if table.empty:
         return style.without("no flow has an exponential tail")
-    figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
-    _draw_against_sharp(axes[0, 0], table)
+    figure, ((top,), (bottom,)) = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
+    _draw_against_sharp(top, table)
     for (_, cell), points in zip(frames.groups(table, "epsilon"), _points(table), strict=True):
-        axes[1, 0].errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
-    axes[1, 0].axhline(1, **style.THEORY)
-    axes[1, 0].set(xlabel="sharp rate (per unit time)", ylabel="measured / sharp")
+        bottom.errorbar(cell["sharp_rate_mean"], cell["ratio_mean"], cell["ratio_std"], elinewidth=0.5, **points)
+    bottom.axhline(1, **style.THEORY)
+    bottom.set(xlabel="sharp rate (per unit time)", ylabel="measured / sharp")
     return figure
 
 
@@ -197,8 +195,7 @@ def main_result(runs: pd.DataFrame, shown: pd.DataFrame) -> Figure:
     shown
         Runs of one ε and several s_min, for the first panel.
     """
-    figure, axes = style.panels(1, 3, style.TEXT, 2.4)
-    first, second, third = axes[0]
+    figure, (first, second, third) = style.row(3, 2.4)
     table = _measured_rates(shown)
     for smin, cell, color in frames.colored(table, "smin"):
         points = {"color": color, "markersize": 2.5, "label": frames.label(smin=smin) or "spectrum as drawn"}
@@ -230,26 +227,25 @@ def algebraic_tail(runs: pd.DataFrame) -> Figure:
     closed = [predicted.algebraic_tail(row.time_final, row.lambda_min, int(row.depth)) for row in flows.itertuples()]
     columns = {"power_law_slope": "exponent of $t$", "ratio": "excess loss / closed form"}
     flows = flows.assign(ratio=flows["excess_final"] / np.array(closed, dtype=float))
-    figure, axes = style.panels(1, 2, style.TEXT, 2.3)
-    for axis, (column, text) in zip(axes[0], columns.items(), strict=True):
+    figure, (left, right) = style.row(2, 2.3)
+    for axis, (column, text) in zip((left, right), columns.items(), strict=True):
         by_depth = flows.groupby("depth")[column]
         axis.plot(by_depth.median(), "o", color=style.PALETTE[0], label=f"{len(flows)} flows")
         axis.vlines(by_depth.median().index, by_depth.quantile(0.1), by_depth.quantile(0.9), color=style.PALETTE[0])
         axis.set(xscale="log", xlabel="depth $N$", ylabel=text)
     N = np.geomspace(runs["depth"].min(), runs["depth"].max(), 100)
-    axes[0, 0].plot(N, -2 * N / (2 * N - 1), **style.THEORY, label=r"$-2N/(2N-1)$")
-    axes[0, 0].legend()
-    axes[0, 1].axhline(1, **style.THEORY)
-    axes[0, 1].set_xlim(axes[0, 0].get_xlim())
-    axes[0, 1].set_ylim(0.8, 1.2)
+    left.plot(N, -2 * N / (2 * N - 1), **style.THEORY, label=r"$-2N/(2N-1)$")
+    left.legend()
+    right.axhline(1, **style.THEORY)
+    right.set(xlim=left.get_xlim(), ylim=(0.8, 1.2))
     return figure
 
 
 @style.lettered
 def spread_over_seeds(runs: pd.DataFrame) -> Figure:
     """G8: distance of one seed's slope from the mean over seeds, for each definition of the slope."""
-    figure, axes = style.panels(1, 2, style.TEXT, 2.3, sharey=True)
-    for axis, (kind, text) in zip(axes[0], SLOPES.items(), strict=True):
+    figure, axes = style.row(2, 2.3, sharey=True)
+    for axis, (kind, text) in zip(axes, SLOPES.items(), strict=True):
         cells = runs.groupby(axes_of(runs.columns))[f"{kind}_slope"]
         relative = (runs[f"{kind}_slope"] / cells.transform("mean") - 1).abs() * 100
         table = runs.assign(relative=relative).dropna(subset=["relative"])
@@ -259,8 +255,8 @@ def spread_over_seeds(runs: pd.DataFrame) -> Figure:
         axis.set(xlabel=r"$s_{\min}$", ylim=(0, None), title=text)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.xaxis.set_major_formatter(lambda smin, _: f"{smin:g}" if smin >= 0 else "as drawn" if smin == -1 else "")
-    axes[0, 0].set_ylabel("one seed's distance from\nthe mean slope (%)")
-    style.legend(axes[0, 0], ncols=2)
+    axes[0].set_ylabel("one seed's distance from\nthe mean slope (%)")
+    style.legend(axes[0], ncols=2)
     return figure
 
 

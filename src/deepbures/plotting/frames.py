@@ -39,6 +39,11 @@ def label_of_cell(frame: pd.DataFrame, axes: Iterable[str] = ()) -> str:
     return label(**{axis: only_value(frame, axis) for axis in axes or axes_of(frame.columns)})
 
 
+def keys_of(frame: pd.DataFrame) -> list[str]:
+    """Columns that identify a run: its axes and its seed."""
+    return [*axes_of(frame.columns), "seed"]
+
+
 def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Sub-frames by one column, in ascending order."""
     yield from frame.groupby(by, sort=True)
@@ -77,8 +82,8 @@ def name_of_loss(name: str, epsilon: float) -> str:
 def panels(frame: pd.DataFrame, by: str, height: float, **options: Any) -> tuple[Figure, list[tuple[Axes, Any, Any]]]:
     """Figure with a panel for each value of a column; the panels, each with its value and its rows."""
     parts = list(groups(frame, by))
-    figure, axes = style.panels(1, len(parts), **{"width": style.TEXT, "height": height, **options})
-    return figure, [(axis, *part) for axis, part in zip(axes[0], parts, strict=True)]
+    figure, axes = style.row(len(parts), height, **options)
+    return figure, [(axis, *part) for axis, part in zip(axes, parts, strict=True)]
 
 
 def only_value(frame: pd.DataFrame, axis: str) -> Any:

@@ -21,11 +21,11 @@ def samples_in_plane(runs: pd.DataFrame) -> Figure:
     """F8: samples of target and generator before and after training, along Ω_1 and Ω_2, with 2σ ellipses; one run."""
     run = runs.iloc[0]
     target = np.diag(run["eigenvalues_target"][:2])
-    figure, axes = style.panels(1, 2, style.TEXT, 2.9, sharex=True, sharey=True)
+    figure, axes = style.row(2, 2.9, sharex=True, sharey=True)
     white = np.random.default_rng(0).standard_normal((2, _CLOUD, 2))
     angle = np.linspace(0, 2 * np.pi, 200)
     circle = np.stack([np.cos(angle), np.sin(angle)])
-    for axis, name, title in zip(axes[0], ("initial", "final"), ("before training", "after training"), strict=True):
+    for axis, name, title in zip(axes, ("initial", "final"), ("before training", "after training"), strict=True):
         generated = np.reshape(run[f"plane_{name}"], (2, 2))
         for covariance, points, color, text in (
             (target, white[0], style.PALETTE[5], "target"),
@@ -36,8 +36,8 @@ def samples_in_plane(runs: pd.DataFrame) -> Figure:
             axis.plot(*(points @ root.T).T, ".", color=color, markersize=1.8, alpha=0.5)
             axis.plot(*(2 * root @ circle), color=color, label=text)
         axis.set(xlabel=r"coordinate along $\Omega_1$", aspect="equal", title=title)
-    axes[0, 0].set_ylabel(r"coordinate along $\Omega_2$")
-    axes[0, 0].legend(loc="upper right")
+    axes[0].set_ylabel(r"coordinate along $\Omega_2$")
+    axes[0].legend(loc="upper right")
     figure.suptitle(f"{frames.label_of_cell(runs.iloc[:1])}, one seed", fontsize=8)
     return figure
 

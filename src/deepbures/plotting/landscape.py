@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -22,10 +23,8 @@ def top_eigenvalue(spectra: pd.DataFrame) -> Figure:
     """
     figure, axes = style.panels(2, spectra["depth"].nunique(), style.TEXT, 3.6, sharex=True)
     _draw_points(axes, spectra, ["largest", "largest"], logarithmic=False)
-    for axis in axes[0]:
-        axis.set_ylim(0, None)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(r"$\lambda_{\max}(\nabla^2 L^N)$")
+    plt.setp(axes[0], ylim=(0, None))
+    plt.setp(axes[:, 0], ylabel=r"$\lambda_{\max}(\nabla^2 L^N)$")
     return figure
 
 
@@ -112,8 +111,7 @@ def second_order_model(lines: pd.DataFrame) -> Figure:
             axis.set_title(f"{place}, {line}")
             axis.margins(y=0.1)
         axes[row, 0].set_ylabel("loss $L^N$")
-    for axis in axes[-1]:
-        axis.set_xlabel("distance $t$ along the line")
+    plt.setp(axes[-1], xlabel="distance $t$ along the line")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(f"{frames.label_of_cell(lines, ('epsilon', 'rank', 'depth'))}, one seed", fontsize=8)
     return figure
@@ -126,17 +124,15 @@ def blow_up(curvatures: pd.DataFrame) -> Figure:
     (a) on matrices, below full rank, by ε, with the fitted power and, dashed, the closed form at ε = 0; (b) its level
     at σ = 0 against ε; (c) at ε = 0: square matrices with one and two vanishing singular values, and balanced layers.
     """
-    figure, axes = style.panels(1, 3, style.TEXT, 2.6)
-    for axis in (axes[0, 0], axes[0, 2]):
-        axis.set(xscale="log", yscale="log", xlabel=r"$\sigma_{\min}(W)$")
+    figure, (smoothed, levels, unsmoothed) = style.row(3, 2.6)
+    plt.setp([smoothed, unsmoothed], xscale="log", yscale="log", xlabel=r"$\sigma_{\min}(W)$")
     matrices = curvatures[curvatures["depth"] == 1]
     low = matrices[(matrices["rank"] == matrices["rank"].min()) & (matrices["vanishing"] == 1)]
-    _against_sigma(axes[0, 0], low)
-    rank = low["rank"].iloc[0]
-    axes[0, 0].set_title(f"matrices, {frames.label(rank=rank)}")
-    _levels(axes[0, 1], low[low["epsilon"] > 0])
-    _without_smoothing(axes[0, 2], curvatures[curvatures["epsilon"] == 0])
-    axes[0, 0].set_ylabel(r"$|\lambda_{\min}(\nabla^2 L_\varepsilon)|$")
+    _against_sigma(smoothed, low)
+    smoothed.set_title(f"matrices, {frames.label_of_cell(low, ['rank'])}")
+    _levels(levels, low[low["epsilon"] > 0])
+    _without_smoothing(unsmoothed, curvatures[curvatures["epsilon"] == 0])
+    smoothed.set_ylabel(r"$|\lambda_{\min}(\nabla^2 L_\varepsilon)|$")
     return figure
 
 
@@ -146,28 +142,28 @@ def escape_rates(escapes: pd.DataFrame) -> Figure:
     left_saddles = escapes[escapes["escapes"] > 0]
     if left_saddles.empty:
         return style.without("there is no saddle of this rank at this ε")
-    figure, axes = style.panels(1, 3, style.TEXT, 2.7)
+    figure, (points, rates, plateaus) = style.row(3, 2.7)
     number, seed = left_saddles["depth"].nunique(), left_saddles["seed"].min()
     for place, (depth, cell, look) in enumerate(frames.marked(left_saddles, "depth")):
         shift = 0.16 * (place - (number - 1) / 2)
         for _, row in cell[cell["seed"] == seed].iterrows():
-            rates = -row["rates"][row["rates"] < 0]
-            axes[0, 0].plot(np.full(len(rates), row["point"] + shift), rates, "_", color=look["color"], markersize=4)
-        points = {**look, "linestyle": "none", "markersize": 2.8, "alpha": 0.7}
-        axes[0, 1].plot(cell["escape_rate"], cell["measured_rate"], label=frames.label(depth=depth), **points)
-        axes[0, 2].plot(1 / cell["escape_rate"], cell["plateau_time"], **points)
+            escaping = -row["rates"][row["rates"] < 0]
+            points.plot(np.full(len(escaping), row["point"] + shift), escaping, "_", color=look["color"], markersize=4)
+        marks = {**look, "linestyle": "none", "markersize": 2.8, "alpha": 0.7}
+        rates.plot(cell["escape_rate"], cell["measured_rate"], label=frames.label(depth=depth), **marks)
+        plateaus.plot(1 / cell["escape_rate"], cell["plateau_time"], **marks)
     ends = left_saddles["escape_rate"].agg(["min", "max"]).to_numpy()
-    axes[0, 1].plot(ends, ends, **style.THEORY, label="equal")
+    rates.plot(ends, ends, **style.THEORY, label="equal")
     stays = np.log(1 / frames.only_value(left_saddles, "perturbation")) / ends
-    axes[0, 2].plot(1 / ends, stays, **style.THEORY, label=r"$\ln(1/\delta)\,/\,|r|$")
-    axes[0, 0].set(yscale="log", xlabel="critical point $i$, by loss", ylabel=r"escape rates $-r_{ab} > 0$, one seed")
-    axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 1].set(xscale="log", yscale="log", xlabel=r"fastest $-r_{ab}$, closed form", ylabel="measured")
-    axes[0, 2].set(xscale="log", yscale="log", xlabel=r"1 / fastest $-r_{ab}$", ylabel="plateau time")
-    *depths, equal = zip(*axes[0, 1].get_legend_handles_labels(), strict=True)
+    plateaus.plot(1 / ends, stays, **style.THEORY, label=r"$\ln(1/\delta)\,/\,|r|$")
+    points.set(yscale="log", xlabel="critical point $i$, by loss", ylabel=r"escape rates $-r_{ab} > 0$, one seed")
+    points.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rates.set(xscale="log", yscale="log", xlabel=r"fastest $-r_{ab}$, closed form", ylabel="measured")
+    plateaus.set(xscale="log", yscale="log", xlabel=r"1 / fastest $-r_{ab}$", ylabel="plateau time")
+    *depths, equal = zip(*rates.get_legend_handles_labels(), strict=True)
     figure.legend(*zip(*depths, strict=True), loc="outside lower center", ncols=len(depths), fontsize=6.5)
-    axes[0, 1].legend(*([item] for item in equal))
-    axes[0, 2].legend()
+    rates.legend(*([item] for item in equal))
+    plateaus.legend()
     figure.suptitle(frames.label_of_cell(escapes, ("epsilon", "rank")), fontsize=8)
     return figure
 
@@ -198,8 +194,7 @@ def whole_landscape(surface: pd.DataFrame, points: pd.DataFrame, flows: pd.DataF
                 axis.plot(kind["x"], kind["y"], marker, color=color, label=text, zorder=5, **edge)
             axis.set(aspect="equal", title=frames.label(depth=depth, epsilon=epsilon))
         axes[row, 0].set_ylabel(r"$w_2$, along $\Omega_2$")
-    for axis in axes[-1]:
-        axis.set_xlabel(r"$w_1$, along $\Omega_1$")
+    plt.setp(axes[-1], xlabel=r"$w_1$, along $\Omega_1$")
     figure.get_layout_engine().set(rect=(0.015, 0, 0.985, 1))  # axes of equal aspect would cut their labels off
     figure.colorbar(image, ax=axes, label=r"loss $L_\varepsilon(W)$", shrink=0.7)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -24,11 +24,11 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
     Plain steps are ln 1e-12 over the logarithm of the contraction measured on the slowest mode, at half the largest
     stable step; one Bures-Wasserstein layer needs none of this: its step ½ is the scaled one.
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 2.6)
+    figure, axes = style.row(2, 2.6)
     full = scaled[(scaled["method"] == "layerwise") & (scaled["start"] == "gaussian") & (scaled["share"] == 0)]
     full = full[(full["target_rank"] == full["rank"]) & (full["rank"] == full["rank"].max())]
     contracting = conditions[conditions["contraction"].between(0, 1, inclusive="neither")]
-    for ax, (loss, name) in zip(axes[0], _LOSSES.items(), strict=True):
+    for ax, (loss, name) in zip(axes, _LOSSES.items(), strict=True):
         for depth, cells, color in frames.colored(full, "depth"):
             steps = cells[cells["loss_name"] == loss].groupby("condition")["steps"].mean()
             ax.plot(steps, "o-", color=color, markersize=3, label=f"$N = {depth}$")
@@ -37,8 +37,8 @@ def steps_against_condition(scaled: pd.DataFrame, conditions: pd.DataFrame) -> F
         ax.set(xscale="log", yscale="log", xlabel=r"condition number $\kappa$ of $\Sigma_0$", ylabel="steps")
         ax.set_title(name)
         ax.minorticks_off()
-    style.key(axes[0, 0], [("scaled", {"linestyle": "-", "marker": "o"}), ("plain", {"linestyle": "--"})])
-    axes[0, 1].legend(fontsize=6)
+    style.key(axes[0], [("scaled", {"linestyle": "-", "marker": "o"}), ("plain", {"linestyle": "--"})])
+    axes[1].legend(fontsize=6)
     return figure
 
 
@@ -48,7 +48,7 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
 
     The largest condition number is emphasised; the unit is tr Σ0, or ‖Σ0‖² for the square loss.
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 2.6)
+    figure, axes = style.row(2, 2.6)
     shown = scaled[
         (scaled["method"] == "layerwise") & (scaled["share"] == 0) & (scaled["target_rank"] == scaled["rank"])
     ]
@@ -56,7 +56,7 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
     depths = sorted(shown["depth"].unique())
     shown = shown[shown["depth"] == depths[min(1, len(depths) - 1)]]
     largest = shown["condition"].max()
-    for ax, (loss, name) in zip(axes[0], _LOSSES.items(), strict=True):
+    for ax, (loss, name) in zip(axes, _LOSSES.items(), strict=True):
         for (start, text), color in zip(_STARTS.items(), style.PALETTE, strict=False):
             runs = shown[(shown["loss_name"] == loss) & (shown["start"] == start)].sort_values("condition")
             for run in runs.itertuples():
@@ -66,7 +66,7 @@ def excess_by_start(scaled: pd.DataFrame) -> Figure:
         unit = r"\mathrm{tr}\,\Sigma_0" if loss == "bures-wasserstein" else r"\|\Sigma_0\|_F^2"
         ax.set(yscale="log", xlabel="step", ylabel=rf"$(L - L^*) / {unit}$", title=name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 1].legend(fontsize=6, title=rf"$\kappa = {_power(largest)}$ (faint: smaller)", title_fontsize=6)
+    axes[1].legend(fontsize=6, title=rf"$\kappa = {_power(largest)}$ (faint: smaller)", title_fontsize=6)
     return figure
 
 
@@ -77,8 +77,7 @@ def barycenters(descents: pd.DataFrame, minima: pd.DataFrame) -> Figure:
     (b) For each set of covariances the loss of every local minimum except the lowest (dots), and of the truncated
     barycenter (bar), relative to the lowest.
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 2.6)
-    left, right = axes[0]
+    figure, (left, right) = style.row(2, 2.6)
     one = _with_sets(descents[descents["seed"] == descents["seed"].min()])
     depths, colors = sorted(one["depth"].unique()), _colors(pd.concat([one, _with_sets(minima)]))
     lines = ("-", "--", ":", "-.")
@@ -116,8 +115,8 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
     """
     sets = _with_sets(minima)
     colors = _colors(sets)
-    figure, axes = style.panels(1, len(colors), min(style.TEXT, style.COLUMN * len(colors)), 2.4)
-    for ax, name in zip(axes[0], colors, strict=True):
+    figure, axes = style.row(len(colors), 2.4, min(style.TEXT, style.COLUMN * len(colors)))
+    for ax, name in zip(axes, colors, strict=True):
         group = sets[sets["set"] == name]
         shown = group[group["seed"] == _most_limits(group)].sort_values(["rank", "minimum"])
         lowest = shown.drop_duplicates("rank")
@@ -129,7 +128,7 @@ def loss_against_rank(minima: pd.DataFrame) -> Figure:
         ax.set(xlabel="rank $k$", ylabel="$F$", title=f"{name}, seed {shown['seed'].iloc[0]}")
         ax.set_xticks(sorted(shown["rank"].unique()))
         ax.margins(x=0.15)
-    axes[0, 0].legend(fontsize=6)
+    axes[0].legend(fontsize=6)
     return figure
 
 
@@ -139,8 +138,7 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
 
     Shown is the set with the deepest second minimum of the least F over the length of W, the profile in (b).
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 2.6)
-    left, right = axes[0]
+    figure, (left, right) = style.row(2, 2.6)
     row = _with_sets(planes).iloc[int(np.argmax([_depth(plane) for plane in planes.itertuples()]))]
     side = int(np.sqrt(len(row["losses"])))
     ticks = np.linspace(-row["reach"], row["reach"], side)
@@ -170,9 +168,9 @@ def spurious_minimum(planes: pd.DataFrame) -> Figure:
 @style.lettered
 def recoveries(runs: pd.DataFrame) -> Figure:
     """N4: fraction of the seeds recovered to 1e-6, by rank and fraction of corrupted entries, one panel per method."""
-    figure, axes = style.panels(1, len(_METHODS), style.TEXT, 2.3)
+    figure, axes = style.row(len(_METHODS), 2.3)
     table = runs.assign(recovered=runs["error"] <= 1e-6)
-    for ax, (method, name) in zip(axes[0], _METHODS.items(), strict=True):
+    for ax, (method, name) in zip(axes, _METHODS.items(), strict=True):
         grid = table[table["method"] == method].pivot_table(index="rank", columns="share", values="recovered")
         ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
         for (i, j), value in np.ndenumerate(grid.to_numpy()):
@@ -182,7 +180,7 @@ def recoveries(runs: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(grid.index)), [f"{rank:g}" for rank in grid.index])
         ax.set(xlabel="fraction corrupted", title=name)
         ax.spines[:].set_visible(False)
-    axes[0, 0].set_ylabel("rank $k$")
+    axes[0].set_ylabel("rank $k$")
     return figure
 
 

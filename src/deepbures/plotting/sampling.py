@@ -15,8 +15,7 @@ def finite_sample(sampling: pd.DataFrame, training: pd.DataFrame) -> Figure:
     (1/m) Σ_ij λ_i λ_j (1 + δ_ij) / (2 (λ_i + λ_j)). (b) Training on Σ̂ for one seed: the training loss (dotted) keeps
     falling, the loss against Σ0 (solid) levels off near B²(Σ̂, Σ0) (dashed: its first order).
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 2.6)
-    left, right = axes[0]
+    figure, (left, right) = style.row(2, 2.6)
     # Relative to the first order for each seed's target, so that seeds can be averaged; drawn in units of its mean.
     expected = sampling.groupby("samples")["expected"].mean()
     relative = sampling.assign(ratio=sampling["squared_bures"] / sampling["expected"])

@@ -14,8 +14,7 @@ def time_against_n(timings: pd.DataFrame) -> Figure:
 
     Exponents are fitted over the three largest n of each form, where the terms of lower order matter least.
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 2.5)
-    left, right = axes[0]
+    figure, (left, right) = style.row(2, 2.5)
     seconds = timings.groupby(["form", "n"])["seconds"].median()
     for form, color, marker in zip(("dense", "linear"), style.PALETTE, "so", strict=False):
         line = seconds[form]

@@ -21,9 +21,9 @@ _LOSSES: dict[str, tuple[str, str, dict[str, Any]]] = {
 @style.lettered
 def curvatures(table: pd.DataFrame) -> Figure:
     """S1: the most negative curvature where a singular value of W vanishes, by parameter; dotted: its bound."""
-    figure, axes = style.panels(1, 2, style.TEXT, 2.5, sharey=True)
+    figure, axes = style.row(2, 2.5, sharey=True)
     run = table[table["seed"] == table["seed"].min()]
-    for ax, (loss, (name, symbol, _)) in zip(axes[0], _LOSSES.items(), strict=True):
+    for ax, (loss, (name, symbol, _)) in zip(axes, _LOSSES.items(), strict=True):
         for parameter, line, look in frames.marked(run[run["loss"] == loss], "parameter"):
             curve = line.sort_values("sigma")
             ax.plot(curve["sigma"], -curve["smallest"], **look, label=f"${symbol} = {parameter:.2g}$")
@@ -32,38 +32,38 @@ def curvatures(table: pd.DataFrame) -> Figure:
         ax.set(xscale="log", yscale="log", xlabel=r"least singular value $\sigma_k(W)$", title=name)
         ax.set_ylim(0.1, 3 * -run["smallest"].min())
         ax.legend(fontsize=5, ncols=2)
-    axes[0, 0].set_ylabel(r"$-\lambda_{\min}(\nabla^2 L)$")
+    axes[0].set_ylabel(r"$-\lambda_{\min}(\nabla^2 L)$")
     return figure
 
 
 @style.lettered
 def biases(table: pd.DataFrame) -> Figure:
     """S2: bias of the end of descent, and sharp rate of the flow, against ε and σ²; medians over seeds."""
-    figure, axes = style.panels(1, 2, style.TEXT, 2.5)
+    figure, (left, right) = style.row(2, 2.5)
     for label, look, line in _lines(table[table["parameter"] > 0]):
-        axes[0, 0].plot(line["parameter"], line["bias"], **look, label=label)
-        axes[0, 1].plot(line["parameter"], line["sharp_rate"], **look)
-    for ax, name in zip(axes[0], (r"$\|S - \Sigma_k\|/\|\Sigma_k\|$ at the end", "sharp rate"), strict=True):
+        left.plot(line["parameter"], line["bias"], **look, label=label)
+        right.plot(line["parameter"], line["sharp_rate"], **look)
+    for ax, name in zip((left, right), (r"$\|S - \Sigma_k\|/\|\Sigma_k\|$ at the end", "sharp rate"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel=r"$\varepsilon$ or $\sigma^2$", ylabel=name)
-    axes[0, 0].legend(fontsize=6, handlelength=3)
-    axes[0, 0].set_ylim(_LEAST, 1)
+    left.legend(fontsize=6, handlelength=3)
+    left.set_ylim(_LEAST, 1)
     return figure
 
 
 @style.lettered
 def costs(table: pd.DataFrame) -> Figure:
     """S3: which ε and which σ bound the curvature as well, with how many steps and what bias; medians over seeds."""
-    figure, axes = style.panels(1, 3, style.TEXT, 2.5)
+    figure, axes = style.row(3, 2.5)
     for label, look, line in _lines(table[table["parameter"] > 0]):
-        axes[0, 0].plot(-line["lower_bound"], line["steps"], **look, label=label)
-        axes[0, 1].plot(-line["lower_bound"], line["bias"], **look)
-        axes[0, 2].plot(line["bias"], line["steps"], **look)
+        axes[0].plot(-line["lower_bound"], line["steps"], **look, label=label)
+        axes[1].plot(-line["lower_bound"], line["bias"], **look)
+        axes[2].plot(line["bias"], line["steps"], **look)
     bound, bias = r"bound on $-\lambda_{\min}(\nabla^2 L)$", "bias at the end"
-    for ax, x, y in zip(axes[0], (bound, bound, bias), ("steps", bias, "steps"), strict=True):
+    for ax, x, y in zip(axes, (bound, bound, bias), ("steps", bias, "steps"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-    axes[0, 0].legend(fontsize=5, handlelength=3)
-    axes[0, 1].set_ylim(_LEAST / 2, 1)
-    axes[0, 2].set_xlim(_LEAST / 2, 1)
+    axes[0].legend(fontsize=5, handlelength=3)
+    axes[1].set_ylim(_LEAST / 2, 1)
+    axes[2].set_xlim(_LEAST / 2, 1)
     return figure
 
 

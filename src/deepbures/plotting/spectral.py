@@ -84,8 +84,7 @@ def relative_levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     seed = trajectories["seed"].min()
     cells, run = trajectories[trajectories["seed"] == seed], runs[runs["seed"] == seed].iloc[0]
     levels = np.asarray(run["energy_levels"]) - run["loss_minimum"]
-    figure, axes = style.panels(1, 1, style.TEXT / 1.5, 2.9)
-    axis = axes[0, 0]
+    figure, (axis,) = style.row(1, 2.9, style.TEXT / 1.5)
     shown = levels[:-1] / levels[0]
     for i, level in enumerate(shown):
         _draw_level(axis, i, level, 1.01, named=i < 5 or i == len(shown) - 1)
@@ -138,8 +137,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
     """F7: |cos| between the model's final eigenvectors and Ω (mean over seeds), and the eigenvalue distances."""
     n = len(runs["eigenvalues_target"].iloc[0])
     cosines = np.stack(runs["alignment"].to_numpy()).reshape(len(runs), -1, n).mean(axis=0)
-    figure, axes = style.panels(1, 2, style.TEXT, 2.7)
-    left, right = axes[0]
+    figure, (left, right) = style.row(2, 2.7)
     ticks = [1, *range(5, n + 1, 5)]
     image = left.imshow(cosines, cmap="cividis", vmin=0, vmax=1, extent=(0.5, n + 0.5, len(cosines) + 0.5, 0.5))
     figure.colorbar(image, ax=left, label=r"$|\cos|$", shrink=0.9)
@@ -162,8 +160,7 @@ def alignment(runs: pd.DataFrame) -> Figure:
 @style.styled
 def spectra(runs: pd.DataFrame) -> Figure:
     """F9: eigenvalues of target, initial and final model; mean and standard deviation (ddof 1) over seeds."""
-    figure, axes = style.panels(1, 1, style.TEXT, 2.4)
-    axis = axes[0, 0]
+    figure, (axis,) = style.row(1, 2.4)
     index = np.arange(1, len(runs["eigenvalues_target"].iloc[0]) + 1)
     shift = runs["epsilon_effective"].to_numpy()[:, None]
     texts = [r"target $\lambda_i$", r"initial model $s_i^2(0)$", r"final model $s_i^2$"]

@@ -1,12 +1,12 @@
 """Figures by start: rates up to the lowest saddle, the largest stable step, layers without balance (G19-G21)."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..model.trajectory import StopReason
-from ..study.grid.axes import axes_of
 from . import frames, style
 
 #: Excess losses below this fraction of the start are rounding.
@@ -21,7 +21,7 @@ _OUTCOMES = {
 
 def lasting_rate(runs: pd.DataFrame, trajectories: pd.DataFrame) -> pd.Series:
     """The largest rate r of a bound L(t) − L* ≤ E_0 exp(−r t) that the records of a run meet: min_t log (E_0/E)/t."""
-    keys = [*axes_of(runs.columns), "seed"]
+    keys = frames.keys_of(runs)
     later = trajectories[trajectories["time"] > 0].merge(runs[[*keys, "excess_initial"]], on=keys)
     later = later[later["excess"] > _FLOOR * later["excess_initial"]]
     rate = np.log(later["excess_initial"] / later["excess"]) / later["time"]
@@ -36,9 +36,7 @@ def levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
     Both over the sharp rate, medians and 10 % to 90 % over targets; the saddle is at E_0 = g. One row per smoothing,
     one column per depth.
     """
-    below = runs[(runs["initial_scale"] <= 1) & (runs["sharp_rate"] > 0)].drop_duplicates(
-        [*axes_of(runs.columns), "seed"]
-    )
+    below = runs[(runs["initial_scale"] <= 1) & (runs["sharp_rate"] > 0)].drop_duplicates(frames.keys_of(runs))
     table = below.assign(
         measured=lasting_rate(below, trajectories) / below["sharp_rate"],
         promised=below["low_rank_rate"] / below["sharp_rate"],
@@ -53,8 +51,7 @@ def levels(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
             _draw_levels(axis, cells)
             axis.set_title(frames.label(epsilon=epsilon, depth=depth))
         row[0].set_ylabel("rate / sharp rate")
-    for axis in axes[-1]:
-        axis.set_xlabel("$E_0 / g$")
+    plt.setp(axes[-1], xlabel="$E_0 / g$")
     axes[0, 0].set_ylim(0, None)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -64,14 +61,8 @@ def _draw_levels(axis: Axes, cells: pd.DataFrame) -> None:
     names = {"saddle": "kept by flows on the way to the saddle", "level": "in a random direction"}
     for (kind, text), marker, color in zip(names.items(), "os", (_MEASURED, style.PALETTE[5]), strict=True):
         own = cells[cells["initialization"] == kind]
-        style.band(
-            axis,
-            *frames.quantiles(own["measured"].fillna(0.0), own["initial_scale"]),
-            color,
-            f"{marker}-",
-            label=text,
-            linewidth=0.8,
-        )
+        measured = frames.quantiles(own["measured"].fillna(0.0), own["initial_scale"])
+        style.band(axis, *measured, color, f"{marker}-", label=text, linewidth=0.8)
     promised = cells[cells["promised"].notna()]
     if len(promised):
         line = {"color": "black", "linewidth": 0.9, "label": "promised"}
@@ -81,19 +72,20 @@ def _draw_levels(axis: Axes, cells: pd.DataFrame) -> None:
 @style.lettered
 def step_outcomes(runs: pd.DataFrame) -> Figure:
     """G20: outcomes of descent by start and step over 2/λ_max, areas: fractions of the seeds; one panel per depth."""
-    runs = runs.assign(start=[f"{frames.label(kind=kind)}, {scale:g}" for kind, scale in _starts_of(runs)])
+    starts = zip(runs["initialization"], runs["initial_scale"], strict=True)
+    runs = runs.assign(start=[f"{frames.label(kind=kind)}, {scale:g}" for kind, scale in starts])
     names = list(dict.fromkeys(runs.sort_values(["initialization", "initial_scale"])["start"]))
     figure, panels = frames.panels(runs, "depth", 0.28 * len(names) + 1.5, sharey=True)
     steps = sorted(runs["relative_step"].unique())
     for axis, depth, cells in panels:
         for (start, step), part in cells.groupby(["start", "relative_step"]):
             fractions = part["stop_reason"].value_counts(normalize=True)
-            for reason, offset in zip(
-                fractions.index, np.arange(len(fractions)) - (len(fractions) - 1) / 2, strict=True
-            ):
+            for place, (reason, fraction) in enumerate(fractions.items()):
                 marker, color, _ = _OUTCOMES[reason]
-                place = steps.index(step) + 0.4 * offset, names.index(start)
-                axis.plot(*place, marker, color=color, markersize=6 * np.sqrt(fractions[reason]), markeredgewidth=0)
+                x = steps.index(step) + 0.4 * (place - (len(fractions) - 1) / 2)
+                axis.plot(
+                    x, names.index(start), marker, color=color, markersize=6 * np.sqrt(fraction), markeredgewidth=0
+                )
         axis.axvline(sum(step < 1 for step in steps) - 0.5, **style.THEORY)
         axis.set_xticks(range(len(steps)), [f"{step:g}" for step in steps], rotation=60, fontsize=6)
         axis.set(xlabel=r"$\eta \, \lambda_{\max} / 2$", title=frames.label(depth=depth), xlim=(-0.6, len(steps) - 0.4))
@@ -103,10 +95,6 @@ def step_outcomes(runs: pd.DataFrame) -> Figure:
     ]
     style.key(figure, looks, loc="outside lower center", ncols=3, fontsize=7)
     return figure
-
-
-def _starts_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
-    return list(runs[["initialization", "initial_scale"]].itertuples(index=False, name=None))
 
 
 @style.lettered
@@ -130,6 +118,5 @@ def imbalance(runs: pd.DataFrame, trajectories: pd.DataFrame) -> Figure:
         axis.set_xscale("symlog", linthresh=1e-4)
         axis.set(xlabel=r"imbalance $\delta$", title=frames.label(depth=depth))
     panels[0][0].set(ylabel="rate / sharp rate", ylim=(0, None))
-    handles = panels[0][0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=4)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

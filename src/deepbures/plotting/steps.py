@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -54,8 +55,7 @@ def largest_stable_step(runs: pd.DataFrame) -> Figure:
 
     Right: the fraction of runs that converge, against η λ_max/2.
     """
-    figure, axes = style.panels(1, 2, style.TEXT, 3.0, width_ratios=[1.2, 1])
-    left, right = axes[0]
+    figure, (left, right) = style.row(2, 3.0, width_ratios=[1.2, 1])
     converged = runs.assign(
         converged=(runs["stop_reason"] == StopReason.CONVERGED).astype(float),
         eta_paper=derived.log10_theorem_step(runs),
@@ -104,8 +104,7 @@ def contraction(runs: pd.DataFrame) -> Figure:
     table = table[table["measured"].notna() & (table["contraction"] < 1)]
     table = table.assign(ratio=table["measured"] / table["predicted"], settled=derived.in_balanced_tail(table))
     cells = frames.over_seeds(table, ["measured", "predicted", "ratio"], ["settled"])
-    figure, axes = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
-    top, bottom = axes[:, 0]
+    figure, ((top,), (bottom,)) = style.panels(2, 1, style.COLUMN, 3.8, sharex=True, height_ratios=[2, 1])
     for value, of_step, look in frames.marked(cells, "relative_step"):
         style_of = {**look, "linestyle": "none", "markersize": 3}
         top.plot([], [], label=frames.label(relative_step=value), **style_of)
@@ -174,8 +173,7 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
     Final decay per step; dashed: theory.
     """
     series = list(frames.by_loss(runs))
-    figure, axes = style.panels(2, 2, style.TEXT, 4.6)
-    curves, settling, saddles, decay = axes.ravel()
+    figure, ((curves, settling), (saddles, decay)) = style.panels(2, 2, style.TEXT, 4.6)
     steps = np.unique(np.geomspace(1, trajectories["step"].max(), 300).round())
     at_depth = trajectories[trajectories["depth"] == depth]
     for (text, cells), look in zip(series, style.looks(len(series), style.distinct), strict=True):
@@ -196,12 +194,10 @@ def loss_comparison(runs: pd.DataFrame, trajectories: pd.DataFrame, depth: int) 
     curves.legend()
     settling.set(yscale="log", xlabel="depth $N$", ylabel="steps to $10^{-6}$ of the start")
     saddles.set(yscale="symlog", xlabel="saddle $i$ (eigenvalues found)", ylabel="steps near it")
-    for axis in (curves, saddles):
-        axis.set_title(frames.label(depth=depth))
+    plt.setp([curves, saddles], title=frames.label(depth=depth))
     saddles.set_xticks(range(int(frames.only_value(runs, "rank"))))
     decay.set(yscale="log", xlabel="depth $N$", ylabel=r"$-\ln$ contraction per step", title="dashed: theory")
-    for axis in (settling, decay):
-        axis.set_xticks(sorted(runs["depth"].unique()))
+    plt.setp([settling, decay], xticks=sorted(runs["depth"].unique()))
     return figure
 
 

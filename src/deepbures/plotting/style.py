@@ -12,6 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -57,6 +58,12 @@ def panels(
 ) -> tuple[Figure, Any]:
     """Figure and axes (always a rows × columns array); sizes in inches."""
     return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+
+
+def row(number: int, height: float, width: float = TEXT, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Figure and its axes side by side; sizes in inches."""
+    figure, axes = panels(1, number, width, height, **options)
+    return figure, list(axes[0])
 
 
 def empty(width: float = COLUMN, height: float = 2.3) -> Figure:

@@ -17,8 +17,7 @@ def claims(table: pd.DataFrame) -> Figure:
 
     A deviation of 0 is drawn at the left edge; with a tolerance of 0 any other one is drawn at the right edge.
     """
-    figure, axes = style.panels(1, 1, style.TEXT, 0.24 * len(table) + 0.9)
-    axis = axes[0, 0]
+    figure, (axis,) = style.row(1, 0.24 * len(table) + 0.9)
     low, high = 1e-6, 1e3
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(table["worst_deviation"] == 0, 0.0, table["worst_deviation"] / table["tolerance"])
