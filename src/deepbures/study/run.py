@@ -7,10 +7,11 @@ import contextlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ..model.trajectory import StopReason
@@ -24,6 +25,8 @@ from .results.store import Job, key_of, part_of
 _ALGEBRAIC = "their tail is algebraic (ε ≥ λ_k): L − L* falls like a power of t, so a larger max_time gains little"
 #: Settings of a cell, and the indices of its seeds.
 Cell = tuple[Mapping[str, Any], Sequence[int]]
+#: The rows of the tables of one seed of a cell.
+Part = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def checked(settings: Mapping[str, Any]) -> Settings:
@@ -58,7 +61,7 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
     """
     typed = checked(settings)
     parts, progress = [], Progress(f"{typed.kind}, seeds", len(seeds))
-    for part in kind(typed.kind).run(typed, seeds):
+    for part in _parts([(typed, seed) for seed in seeds]):
         parts.append(part)
         progress.update(len(parts))
     return _tables(typed.kind, parts)
@@ -67,28 +70,49 @@ def run_cell(settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, pa.
 def run_cells(cells: Sequence[Cell]) -> list[dict[str, pa.Table]]:
     """Compute cells of one `stack_of` of their kind together: each is what `run_cell` gives, bit for bit."""
     members = [(checked(settings), seed) for settings, seeds in cells for seed in seeds]
-    parts = kind(members[0][0].kind).run_stack(members)
+    parts = _parts(members)
     return [_tables(settings["kind"], list(itertools.islice(parts, len(seeds)))) for settings, seeds in cells]
 
 
-def _tables(kind_of_cell: str, parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, pa.Table]:
-    """The tables of a cell, from the columns of its seeds."""
+def _parts(members: Sequence[tuple[Settings, int]]) -> Iterator[Part]:
+    """The rows of the tables of each member, a cell with a seed; the seed is their first column."""
+    of_kind = kind(members[0][0].kind)
+    if hasattr(of_kind, "run_stack"):
+        computed = of_kind.run_stack(members)
+    else:
+        computed = (of_kind.run(settings, seed) for settings, seed in members)
+    for (_, seed), tables in zip(members, computed, strict=True):
+        yield {table: [{"seed": seed, **row} for row in rows] for table, rows in tables.items()}
+
+
+def _tables(kind_of_cell: str, parts: Sequence[Part]) -> dict[str, pa.Table]:
+    """The tables of a cell, from the rows of its seeds."""
     _log_ends(parts)
-    tables = {}
-    for table, schema in kind(kind_of_cell).TABLES.items():
-        columns = {column: [value for part in parts for value in part[table][column]] for column in schema.names}
-        tables[table] = parquet.table_of(columns, schema)
-    return tables
+    return {
+        table: parquet.table_of(_columns([row for part in parts for row in part[table]], schema), schema)
+        for table, schema in kind(kind_of_cell).TABLES.items()
+    }
 
 
-def _log_ends(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+def _columns(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> dict[str, list[Any]]:
+    """The columns of a table from its rows and blocks of rows, see `results.schema.Tables`."""
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    lists = {field.name for field in schema if pa.types.is_list(field.type)}
+    for row in rows:
+        several = {name for name in columns if np.ndim(row[name]) > (name in lists)}
+        length = max((len(row[name]) for name in several), default=1)
+        for name, column in columns.items():
+            column.extend(row[name] if name in several else [row[name]] * length)
+    return columns
+
+
+def _log_ends(parts: Sequence[Part]) -> None:
     """Log how many runs ended without converging, and what to change if they should converge."""
     ends: Counter[tuple[str, str]] = Counter()
-    for runs in (part["runs"] for part in parts if "runs" in part):
-        rates = runs.get("sharp_rate", itertools.repeat(float("nan")))
-        for reason, rate in zip(runs.get("stop_reason", ()), rates, strict=False):
-            slow = reason == StopReason.END_TIME and rate == 0
-            ends[reason, _ALGEBRAIC if slow else StopReason(reason).remedy] += 1
+    for run in (run for part in parts for run in part.get("runs", ()) if "stop_reason" in run):
+        reason = run["stop_reason"]
+        slow = reason == StopReason.END_TIME and run.get("sharp_rate") == 0
+        ends[reason, _ALGEBRAIC if slow else StopReason(reason).remedy] += 1
     for (reason, remedy), number in ends.items():
         if reason != StopReason.CONVERGED:
             logger.info("%d of %d runs ended on %s: %s", number, ends.total(), reason, remedy)

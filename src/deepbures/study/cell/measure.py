@@ -1,6 +1,6 @@
 """Measurements that every run has in common, as columns of `RUNS` and `TRAJECTORIES`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -16,7 +16,7 @@ from ...rates.below_full_rank import low_rank_global_rate
 from ...rates.predicted import loss_global_rate, rates_at_minimum
 from ...rates.program_constants import Constants, bound_is_proved, program_constants
 from ...rates.thresholds import critical_gap
-from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, columns, list_of, schema
+from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, VECTOR, Tables, columns, list_of, schema
 
 #: One row for each run. Lists are over eigenvalues, largest first. Symbols are those of `program_constants`. Further
 #: columns: ε limited to λ_k (`epsilon_effective`); σ_k(W(0)) (`least_singular_value_initial`); the final loss from its
@@ -54,27 +54,11 @@ POINT = {"point": COUNT, "kept": INDICES, "order": COUNT, "value": FLOAT}
 _SAME_RATE = 1e-8
 
 
-def from_rows(seed: int, rows: Iterable[Mapping[str, Any]], names: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Columns of a table from its rows; their names are needed where there may be no row."""
-    listed = [{"seed": seed, **row} for row in rows]
-    return {name: [row[name] for row in listed] for name in names or listed[0]}
-
-
-def from_blocks(seed: int, blocks: Iterable[Mapping[str, Any]]) -> dict[str, Array]:
-    """Columns of a table from blocks of rows: arrays of one length, and single values for all rows of a block."""
-    complete = []
-    for block in blocks:
-        length = next(len(value) for value in block.values() if np.ndim(value))
-        values = {"seed": seed, **block}
-        complete.append({name: value if np.ndim(value) else np.full(length, value) for name, value in values.items()})
-    return {name: np.concatenate([block[name] for block in complete]) for name in complete[0]}
-
-
-def tables(seed: int, run: Mapping[str, Any], samples: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
-    """Columns of `runs` and `trajectories` of one run, with the first and last excess and the last loss as its own."""
+def tables(run: Mapping[str, Any], samples: Mapping[str, Array]) -> Tables:
+    """Rows of `runs` and `trajectories` of one run, with the first and last excess and the last loss as its own."""
     excess = samples["excess"]
     ends = {"excess_initial": excess[0], "loss_final": samples["loss"][-1], "excess_final": excess[-1]}
-    return {"runs": from_rows(seed, [{**run, **ends}]), "trajectories": from_blocks(seed, [samples])}
+    return {"runs": [{**run, **ends}], "trajectories": [samples]}
 
 
 def summary(loss: CovarianceLoss, start: Start, rank: int, depth: int, final: Array, excess: float) -> dict[str, Any]:

@@ -5,14 +5,15 @@ A kind declares
 - `OPTIONS`, a dataclass for each section of an experiment's block in the configuration, see `cell.records`; a kind that
   draws starts has the section `initialization`;
 - `COST`, the CPU seconds that a cell of the default study takes for one seed on a small machine;
-- `run(settings, seeds)`, which yields the columns of its tables for each seed.
+- `run(settings, seed)`, which returns the rows of its tables (`results.schema.Tables`); or, where seeds are faster
+  together, `run_stack(members)`, which yields them for each member, a cell with a seed.
 
 A kind may declare
 - `check(block)`, which yields a line for each mistake in its block that types do not exclude;
 - `check_rank_of_target(block, rank)`, the same for a target that is read and has this rank;
 - `STEPS`, the axes of its step size, of which an experiment has one;
 - `SPECTRUM`, the only spectrum of the targets that it draws, and `SOURCES`, the keys of targets that it reads;
-- `stack_of(settings)` and `run_stack(members)`, if several cells may be computed together, see `flow`.
+- `stack_of(settings)`, if several cells may be computed as one stack, see `flow`.
 """
 
 import pkgutil

@@ -13,11 +13,11 @@ from ...linalg.psd import Array
 from ...losses.registry import LOSSES
 from ...model.network import DeepLinearNetwork
 from ...neighbours.barycenter import Barycenter, RankBoundedMinimum, draw_covariances, rank_bounded_minima, truncated
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.settings import Settings, needed
 from ..grid.seeds import generator
 from ..grid.target import is_drawn
-from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, columns, schema
+from ..results.schema import COUNT, FLAG, FLOAT, VECTOR, Tables, columns, schema
 
 #: Barycenters: descent with scaled steps (k = n); `factor` of the tail, and for one layer its closed form (1 − r/2)², r
 #: the least rate of the Hessian at the barycenter (`expected`).
@@ -84,25 +84,24 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"landscape.{key}: the covariances are read from files; leave the key out"
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `barycenters` (k = n), `minima` (k < n, N = 1) and `planes` (k = 1) for each seed."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables `barycenters` (k = n), `minima` (k < n, N = 1) and `planes` (k = 1)."""
     options: Options = settings.options["landscape"]
     if not LOSSES[settings.loss].is_bures_distance or settings.epsilon > 0:
         raise ValueError("a barycenter needs the loss 'bures-wasserstein' with epsilon = 0")
     n, rank, depth = settings.dimension, settings.rank, settings.depth
-    for seed in seeds:
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        for spread, loss in _losses(settings, options, seed):
-            rng = generator(settings.study_seed, "initialization", seed, dimension=n, spread=spread, rank=rank)
-            if rank == n:
-                tables["barycenters"].append({"spread": spread, **_descent(loss, rng, depth, options.max_steps)})
-            elif depth == 1:
-                cut, starts = _starts(loss, rng, rank, options.starts)
-                found = rank_bounded_minima(loss, rank, starts)
-                tables["minima"] += [{"spread": spread, **row} for row in _minima(loss, found, cut, len(starts))]
-                if rank == 1 and found:
-                    tables["planes"].append({"spread": spread, **_plane(loss, found)})
-        yield {name: measure.from_rows(seed, rows, TABLES[name].names) for name, rows in tables.items()}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    for spread, loss in _losses(settings, options, seed):
+        rng = generator(settings.study_seed, "initialization", seed, dimension=n, spread=spread, rank=rank)
+        if rank == n:
+            tables["barycenters"].append({"spread": spread, **_descent(loss, rng, depth, options.max_steps)})
+        elif depth == 1:
+            cut, starts = _starts(loss, rng, rank, options.starts)
+            found = rank_bounded_minima(loss, rank, starts)
+            tables["minima"] += [{"spread": spread, **row} for row in _minima(loss, found, cut, len(starts))]
+            if rank == 1 and found:
+                tables["planes"].append({"spread": spread, **_plane(loss, found)})
+    return tables
 
 
 def _losses(settings: Settings, options: Options, seed: int) -> Iterator[tuple[float, Barycenter]]:

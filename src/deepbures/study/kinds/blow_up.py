@@ -1,6 +1,6 @@
 """How the Hessian grows when singular values of the end-to-end matrix vanish."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,11 @@ from ...linalg.psd import Array
 from ...losses.registry import CovarianceLoss
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, columns, schema
+from ..results.schema import COUNT, FLOAT, Tables, columns, schema
 
 #: Extreme eigenvalues of the Hessian where `vanishing` singular values of W are σ (`sigma`). For N = 1 (else NaN):
 #: `predicted` is −C/σ, with the constant C of the blow-up (ε = 0); `level` is the smallest eigenvalue at σ = 0, and
@@ -48,30 +48,29 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
     yield from checks.at_most("landscape.vanishing", block["landscape"]["vanishing"], least, "rank")
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `curvatures`, one row for each seed, number of vanishing singular values, and σ.
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the table `curvatures`, one for each number of vanishing singular values and σ.
 
     W = √(tr Σ0 / n) U diag(1, …, 1, σ, …, σ) Vᵀ with random rotations U and V, as N balanced layers. For N = 1, W is
     n × k and V = I, because a rotation of the input changes no eigenvalue.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        check_twice_differentiable(loss, rank)
-        rng = generator(settings.study_seed, "frames", seed, dimension=loss.dimension)
-        U, V = (random_orthogonal(rng, loss.dimension) for _ in range(2))
-        scale = float(np.sqrt(loss.eigenvalues.sum() / loss.dimension))
-        rows = []
-        for vanishing in options.vanishing:
-            predicted = _constant(loss, U, rank, vanishing, depth)
-            for sigma in options.singular_values:
-                s = scale * np.where(np.arange(rank) < rank - vanishing, 1.0, sigma)
-                layers = DeepLinearNetwork.of_factors(U[:, :rank], s, V[:, :rank].T, depth).layers
-                eigenvalues = np.linalg.eigvalsh(network_hessian(loss, layers))
-                row = {"vanishing": vanishing, "sigma": s[-1], "smallest": eigenvalues[0], "largest": eigenvalues[-1]}
-                rows.append({**row, "predicted": -predicted / s[-1], **_levels(loss, U, s, vanishing, depth)})
-        same = {"dimension": loss.dimension, "epsilon_effective": float(loss.epsilon)}
-        yield {"curvatures": measure.from_rows(seed, ({**same, **row} for row in rows))}
+    loss = make_loss(settings, seed)
+    check_twice_differentiable(loss, rank)
+    rng = generator(settings.study_seed, "frames", seed, dimension=loss.dimension)
+    U, V = (random_orthogonal(rng, loss.dimension) for _ in range(2))
+    scale = float(np.sqrt(loss.eigenvalues.sum() / loss.dimension))
+    rows = []
+    for vanishing in options.vanishing:
+        predicted = _constant(loss, U, rank, vanishing, depth)
+        for sigma in options.singular_values:
+            s = scale * np.where(np.arange(rank) < rank - vanishing, 1.0, sigma)
+            layers = DeepLinearNetwork.of_factors(U[:, :rank], s, V[:, :rank].T, depth).layers
+            eigenvalues = np.linalg.eigvalsh(network_hessian(loss, layers))
+            row = {"vanishing": vanishing, "sigma": s[-1], "smallest": eigenvalues[0], "largest": eigenvalues[-1]}
+            rows.append({**row, "predicted": -predicted / s[-1], **_levels(loss, U, s, vanishing, depth)})
+    same = {"dimension": loss.dimension, "epsilon_effective": float(loss.epsilon)}
+    return {"curvatures": ({**same, **row} for row in rows)}
 
 
 def _constant(loss: CovarianceLoss, U: Array, rank: int, vanishing: int, depth: int) -> float:

@@ -1,6 +1,6 @@
 """Critical points found by a solver that does not use their enumeration, compared with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,10 @@ from ...linalg.psd import Array, equalized
 from ...losses.registry import CovarianceLoss
 from ...model.network import DeepLinearNetwork, with_bottleneck
 from ...model.starts import random_orthogonal
-from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, columns, schema
+from ..results.schema import COUNT, FLAG, FLOAT, INDICES, NAME, Tables, columns, schema
 
 #: Searches: the end of each search, and the nearest enumerated critical point W_J (`kept` is J). `gradient_norm` and
 #: `distance` refer to Σ0/λ_1; `evaluations` is −1 at a kink; `negative` is −1 where negative eigenvalues are not
@@ -63,27 +62,23 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `searches`, one row for each seed and start, and `trials`, one for each seed and matrix.
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables `searches`, one for each start, and `trials`, one for each matrix.
 
     Searches solve ∇L^N = 0 for all layers (`critical_point_search`) from starts of rank 1, 2, …, k in turn. Trials are
     matrices of rank ≤ k, critical or not; their losses must not be below L*.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        key = {"dimension": loss.dimension, "depth": depth, "rank": rank, "loss": loss.name}
-        starts = _starts(loss, depth, rank, options.starts, generator(settings.study_seed, "search", seed, **key))
-        rows: dict[int, dict[str, Any]] = {}
-        for width, (numbers, layers) in starts.items():
-            for number, row in zip(numbers, _searched(loss, layers, depth, rank), strict=True):
-                rows[number] = {"start": number, "start_rank": width, **row}
-        counts = _counts(loss, depth, rank, list(rows.values()))
-        trials = _trials(loss, rank, generator(settings.study_seed, "trials", seed, **key))
-        yield {
-            "searches": measure.from_rows(seed, ({**rows[number], **counts} for number in sorted(rows))),
-            "trials": measure.from_blocks(seed, [trials]),
-        }
+    loss = make_loss(settings, seed)
+    key = {"dimension": loss.dimension, "depth": depth, "rank": rank, "loss": loss.name}
+    starts = _starts(loss, depth, rank, options.starts, generator(settings.study_seed, "search", seed, **key))
+    rows: dict[int, dict[str, Any]] = {}
+    for width, (numbers, layers) in starts.items():
+        for number, row in zip(numbers, _searched(loss, layers, depth, rank), strict=True):
+            rows[number] = {"start": number, "start_rank": width, **row}
+    counts = _counts(loss, depth, rank, list(rows.values()))
+    trials = _trials(loss, rank, generator(settings.study_seed, "trials", seed, **key))
+    return {"searches": ({**rows[number], **counts} for number in sorted(rows)), "trials": [trials]}
 
 
 def _starts(

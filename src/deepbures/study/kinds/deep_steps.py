@@ -1,6 +1,6 @@
 """Single steps of deep descent from many starts: what each removes of the loss, against what is promised."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -14,10 +14,10 @@ from ...model.level_starts import level_start
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
 from ...rates.deep_descent import deep_descent_fraction
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, columns, schema
+from ..results.schema import COUNT, FLAG, FLOAT, Tables, columns, schema
 
 #: One row for each start: κ of the target and ε/λ_n (`share`), q of η = q/(2 N M^{1−1/N}), whether S(0) commutes with
 #: Σ0, the promised fraction of L that each step removes, and the step of the least fall relative to the promise: its
@@ -59,8 +59,8 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
     yield from checks.bures_distance(block)
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `steps` for each seed.
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the table `steps`.
 
     n = k is the rank of the cell; Σ0 has the eigenvalues 1, …, 1/κ in geometric steps, and ε is `share` of the least.
     Half of the starts lie in a random direction from the minimum, the others along the eigenvectors of Σ0 (for n = 1:
@@ -68,19 +68,18 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
     """
     options: Options = settings.options["landscape"]
     n, depth = settings.rank, settings.depth
-    for seed in seeds:
-        blocks = []
-        for condition, share in product(options.conditions if n > 1 else (1.0,), options.shares):
-            rng = generator(settings.study_seed, "steps", seed, dimension=n, condition=condition, share=share)
-            basis = random_orthogonal(rng, n)
-            eigenvalues = np.geomspace(1, 1 / condition, n)
-            loss = BuresWasserstein(symmetrize((basis * eigenvalues) @ basis.T), share * float(eigenvalues[-1]))
-            aligned = np.arange(options.starts) % 2 if n > 1 else np.ones(options.starts, dtype=int)
-            W = np.stack([_start(rng, loss, bool(flag)) for flag in aligned])
-            for q in options.step_shares:
-                keys = {"condition": condition, "share": share, "q": q, "aligned": aligned}
-                blocks.append({**keys, **_worst_steps(loss, W, depth, q, options.steps)})
-        yield {"steps": measure.from_blocks(seed, blocks)}
+    blocks = []
+    for condition, share in product(options.conditions if n > 1 else (1.0,), options.shares):
+        rng = generator(settings.study_seed, "steps", seed, dimension=n, condition=condition, share=share)
+        basis = random_orthogonal(rng, n)
+        eigenvalues = np.geomspace(1, 1 / condition, n)
+        loss = BuresWasserstein(symmetrize((basis * eigenvalues) @ basis.T), share * float(eigenvalues[-1]))
+        aligned = np.arange(options.starts) % 2 if n > 1 else np.ones(options.starts, dtype=int)
+        W = np.stack([_start(rng, loss, bool(flag)) for flag in aligned])
+        for q in options.step_shares:
+            keys = {"condition": condition, "share": share, "q": q, "aligned": aligned}
+            blocks.append({**keys, **_worst_steps(loss, W, depth, q, options.steps)})
+    return {"steps": blocks}
 
 
 def _start(rng: np.random.Generator, loss: BuresWasserstein, aligned: bool) -> Array:

@@ -24,7 +24,7 @@ from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Settings, needed
 from ..grid.axes import STEP_AXES
 from ..grid.target import is_drawn
-from ..results.schema import FLOAT, VECTOR, columns, extended
+from ..results.schema import FLOAT, VECTOR, Tables, columns, extended
 
 #: Besides the columns of every run: η; 2/λ_max of the Hessian at the optimum; a step at which descent on all layers is
 #: proved to converge (`eta_proved`); the final factor of L − L* per step in theory; the fraction by which each step is
@@ -86,11 +86,6 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
         yield from checks.balanced(block)
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `runs` and `trajectories` for each seed."""
-    return run_stack([(settings, seed) for seed in seeds])
-
-
 def stack_of(settings: Settings) -> Hashable:
     """Cells with the same value may be computed as one stack; None if that would not be faster."""
     if settings.dimension > _STACKED_DIMENSION or not is_drawn(settings.target):
@@ -104,8 +99,8 @@ def _n_steps(settings: Settings) -> int:
     return options.max_steps or round(_end_time(options) / needed(settings.step_size, "step_size", "end_time"))
 
 
-def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns as of `run` for each member, a cell with a seed; `stack_of` is the same for all cells."""
+def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[Tables]:
+    """Rows of the tables `runs` and `trajectories` for each member, a cell with a seed, all of one `stack_of`."""
     shared = members[0][0]
     rank, depth, options, n_steps = shared.rank, shared.depth, shared.options["descent"], _n_steps(shared)
     losses, starts = make_problems(members, options.excess_tolerance)
@@ -120,7 +115,7 @@ def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dic
         excess_tolerance=options.excess_tolerance,
     )
     flows = _flows(options, stacked, starts, depth)
-    for i, ((_, seed), loss, start, eta) in enumerate(zip(members, losses, starts, step_sizes, strict=True)):
+    for i, (loss, start, eta) in enumerate(zip(losses, starts, step_sizes, strict=True)):
         recorded = np.isfinite(trajectory.excess[:, i])  # until the run ended
         F: Array = trajectory.factors[recorded, i]
         samples = {
@@ -143,7 +138,7 @@ def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dic
             "slowest_share": measure.slowest_share(loss, F[-1], depth, rank, eta),
             "flow_error": _distance(F[-1], flows[i]),
         }
-        yield measure.tables(seed, row, samples)
+        yield measure.tables(row, samples)
 
 
 def _summary(

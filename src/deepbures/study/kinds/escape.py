@@ -1,6 +1,6 @@
 """Rates at which the gradient flow leaves saddles."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
+from ..results.schema import COUNT, FLOAT, VECTOR, Tables, columns, schema
 
 #: Flows from a start near a critical point: rate of the fastest escape, predicted and measured, and plateau time; and
 #: near points of rank below k, with `lower_ranks`, flows that fill an empty column z of Z, S_bb = z^{2N}, with the
@@ -58,45 +58,41 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `escapes`, one row for each seed and critical point.
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables `escapes`, one for each critical point, and `fillings`.
 
     Each flow starts at W_J + δ ‖W_J‖ G/‖G‖ with a Gaussian matrix G (n, k), with √λ_1 in place of ‖W_J‖ at W_J = 0.
     Measured values are NaN at the minimum, which no flow leaves.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        check_twice_differentiable(loss, rank)
-        points = critical_points.spread(loss, rank, options.points)
-        spectra = [critical_points.local_spectrum(loss, point.kept, depth, rank) for point in points]
-        left = [i for i, spectrum in enumerate(spectra) if spectrum.escapes]
-        escapes = [(float("nan"), float("nan"))] * len(points)
-        if left:
-            starts = [_beside(settings, seed, loss, points[i], options.perturbation) for i in left]
-            horizons = [HORIZON * np.log(1 / options.perturbation) / spectra[i].escape_rate for i in left]
-            flows = gradient_flows(loss, starts, depth, rank=rank, rtol=1e-6, max_time=horizons, samples=300)
-            for i, flow in zip(left, flows, strict=True):
-                escapes[i] = _leave(loss, points[i], rank, spectra[i], flow)
-        rows = [
-            {
-                "point": i,
-                **asdict(point),
-                "loss_minimum": float(loss.minimum_value(rank)),
-                "perturbation": options.perturbation,
-                "escapes": spectrum.escapes,
-                "escape_rate": spectrum.escape_rate,
-                "measured_rate": rate,
-                "plateau_time": plateau,
-                "rates": np.sort(spectrum.rates),
-            }
-            for i, (point, spectrum, (plateau, rate)) in enumerate(zip(points, spectra, escapes, strict=True))
-        ]
-        fillings = _fillings(loss, depth, rank, options) if options.lower_ranks else ()
-        yield {
-            "escapes": measure.from_rows(seed, rows),
-            "fillings": measure.from_rows(seed, fillings, TABLES["fillings"].names),
+    loss = make_loss(settings, seed)
+    check_twice_differentiable(loss, rank)
+    points = critical_points.spread(loss, rank, options.points)
+    spectra = [critical_points.local_spectrum(loss, point.kept, depth, rank) for point in points]
+    left = [i for i, spectrum in enumerate(spectra) if spectrum.escapes]
+    escapes = [(float("nan"), float("nan"))] * len(points)
+    if left:
+        starts = [_beside(settings, seed, loss, points[i], options.perturbation) for i in left]
+        horizons = [HORIZON * np.log(1 / options.perturbation) / spectra[i].escape_rate for i in left]
+        flows = gradient_flows(loss, starts, depth, rank=rank, rtol=1e-6, max_time=horizons, samples=300)
+        for i, flow in zip(left, flows, strict=True):
+            escapes[i] = _leave(loss, points[i], rank, spectra[i], flow)
+    rows = [
+        {
+            "point": i,
+            **asdict(point),
+            "loss_minimum": float(loss.minimum_value(rank)),
+            "perturbation": options.perturbation,
+            "escapes": spectrum.escapes,
+            "escape_rate": spectrum.escape_rate,
+            "measured_rate": rate,
+            "plateau_time": plateau,
+            "rates": np.sort(spectrum.rates),
         }
+        for i, (point, spectrum, (plateau, rate)) in enumerate(zip(points, spectra, escapes, strict=True))
+    ]
+    fillings = _fillings(loss, depth, rank, options) if options.lower_ranks else ()
+    return {"escapes": rows, "fillings": fillings}
 
 
 def _fillings(loss: CovarianceLoss, depth: int, rank: int, options: Options) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The deep loss along lines through its parameters, against its second-order models."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,10 @@ from ...linalg.psd import Array
 from ...losses.registry import CovarianceLoss
 from ...model.network import unpack, with_bottleneck
 from ...model.starts import draw_network
-from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import FLOAT, NAME, columns, schema
+from ..results.schema import FLOAT, NAME, Tables, columns, schema
 
 #: Loss on a line in the space of all parameters, and its Taylor polynomials of second order, from exact and from
 #: numerical derivatives.
@@ -53,23 +52,22 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `lines`, one row for each seed, place, line and distance."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the table `lines`, one for each place, line and distance."""
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        check_twice_differentiable(loss, rank)
-        rng = generator(
-            settings.study_seed, "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
-        )
-        blocks = []
-        for place, layers in _places(loss, depth, rank, rng):
-            reach = options.reach * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
-            distance = np.linspace(-reach, reach, options.samples)
-            for line in LINES:
-                direction = _direction(loss, layers, line, rng)
-                blocks.append({"place": place, "line": line, **_along(loss, layers, direction, distance)})
-        yield {"lines": measure.from_blocks(seed, blocks)}
+    loss = make_loss(settings, seed)
+    check_twice_differentiable(loss, rank)
+    rng = generator(
+        settings.study_seed, "lines", seed, dimension=loss.dimension, depth=depth, rank=rank, loss=loss.name
+    )
+    blocks = []
+    for place, layers in _places(loss, depth, rank, rng):
+        reach = options.reach * float(np.sqrt(sum(np.sum(W**2) for W in layers)))
+        distance = np.linspace(-reach, reach, options.samples)
+        for line in LINES:
+            direction = _direction(loss, layers, line, rng)
+            blocks.append({"place": place, "line": line, **_along(loss, layers, direction, distance)})
+    return {"lines": blocks}
 
 
 def _places(loss: CovarianceLoss, depth: int, rank: int, rng: np.random.Generator) -> Iterator[tuple[str, list[Array]]]:

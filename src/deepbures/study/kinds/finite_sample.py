@@ -1,6 +1,6 @@
 """The covariance of m samples: its distance from that of the population, and training on it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,12 @@ from ...losses.registry import CovarianceLoss
 from ...losses.target import Target
 from ...model.diagnostics import squared_bures_distance
 from ...rates.sampling import expected_sampling_error
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.problem import check_target, check_tolerance, make_loss, make_start
 from ..cell.settings import Initialization, Integration, Settings
 from ..grid.seeds import generator
 from ..grid.target import limited_epsilon
-from ..results.schema import COUNT, FLOAT, columns, schema
+from ..results.schema import COUNT, FLOAT, Tables, columns, schema
 
 #: Sampling: B²(Σ̂, Σ0) for the covariance Σ̂ of each draw of m samples, and its expectation to first order in 1/m.
 #: Training on one Σ̂: the loss on Σ̂ and the same loss on Σ0, with their minima over rank ≤ k.
@@ -51,28 +51,27 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"sampling.sizes[{i}]: {size} must be at least the rank, {largest}"
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `sampling` and `training` for each seed.
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables `sampling` and `training`.
 
     Σ̂ = (1/m) Σ_i x_i x_iᵀ for x_1, …, x_m ~ N(0, Σ0), whose mean is known. All ε, ranks and depths use the same
     draws of a seed. The flow is trained on the first draw of each size.
     """
     options: Sampling = settings.options["sampling"]
-    for seed in seeds:
-        population = make_loss(settings, seed)
-        if not population.is_bures_distance:
-            raise ValueError(f"a finite sample needs the loss 'bures-wasserstein', not {population.name!r}")
-        sampled, trained = [], []
-        for m in options.sizes:
-            rng = generator(settings.study_seed, "samples", seed, dimension=population.dimension, samples=m)
-            factors = [_sample_factor(rng, population, m) for _ in range(options.draws)]
-            root = population.eigenvectors * np.sqrt(population.eigenvalues)
-            distances = np.array([float(squared_bures_distance(F, root)) for F in factors])
-            expected = expected_sampling_error(population.eigenvalues, m)
-            draws = np.arange(options.draws)
-            sampled.append({"samples": m, "draw": draws, "squared_bures": distances, "expected": expected})
-            trained.append({"samples": m, **_training(settings, seed, factors[0], population)})
-        yield {"sampling": measure.from_blocks(seed, sampled), "training": measure.from_blocks(seed, trained)}
+    population = make_loss(settings, seed)
+    if not population.is_bures_distance:
+        raise ValueError(f"a finite sample needs the loss 'bures-wasserstein', not {population.name!r}")
+    sampled, trained = [], []
+    for m in options.sizes:
+        rng = generator(settings.study_seed, "samples", seed, dimension=population.dimension, samples=m)
+        factors = [_sample_factor(rng, population, m) for _ in range(options.draws)]
+        root = population.eigenvectors * np.sqrt(population.eigenvalues)
+        distances = np.array([float(squared_bures_distance(F, root)) for F in factors])
+        expected = expected_sampling_error(population.eigenvalues, m)
+        draws = np.arange(options.draws)
+        sampled.append({"samples": m, "draw": draws, "squared_bures": distances, "expected": expected})
+        trained.append({"samples": m, **_training(settings, seed, factors[0], population)})
+    return {"sampling": sampled, "training": trained}
 
 
 def _sample_factor(rng: np.random.Generator, population: CovarianceLoss, m: int) -> Array:

@@ -14,7 +14,7 @@ from ..cell import checks, measure
 from ..cell.problem import NetworkStart, make_problems, stack_losses
 from ..cell.settings import Initialization, Integration, Settings
 from ..grid.target import is_drawn
-from ..results.schema import FLOAT, VECTOR, columns, extended
+from ..results.schema import FLOAT, VECTOR, Tables, columns, extended
 
 #: Besides the columns of every run: the factors F(0) and F(T) of the covariance, n × k row by row, with `keep_factors`
 #: (else empty); the fraction of the final excess loss in its slowest directions (`slowest_share`); for aligned starts
@@ -40,11 +40,6 @@ _STACKED_DIMENSION = 8
 check = checks.balanced
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `runs` and `trajectories` for each seed; the flows are integrated as one stack."""
-    return run_stack([(settings, seed) for seed in seeds])
-
-
 def stack_of(settings: Settings) -> Hashable:
     """Cells with the same value may be computed as one stack; None if that would not be faster."""
     if settings.dimension > _STACKED_DIMENSION or not is_drawn(settings.target):
@@ -54,21 +49,18 @@ def stack_of(settings: Settings) -> Hashable:
     return (loss, settings.epsilon > 0, *shape, settings.options["integration"])
 
 
-def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns as of `run` for each member, a cell with a seed; `stack_of` is the same for all cells."""
+def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[Tables]:
+    """Rows of the tables `runs` and `trajectories` for each member, a cell with a seed, all of one `stack_of`."""
     rank, depth = members[0][0].rank, members[0][0].depth
     options: Integration = members[0][0].options["integration"]
     losses, starts = make_problems(members, options.excess_tolerance)
     initials = np.stack([start.end_to_end for start in starts])
     trajectories = gradient_flows(stack_losses(losses), initials, depth, rank=rank, **options.of_flow())
-    yield from map(_tables, members, losses, starts, trajectories)
+    yield from map(_tables, (settings for settings, _ in members), losses, starts, trajectories)
 
 
-def _tables(
-    member: tuple[Settings, int], loss: CovarianceLoss, start: NetworkStart, trajectory: FlowTrajectory
-) -> dict[str, dict[str, Any]]:
-    """Columns of the tables of one flow."""
-    settings, seed = member
+def _tables(settings: Settings, loss: CovarianceLoss, start: NetworkStart, trajectory: FlowTrajectory) -> Tables:
+    """Rows of the tables of one flow."""
     rank, depth, F = settings.rank, settings.depth, trajectory.factors
     ends = [F[0].ravel(), F[-1].ravel()] if settings.options["integration"].keep_factors else [[], []]
     measured: Any = []
@@ -97,7 +89,7 @@ def _tables(
         "gradient_norm": trajectory.gradient_norm,
         **measure.along(loss, rank, F, np.linalg.norm(F, axis=-2), trajectory.excess),
     }
-    return measure.tables(seed, run, samples)
+    return measure.tables(run, samples)
 
 
 def _half_times(trajectory: FlowTrajectory, loss: CovarianceLoss, rank: int) -> Array:

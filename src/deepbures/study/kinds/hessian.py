@@ -1,6 +1,6 @@
 """Spectra of the Hessian of the deep loss at its critical points."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, VECTOR, columns, schema
+from ..results.schema import COUNT, FLOAT, VECTOR, Tables, columns, schema
 
 #: At a critical point: `value_error`, the deviation of the loss from its closed form in units of Σ_j λ_j^{d/2}, d the
 #: degree of the loss; `gradient_norm` of W for Σ0/λ_1; extreme eigenvalues of the Hessian of the layers; the numbers of
@@ -65,19 +65,15 @@ class Options:
 OPTIONS = {"landscape": Options}
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `spectra`, one row for each seed and critical point."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables `spectra`, one for each critical point, and `bounds`."""
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        check_twice_differentiable(loss, rank)
-        points = critical_points.spread(loss, rank, options.points)
-        rows = ({"point": i, **_row(loss, point, depth, rank)} for i, point in enumerate(points))
-        bounds = _bounds(settings, seed, loss, options.matrices) if depth == 1 and not loss.has_kink else ()
-        yield {
-            "spectra": measure.from_rows(seed, rows),
-            "bounds": measure.from_rows(seed, bounds, TABLES["bounds"].names),
-        }
+    loss = make_loss(settings, seed)
+    check_twice_differentiable(loss, rank)
+    points = critical_points.spread(loss, rank, options.points)
+    rows = ({"point": i, **_row(loss, point, depth, rank)} for i, point in enumerate(points))
+    bounds = _bounds(settings, seed, loss, options.matrices) if depth == 1 and not loss.has_kink else ()
+    return {"spectra": rows, "bounds": bounds}
 
 
 def _bounds(settings: Settings, seed: int, loss: CovarianceLoss, number: int) -> Iterator[dict[str, Any]]:

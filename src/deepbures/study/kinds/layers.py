@@ -15,7 +15,7 @@ from ...rates.unbalanced import layer_imbalance, unbalanced_global_rate
 from ..cell import measure
 from ..cell.problem import make_problems, stack_losses
 from ..cell.settings import Initialization, Integration, Settings
-from ..results.schema import FLOAT, columns, extended
+from ..results.schema import FLOAT, Tables, columns, extended
 
 #: Besides the columns of every run: max_j ‖D_j‖, D_j = W_{j+1}ᵀ W_{j+1} − W_j W_jᵀ, in the spectral norm at the start
 #: (`imbalance_initial`), and along the flow max_j ‖D_j(t) − D_j(0)‖ (`imbalance_drift`); the rate of the theorem for
@@ -37,10 +37,11 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
         yield "integration.keep_factors: kind 'layers' keeps no factors"
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `runs` and `trajectories` for each seed; the flows are integrated as one stack."""
+def run_stack(members: Sequence[tuple[Settings, int]]) -> Iterator[Tables]:
+    """Rows of the tables `runs` and `trajectories` for each member, one cell with each of its seeds."""
+    settings = members[0][0]
     rank, depth, options = settings.rank, settings.depth, settings.options["integration"]
-    losses, starts = make_problems([(settings, seed) for seed in seeds], options.excess_tolerance)
+    losses, starts = make_problems(members, options.excess_tolerance)
     stacked = stack_losses(losses)
     flow = layer_flow(
         stacked,
@@ -50,7 +51,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         excess_tolerance=options.excess_tolerance,
         max_steps=options.max_steps,
     )
-    for i, (seed, loss, start) in enumerate(zip(seeds, losses, starts, strict=True)):
+    for i, (loss, start) in enumerate(zip(losses, starts, strict=True)):
         layers = [layer[:, i] for layer in flow.layers]
         W = prefix_products(layers)[-1]
         reached = np.flatnonzero(loss.excess(W) <= options.excess_tolerance)
@@ -69,7 +70,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str
         if loss.is_bures_distance:
             initial = row["loss_initial"], start.network.layers
             row["unbalanced_rate"] = unbalanced_global_rate(loss.eigenvalues, float(loss.epsilon), *initial)
-        yield measure.tables(seed, row, samples)
+        yield measure.tables(row, samples)
 
 
 def _samples(loss: CovarianceLoss, layers: Sequence[Array], rank: int) -> dict[str, Any]:

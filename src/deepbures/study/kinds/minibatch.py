@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,11 @@ from ...losses.target import Target
 from ...model.network import DeepLinearNetwork, layer_gradients, prefix_products
 from ...rates.predicted import rates_at_minimum, stable_step
 from ...rates.sampling import expected_sampling_error
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, NAME, VECTOR, columns, schema
+from ..results.schema import COUNT, FLOAT, NAME, VECTOR, Tables, columns, schema
 
 #: Where descent on batches of m samples ends (`method` plain, or debiased by Richardson), in the eigenbasis of the
 #: target and averaged over the second half of the steps and over all runs: the diagonal of S, its standard error, that
@@ -71,31 +71,23 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"landscape.batches[{i}]: {size} must be even and at least twice the dimension, {2 * n}"
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables for each seed; all losses, ε, σ and depths see the same batches of a seed."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables; all losses, ε, σ and depths see the same batches of a seed."""
     options: Options = settings.options["landscape"]
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        draw, fluctuation = _source(settings, loss)
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        for m in options.batches:
-            rng = generator(settings.study_seed, "batches", seed, dimension=loss.dimension, batch=m, runs=options.runs)
-            covariances = _halves(draw, rng, options, m, loss.dimension)
-            for method in METHODS:
-                batches = _batches(loss, covariances, method)
-                for name, row in zip(
-                    ("ends", "curves"), _trained(loss, batches, settings, m, fluctuation), strict=True
-                ):
-                    tables[name].append({"batch": m, "method": method, **row})
-            plain = _batches(loss, covariances, "plain")
-            for share in options.constant_shares:
-                row = {"batch": m, **_scatter(loss, plain, settings, share, fluctuation / m)}
-                tables["scatter"].append({key: np.atleast_1d(value) for key, value in row.items()})
-        yield {
-            "ends": measure.from_rows(seed, tables["ends"]),
-            "scatter": measure.from_blocks(seed, tables["scatter"]),
-            "curves": measure.from_blocks(seed, tables["curves"]),
-        }
+    loss = make_loss(settings, seed)
+    draw, fluctuation = _source(settings, loss)
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    for m in options.batches:
+        rng = generator(settings.study_seed, "batches", seed, dimension=loss.dimension, batch=m, runs=options.runs)
+        covariances = _halves(draw, rng, options, m, loss.dimension)
+        for method in METHODS:
+            batches = _batches(loss, covariances, method)
+            for name, row in zip(("ends", "curves"), _trained(loss, batches, settings, m, fluctuation), strict=True):
+                tables[name].append({"batch": m, "method": method, **row})
+        plain = _batches(loss, covariances, "plain")
+        for share in options.constant_shares:
+            tables["scatter"].append({"batch": m, **_scatter(loss, plain, settings, share, fluctuation / m)})
+    return tables
 
 
 # --- Batches --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The loss along segments from one critical point to the next, between matrices and between layers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -12,10 +12,9 @@ from ...landscape.curvature import network_loss, segment
 from ...linalg.psd import Array
 from ...losses.registry import CovarianceLoss
 from ...model.network import DeepLinearNetwork
-from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
-from ..results.schema import COUNT, FLOAT, columns, schema
+from ..results.schema import COUNT, FLOAT, Tables, columns, schema
 
 #: Loss on the segment from critical point `pair` (t = 0) to `pair` + 1 (t = 1).
 TABLES = {"paths": schema(pair=COUNT, **columns(FLOAT, "t", "loss_between_matrices", "loss_between_layers"))}
@@ -40,20 +39,19 @@ def check_rank_of_target(block: Mapping[str, Any], target_rank: int) -> Iterator
             yield f"grid.rank[{i}]: {rank} must be less than the rank of the target, {target_rank}, for two points"
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `paths`, one row for each seed, pair of consecutive points, and t.
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the table `paths`, one for each pair of consecutive points and t.
 
     The points are those of rank k; where there is only one (k = n), also those of lower rank.
     """
     rank, depth, options = settings.rank, settings.depth, settings.options["landscape"]
     t = np.linspace(0, 1, options.samples)
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        alone = critical_points.count(loss, rank) == 1
-        points = critical_points.spread(loss, rank, options.points, lower_ranks=alone)
-        networks = [critical_points.network(loss, point.kept, depth, rank) for point in points]
-        pairs = enumerate(pairwise(networks))
-        yield {"paths": measure.from_blocks(seed, ({"pair": i, **_between(loss, *pair, t)} for i, pair in pairs))}
+    loss = make_loss(settings, seed)
+    alone = critical_points.count(loss, rank) == 1
+    points = critical_points.spread(loss, rank, options.points, lower_ranks=alone)
+    networks = [critical_points.network(loss, point.kept, depth, rank) for point in points]
+    pairs = enumerate(pairwise(networks))
+    return {"paths": ({"pair": i, **_between(loss, *pair, t)} for i, pair in pairs)}
 
 
 def _between(loss: CovarianceLoss, lower: DeepLinearNetwork, upper: DeepLinearNetwork, t: Array) -> dict[str, Array]:

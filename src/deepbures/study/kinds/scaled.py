@@ -1,6 +1,6 @@
 """Scaled descent and Nyström starts on targets with a given condition number, compared with plain descent."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -14,10 +14,10 @@ from ...losses.registry import LOSSES, CovarianceLoss, make
 from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
 from ...rates.predicted import descent_contraction, rates_at_minimum, stable_step
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, columns, schema
+from ..results.schema import COUNT, FLAG, FLOAT, NAME, VECTOR, Tables, columns, schema
 
 #: Runs: `share` is ε/λ_r, λ_r the least positive eigenvalue; `method` a preconditioner, or `unrepaired` for layer-wise
 #: steps without the repair of a bottleneck. `unit` is tr Σ0, or ‖Σ0‖² for the square loss, and `local_unit` λ_r, or
@@ -69,36 +69,32 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
     yield from checks.at_most("landscape.target_ranks", ranks, dimension, "dimension")
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `scaled` and `conditions` for each seed.
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables `scaled` and `conditions`.
 
     Σ0 has the eigenvalues 1, …, 1/κ in geometric steps and then zeros, in a basis that is the same for all κ, ranks,
     losses and depths of a seed; ε is `share` times the least positive eigenvalue.
     """
     options: Options = settings.options["landscape"]
     n, rank, depth = settings.dimension, settings.rank, settings.depth
-    for seed in seeds:
-        basis = random_orthogonal(generator(settings.study_seed, "target", seed, dimension=n, spectrum=SPECTRUM), n)
-        rows, conditions = [], []
-        shares = options.shares if LOSSES[settings.loss].has_epsilon else (0.0,)
-        for condition, target_rank, share in product(options.conditions, options.target_ranks, shares):
-            eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
-            loss = make(settings.loss, symmetrize((basis * eigenvalues) @ basis.T), settings.loss_options)
-            loss = loss.with_epsilon(share * eigenvalues[target_rank - 1])
-            for start in options.start_kinds:
-                rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
-                network = _network(_start(rng, loss, rank, start), depth, rank)
-                for method in _methods(loss, depth, rank, target_rank, share, start):
-                    keys = {"condition": condition, "target_rank": target_rank, "share": share, "start": start}
-                    row = _trained(loss, network, method, options.max_steps, target_rank)
-                    rows.append({**keys, "method": method, **row})
-            if share == 0 and target_rank == rank == n and not (depth == 1 and loss.degree == 2):
-                measured, expected = _plain(loss, depth)
-                conditions.append({"condition": condition, "contraction": measured, "expected": expected})
-        yield {
-            "scaled": measure.from_rows(seed, rows),
-            "conditions": measure.from_rows(seed, conditions, TABLES["conditions"].names),
-        }
+    basis = random_orthogonal(generator(settings.study_seed, "target", seed, dimension=n, spectrum=SPECTRUM), n)
+    rows, conditions = [], []
+    shares = options.shares if LOSSES[settings.loss].has_epsilon else (0.0,)
+    for condition, target_rank, share in product(options.conditions, options.target_ranks, shares):
+        eigenvalues = np.pad(np.geomspace(1, 1 / condition, target_rank), (0, n - target_rank))
+        loss = make(settings.loss, symmetrize((basis * eigenvalues) @ basis.T), settings.loss_options)
+        loss = loss.with_epsilon(share * eigenvalues[target_rank - 1])
+        for start in options.start_kinds:
+            rng = generator(settings.study_seed, "initialization", seed, dimension=n, kind=start, rank=rank)
+            network = _network(_start(rng, loss, rank, start), depth, rank)
+            for method in _methods(loss, depth, rank, target_rank, share, start):
+                keys = {"condition": condition, "target_rank": target_rank, "share": share, "start": start}
+                row = _trained(loss, network, method, options.max_steps, target_rank)
+                rows.append({**keys, "method": method, **row})
+        if share == 0 and target_rank == rank == n and not (depth == 1 and loss.degree == 2):
+            measured, expected = _plain(loss, depth)
+            conditions.append({"condition": condition, "contraction": measured, "expected": expected})
+    return {"scaled": rows, "conditions": conditions}
 
 
 def _start(rng: np.random.Generator, loss: CovarianceLoss, rank: int, start: str) -> Array:

@@ -3,20 +3,18 @@
 The times differ from run to run; the results of all other kinds do not.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import process_time
-from typing import Any
 
 import numpy as np
 
 from ...linalg.psd import Array
 from ...linalg.thin import is_thin
 from ...losses.registry import BuresWasserstein
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLOAT, NAME, schema
+from ..results.schema import COUNT, FLOAT, NAME, Tables, schema
 
 #: For each dimension and form: the median CPU time of a gradient, and the largest difference of the gradients of the
 #: two forms relative to the largest entry (NaN where the dense form is not computed).
@@ -44,28 +42,27 @@ OPTIONS = {"landscape": Options}
 check = checks.one_layer
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `timings` for each seed: λ = 1, …, 1/κ in geometric steps, ε = λ_k/10, Gaussian W."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the table `timings`: λ = 1, …, 1/κ in geometric steps, ε = λ_k/10, Gaussian W."""
     options: Options = settings.options["landscape"]
     k = settings.rank
-    for seed in seeds:
-        rows = []
-        for halved in range(options.halvings, -1, -1):
-            n = settings.dimension // 2**halved
-            if not is_thin(n, k):
-                raise ValueError(f"halvings: rank {k} has no form that is linear in n at n = {n}: halve less often")
-            eigenvalues = np.geomspace(1, 1 / options.condition, n)
-            loss = BuresWasserstein.from_spectrum(eigenvalues, epsilon=float(eigenvalues[k - 1]) / 10)
-            W = generator(settings.study_seed, "scaling", seed, dimension=n).standard_normal((n, k)) / np.sqrt(n)
-            seconds, difference = {}, float("nan")
-            seconds["linear"], gradient = _timed(loss, W, options.repeats)
-            if n <= options.largest_dense:
-                # Columns of zeros change only which form is chosen.
-                seconds["dense"], wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
-                difference = float(np.abs(wide[:, :k] - gradient).max() / np.abs(gradient).max())
-            for form, median in seconds.items():
-                rows.append({"n": n, "form": form, "seconds": median, "difference": difference})
-        yield {"timings": measure.from_rows(seed, rows)}
+    rows = []
+    for halved in range(options.halvings, -1, -1):
+        n = settings.dimension // 2**halved
+        if not is_thin(n, k):
+            raise ValueError(f"halvings: rank {k} has no form that is linear in n at n = {n}: halve less often")
+        eigenvalues = np.geomspace(1, 1 / options.condition, n)
+        loss = BuresWasserstein.from_spectrum(eigenvalues, epsilon=float(eigenvalues[k - 1]) / 10)
+        W = generator(settings.study_seed, "scaling", seed, dimension=n).standard_normal((n, k)) / np.sqrt(n)
+        seconds, difference = {}, float("nan")
+        seconds["linear"], gradient = _timed(loss, W, options.repeats)
+        if n <= options.largest_dense:
+            # Columns of zeros change only which form is chosen.
+            seconds["dense"], wide = _timed(loss, np.pad(W, ((0, 0), (0, n // 4))), options.repeats)
+            difference = float(np.abs(wide[:, :k] - gradient).max() / np.abs(gradient).max())
+        for form, median in seconds.items():
+            rows.append({"n": n, "form": form, "seconds": median, "difference": difference})
+    return {"timings": rows}
 
 
 def _timed(loss: BuresWasserstein, W: Array, repeats: int) -> tuple[float, Array]:

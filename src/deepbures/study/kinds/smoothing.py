@@ -1,6 +1,6 @@
 """What smoothing costs and what it spoils: ε of the Bures-Wasserstein loss against the blur of the Sinkhorn loss."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,11 @@ from ...model.network import DeepLinearNetwork
 from ...model.starts import random_orthogonal
 from ...rates.measured import power_law_constant
 from ...rates.predicted import rates_at_minimum, stable_step
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, NAME, columns, schema
+from ..results.schema import COUNT, FLAG, FLOAT, NAME, Tables, columns, schema
 
 #: `loss` and its `parameter`, ε or σ². One layer, where the least singular value of W is σ_k (`sigma`): the extreme
 #: eigenvalues of the Hessian, and their bounds for every W. Descent at half of the largest stable step from a small
@@ -70,24 +70,23 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
     yield from checks.bures_distance(block)
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables for each seed; curvatures in cells of one layer, tails in those of k = n."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables; curvatures in cells of one layer, tails in those of k = n."""
     options: Options = settings.options["landscape"]
     rank, depth = settings.rank, settings.depth
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        rng = generator(settings.study_seed, "frames", seed, dimension=loss.dimension)
-        U = random_orthogonal(rng, loss.dimension)
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        for one, parameter in _losses(loss, options, rank):
-            key = {"loss": one.name, "parameter": parameter}
-            rows["costs"].append({**key, **_cost(one, U, depth, rank, options)})
-            if depth == 1:
-                rows["curvatures"] += [{**key, **row} for row in _curvatures(one, U[:, :rank], options)]
-            if isinstance(one, Sinkhorn):
-                rows["limits"].append({"blur": one.blur, **_limit(one, loss, U[:, :rank])})
-                rows["tails"] += [{"blur": one.blur, **_tail(one, depth)}] if rank == loss.dimension else []
-        yield {name: measure.from_rows(seed, rows[name], TABLES[name].names) for name in TABLES}
+    loss = make_loss(settings, seed)
+    rng = generator(settings.study_seed, "frames", seed, dimension=loss.dimension)
+    U = random_orthogonal(rng, loss.dimension)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    for one, parameter in _losses(loss, options, rank):
+        key = {"loss": one.name, "parameter": parameter}
+        rows["costs"].append({**key, **_cost(one, U, depth, rank, options)})
+        if depth == 1:
+            rows["curvatures"] += [{**key, **row} for row in _curvatures(one, U[:, :rank], options)]
+        if isinstance(one, Sinkhorn):
+            rows["limits"].append({"blur": one.blur, **_limit(one, loss, U[:, :rank])})
+            rows["tails"] += [{"blur": one.blur, **_tail(one, depth)}] if rank == loss.dimension else []
+    return rows
 
 
 def _losses(loss: CovarianceLoss, options: Options, rank: int) -> Iterator[tuple[CovarianceLoss, float]]:

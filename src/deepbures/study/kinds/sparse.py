@@ -1,16 +1,14 @@
 """Low rank plus sparse: recovery of a covariance with corrupted entries by several methods."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from ...neighbours.sparse_recovery import METHODS, draw_corrupted, recover_low_rank
-from ..cell import checks, measure
+from ..cell import checks
 from ..cell.settings import Settings
 from ..grid.seeds import generator
-from ..results.schema import COUNT, FLAG, FLOAT, NAME, schema
+from ..results.schema import COUNT, FLAG, FLOAT, NAME, Tables, schema
 
 #: For each fraction of corrupted entries (`share`) and method; `error` is ‖W Wᵀ − Σ*‖_F / ‖Σ*‖_F at the end.
 TABLES = {"recoveries": schema(share=FLOAT, method=NAME, steps=COUNT, converged=FLAG, error=FLOAT)}
@@ -35,19 +33,18 @@ OPTIONS = {"landscape": Options}
 check = checks.one_layer
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the table `recoveries` for each seed."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the table `recoveries`."""
     options: Options = settings.options["landscape"]
     n, rank = settings.dimension, settings.rank
-    for seed in seeds:
-        rows = []
-        for share in options.corrupted:
-            rng = generator(settings.study_seed, "corrupted", seed, dimension=n, rank=rank, share=share)
-            drawn = draw_corrupted(rng, n, rank, options.condition, share)
-            for method in METHODS:
-                found = recover_low_rank(drawn.low_rank + drawn.sparse, rank, share, method, n_steps=options.max_steps)
-                error = np.linalg.norm(found.factor @ found.factor.T - drawn.low_rank) / np.linalg.norm(drawn.low_rank)
-                steps = len(found.changes)
-                row = {"share": share, "method": method, "steps": steps, "converged": found.converged}
-                rows.append({**row, "error": float(error)})
-        yield {"recoveries": measure.from_rows(seed, rows)}
+    rows = []
+    for share in options.corrupted:
+        rng = generator(settings.study_seed, "corrupted", seed, dimension=n, rank=rank, share=share)
+        drawn = draw_corrupted(rng, n, rank, options.condition, share)
+        for method in METHODS:
+            found = recover_low_rank(drawn.low_rank + drawn.sparse, rank, share, method, n_steps=options.max_steps)
+            error = np.linalg.norm(found.factor @ found.factor.T - drawn.low_rank) / np.linalg.norm(drawn.low_rank)
+            steps = len(found.changes)
+            row = {"share": share, "method": method, "steps": steps, "converged": found.converged}
+            rows.append({**row, "error": float(error)})
+    return {"recoveries": rows}

@@ -1,6 +1,6 @@
 """The landscape of n = 2, k = 1, which is the plane of W = (w_1, w_2) in the basis Ω, and flows on it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +9,9 @@ import numpy as np
 from ...flow.gradient_flow import gradient_flow
 from ...landscape import critical_points
 from ...losses.registry import CovarianceLoss
-from ..cell import measure
 from ..cell.problem import make_loss
 from ..cell.settings import Settings
-from ..results.schema import COUNT, FLOAT, columns, schema
+from ..results.schema import COUNT, FLOAT, Tables, columns, schema
 
 #: Loss on a square grid of the plane, its critical points, and flows.
 TABLES = {
@@ -47,19 +46,18 @@ def check(block: Mapping[str, Any]) -> Iterator[str]:
         yield "dimension: a surface needs dimension 2 and rank 1"
 
 
-def run(settings: Settings, seeds: Sequence[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Columns of the tables `surface`, `points` and `flows` for each seed."""
+def run(settings: Settings, seed: int) -> Tables:
+    """Rows of the tables `surface`, `points` and `flows`."""
     options = settings.options["landscape"]
-    for seed in seeds:
-        loss = make_loss(settings, seed)
-        axis = REACH * np.sqrt(loss.eigenvalues[0]) * np.linspace(-1, 1, options.samples)
-        x, y = (values.ravel() for values in np.meshgrid(axis, axis))
-        values = loss.form(1).value(np.stack([x, y], axis=-1)[..., None])
-        yield {
-            "surface": measure.from_blocks(seed, [{"x": x, "y": y, "loss": values}]),
-            "points": measure.from_rows(seed, _points(loss, settings.depth)),
-            "flows": measure.from_blocks(seed, _flows(loss, settings.depth, options.starts)),
-        }
+    loss = make_loss(settings, seed)
+    axis = REACH * np.sqrt(loss.eigenvalues[0]) * np.linspace(-1, 1, options.samples)
+    x, y = (values.ravel() for values in np.meshgrid(axis, axis))
+    values = loss.form(1).value(np.stack([x, y], axis=-1)[..., None])
+    return {
+        "surface": [{"x": x, "y": y, "loss": values}],
+        "points": _points(loss, settings.depth),
+        "flows": _flows(loss, settings.depth, options.starts),
+    }
 
 
 def _points(loss: CovarianceLoss, depth: int) -> Iterator[dict[str, Any]]:

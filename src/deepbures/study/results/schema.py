@@ -1,6 +1,13 @@
-"""Types of the columns of result tables."""
+"""Types of the columns and rows of result tables."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
+
+#: Rows of each table by name. A row gives a value for each column, or is a block of rows: arrays, one entry for each of
+#: them, and single values that they share.
+Tables = Mapping[str, Iterable[Mapping[str, Any]]]
 
 
 def list_of(type_: pa.DataType) -> pa.ListType:
