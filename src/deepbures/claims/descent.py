@@ -1,6 +1,6 @@
 """Statements about gradient descent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..study.results.derived import (
     predicted_rate,
     settling_steps,
 )
-from .evidence import Bound, Statement, Study, above_rounding, decayed, each, keys_of, with_runs
+from .evidence import Bound, Cases, Column, Statement, Study, above_rounding, decayed, each, keys_of, with_runs
 from .mutation import Mutation, raised, replaced, tilted, where
 
 #: Distances and drifts below this fraction of their unit are rounding.
@@ -35,9 +35,7 @@ _IN_TAIL = 0.05
 _Descent, _DescentBound = partial(Statement, kind="descent"), partial(Bound, kind="descent")
 
 
-def _contractions(
-    covered: Callable[[pd.DataFrame], pd.Series], fraction: Callable[[pd.DataFrame], pd.Series]
-) -> Callable[[Study], Iterator[pd.DataFrame]]:
+def _contractions(covered: Column, fraction: Column) -> Cases:
     """Promised and measured decay of the excess loss where each step reduces it by at least a `fraction` of it."""
 
     def cases(study: Study) -> Iterator[pd.DataFrame]:
@@ -200,7 +198,7 @@ FINAL_CONTRACTION = _Descent(
 )
 
 
-def _orders(study: Study, column: str, unit: Callable[[pd.DataFrame], pd.Series]) -> Iterator[pd.DataFrame]:
+def _orders(study: Study, column: str, unit: Column) -> Iterator[pd.DataFrame]:
     """Deviation from 1 of the order of a column of runs in the step size as η → 0; one case per cell and seed.
 
     `unit` gives the unit of the column in each run; values that are rounding in this unit are left out.

@@ -27,6 +27,10 @@ from .mutation import Mutation
 Source = Literal["abstract", "program", "reconstructed", "ours", "conjecture (ours)"]
 SOURCES: tuple[Source, ...] = ("abstract", "program", "reconstructed", "ours", "conjecture (ours)")
 
+#: A column, or a mask of rows, from a table; and the cases of a statement in a study, see `Statement`.
+Column = Callable[[pd.DataFrame], pd.Series]
+Cases = Callable[["Study"], Iterator[pd.DataFrame]]
+
 #: Rounding of a recorded loss, relative to L(0).
 LOSS_ROUNDING = 1e-12
 #: A promised decay below this many roundings of the loss is no case.
@@ -88,7 +92,7 @@ class Statement(Stated):
         about several kinds.
     """
 
-    cases: Callable[[Study], Iterator[pd.DataFrame]]
+    cases: Cases
     mutations: tuple[Mutation, ...] = ()
     bound: bool = False
     kind: str = ""
@@ -201,16 +205,11 @@ class Study:
     def targets(self, cases: pd.DataFrame) -> int:
         """Number of independent targets of some cases; targets of one stream that differ only in smin count once."""
         pairs = cases[["experiment", "seed"]].drop_duplicates()
-        found = {
-            (tables.target, seed if tables.drawn else None)
-            for tables, seed in zip(pairs["experiment"].map(self.experiments.get), pairs["seed"], strict=True)
-        }
-        return len(found)
+        tables = pairs["experiment"].map(self.experiments.get)
+        return len({(one.target, seed if one.drawn else None) for one, seed in zip(tables, pairs["seed"], strict=True)})
 
 
-def each(
-    kind: str, table: str, cases: Callable[[pd.DataFrame], pd.DataFrame]
-) -> Callable[[Study], Iterator[pd.DataFrame]]:
+def each(kind: str, table: str, cases: Callable[[pd.DataFrame], pd.DataFrame]) -> Cases:
     """Cases that a function selects from one table of each experiment of a kind."""
     return lambda study: map(cases, study.tables(kind, table))
 
@@ -242,9 +241,7 @@ def decayed(records: pd.DataFrame, promised: pd.Series) -> pd.DataFrame:
         return records.assign(promised=promised, fell=np.log(records["excess_initial"] / records["excess"]))
 
 
-def decays(
-    rate: str, covered: Callable[[pd.DataFrame], pd.Series], kind: str = "flow"
-) -> Callable[[Study], Iterator[pd.DataFrame]]:
+def decays(rate: str, covered: Column, kind: str = "flow") -> Cases:
     """Promised decay rate · t and measured decay of the excess loss at all samples t > 0 of the flows covered."""
 
     def cases(study: Study) -> Iterator[pd.DataFrame]:

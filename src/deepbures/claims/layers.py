@@ -1,11 +1,11 @@
 """Statements about layers: without balance, of other widths, and in single steps of deep descent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
 
-from .evidence import Bound, Statement, Study, decays, each, keys_of, with_runs
+from .evidence import Bound, Cases, Statement, Study, decays, each, keys_of, with_runs
 from .mutation import Mutation, shifted, where
 
 _Layers, _LayersBound = partial(Statement, kind="layers"), partial(Bound, kind="layers")
@@ -51,7 +51,7 @@ DEEP_LAYERS = _LayersBound(
 )
 
 
-def _steps(aligned: int) -> Callable[[Study], Iterator[pd.DataFrame]]:
+def _steps(aligned: int) -> Cases:
     def chosen(steps: pd.DataFrame) -> pd.DataFrame:
         return steps[(steps["aligned"] == aligned) & (steps["promised"] > 0)]
 

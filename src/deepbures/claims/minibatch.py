@@ -37,10 +37,8 @@ BARYCENTER_END = _Minibatch(
 def _first_order(ends: pd.DataFrame) -> pd.DataFrame:
     known = ends[ends["expected"].map(lambda values: not np.isnan(values).any())]
     away = [
-        np.max(np.abs(mean - expected) / (4 * error + 4 * unit / m**2))
-        for mean, expected, error, unit, m in zip(
-            *(known[name] for name in ("mean_minimum", "expected", "error", "unbiased", "batch")), strict=True
-        )
+        np.max(np.abs(run.mean_minimum - run.expected) / (4 * run.error + 4 * run.unbiased / run.batch**2))
+        for run in known.itertuples()
     ]
     return known.assign(deviation=np.array(away, dtype=float))
 

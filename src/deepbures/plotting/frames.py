@@ -1,6 +1,6 @@
 """Reading, selecting and averaging the tables that figures are made from."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..linalg.psd import Array
 from ..study.grid.axes import AXES, axes_of
 from ..study.results import parquet
 from . import style
+from .style import Colors, Look
 
 #: Floor of logarithms, relative to the largest value of a column: smaller values are rounding, or a sign change of a
 #: distance.
@@ -49,17 +50,13 @@ def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     yield from frame.groupby(by, sort=True)
 
 
-def colored(
-    frame: pd.DataFrame, by: str, colors: Callable[[int], list[Any]] = style.sequential
-) -> Iterator[tuple[Any, pd.DataFrame, Any]]:
+def colored(frame: pd.DataFrame, by: str, colors: Colors = style.sequential) -> Iterator[tuple[Any, pd.DataFrame, Any]]:
     """Sub-frames by one column, in ascending order, each with a colour of its own."""
     for (value, part), color in zip(groups(frame, by), colors(frame[by].nunique()), strict=True):
         yield value, part, color
 
 
-def marked(
-    frame: pd.DataFrame, by: str, colors: Callable[[int], list[Any]] = style.sequential
-) -> Iterator[tuple[Any, pd.DataFrame, dict[str, Any]]]:
+def marked(frame: pd.DataFrame, by: str, colors: Colors = style.sequential) -> Iterator[tuple[Any, pd.DataFrame, Look]]:
     """As `colored`, each with the keywords of a colour and a marker of its own."""
     for (value, part), look in zip(groups(frame, by), style.looks(frame[by].nunique(), colors), strict=True):
         yield value, part, look

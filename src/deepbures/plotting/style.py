@@ -19,6 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
+#: That many colours; and the keywords of a line or of points.
+Colors = Callable[[int], list[Any]]
+Look = dict[str, Any]
 
 #: Widths in inches of a column and of the text of a two-column page.
 COLUMN, TEXT = 3.3, 6.8
@@ -28,8 +31,8 @@ _SCREEN = 96
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
 MARKERS = "os^Dv<>P"
 #: Theory in every figure: a thin black or dashed line.
-THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": "--"}
-BAND: dict[str, Any] = {"alpha": 0.2, "linewidth": 0}
+THEORY: Look = {"color": "black", "linewidth": 0.9, "linestyle": "--"}
+BAND: Look = {"alpha": 0.2, "linewidth": 0}
 
 _PARAMETERS = {
     "font.size": 8,
@@ -85,7 +88,7 @@ def band(axis: Any, x: Any, values: Sequence[Any], color: Any, form: str = "-", 
     axis.fill_between(x, low, high, color=color, **BAND)
 
 
-def key(axis: Any, entries: Iterable[tuple[str, dict[str, Any]]], **options: Any) -> None:
+def key(axis: Any, entries: Iterable[tuple[str, Look]], **options: Any) -> None:
     """A legend of lines that are described by name and keywords, and not drawn."""
     lines = [Line2D([], [], **{"color": "gray", "markersize": 3, **look}, label=name) for name, look in entries]
     axis.legend(handles=lines, **{"fontsize": 6, **options})
@@ -176,7 +179,7 @@ def distinct(number: int) -> list[Any]:
     return list(PALETTE[:number]) if number <= len(PALETTE) else sequential(number)
 
 
-def looks(number: int, colors: Callable[[int], list[Any]] = sequential) -> list[dict[str, Any]]:
+def looks(number: int, colors: Colors = sequential) -> list[Look]:
     """Keywords of that many lines, each with a colour and a marker of its own."""
     pairs = zip(colors(number), itertools.cycle(MARKERS), strict=False)
     return [{"color": color, "marker": marker} for color, marker in pairs]
