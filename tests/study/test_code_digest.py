@@ -73,7 +73,7 @@ def test_digest_ignores_comments_and_docstrings(package):
             "def make_the_loss(",
             {"study.kinds.flow", "study.kinds.descent"},
         ),
-        ("study/kinds/flow", "def run(", "def run_all(", {"study.kinds.flow"}),
+        ("study/kinds/flow", "def run_stack(", "def run_all(", {"study.kinds.flow"}),
         ("descent/gradient_descent", "CHECK_INTERVAL = 10", "CHECK_INTERVAL = 20", {"study.kinds.descent"}),
         (
             "flow/dop853",
