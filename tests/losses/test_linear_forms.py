@@ -13,7 +13,6 @@ from deepbures.linalg import psd, thin
 from deepbures.linalg.thin import is_thin
 from deepbures.losses import linear_forms
 from deepbures.losses.registry import BuresWasserstein, CovarianceLoss, Frobenius
-from deepbures.model import diagnostics
 from deepbures.model.network import DeepLinearNetwork
 from deepbures.model.starts import random_frame, small_start
 from deepbures.rates.predicted import rates_at_minimum
@@ -425,16 +424,6 @@ def test_flow_at_smoothing_above_the_empty_directions(rng):
 
 
 # --- Around the losses ------------------------------------------------------------------------------------------
-
-
-def test_distances_of_factors(rng):
-    F, G = rng.standard_normal((4, 30, 3)), rng.standard_normal((30, 5))
-    smoothed = np.concatenate([F, np.broadcast_to(0.3 * np.eye(30), (4, 30, 30))], axis=-1)
-    np.testing.assert_allclose(
-        diagnostics.smoothed_squared_bures_by_traces(F, 0.09, G),
-        diagnostics.squared_bures_distance(smoothed, G),
-        rtol=1e-12,
-    )
 
 
 @pytest.mark.parametrize("kind", [0.05, "frobenius"])

@@ -60,7 +60,13 @@ def test_only_what_says_where_modules_are_is_kept():
         "MPLBACKEND": "agg",
         "MATPLOTLIBRC": os.devnull,
         "JUPYTER_NO_CONFIG": "1",
+        "MALLOC_MMAP_THRESHOLD_": "33554432",
+        "MALLOC_TRIM_THRESHOLD_": "134217728",
     }
+
+
+def test_memory_that_is_freed_is_kept_unless_the_user_says_otherwise():
+    assert neutral({"MALLOC_TRIM_THRESHOLD_": "1000"})["MALLOC_TRIM_THRESHOLD_"] == "1000"
 
 
 def test_a_user_has_a_name_even_where_nothing_gives_one(monkeypatch):

@@ -26,6 +26,9 @@ print(original(workflow.source_path("Snakefile")))
 
 onstart:
     print(jobs_to_run())
+    print(type(workflow.scheduler.job_rate_limiter).__name__)
+    let_jobs_start_at_any_rate()
+    print(workflow.scheduler.job_rate_limiter)
 """
 
 
@@ -35,7 +38,8 @@ def test_internals_stand_in_one_file():
         text = path.read_text(encoding="utf-8")
         found = set(re.findall(r"[^\w./]workflow\.(\w+)", text)) - DOCUMENTED
         used |= {path.name: found} if found or "sourcecache" in text or ".dag" in text else {}
-    assert used == {"internals.smk": {"is_main_process", "modifier", "configfiles", "config_settings", "dag"}}
+    internals = {"is_main_process", "modifier", "configfiles", "config_settings", "dag", "local_exec", "scheduler"}
+    assert used == {"internals.smk": internals}
 
 
 def test_every_internal_is_there_and_says_what_we_take_it_for(tmp_path):
@@ -45,9 +49,10 @@ def test_every_internal_is_there_and_says_what_we_take_it_for(tmp_path):
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "mine.yaml", "--config", "beta=2"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
-    given, where, jobs = run.stdout.splitlines()[:3]
+    given, where, jobs, *rate_limits = run.stdout.splitlines()[:5]
     files, changes = ast.literal_eval(given)
     assert [Path(file).name for file in files] == ["mine.yaml"]
     assert changes == {"beta": 2} or changes == {"beta": "2"}
     assert Path(where) == tmp_path / "Snakefile"
     assert sorted(ast.literal_eval(jobs), key=str) == [("all", None), ("one", "a")]
+    assert rate_limits == ["JobRateLimiter", "None"]

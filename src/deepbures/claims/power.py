@@ -1,6 +1,6 @@
 """What a claim detects: its verdict where the recorded numbers are changed by the mutations beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -80,10 +80,19 @@ def detections(statement: Statement, study: Study) -> tuple[Claim, list[Detectio
     found = []
     for mutation in statement.mutations:
         for sign in mutation.directions:
-            verdict = outcome(statement, tested(statement, Mutated(tables, mutation, sign)))["verdict"]
+            cases = tested(statement, Mutated(tables, mutation, sign))
+            verdict = outcome(statement, _until_violated(cases, statement.tolerance))["verdict"]
             seen = claim.verdict != verdict == mutation.verdict and claim.cases > 0
             found.append(Detection(statement.name, mutation, sign, verdict, seen))
     return claim, found
+
+
+def _until_violated(parts: Iterable[pd.DataFrame], tolerance: float) -> Iterator[pd.DataFrame]:
+    """The blocks of cases up to the first with a violation, which decides the verdict."""
+    for part in parts:
+        yield part
+        if not (part["deviation"] <= tolerance).all():
+            return
 
 
 def with_power(statement: Statement, study: Study) -> Claim:

@@ -6,13 +6,11 @@ import numpy as np
 
 from ..linalg.powers import pairwise_sums
 from ..linalg.psd import Array
-from ..linalg.roots import WELL_CONDITIONED, near_diagonal_inverse_root, well_conditioned_inverse_root
+from ..linalg.roots import well_conditioned_inverse_root
 from ..linalg.thin import is_thin, squared_distance_to_diagonal
 
 #: Singular values below this fraction of the largest do not count towards the rank.
 RANK_TOLERANCE = 1e-2
-#: Up to these correlations the root of a nearly diagonal matrix takes less time than its eigenvalues.
-_FASTER_THAN_EIGENVALUES = 0.02
 
 
 def numerical_rank(singular_values: Array, tolerance: float = RANK_TOLERANCE) -> Array:
@@ -58,23 +56,6 @@ def squared_bures_distance(F: Array, G: Array) -> Array:
     return np.sum((F - G @ polar) ** 2, axis=(-2, -1))
 
 
-def nuclear_norm(X: Array) -> Array:
-    """‖X‖_* = Σ σ_i(X), from the Gram matrix of the shorter side where that is accurate to eps · σ_1."""
-    transposed = X.mT
-    gram = X @ transposed if X.shape[-2] <= X.shape[-1] else transposed @ X
-    inverse_root, near = near_diagonal_inverse_root(gram, _FASTER_THAN_EIGENVALUES)
-    total = np.asarray(np.sum(gram * inverse_root, axis=(-2, -1)))  # tr G^{1/2} = tr G G^{-1/2}
-    if not near.all():
-        far = ~near
-        mu = np.linalg.eigvalsh(gram[far])
-        roots = np.sum(np.sqrt(np.maximum(mu, 0)), axis=-1)
-        poor = ~(mu[..., 0] > WELL_CONDITIONED * mu[..., -1])
-        if poor.any():
-            roots[poor] = np.linalg.svd(X[far][poor], compute_uv=False).sum(axis=-1)
-        total[far] = roots
-    return total[()]
-
-
 def covariance_distance(F: Array, covariance: Array) -> Array:
     """‖F Fᵀ − S*‖_F."""
     return np.linalg.norm(F @ F.mT - covariance, axis=(-2, -1))
@@ -87,19 +68,6 @@ def distance_to_diagonal(F: Array, spectrum: Array) -> Array:
         return covariance_distance(F, np.diag(spectrum))
     filled = int(np.max(np.flatnonzero(spectrum), initial=-1)) + 1
     return np.sqrt(squared_distance_to_diagonal(F[..., :filled, :], F[..., filled:, :], spectrum[:filled]))
-
-
-def smoothed_squared_bures_by_traces(F: Array, epsilon: float, G: Array) -> Array:
-    """B²(F Fᵀ + εI, G Gᵀ) = ‖F‖² + ε n + ‖G‖² − 2 ‖[Gᵀ F, √ε R_Gᵀ]‖_*, with the QR decomposition G = Q R_G.
-
-    It is linear in n and cheaper than `squared_bures_distance` of the factor [F, √ε I], but only accurate to
-    eps · ‖F‖².
-    """
-    R = np.linalg.qr(G).R
-    product = G.mT @ F
-    noise = np.broadcast_to(np.sqrt(epsilon) * R.mT, (*product.shape[:-1], R.shape[-2]))
-    traces = np.sum(F**2, axis=(-2, -1)) + epsilon * F.shape[-2] + np.sum(G**2, axis=(-2, -1))
-    return traces - 2 * nuclear_norm(np.concatenate([product, noise], axis=-1))
 
 
 def norm_over_layers(P: Array, s: Array, gradient: Array, depth: int) -> Array:

@@ -37,11 +37,10 @@ RUNS = schema(
     **columns(FLOAT, "loss_final", "excess_final"),
     **columns(VECTOR, "energy_levels", "eigenvalues_target", "eigenvalues_initial", "eigenvalues_final", "alignment"),
 )
-#: One row for each run and sample. `squared_bures_logged` is B²(S + εI, S*), which the authors' program logs;
-#: `least_singular_value` is σ_k(W), 0 where the rank of W is below k.
+#: One row for each run and sample. `least_singular_value` is σ_k(W), 0 where the rank of W is below k.
 TRAJECTORIES = schema(
     **columns(FLOAT, "time", "loss", "excess", "gradient_norm"),
-    **columns(FLOAT, "covariance_distance", "squared_bures", "squared_bures_logged"),
+    **columns(FLOAT, "covariance_distance", "squared_bures"),
     numerical_rank=pa.int16(),
     **columns(FLOAT, "effective_rank", "least_singular_value"),
     eigenvalue_distances=list_of(pa.float32()),
@@ -114,18 +113,13 @@ def along(loss: CovarianceLoss, rank: int, F: Array, singular_values: Array, exc
     factor = loss.to_eigenbasis(F)
     filled = max(1, int(np.sum(spectrum > 0)))
     optimum = np.eye(loss.dimension, filled) * np.sqrt(spectrum[:filled])
-    epsilon = float(loss.epsilon)
-    if loss.is_bures_distance and not epsilon and np.array_equal(spectrum, loss.eigenvalues):
+    if loss.is_bures_distance and not loss.epsilon and np.array_equal(spectrum, loss.eigenvalues):
         squared_bures = excess
     else:
         squared_bures = diagnostics.squared_bures_distance(factor, optimum)
-    squared_bures_logged = squared_bures
-    if epsilon:
-        squared_bures_logged = diagnostics.smoothed_squared_bures_by_traces(factor, epsilon, optimum)
     return {
         "covariance_distance": diagnostics.distance_to_diagonal(factor, spectrum),
         "squared_bures": squared_bures,
-        "squared_bures_logged": squared_bures_logged,
         "numerical_rank": diagnostics.numerical_rank(singular_values),
         "effective_rank": diagnostics.effective_rank(singular_values),
         "least_singular_value": diagnostics.kth(singular_values, rank),
