@@ -182,14 +182,15 @@ def _orthonormal_columns(X: Array, mu: Array, V: Array) -> tuple[Array, NDArray[
     P = X @ V
     P /= sigma[..., None, :]
     if poor.any():
-        part, sigma = P[poor], sigma[poor]
+        members = ... if poor.all() else poor  # no copies
+        part, sigma = P[members], sigma[members]
         delta = part.mT @ part
         delta -= np.eye(V.shape[-1], dtype=X.dtype)
-        singular[poor] |= ~(np.einsum("mij,mij->m", delta, delta) <= eps)
-        delta *= sigma[:, :, None]
-        delta /= sigma[:, :, None] + sigma[:, None, :]
+        singular[members] |= ~(np.einsum("...ij,...ij->...", delta, delta) <= eps)
+        delta *= sigma[..., :, None]
+        delta /= sigma[..., :, None] + sigma[..., None, :]
         part -= part @ delta
-        P[poor] = part
+        P[members] = part
     return P, singular
 
 
