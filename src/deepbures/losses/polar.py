@@ -43,14 +43,18 @@ class Polar(Dense):
         return 2 * (F - self.root * polar_factor(self.root * F))
 
     def value_and_gradient(self, F: Array) -> tuple[Array, Array]:
-        """`value` and `gradient`, which differ in Q where R F is singular."""
-        Q, isometry = polar_factors(self.root * F)
-        gradient = F - self.root * Q
+        """`value` and `gradient`, which differ in Q where R F is singular.
+
+        Each Q is corrected: the value has an error of first order in Qᵀ Q − I.
+        """
+        Q, isometry = polar_factors(self.root * F, condition=1.0)
+        gradient = self.root * Q
+        np.subtract(F, gradient, out=gradient)
+        distances = np.vecdot(gradient, gradient)
+        if isometry is not Q:
+            distances = np.sum((F - self.root * isometry) ** 2, axis=-1)
         gradient *= 2
-        if isometry is Q:
-            value = np.sum(gradient**2, axis=(-2, -1)) / 4
-        else:
-            value = np.sum((F - self.root * isometry) ** 2, axis=(-2, -1))
+        value = distances.sum(axis=-1)
         if F.shape[-1] < self.dimension:
             value += np.sum(self.root[..., 0] ** 2 * (1 - np.sum(isometry**2, axis=-1)), axis=-1)
         return value, gradient
@@ -83,7 +87,7 @@ class Polar(Dense):
             ill = mu[:, 0] <= GRAM_CONDITION * mu[:, -1]
             poor[members] = ill
             if ill.any():
-                exact[poor & members] = _polar_from(tall[poor & members], mu[ill], V[ill])[0]
+                exact[poor & members] = _polar_from(tall[poor & members], mu[ill], V[ill], 1.0)[0]
             largest = mu[:, -1:]
             return np.sqrt(np.where(largest > 0, np.maximum(mu, _LEAST * largest), 1)), V
 
@@ -140,22 +144,23 @@ def thin_excess(eigenvalues: Array, F: Array) -> Array:
 
 def polar_factor(X: Array) -> Array:
     """U Vᵀ of X = U σ Vᵀ (..., n, d), without the directions in which σ vanishes to rounding."""
-    return polar_factors(X)[0]
+    return polar_factors(X, GRAM_CONDITION)[0]
 
 
-def polar_factors(X: Array) -> tuple[Array, Array]:
+def polar_factors(X: Array, condition: float) -> tuple[Array, Array]:
     """U Vᵀ of X = U σ Vᵀ (..., n, d), without the directions in which σ vanishes to rounding, and with all min(n, d).
 
-    Singular values below max(n, d) · eps · σ_1 count as zero.
+    Singular values below max(n, d) · eps · σ_1 count as zero. Gram matrices of a reciprocal condition number up to
+    `condition` give way to a correction.
     """
     tall = X if X.shape[-2] >= X.shape[-1] else X.mT
-    polar, complete = _polar_from(tall, *np.linalg.eigh(tall.mT @ tall))
+    polar, complete = _polar_from(tall, *np.linalg.eigh(tall.mT @ tall), condition)
     return (polar, complete) if tall is X else (polar.mT, complete.mT)
 
 
-def _polar_from(X: Array, mu: Array, V: Array) -> tuple[Array, Array]:
+def _polar_from(X: Array, mu: Array, V: Array, condition: float) -> tuple[Array, Array]:
     """`polar_factors` of X (..., n, d), n ≥ d, from its Gram matrix V diag(μ) Vᵀ, or where that is poor from an SVD."""
-    P, singular = _orthonormal_columns(X, mu, V)
+    P, singular = _orthonormal_columns(X, mu, V, condition)
     polar = complete = P @ V.mT
     if singular.any():
         U, sigma, Vh = np.linalg.svd(X[singular], full_matrices=False)
@@ -165,11 +170,11 @@ def _polar_from(X: Array, mu: Array, V: Array) -> tuple[Array, Array]:
     return polar, complete
 
 
-def _orthonormal_columns(X: Array, mu: Array, V: Array) -> tuple[Array, NDArray[np.bool_]]:
+def _orthonormal_columns(X: Array, mu: Array, V: Array, condition: float) -> tuple[Array, NDArray[np.bool_]]:
     """P = U Vᵀ V for X = U σ Vᵀ (..., n, d), n ≥ d, from its Gram matrix V diag(μ) Vᵀ; a mask where it is not accurate.
 
     It is X V diag(μ)^{-1/2}, with columns that are orthonormal up to eps times the condition of the Gram matrix. Where
-    that exceeds 1e5, a step of Newton's method follows, with Δ = Pᵀ P − I,
+    that exceeds 1/`condition`, a step of Newton's method follows, with Δ = Pᵀ P − I,
 
         P ← P (I − [Δ_ij √μ_i/(√μ_i + √μ_j)]),
 
@@ -177,7 +182,7 @@ def _orthonormal_columns(X: Array, mu: Array, V: Array) -> tuple[Array, NDArray[
     accurate where ‖Δ‖_F ≤ √eps, up to a condition of about 1e7.
     """
     eps = float(np.finfo(X.dtype).eps)
-    poor, singular = (np.asarray(mu[..., 0] <= least * mu[..., -1]) for least in (GRAM_CONDITION, eps))
+    poor, singular = (np.asarray(mu[..., 0] <= least * mu[..., -1]) for least in (condition, eps))
     sigma = np.sqrt(np.where(singular[..., None], 1, mu))
     P = X @ V
     P /= sigma[..., None, :]
@@ -187,8 +192,9 @@ def _orthonormal_columns(X: Array, mu: Array, V: Array) -> tuple[Array, NDArray[
         delta = part.mT @ part
         delta -= np.eye(V.shape[-1], dtype=X.dtype)
         singular[members] |= ~(np.einsum("...ij,...ij->...", delta, delta) <= eps)
-        delta *= sigma[..., :, None]
-        delta /= sigma[..., :, None] + sigma[..., None, :]
+        divisor = sigma[..., None, :] / sigma[..., :, None]
+        divisor += 1
+        delta /= divisor
         part -= part @ delta
         P[members] = part
     return P, singular
