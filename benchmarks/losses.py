@@ -1,7 +1,8 @@
 """Value and gradient of a loss at once, beside the plain numpy form: python benchmarks/losses.py
 
-The plain form is what one would write with one `eigh`: T = R M^{-1/2} R, L = tr S + tr Σ0 − 2 tr M^{1/2}. Its value
-has an absolute error of eps tr Σ0; that of the library is a sum of squares. CPU times, medians of alternating runs.
+The plain form is what one would write with one `eigh`, for ε = 0 too: T = R M^{-1/2} R with M = R (S + εI) R, and
+L = tr S + tr Σ0 − 2 tr M^{1/2}. Its value has an absolute error of eps tr Σ0, its gradient one of eps cond M; the
+library's value is a sum of squares. CPU times, medians of alternating runs.
 """
 
 import os

@@ -12,6 +12,8 @@ os.environ["SLURM_CONF"] = os.devnull
 
 import copy  # noqa: E402
 import functools  # noqa: E402
+import tracemalloc  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -84,3 +86,19 @@ def shipped():
         return merged
 
     return load
+
+
+@pytest.fixture
+def traced():
+    """Context that fails if more memory than the given bytes was taken at one time."""
+
+    @contextmanager
+    def watch(limit):
+        tracemalloc.start()
+        try:
+            yield
+            assert tracemalloc.get_traced_memory()[1] < limit
+        finally:
+            tracemalloc.stop()
+
+    return watch

@@ -5,10 +5,11 @@ import pytest
 
 from deepbures.descent.gradient_descent import gradient_descent
 from deepbures.descent.scaled_descent import natural_step, nystrom_start, scaled_descent
+from deepbures.linalg import thin
 from deepbures.linalg.psd import symmetrize
 from deepbures.losses.registry import BuresWasserstein, Frobenius
 from deepbures.model.network import DeepLinearNetwork
-from deepbures.model.starts import random_orthogonal
+from deepbures.model.starts import random_frame, random_orthogonal
 from deepbures.model.trajectory import StopReason
 from deepbures.rates.predicted import descent_contraction, rates_at_minimum, stable_step
 from deepbures.study.grid.seeds import generator
@@ -369,3 +370,35 @@ def test_bad_start_gives_one_line(rng):
         nystrom_start(rng, BuresWasserstein(np.eye(3)), 4)
     with pytest.raises(ValueError, match="one target that is not zero"):
         nystrom_start(rng, BuresWasserstein(np.stack([np.eye(3)] * 2)), 2)
+
+
+# --- Large dimensions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("kind", [0, 0.02, "square"])
+def test_thin_layers_move_as_in_the_dense_form(monkeypatch, rng, kind, depth):
+    # n = d_0 = 130 and k = 3, W_1 in its row space: the same excess, layers and norms as without the linear forms.
+    covariance = symmetrize(random_orthogonal(rng, 130) * np.geomspace(2, 0.05, 130) @ random_orthogonal(rng, 130).T)
+    covariance = covariance @ covariance.T
+    loss = Frobenius(covariance) if kind == "square" else BuresWasserstein(covariance, kind)
+    layers = network(rng.standard_normal((130, 3)) @ rng.standard_normal((3, 130)) / 20, depth, 3).layers
+    linear = scaled_descent(loss, layers, n_steps=4)
+    monkeypatch.setattr(thin, "_LARGE", 10**9)
+    dense = scaled_descent(loss.with_epsilon(loss.epsilon), layers, n_steps=4)
+    np.testing.assert_allclose(linear.excess, dense.excess, rtol=1e-9)
+    np.testing.assert_allclose(linear.gradient_norm, dense.gradient_norm, rtol=1e-8)
+    np.testing.assert_allclose(linear.balancedness, dense.balancedness, atol=1e-10)
+    for ours, other in zip(linear.layers, dense.layers, strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-9 * np.abs(other).max())
+
+
+def test_scaled_descent_and_its_start_are_linear_in_the_dimension(rng, traced):
+    # n = d_0 = 3,000, k = 8: below 40 n k doubles, a sixteenth of an n × n array.
+    n, k = 3000, 8
+    loss = BuresWasserstein.from_spectrum(1 / np.arange(1, n + 1), epsilon=1e-3)
+    first = random_frame(rng, n, k).T
+    with traced(40 * 8 * n * k):
+        start = nystrom_start(rng, loss, k).end_to_end
+        trajectory = scaled_descent(loss, [first, start], n_steps=3)
+    assert (np.diff(trajectory.excess) < 0).all()

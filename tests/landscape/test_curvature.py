@@ -25,6 +25,7 @@ from deepbures.landscape.curvature import (
     numerical_derivatives,
     segment,
 )
+from deepbures.linalg import thin
 from deepbures.losses.registry import BuresWasserstein, Frobenius
 from deepbures.model.network import DeepLinearNetwork
 
@@ -492,6 +493,24 @@ def test_constant_of_several_vanishing_directions(make_target, rng, columns, van
     s = np.where(np.arange(columns) < columns - vanishing, 1.0, 1e-6)
     mixed = (Q[:, :columns] * s) @ orthogonal(rng, columns)  # a rotation of the input changes nothing
     assert np.linalg.eigvalsh(hessian(loss, mixed))[0] == pytest.approx(-C / 1e-6, rel=1e-4)
+
+
+@pytest.mark.parametrize("vanishing", [1, 2])
+def test_constant_of_the_blow_up_is_that_of_the_dense_form(monkeypatch, rng, vanishing):
+    # n = 130, k = 4: Lanczos on products that are linear in n, to 1e-9.
+    loss, Q = BuresWasserstein.from_spectrum(1 / np.arange(1, 131)), orthogonal(rng, 130)
+    directions = Q[:, : 4 - vanishing], Q[:, 4 - vanishing : 4]
+    found = blow_up_constant(loss, *directions)
+    monkeypatch.setattr(thin, "_LARGE", 10**9)
+    assert found == pytest.approx(blow_up_constant(loss, *directions), rel=1e-9)
+
+
+def test_constant_of_the_blow_up_is_linear_in_the_dimension(rng, traced):
+    # n = 3,000, k = 4: below 60 n k doubles, a twelfth of an n × n array.
+    n, k = 3000, 4
+    loss, Q = BuresWasserstein.from_spectrum(1 / np.arange(1, n + 1)), np.linalg.qr(rng.standard_normal((n, k)))[0]
+    with traced(60 * 8 * n * k):
+        assert blow_up_constant(loss, Q[:, : k - 1], Q[:, k - 1 :]) > 0
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3])

@@ -475,21 +475,3 @@ def test_extreme_eigenvalues_at_a_large_dimension():
     network = critical_points.network(loss, (0, 1, 2), 3, 3, 3)
     _, largest = extreme_eigenvalues(loss, network.layers)
     assert largest == pytest.approx(rates_at_minimum(loss, 3, 3).max(), rel=1e-9)
-
-
-@pytest.fixture
-def traced():
-    """Context that fails if more memory than the given bytes was taken at one time."""
-    import tracemalloc
-    from contextlib import contextmanager
-
-    @contextmanager
-    def watch(limit):
-        tracemalloc.start()
-        try:
-            yield
-            assert tracemalloc.get_traced_memory()[1] < limit
-        finally:
-            tracemalloc.stop()
-
-    return watch

@@ -88,6 +88,16 @@ def test_value_and_gradient_keep_the_digits_of_the_value(rng, ratio, columns, di
     np.testing.assert_allclose(gradient, loss.gradient(W), atol=1e-15)
 
 
+def test_value_and_gradient_keep_the_digits_at_a_singular_matrix(rng):
+    # ε = 0, W the optimum without its last direction: L = λ_5 = 1e-12 to 24 eps √(λ_1/L) again, in 50 digits.
+    eigenvalues = np.geomspace(1, 1e-12, 5)
+    loss = BuresWasserstein.from_spectrum(eigenvalues)
+    W = (np.eye(5)[:, :4] + 1e-8 * rng.standard_normal((5, 4))) * np.sqrt(eigenvalues[:4]) @ orthogonal(rng, 5)[:4]
+    expected = exact.bures_wasserstein(W, np.diag(eigenvalues), 0)
+    for value in (loss.value(W), loss.value_and_gradient(W)[0]):
+        assert abs(float(value / expected - 1)) < 24 * EPS / np.sqrt(float(expected))
+
+
 @pytest.mark.parametrize("epsilon", [0, 0.1, 2])
 def test_value_is_the_squared_distance_of_pot(make_target, rng, epsilon):
     # L_ε(W) = BW²(N(0, S + εI), N(0, Σ0)).
@@ -488,21 +498,21 @@ SHAPES = [(5, 3), (3, 5), (4, 4), (6, 1), (1, 6), (30, 30)]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_polar_factor_over_all_conditions(rng, shape):
-    # X = U σ Vᵀ of condition κ: U Vᵀ to 20 eps max(κ, min(κ², 1e5)). The Gram matrix loses κ², and is left at κ² = 1e5;
-    # beyond it the SVD loses κ.
+    # X = U σ Vᵀ of condition κ: U Vᵀ to 20 eps κ² up to κ² = 1e5, from the Gram matrix; beyond it to 20 eps κ, from the
+    # Gram matrix with a correction, and from the SVD.
     columns = min(shape)
     for condition in np.logspace(0, 12, 49):
         U, V = orthogonal(rng, shape[0])[:, :columns], orthogonal(rng, shape[1])[:, :columns]
         found = polar_factor(U * np.geomspace(1, 1 / condition, columns) @ V.T)
         error = np.abs(found - U @ V.T).max()
-        assert error < 20 * EPS * max(condition, min(condition**2, 1e5))
+        assert error < 20 * EPS * (condition**2 if condition**2 < 1.01e5 else condition)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_polar_factor_is_the_same_from_gram_matrix_and_svd(monkeypatch, rng, shape):
     X = rng.standard_normal((20, *shape))
     found = []
-    for threshold in (-1.0, 2.0):  # never and always the SVD
+    for threshold in (-1.0, 2.0):  # never and always corrected, or from the SVD
         monkeypatch.setattr(polar, "GRAM_CONDITION", threshold)
         found.append(polar_factor(X))
     # Both lose at most κ² eps.

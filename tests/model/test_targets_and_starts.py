@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from deepbures.losses.registry import BuresWasserstein
-from deepbures.model.starts import FIRST_SCALE, SHRINK, close_start, margin, random_orthogonal, small_start
+from deepbures.model.starts import (
+    FIRST_SCALE,
+    SHRINK,
+    close_start,
+    margin,
+    random_frame,
+    random_orthogonal,
+    small_start,
+)
 from deepbures.model.targets import MODES, SPECTRA, draw_target, least_eigenvalue
 from deepbures.study.grid.seeds import generator
 
@@ -234,6 +242,43 @@ def test_close_start_of_low_rank_and_wide_input(make_target):
     c = margin(loss, start.end_to_end, 3)
     assert c > 0
     assert c == pytest.approx(np.sqrt(3) - np.sqrt(loss.value(start.end_to_end)), abs=1e-14)
+
+
+@pytest.mark.parametrize("first_scale", [FIRST_SCALE, -0.5])
+def test_close_start_of_a_thin_factor_by_its_definition(first_scale):
+    # n = 130, k = 3, draw by draw on n × n arrays: the k largest directions of (Σ0 − εI)_k + Γ diag(D) Γᵀ.
+    n, k, epsilon = 130, 3, 0.9
+    eigenvalues = np.concatenate([[6.0, 5, 4], np.linspace(1.2, 1, n - 3)])
+    loss = BuresWasserstein.from_spectrum(eigenvalues, epsilon=epsilon)
+    start = close_start(generator(1, "start", 0), loss, k, k, first_scale=first_scale)
+    rng, optimum, scale, draws = generator(1, "start", 0), eigenvalues[:k] - epsilon, first_scale, 0
+    spread, c = 2 - np.arange(1, k + 1) / k, -1.0
+    while c <= 0:
+        S = np.zeros((n, n))
+        if first_scale > 0:
+            S[:k, :k] = np.diag(optimum)
+            Gamma = random_frame(rng, n, k)
+            S += (Gamma * (scale * eigenvalues[-1] * spread)) @ Gamma.T
+        else:
+            half = np.sqrt(optimum)[:, None] * random_orthogonal(rng, k)
+            S[:k, :k] = (half * (1 + scale / 2 * spread)) @ half.T
+        s, U = np.linalg.eigh(S)
+        factor = U[:, -k:] * np.sqrt(s[-k:])
+        c, scale, draws = margin(loss, factor, k), scale * SHRINK, draws + 1
+    assert (start.draws, start.scale) == (draws, pytest.approx(scale / SHRINK))
+    assert draws > 1 or first_scale < 0
+    np.testing.assert_allclose(start.end_to_end @ start.end_to_end.T, factor @ factor.T, atol=1e-12)
+
+
+def test_close_start_of_a_thin_factor_is_linear_in_the_dimension(traced):
+    # n = 3,000, k = 8: below 30 n k doubles, a twelfth of an n × n array.
+    n, k = 3000, 8
+    eigenvalues = np.append(np.linspace(9, 5, k), np.linspace(1.05, 1, n - k))
+    loss = BuresWasserstein.from_spectrum(eigenvalues, epsilon=1.0)
+    with traced(30 * 8 * n * k):
+        start = close_start(generator(1, "start", 0), loss, k, k)
+    assert start.end_to_end.shape == (n, k)
+    assert margin(loss, start.end_to_end, k) > 0
 
 
 def test_right_factor_of_a_close_start_is_random():

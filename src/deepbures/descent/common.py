@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array
+from ..linalg.thin import is_thin
 from ..losses.base import check_loss
 from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork
@@ -43,3 +44,15 @@ def with_columns(W: Array, rank: int) -> Array:
         return W.copy()  # a network of one layer would change it in place
     U, sigma, _ = np.linalg.svd(W, full_matrices=False)
     return (U * sigma[..., None, :])[..., :rank]
+
+
+def in_row_space(layers: Sequence[Array]) -> tuple[list[Array], Array | None]:
+    """Layers with Rᵀ (..., d_1, d_1) in place of W_1 = Rᵀ Qᵀ (..., d_1, d_0), and Qᵀ; d_1 ≪ d_0, else W_1 and None.
+
+    Descent stays in the row space of W_1, with the same losses and norms of gradients.
+    """
+    first, *others = layers
+    if not others or not is_thin(first.shape[-1], first.shape[-2]):
+        return list(layers), None
+    Q, R = np.linalg.qr(first.mT)
+    return [R.mT.copy(), *others], Q.mT

@@ -16,12 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from ..linalg.psd import Array
 from ..linalg.root_path import RootPath
 from ..linalg.stack import take
-from ..linalg.thin import is_thin
 from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork, balancedness, bottleneck, layer_gradients, prefix_products
 from ..model.trajectory import DescentTrajectory, StopReason
 from ..process.progress import Progress, Report, reporter
-from .common import check_ends, checked_network, short, with_columns
+from .common import check_ends, checked_network, in_row_space, short, with_columns
 
 #: Number of recorded steps by default.
 SAMPLES = 100
@@ -129,12 +128,7 @@ class _Descent:
         top = loss.to_eigenbasis(layers[-1].astype(np.result_type(layers[-1], loss.eigenvalues), copy=False))
         self.layers = [self._flat(W).astype(self.dtype) for W in [*layers[:-1], top]]
         self.final = [np.full_like(W, np.nan) for W in self.layers]
-        self.frame: Array | None = None
-        d_1, d_0 = layers[0].shape[-2:]
-        if len(layers) > 1 and is_thin(d_0, d_1):
-            # Descent stays in the row space of W_1 = Rᵀ Qᵀ: the d_1 × d_1 matrix Rᵀ is trained in its place.
-            Q, R = np.linalg.qr(self.layers[0].mT)
-            self.layers[0], self.frame = R.mT.copy(), Q.mT
+        self.layers, self.frame = in_row_space(self.layers)
         with np.errstate(over="ignore", under="ignore"):
             eta = np.broadcast_to(step, batch).reshape(-1, 1, 1).astype(self.dtype)
         if not (np.isfinite(eta) & (eta > 0)).all():

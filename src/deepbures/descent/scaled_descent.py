@@ -24,7 +24,7 @@ from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork, balancedness, bottleneck, layer_gradients, prefix_products
 from ..model.starts import Start
 from ..model.trajectory import DescentTrajectory, StopReason
-from .common import check_ends, checked_network, with_columns
+from .common import check_ends, checked_network, in_row_space, with_columns
 
 PRECONDITIONERS = ("layerwise", "right", "none")
 #: A step is halved at most so many times before the run counts as stationary. Near the optimum 52 halvings reach
@@ -94,8 +94,9 @@ def scaled_descent(
     check_ends(n_steps, excess_tolerance)
     eta = _checked_step_size(loss, network, step_size, preconditioner)
     W = [layer.astype(float) for layer in network.layers]
-    W[-1] = loss.eigenvectors.T @ W[-1]  # the other layers do not depend on the basis of the data
+    W[-1] = loss.to_eigenbasis(W[-1])  # the other layers do not depend on the basis of the data
     rank = bottleneck(W)
+    W, frame = in_row_space(W)
     excess, factor = _excess(loss, W, rank)
     if not np.isfinite(excess):
         raise ValueError(f"layers must have a product with entries of at most {_LARGEST:.0e}, for its loss is a square")
@@ -105,7 +106,7 @@ def scaled_descent(
         gradient = loss.form(prefixes[-1].shape[-1]).gradient(prefixes[-1])
         plain = layer_gradients(W, prefixes, gradient)
         norm = float(np.sqrt(sum(np.sum(part**2) for part in plain)))
-        rows.append((time, excess, loss.eigenvectors @ factor, norm, balancedness(W)))
+        rows.append((time, excess, loss.from_eigenbasis(factor), norm, balancedness(W)))
         if excess_tolerance and excess <= excess_tolerance:
             reason = StopReason.CONVERGED
             break
@@ -118,7 +119,9 @@ def scaled_descent(
             break
         h, excess, factor, W = found
         time += h
-    W[-1] = loss.eigenvectors @ W[-1]
+    if frame is not None:
+        W[0] = W[0] @ frame
+    W[-1] = loss.from_eigenbasis(W[-1])
     return _trajectory(rows, loss.minimum_value(rank), W, reason)
 
 
@@ -171,7 +174,7 @@ def nystrom_start(
     if orthonormal:
         sigma = np.where(sigma > rank_tolerance(sketch) * sigma[0], sigma[0], 0)
     W = np.zeros((n, columns))
-    W[:, :rank] = loss.eigenvectors @ (U * (scale * sigma)) @ Vh
+    W[:, :rank] = loss.from_eigenbasis(U * (scale * sigma)) @ Vh
     return Start(W, scale / largest, 1)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..linalg.psd import Array, check_square_fits, finite_array, symmetrize
+from ..linalg.thin import is_thin
 from ..losses.registry import CovarianceLoss
 from ..model.network import DeepLinearNetwork, bottleneck, pack, prefix_products, unpack
 
@@ -102,21 +103,26 @@ def blow_up_constant(loss: CovarianceLoss, kept: ArrayLike, vanishing: ArrayLike
     check_twice_differentiable(loss, kept.shape[1] + vanishing.shape[1])
     n, m = vanishing.shape
     root = np.sqrt(loss.eigenvalues)[:, None]
-    basis = loss.eigenvectors.T
-    range_, _ = np.linalg.qr(root * (basis @ kept))
-    off = np.eye(n) - range_ @ range_.T
-    A = off * root[:, 0]
-    Y, a, _ = np.linalg.svd(A @ basis @ vanishing, full_matrices=False)
-    beyond = (off - Y @ Y.T) @ A if kept.shape[1] + m < n else np.zeros((n, n))
-    turned = A.T @ Y  # Aᵀ y_i in its columns
-    form = np.zeros((m, n, m, n))
-    for i in range(m):
-        form[i, :, i, :] += beyond.T @ beyond / a[i]
-        for j in range(i + 1, m):
-            change = np.zeros((m, n))
-            change[j], change[i] = turned[:, i], -turned[:, j]
-            form += np.multiply.outer(change, change) / (a[i] + a[j])
-    return float(2 * np.linalg.eigvalsh(symmetrize(form.reshape(m * n, m * n)))[-1])
+    range_, _ = np.linalg.qr(root * loss.to_eigenbasis(kept)) if kept.size else (kept, None)
+    moved = root * loss.to_eigenbasis(vanishing)
+    Y, a, _ = np.linalg.svd(moved - range_ @ (range_.T @ moved), full_matrices=False)  # A U_v
+    B = np.concatenate([range_, Y], axis=1)
+    turned = root * (Y - range_ @ (range_.T @ Y))  # Aᵀ y_i in its columns
+
+    def product(vector: Array) -> Array:
+        D = vector.reshape(m, n)
+        overlap = D @ turned
+        result = ((overlap - overlap.T) / (a + a[:, None])) @ turned.T
+        if B.shape[1] < n:
+            scaled = D.T * root
+            result += (root * (scaled - B @ (B.T @ scaled)) / a).T
+        return result.ravel()
+
+    if is_thin(n, B.shape[1]):
+        return 2 * _dominant_eigenvalue(m * n, product)
+    check_square_fits("the quadratic form of the blow-up", m * n)
+    form = np.stack([product(unit) for unit in np.eye(m * n)])
+    return float(2 * np.linalg.eigvalsh(symmetrize(form))[-1])
 
 
 def hessian(loss: CovarianceLoss, W: ArrayLike, rank: int | None = None) -> Array:
@@ -207,8 +213,6 @@ def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tu
     ValueError
         If Lanczos does not converge.
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-
     network = _network(loss, layers)
     shapes = [layer.shape for layer in network.layers]
     size = sum(layer.size for layer in network.layers)
@@ -220,16 +224,23 @@ def extreme_eigenvalues(loss: CovarianceLoss, layers: Sequence[ArrayLike]) -> tu
     def product(vector: Array) -> Array:
         return pack(operator(unpack(vector.ravel(), shapes)))
 
+    dominant = _dominant_eigenvalue(size, product)
+    # The other end is dominant once the first is shifted to 0. Near 0 itself Lanczos has no relative accuracy.
+    other = dominant + _dominant_eigenvalue(size, lambda x: product(x) - dominant * x.ravel())
+    return min(dominant, other), max(dominant, other)
+
+
+def _dominant_eigenvalue(size: int, product: Callable[[Array], Array]) -> float:
+    """Eigenvalue of largest absolute value of a symmetric operator on vectors (size,), by Lanczos."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    operator = LinearOperator((size, size), product, dtype=float)
     first = np.random.default_rng(_LANCZOS_SEED).standard_normal(size)
     options = {"k": 1, "tol": _LANCZOS_TOLERANCE, "v0": first, "return_eigenvectors": False}
     try:
-        dominant = float(eigsh(LinearOperator((size, size), product, dtype=float), which="LM", **options)[0])
-        # The other end is dominant once the first is shifted to 0. Near 0 itself Lanczos has no relative accuracy.
-        shifted = LinearOperator((size, size), lambda x: product(x) - dominant * x.ravel(), dtype=float)
-        other = dominant + float(eigsh(shifted, which="LM", **options)[0])
+        return float(eigsh(operator, which="LM", **options)[0])
     except ArpackNoConvergence as error:
         raise ValueError(f"the extreme eigenvalues of the Hessian were not found: {error}") from None
-    return min(dominant, other), max(dominant, other)
 
 
 def network_loss(loss: CovarianceLoss, layers: Sequence[Array]) -> Array:

@@ -109,13 +109,11 @@ class Dense(Form):
     # --- Value and derivatives --------------------------------------------------------------------------------------
 
     def value(self, F: Array) -> Array:
-        """‖A − R Q‖²_F + tr R (I − Q Qᵀ) R with the polar factor Q of R A; Q Qᵀ = I for n or more columns of A."""
+        """‖A − R Q‖²_F with the polar factor Q of R A."""
         A = self.factor(F)
         U, _, Vh = np.linalg.svd(self.root * A, full_matrices=False)
-        distance = np.sum((A - self.root * (U @ Vh)) ** 2, axis=(-2, -1))
-        if A.shape[-1] >= self.dimension:
-            return distance
-        return distance + np.sum(self.root[..., 0] ** 2 * (1 - np.sum(U**2, axis=-1)), axis=-1)
+        distance: Array = np.sum((A - self.root * (U @ Vh)) ** 2, axis=(-2, -1))
+        return distance
 
     def gradient(self, F: Array) -> Array:
         """2 (F − T F)."""

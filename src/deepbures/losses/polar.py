@@ -11,8 +11,8 @@ from ..linalg.roots import rank_tolerance
 from .dense import Dense, of_rank
 from .form import Minimum
 
-#: Gram matrices of a smaller reciprocal condition number give way to an SVD: for ε = 0 critical points must be resolved
-#: to 1e-10.
+#: Gram matrices of a smaller reciprocal condition number give the polar factor to less than 1e-11: critical points with
+#: ε = 0 must be resolved to 1e-10.
 GRAM_CONDITION = 1e-5
 #: Singular values below this many rank tolerances count as rounding of a product of layers.
 _PRODUCT_ROUNDING = 1e3
@@ -34,18 +34,30 @@ class Polar(Dense):
         """A = F."""
         return F
 
+    def value(self, F: Array) -> Array:
+        """‖F − R Q‖² + tr R (I − Q Qᵀ) R with an isometry Q = U Vᵀ; Q Qᵀ = I for n or more columns of F."""
+        return self.value_and_gradient(F)[0]
+
     def gradient(self, F: Array) -> Array:
         """2 (F − R U Vᵀ)."""
         return 2 * (F - self.root * polar_factor(self.root * F))
 
     def value_and_gradient(self, F: Array) -> tuple[Array, Array]:
-        """‖∇L‖²/4 + tr R (I − Q Qᵀ) R and ∇L = 2 (F − R Q), from one polar factor Q of R F."""
-        Q = polar_factor(self.root * F)
-        gradient = 2 * (F - self.root * Q)
-        squares = Q**2
-        missing = self.dimension - np.rint(np.sum(squares, axis=(-2, -1)))  # rank of I − Q Qᵀ
-        lost = np.sum(self.root[..., 0] ** 2 * (1 - np.sum(squares, axis=-1)), axis=-1)
-        return np.sum(gradient**2, axis=(-2, -1)) / 4 + np.where(missing > 0, lost, 0.0), gradient
+        """`value` and `gradient`, which differ in Q where R F is singular.
+
+        Each Q is corrected: the value has an error of first order in Qᵀ Q − I.
+        """
+        Q, isometry = polar_factors(self.root * F, condition=1.0)
+        gradient = self.root * Q
+        np.subtract(F, gradient, out=gradient)
+        distances = np.vecdot(gradient, gradient)
+        if isometry is not Q:
+            distances = np.sum((F - self.root * isometry) ** 2, axis=-1)
+        gradient *= 2
+        value = distances.sum(axis=-1)
+        if F.shape[-1] < self.dimension:
+            value += np.sum(self.root[..., 0] ** 2 * (1 - np.sum(isometry**2, axis=-1)), axis=-1)
+        return value, gradient
 
     def excess_by_svd(self, F: Array) -> Array:
         """‖F − R U Vᵀ‖² + Σ_{j≤k} (λ_j − λ_k) |Ω_jᵀU_⊥|² + Σ_{j>k} (λ_k − λ_j) |Ω_jᵀU|², U_⊥ the complement of U.
@@ -67,19 +79,22 @@ class Polar(Dense):
         """2 (F − R Q), Q = X (Xᵀ X)^{-1/2} for X = R F or its transpose, and μ_n/μ_1 of Xᵀ X, 0 where an SVD gave Q."""
         X = self.root * F
         tall = X if X.shape[-2] >= X.shape[-1] else X.mT
-        poor = np.zeros(len(X), dtype=bool)
+        poor, exact = np.zeros(len(X), dtype=bool), np.empty_like(tall)
         gram = tall.mT @ tall
 
         def spectrum(members: NDArray[np.bool_]) -> tuple[Array, Array]:
             mu, V = np.linalg.eigh(gram[members])
-            poor[members] = mu[:, 0] <= GRAM_CONDITION * mu[:, -1]
+            ill = mu[:, 0] <= GRAM_CONDITION * mu[:, -1]
+            poor[members] = ill
+            if ill.any():
+                exact[poor & members] = _polar_from(tall[poor & members], mu[ill], V[ill], 1.0)[0]
             largest = mu[:, -1:]
             return np.sqrt(np.where(largest > 0, np.maximum(mu, _LEAST * largest), 1)), V
 
         inverse_root, condition = roots.inverse_root(gram, spectrum)
         Q = tall @ inverse_root
         if poor.any():
-            Q[poor], condition[poor] = _polar_by_svd(tall[poor]), 0.0
+            Q[poor], condition[poor] = exact[poor], 0.0
         Q = Q if tall is X else Q.mT
         return 2 * (F - self.root * Q), Q, condition
 
@@ -128,26 +143,61 @@ def thin_excess(eigenvalues: Array, F: Array) -> Array:
 
 
 def polar_factor(X: Array) -> Array:
-    """U Vᵀ of X = U σ Vᵀ (..., n, d), without the directions in which σ vanishes to rounding.
+    """U Vᵀ of X = U σ Vᵀ (..., n, d), without the directions in which σ vanishes to rounding."""
+    return polar_factors(X, GRAM_CONDITION)[0]
 
-    It comes from the Gram matrix where that is well conditioned, and else from the SVD of X, which keeps the digits
-    that the Gram matrix of a nearly singular X loses. Singular values below max(n, d) · eps · σ_1 count as zero.
+
+def polar_factors(X: Array, condition: float) -> tuple[Array, Array]:
+    """U Vᵀ of X = U σ Vᵀ (..., n, d), without the directions in which σ vanishes to rounding, and with all min(n, d).
+
+    Singular values below max(n, d) · eps · σ_1 count as zero. Gram matrices of a reciprocal condition number up to
+    `condition` give way to a correction.
     """
     tall = X if X.shape[-2] >= X.shape[-1] else X.mT
-    mu, V = np.linalg.eigh(tall.mT @ tall)
-    poor = mu[..., 0] <= GRAM_CONDITION * mu[..., -1]
-    sigma = np.sqrt(np.where(poor[..., None], 1, mu))
-    polar = tall @ ((V / sigma[..., None, :]) @ V.mT)
+    polar, complete = _polar_from(tall, *np.linalg.eigh(tall.mT @ tall), condition)
+    return (polar, complete) if tall is X else (polar.mT, complete.mT)
+
+
+def _polar_from(X: Array, mu: Array, V: Array, condition: float) -> tuple[Array, Array]:
+    """`polar_factors` of X (..., n, d), n ≥ d, from its Gram matrix V diag(μ) Vᵀ, or where that is poor from an SVD."""
+    P, singular = _orthonormal_columns(X, mu, V, condition)
+    polar = complete = P @ V.mT
+    if singular.any():
+        U, sigma, Vh = np.linalg.svd(X[singular], full_matrices=False)
+        retained = sigma > rank_tolerance(X) * sigma[..., :1]
+        complete = polar.copy()
+        polar[singular], complete[singular] = (U * retained[..., None, :]) @ Vh, U @ Vh
+    return polar, complete
+
+
+def _orthonormal_columns(X: Array, mu: Array, V: Array, condition: float) -> tuple[Array, NDArray[np.bool_]]:
+    """P = U Vᵀ V for X = U σ Vᵀ (..., n, d), n ≥ d, from its Gram matrix V diag(μ) Vᵀ; a mask where it is not accurate.
+
+    It is X V diag(μ)^{-1/2}, with columns that are orthonormal up to eps times the condition of the Gram matrix. Where
+    that exceeds 1/`condition`, a step of Newton's method follows, with Δ = Pᵀ P − I,
+
+        P ← P (I − [Δ_ij √μ_i/(√μ_i + √μ_j)]),
+
+    which leaves an error of ‖Δ‖² and rounding errors as those of an SVD of X, at a fifth of its cost (ours). It is
+    accurate where ‖Δ‖_F ≤ √eps, up to a condition of about 1e7.
+    """
+    eps = float(np.finfo(X.dtype).eps)
+    poor, singular = (np.asarray(mu[..., 0] <= least * mu[..., -1]) for least in (condition, eps))
+    sigma = np.sqrt(np.where(singular[..., None], 1, mu))
+    P = X @ V
+    P /= sigma[..., None, :]
     if poor.any():
-        polar[poor] = _polar_by_svd(tall[poor])
-    return polar if tall is X else polar.mT
-
-
-def _polar_by_svd(X: Array) -> Array:
-    """U Vᵀ from the SVD of X (..., n, d), n ≥ d."""
-    U, sigma, Vh = np.linalg.svd(X, full_matrices=False)
-    retained = sigma > rank_tolerance(X) * sigma[..., :1]
-    return (U * retained[..., None, :]) @ Vh
+        members = ... if poor.all() else poor  # no copies
+        part, sigma = P[members], sigma[members]
+        delta = part.mT @ part
+        delta -= np.eye(V.shape[-1], dtype=X.dtype)
+        singular[members] |= ~(np.einsum("...ij,...ij->...", delta, delta) <= eps)
+        divisor = sigma[..., None, :] / sigma[..., :, None]
+        divisor += 1
+        delta /= divisor
+        part -= part @ delta
+        P[members] = part
+    return P, singular
 
 
 def polar_derivative(X: Array, rank: int) -> Callable[[Array], Array]:

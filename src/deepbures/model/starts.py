@@ -34,6 +34,7 @@ FIRST_SCALE, SHRINK = 10.95, 0.95
 _TRACE_DIGITS = 1e-6
 #: After this many draws the scale has shrunk to 1e-13, and no start with a margin is left to be found.
 MAX_DRAWS = 600
+_NO_MARGIN = f"no start close to the target with a margin after {MAX_DRAWS} draws"
 #: Number of draws that are tested together.
 _BLOCK = 12
 
@@ -96,7 +97,9 @@ def close_start(
     S(0) = Σ0 − εI + Γ diag(D) Γᵀ, D_i = scale · λ_n (2 − i/n), Γ a random rotation, cut to rank k;
     W(0) = U diag(√eig S(0)) Vᵀ, V random. The first scale is 10.95. While the margin c = √λ_k − √L(0) is not positive,
     the scale shrinks by 0.95 and Γ is drawn again. A smaller first scale gives a larger margin. A negative one (ours)
-    gives a start below the optimum: S(0) = S*^{1/2} (I + ½ scale Γ diag(2 − i/n) Γᵀ) S*^{1/2} with S* = Σ0 − εI.
+    gives a start below the optimum: S(0) = S*^{1/2} (I + ½ scale Γ diag(2 − i/n) Γᵀ) S*^{1/2} with S* = Σ0 − εI. For
+    k ≪ n (`is_thin`), where a rotation has too many entries, Σ0 − εI is cut to rank k first, Γ is an n × k frame, or
+    for scale < 0 a rotation of the range of S*, and D_i = scale · λ_n (2 − i/k).
 
     Parameters
     ----------
@@ -119,6 +122,8 @@ def close_start(
     """
     _check_close_start(loss, rank, first_scale)
     n, scales = loss.dimension, np.multiply.accumulate(np.append(first_scale, np.full(MAX_DRAWS - 1, SHRINK)))
+    if is_thin(n, rank):
+        return _thin_close_start(rng, loss, rank, input_dimension or n, scales)
     done = 0
     if rank == n:
         done = int(np.argmin(np.append(_surely_outside(loss.eigenvalues, scales), False)))
@@ -135,7 +140,27 @@ def close_start(
                 V = random_orthogonal(rng, input_dimension or n)
                 return Start(factor @ V[:, :rank].T, float(block[i]), done + int(i) + 1)
         done += len(block)
-    raise ValueError(f"no start close to the target with a margin after {MAX_DRAWS} draws")
+    raise ValueError(_NO_MARGIN)
+
+
+def _thin_close_start(
+    rng: np.random.Generator, loss: CovarianceLoss, rank: int, input_dimension: int, scales: Array
+) -> Start:
+    """`close_start` for k ≪ n, on n × k arrays."""
+    root, spread = np.sqrt(np.maximum(loss.eigenvalues[:rank] - loss.epsilon, 0)), 2 - np.arange(1, rank + 1) / rank
+    factor = np.zeros((loss.dimension, rank))
+    for draws, scale in enumerate(scales, start=1):
+        if scale > 0:
+            optimum = np.eye(loss.dimension, rank) * root
+            perturbed = random_frame(rng, loss.dimension, rank) * np.sqrt(scale * loss.eigenvalues[-1] * spread)
+            U, s, _ = np.linalg.svd(np.concatenate([optimum, perturbed], axis=1), full_matrices=False)
+            factor = (U * s)[:, :rank]
+        else:
+            factor[:rank] = root[:, None] * random_orthogonal(rng, rank) * np.sqrt(1 + scale / 2 * spread)
+        W = loss.from_eigenbasis(factor)
+        if margin(loss, W, rank) > 0:
+            return Start(W @ random_frame(rng, input_dimension, rank).T, float(scale), draws)
+    raise ValueError(_NO_MARGIN)
 
 
 def _check_close_start(loss: CovarianceLoss, rank: int, first_scale: float) -> None:

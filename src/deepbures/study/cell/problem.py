@@ -177,4 +177,4 @@ def _start_near_a_point(
         start = level_start if initialization.kind == "level" else saddle_start
         return start(rng, loss, rank, initialization.needed_scale() * gap, inputs)
     scale = FIRST_SCALE if initialization.scale is None else initialization.scale
-    return close_start(rng, loss, rank, first_scale=scale)
+    return close_start(rng, loss, rank, inputs, first_scale=scale)
