@@ -38,6 +38,20 @@ def test_stack_of_targets_equals_the_single_losses_bit_for_bit(make_target, rng,
             np.testing.assert_array_equal(together[i], alone)
 
 
+@pytest.mark.parametrize("columns", [3, 5, 7])
+@pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
+def test_singular_matrices_in_a_stack_change_no_bits_of_the_others(make_target, rng, kind, columns):
+    loss, W = make_loss(kind, make_target(SPECTRUM, 0)), rng.standard_normal((30, 5, columns))
+    W[1], W[3, :, 0] = 0, W[3, :, 1]
+
+    def computed(W):
+        return loss.value(W), *loss.value_and_gradient(W), loss.gradient(W)
+
+    for i, w in enumerate(W):
+        for stacked, alone in zip(computed(W), computed(w), strict=True):
+            np.testing.assert_array_equal(stacked[i], alone)
+
+
 @pytest.mark.parametrize("kind", [0, 0.2, "frobenius"])
 def test_stack_of_targets_in_fifty_digits(make_target, rng, kind):
     # One W for all: L(W) against each Σ0 and ε from the definition, and L*.

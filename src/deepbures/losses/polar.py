@@ -50,11 +50,9 @@ class Polar(Dense):
         Q, isometry = polar_factors(self.root * F, condition=1.0)
         gradient = self.root * Q
         np.subtract(F, gradient, out=gradient)
-        distances = np.vecdot(gradient, gradient)
-        if isometry is not Q:
-            distances = np.sum((F - self.root * isometry) ** 2, axis=-1)
+        residual = gradient if isometry is Q else F - self.root * isometry
+        value = np.vecdot(residual, residual).sum(axis=-1)
         gradient *= 2
-        value = distances.sum(axis=-1)
         if F.shape[-1] < self.dimension:
             value += np.sum(self.root[..., 0] ** 2 * (1 - np.sum(isometry**2, axis=-1)), axis=-1)
         return value, gradient
