@@ -142,7 +142,7 @@ def test_an_edit_of_any_module_that_a_run_passes_through_changes_the_digest(pack
 
 def test_doubling_a_column_where_tables_are_assembled_changes_the_digest(package):
     before = code_digest(*roots("flow"))
-    edit(package / "study/run.py", "value for part in parts", "2 * value for part in parts")
+    edit(package / "study/run.py", "[row[name]] * length", "[2 * row[name]] * length")
     assert code_digest(*roots("flow")) != before
 
 
