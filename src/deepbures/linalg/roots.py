@@ -18,7 +18,7 @@ _MOST_ITERATIONS = 14
 
 
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")
-def near_diagonal_inverse_root(M: Array, correlations: float = _NEAR_DIAGONAL) -> tuple[Array, NDArray[np.bool_]]:
+def near_diagonal_inverse_root(M: Array) -> tuple[Array, NDArray[np.bool_]]:
     """M^{-1/2} of the nearly diagonal members of a stack of symmetric positive definite matrices.
 
     Newton's method for Y M Y = I with the derivative at the diagonal: with d = √diag M,
@@ -33,8 +33,6 @@ def near_diagonal_inverse_root(M: Array, correlations: float = _NEAR_DIAGONAL) -
     Parameters
     ----------
     M : (..., n, n)
-    correlations
-        Largest Frobenius norm of the matrix of correlations for which a member is tried.
 
     Returns
     -------
@@ -48,11 +46,11 @@ def near_diagonal_inverse_root(M: Array, correlations: float = _NEAR_DIAGONAL) -
     result, found = np.zeros_like(M), np.zeros(len(M), dtype=bool)
     for start in range(0, len(M) if n >= _FEWEST_ROWS else 0, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        _near_diagonal_roots(M[part], correlations, result[part], found[part])
+        _near_diagonal_roots(M[part], result[part], found[part])
     return result.reshape(*batch, n, n), found.reshape(batch)[()]
 
 
-def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: NDArray[np.bool_]) -> None:
+def _near_diagonal_roots(M: Array, result: Array, found: NDArray[np.bool_]) -> None:
     """Write the roots and the mask of `near_diagonal_inverse_root` for a stack M (m, n, n)."""
     n = M.shape[-1]
     tolerance = 2 * n * float(np.finfo(M.dtype).eps)
@@ -61,7 +59,7 @@ def _near_diagonal_roots(M: Array, correlations: float, result: Array, found: ND
     E = unit - M / (d[:, :, None] * d[:, None, :])
     size = frobenius(E, np.empty_like(E))
     members = np.argsort(-size)  # the largest first: apart from a few, active members then come first
-    members = members[size[members] <= correlations]  # not where it is NaN
+    members = members[size[members] <= _NEAR_DIAGONAL]  # not where it is NaN
     if not members.size:
         return
     M, d, E, size = M[members], d[members], E[members], size[members]

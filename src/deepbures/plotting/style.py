@@ -208,7 +208,9 @@ def save(figure: Figure, folder: str | Path, name: str) -> Saved:
     folder.mkdir(parents=True, exist_ok=True)
     with _style():
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-        figure.set_layout_engine("none")  # it is laid out: that takes as long as drawing
+        # It is laid out: that takes as long as drawing, and so does an engine that does nothing.
+        mpl.rcParams["figure.constrained_layout.use"] = False
+        figure.set_layout_engine(None)
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     plt.close(figure)
     return Saved(folder / f"{name}.png", figure.get_figwidth())
