@@ -495,3 +495,19 @@ def test_bad_input_is_refused(W, options, message):
 def test_depth_must_be_a_positive_integer(depth):
     with pytest.raises(ValueError, match="depth must be an integer ≥ 1"):
         gradient_flow(Frobenius(np.eye(2)), np.eye(2), depth, max_time=1.0)
+
+
+@pytest.mark.parametrize("rank", [5, 2])
+@pytest.mark.parametrize("depth", [1, 2, 10])
+def test_flows_do_not_depend_on_the_unit_where_squares_of_velocities_underflow(rng, depth, rank):
+    # Σ0 ∝ u = 1e-100 and the square loss: ‖Ż‖² is of the order of u^{4 − …} < 1e-308. Times scale as u^{1/N − 2}.
+    eigenvalues, start = np.array([1, 0.5, 0.3, 0.1, 0.05]), 0.3 * rng.standard_normal((5, rank))
+    ends = []
+    for unit in (1.0, 1e-100):
+        loss = Frobenius.from_spectrum(unit * eigenvalues)
+        flow = gradient_flow(
+            loss, np.sqrt(unit) * start, depth, max_time=np.inf, rtol=1e-7, excess_tolerance=1e-8 * unit**2
+        )
+        assert flow.stop_reason == StopReason.CONVERGED
+        ends.append(float(np.log(flow.times[-1])) + (2 - 1 / depth) * np.log(unit))
+    assert ends[0] == pytest.approx(ends[1], rel=2e-2)

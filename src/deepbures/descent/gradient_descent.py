@@ -175,16 +175,16 @@ class _Descent:
                 if report:
                     report(step, step * float(self.active.step.min()))
             gradient, excess = self._evaluate(prefixes[-1], step in recorded or bool(check and excess_tolerance))
-            gradients = layer_gradients(self.layers, prefixes, gradient.astype(self.dtype, copy=False))
             if excess is not None:
                 converged = (excess <= excess_tolerance) & (excess_tolerance > 0)
-                self._record(step, converged | (step in recorded), prefixes[-1], excess, gradients)
+                self._record(step, converged | (step in recorded), prefixes, excess, gradient)
                 if converged.any():
                     self._end(step, converged, StopReason.CONVERGED)
-                    gradients = [change[~converged] for change in gradients]
-            if step < n_steps:
-                for layer, change in zip(self.layers, gradients, strict=True):
-                    change *= self.active.step
+                    gradient, prefixes = gradient[~converged], [product[~converged] for product in prefixes]
+            if step < n_steps:  # η enters once, and not in each layer
+                scaled = (self.active.step * gradient).astype(self.dtype, copy=False)
+                changes = layer_gradients(self.layers, prefixes, scaled)  # the last ones are freed after this
+                for layer, change in zip(self.layers, changes, strict=True):
                     layer -= change
         if self.active.place.size:
             self._end(n_steps, np.ones(self.active.place.size, dtype=bool), StopReason.STEP_BUDGET)
@@ -199,14 +199,17 @@ class _Descent:
         F = with_columns(W, self.rank)
         return self.form.gradient(W), self.loss.form(F.shape[-1], self.rank).excess(F)
 
-    def _record(self, step: int, runs: NDArray[np.bool_], W: Array, excess: Array, gradients: list[Array]) -> None:
+    def _record(
+        self, step: int, runs: NDArray[np.bool_], prefixes: list[Array], excess: Array, gradient: Array
+    ) -> None:
         """Add a row with the values of some runs, NaN for the others, on which they do not depend."""
         if not runs.any():
             return
         loss, place = self.loss if runs.all() else self.loss.take(runs), self.active.place[runs]
-        squares = [np.sum(gradient[runs].astype(float) ** 2, axis=(-2, -1)) for gradient in gradients]
-        factors = loss.from_eigenbasis(with_columns(W[runs], self.rank))
-        norm, balance = np.sqrt(sum(squares)), balancedness([layer[runs] for layer in self.layers])
+        layers, products = ([matrix[runs] for matrix in stack] for stack in (self.layers, prefixes))
+        parts = layer_gradients(layers, products, gradient[runs].astype(self.dtype, copy=False))
+        norm = np.sqrt(sum(np.sum(part.astype(float) ** 2, axis=(-2, -1)) for part in parts))
+        factors, balance = loss.from_eigenbasis(with_columns(products[-1], self.rank)), balancedness(layers)
         row = []
         for values in (self.minimum[runs] + excess[runs], excess[runs], factors, norm, balance):
             column = np.full((self.size, *values.shape[1:]), np.nan)

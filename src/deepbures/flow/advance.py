@@ -184,7 +184,8 @@ def _advance_by_collocation(loss: CovarianceLoss, runs: Sequence[Run], options: 
     while (active := stack.active).place.size:
         stepped, squared_gradient, steps = stack.sweep()
         floor = ROUNDING * np.linalg.norm(active.state, axis=(-2, -1))
-        collapsed = ~stepped & (active.size * np.linalg.norm(active.velocity, axis=(-2, -1)) <= floor)
+        moved = active.size[:, None, None] * active.velocity
+        collapsed = ~stepped & (np.linalg.norm(moved, axis=(-2, -1)) <= floor)
         # Slow sweeps: the flow is stiff, but not along the coordinates.
         slow = (active.limited >= _MANY_LIMITED) & (n * k <= _LARGEST_IMPLICIT)
         continues: NDArray[np.bool_] = ~(collapsed | slow | (active.rejections > _MANY_REJECTIONS))

@@ -104,7 +104,7 @@ class ExplicitStack:
     def __init__(self, flow: FactorFlow, states: Array, times: Array, ends: Array, options: FlowOptions) -> None:
         self.flow, self.options = flow, options
         count, velocity, norm = len(states), flow.field(states), _norm(states)
-        speed = _norm(velocity)
+        speed = norm_without_underflow(velocity)
         size = np.minimum(_FIRST_CHANGE / flow.depth * norm / speed, ends - times)
         self.active = ExplicitMembers(
             place=np.arange(count),
@@ -144,7 +144,7 @@ class ExplicitStack:
         new = a.state + step * _combined(method.B, K)
         K[12] = self.flow.field(new)
         a.evaluations += 12
-        limited = np.where(h * _norm(K[12] - K[11]) > _STABILITY * _norm(new - stage), 1, -1)
+        limited = np.where(_norm(step * (K[12] - K[11])) > _STABILITY * _norm(new - stage), 1, -1)
         error = self._error(new, h)
         stepped: NDArray[np.bool_] = (error < 1) & ~self.failed
         with np.errstate(divide="ignore"):
@@ -164,11 +164,13 @@ class ExplicitStack:
     def _error(self, new: Array, h: Array) -> Array:
         """Error of a step over the tolerance, by the estimates of order 5 and 3; NaN where a stage overshot."""
         method, a = _tableau(), self.active
+        unit = np.exp2(np.frexp(h)[1])  # about h: in it squares of velocities do not underflow
         scale = a.tolerance[:, None, None] + ROUNDING * np.maximum(np.abs(a.state), np.abs(new))
+        scale /= unit[:, None, None]
         fifth = np.sum((_combined(method.E5, self.stages) / scale) ** 2, axis=(-2, -1))
         third = np.sum((_combined(method.E3, self.stages) / scale) ** 2, axis=(-2, -1))
         both = np.sqrt((fifth + 0.01 * third) * new[0].size)
-        return np.where(both == 0, 0.0, h * fifth / np.where(both == 0, 1.0, both))
+        return np.where(both == 0, 0.0, h / unit * fifth / np.where(both == 0, 1.0, both))
 
 
 class ExplicitPath:
@@ -257,3 +259,9 @@ def _combined(coefficients: Array, stages: Array) -> Array:
 
 def _norm(states: Array) -> Array:
     return np.sqrt(np.sum(states**2, axis=(-2, -1)))
+
+
+def norm_without_underflow(velocities: Array) -> Array:
+    """Frobenius norm of each velocity, whose squares may underflow where those of Z do not."""
+    scale = np.exp2(np.frexp(np.abs(velocities).max(axis=(-2, -1)))[1])  # a power of two: no rounding
+    return scale * _norm(velocities / scale[..., None, None])

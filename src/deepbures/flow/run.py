@@ -10,7 +10,7 @@ from ..losses.registry import CovarianceLoss
 from ..model.diagnostics import norm_over_layers
 from ..model.trajectory import FlowTrajectory, StopReason
 from .collocation_path import CollocationPath
-from .dop853 import ExplicitPath
+from .dop853 import ExplicitPath, norm_without_underflow
 from .options import FlowOptions
 from .reduced_flow import FactorFlow
 
@@ -93,7 +93,7 @@ class Run:
 
     def begin(self) -> None:
         """Set the stop reason if the run is already finished at its start."""
-        speed, size = float(np.linalg.norm(self.flow.field(self.Z))), float(np.linalg.norm(self.Z))
+        speed, size = float(norm_without_underflow(self.flow.field(self.Z))), float(np.linalg.norm(self.Z))
         self.evaluations += 1
         if not np.isfinite(speed):
             raise ValueError("initial must be small enough for its loss and gradient to be finite numbers")

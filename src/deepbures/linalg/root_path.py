@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ _SAFETY = 2.0
 _LONGEST_WAIT = 64
 #: Matrices of a worse condition always use `eigh`, whose caller may replace small eigenvalues by singular values.
 _WORST_CONDITION = 1e-5
+
+_EPS, _identity = float(np.finfo(float).eps), cache(np.eye)
 
 #: Decomposition of the members of a mask, σ (m, n) increasing and Q (m, n, n) with M = Q diag(σ²) Qᵀ.
 Decompose = Callable[[NDArray[np.bool_]], tuple[Array, Array]]
@@ -165,7 +168,7 @@ def _newton(N: Array, Y: Array, weight: Array, rate: Array) -> tuple[Array, NDAr
         Whether a further iteration would leave I − Y N Y with a Frobenius norm below 2 n eps.
     """
     n = N.shape[-1]
-    tolerance, unit = 2 * n * float(np.finfo(float).eps), np.eye(n)
+    tolerance, unit = 2 * n * _EPS, _identity(n)
     iterations, going = np.zeros(len(N), dtype=int), np.ones(len(N), dtype=bool)
     size: Array = np.ones(len(N))
     count = len(N)
