@@ -119,10 +119,7 @@ def scaled_descent(
             break
         h, excess, factor, W = found
         time += h
-    if frame is not None:
-        W[0] = W[0] @ frame
-    W[-1] = loss.from_eigenbasis(W[-1])
-    return _trajectory(rows, loss.minimum_value(rank), W, reason)
+    return _trajectory(rows, loss.minimum_value(rank), _restored(loss, W, frame), reason)
 
 
 def nystrom_start(
@@ -176,6 +173,15 @@ def nystrom_start(
     W = np.zeros((n, columns))
     W[:, :rank] = loss.from_eigenbasis(U * (scale * sigma)) @ Vh
     return Start(W, scale / largest, 1)
+
+
+def _restored(loss: CovarianceLoss, W: Sequence[Array], frame: Array | None) -> list[Array]:
+    """The layers as given: the top one out of the eigenbasis of the target, W_1 out of its row space."""
+    layers = list(W)
+    if frame is not None:
+        layers[0] = layers[0] @ frame
+    layers[-1] = loss.from_eigenbasis(layers[-1])
+    return layers
 
 
 def _trajectory(
