@@ -59,7 +59,8 @@ def project(tmp_path):
 
 def snakemake(cwd: Path, project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Call Snakemake as a user would without activating the environment: no python on the path is this one."""
-    clean = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
+    inherited = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "SLURM_CONF")}  # see conftest.py
+    clean = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "PYTHONPATH": str(project / "src"), **inherited}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
     return subprocess.run(command, cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, timeout=900)
 
