@@ -34,7 +34,7 @@ def let_jobs_start_at_any_rate():
     """Take the limit from the rate of local jobs, before the run.
 
     With one (100 a second by default) Snakemake examines all jobs that are ready once a second for each job that has
-    started or ended so far: in a study of 240 jobs that took most of 100 s of CPU.
+    started or ended so far: in a study of 67 jobs its process took 4.1 s of CPU, and without the limit 2.4 s.
     """
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
